@@ -1,0 +1,46 @@
+# make demo   compress the embedded demo: from the trained network to measured ONNX and LiteRT files
+# make test   the default test tier: CPU, offline
+# make lint   ruff and mypy
+# make fix    let ruff repair what it can
+#
+# Each makes the environment in .venv first if it isn't there, or if pyproject.toml has changed since.
+# Another Python:  make test PYTHON=python3.12        more pip options:  make test PIP_ARGS="--index-url ..."
+
+SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c '$(SUITABLE)' 2>/dev/null && { echo "$$p"; exit; }; done; echo python3)
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.edgekit-installed
+
+.PHONY: demo test lint fix clean
+.DELETE_ON_ERROR:
+
+demo: $(STAMP)
+	$(BIN)/edgekit compress --recipe mobile
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict -p edgekit
+
+fix: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# The stamp is written last: an installation that was interrupted is done again.
+$(STAMP): pyproject.toml
+	@"$(PYTHON)" -c '$(SUITABLE)' 2>/dev/null || { \
+		echo "edgekit needs Python 3.11 or newer; \"$(PYTHON)\" is $$("$(PYTHON)" --version 2>&1 || true)." >&2; \
+		echo "Install one and name it:  make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV) || { \
+		echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --editable ".[litert,dev]"
+	@touch $@

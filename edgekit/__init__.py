@@ -1,0 +1,94 @@
+"""From a trained PyTorch model to small, fast, measured ONNX and LiteRT files.
+
+    import edgekit
+    report = edgekit.compress("my_workload.py", recipe="mobile")
+
+The names below are loaded on first use, so that ``import edgekit`` imports no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from edgekit.errors import EdgekitError
+    from edgekit.pipeline import compress
+    from edgekit.recipe import Recipe, load_recipe
+    from edgekit.report import Report
+    from edgekit.tasks import (
+        Classification,
+        Reconstruction,
+        Regression,
+        Segmentation,
+        Task,
+        TokenClassification,
+    )
+    from edgekit.workload import (
+        Augmentation,
+        Preprocessing,
+        Samples,
+        Workload,
+        load_weights,
+        load_workload,
+    )
+
+__all__ = [
+    "Augmentation",
+    "Classification",
+    "EdgekitError",
+    "Preprocessing",
+    "Recipe",
+    "Reconstruction",
+    "Regression",
+    "Report",
+    "Samples",
+    "Segmentation",
+    "Task",
+    "TokenClassification",
+    "Workload",
+    "__version__",
+    "compress",
+    "load_recipe",
+    "load_weights",
+    "load_workload",
+]
+
+_HOMES = {
+    "edgekit.errors": ("EdgekitError",),
+    "edgekit.pipeline": ("compress",),
+    "edgekit.recipe": ("Recipe", "load_recipe"),
+    "edgekit.report": ("Report",),
+    "edgekit.tasks": (
+        "Classification",
+        "Reconstruction",
+        "Regression",
+        "Segmentation",
+        "Task",
+        "TokenClassification",
+    ),
+    "edgekit.workload": (
+        "Augmentation",
+        "Preprocessing",
+        "Samples",
+        "Workload",
+        "load_weights",
+        "load_workload",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module (PEP 562)."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value  # the next look-up finds it without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,111 @@
+"""LiteRT (.tflite): litert-torch on the captured graph, channels-last at the input."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgekit.errors import ExportError
+from edgekit.files import atomic_write
+from edgekit.int8 import ops
+from edgekit.int8.grid import spell
+
+
+def write(graph: nn.Module, example: Tensor, path: Path, metadata: dict[str, str]) -> None:
+    """Write a captured graph, float or int8, as a LiteRT file for batch size 1.
+
+    Images come in channels-last (N, H, W, C), so that no transpose stands before the first convolution; any
+    other input keeps its layout. Input and output of an int8 graph are int8; their scales and zero points stand
+    in the file's input and output details, where a runtime finds them.
+
+    Args:
+        graph: what ``int8.capture`` or the qat stage gave.
+        example: one input, (1, ...).
+        path: the file to write.
+        metadata: kept as JSON in the file's ``edgekit`` metadata entry.
+
+    Raises:
+        ExportError: the converter refuses the graph.
+    """
+    assert isinstance(graph, fx.GraphModule)
+    try:
+        with _quiet():
+            content = _convert(graph, example)
+        content = add_metadata(content, metadata)
+    except Exception as error:
+        raise ExportError(
+            "LiteRT export failed",
+            where=path.name,
+            got=f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error) else ''}",
+            next="leave litert out of exports.formats to get the other files",
+        ) from error
+    atomic_write(path, content)
+
+
+def _convert(graph: fx.GraphModule, example: Tensor) -> bytes:
+    import litert_torch
+    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    module: Any = spell(graph, torch.int8)
+    if example.dim() == 4:
+        module = litert_torch.to_channel_last_io(module, args=[0])
+        example = example.permute(0, 2, 3, 1).contiguous()
+    config = None
+    if any(node.target in ops.DEQUANTIZE for node in graph.graph.nodes):
+        # Only tells the converter that the explicit pairs are to become integer tensors; nothing is calibrated.
+        quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+        config = QuantConfig(pt2e_quantizer=quantizer)
+    converted = litert_torch.convert(module, (example,), quant_config=config)
+    content = converted.model_content() if callable(getattr(converted, "model_content", None)) else None
+    if content is None:
+        content = bytes(converted._tflite_model)
+    return content
+
+
+def add_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
+    """The same file with one more metadata buffer, ``edgekit``: a JSON object of strings."""
+    from ai_edge_litert import schema_py_generated as schema
+    import flatbuffers
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    buffer = schema.BufferT()
+    buffer.data = list(json.dumps(metadata, sort_keys=True).encode())
+    model.buffers.append(buffer)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = "edgekit", len(model.buffers) - 1
+    model.metadata = [*(model.metadata or []), entry]
+    builder = flatbuffers.Builder(len(content) + 4096)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The converter without its notices; some are written by C++ straight to file descriptor 2."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        os.dup2(null, 2)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

@@ -1,0 +1,190 @@
+"""int8 coverage: which share of MACs runs in integer kernels, counted in what the runtime executes.
+
+ONNX Runtime: the file is run once under the profiler, whose trace names every kernel executed after the
+runtime's own optimisation, with types and shapes. LiteRT: the interpreter's list of ops after allocation, with
+the types of their tensors; an op whose operands are int8 runs in an integer kernel, with or without XNNPACK.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import MeasurementError
+
+INTEGERS = {"int8", "uint8"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One multiplying op as executed. ``macs`` is for one sample; ``reason`` says why it isn't integer."""
+
+    name: str
+    kernel: str
+    macs: int
+    integer: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """``share`` is integer MACs / all MACs of convolutions, linear layers and matrix products (0…1)."""
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def total_macs(self) -> int:
+        """MACs of one sample in all multiplying ops."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def integer_macs(self) -> int:
+        """MACs of one sample in integer kernels."""
+        return sum(layer.macs for layer in self.layers if layer.integer)
+
+    @property
+    def share(self) -> float:
+        """Integer MACs over all MACs; 0 for a file that multiplies nothing."""
+        return self.integer_macs / self.total_macs if self.total_macs else 0.0
+
+    def floats(self) -> list[Layer]:
+        """The layers that run in float, the most expensive first."""
+        return sorted((layer for layer in self.layers if not layer.integer), key=lambda x: -x.macs)
+
+    def describe(self) -> dict[str, Any]:
+        """For the report: JSON."""
+        return {
+            "share": self.share,
+            "integer_macs": self.integer_macs,
+            "total_macs": self.total_macs,
+            "layers": [asdict(layer) for layer in self.layers],
+        }
+
+
+def of_file(path: Path, format: str) -> Coverage:
+    """Count what ``path`` executes in its runtime on this machine.
+
+    Args:
+        path: an ``.onnx`` or ``.tflite`` file.
+        format: "onnx" (in ONNX Runtime) or "litert".
+
+    Raises:
+        MeasurementError: the runtime can't load or run the file.
+    """
+    try:
+        return {"onnx": _onnx, "litert": _litert}[format](path)
+    except Exception as error:
+        raise MeasurementError(
+            "can't count the integer kernels", where=path.name, got=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _onnx(path: Path) -> Coverage:
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "trace")
+        options.optimized_model_filepath = str(Path(folder) / "executed.onnx")
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        feeds = {}
+        for value in session.get_inputs():
+            shape = [size if isinstance(size, int) else 1 for size in value.shape]
+            feeds[value.name] = np.zeros(shape, _NUMPY[value.type])
+        session.run(None, feeds)
+        trace = json.loads(Path(session.end_profiling()).read_text())
+        executed = onnx.load(options.optimized_model_filepath)
+    constants = {tensor.name: tensor for tensor in executed.graph.initializer}
+    nodes = {node.name: node for node in executed.graph.node}
+    layers = []
+    for event in trace:
+        name = event.get("name", "").removesuffix("_kernel_time")
+        if event.get("cat") == "Node" and name in nodes and event["name"].endswith("_kernel_time"):
+            # The trace leaves prepacked weights out, so their shapes come from the graph as executed.
+            weights = [constants[value] for value in nodes[name].input if value in constants]
+            layer = _onnx_layer(name, event["args"], [w for w in weights if len(w.dims) >= 2])
+            if layer is not None:
+                layers.append(layer)
+    return Coverage(tuple(layers))
+
+
+_NUMPY = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
+_NUMPY |= {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float16)": np.float16}
+
+
+def _onnx_layer(name: str, arguments: dict[str, Any], weights: Sequence[Any]) -> Layer | None:
+    from onnx import TensorProto
+
+    kernel = arguments["op_name"]
+    if not any(word in kernel for word in ("Conv", "Gemm", "MatMul")):
+        return None
+    tensors = [next(iter(item.items())) for item in arguments["input_type_shape"]]
+    operands = [(kind, shape) for kind, shape in tensors if len(shape) >= 2]
+    for weight in weights[:1]:
+        kind = TensorProto.DataType.Name(weight.data_type).lower()
+        operands[1:2] = [(kind, list(weight.dims))]
+    if len(operands) < 2:
+        return None
+    (x_kind, x), (w_kind, w) = operands[:2]
+    y = next(iter(arguments["output_type_shape"][0].values()))
+    macs = _convolution_macs(x, w, y, "Transpose" in kernel) if "Conv" in kernel else math.prod(y) * x[-1]
+    integer = x_kind in INTEGERS and w_kind in INTEGERS
+    reason = "" if integer else f"ONNX Runtime executes {kernel} on {x_kind} and {w_kind}"
+    return Layer(name, kernel, macs, integer, reason)
+
+
+def _convolution_macs(x: Sequence[int], weight: Sequence[int], y: Sequence[int], transposed: bool) -> int:
+    """x (N, C, ...), weight (out, in / groups, ...) or, transposed, (in, out / groups, ...), y (N, out, ...)."""
+    return (math.prod(x) if transposed else math.prod(y)) * math.prod(weight[1:])
+
+
+def _litert(path: Path) -> Coverage:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    # Without the default delegate every op stays visible under its own name, with the types it will run on.
+    interpreter = Interpreter(
+        str(path), num_threads=1, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    )
+    interpreter.allocate_tensors()
+    tensors = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+    layers = []
+    for operation in interpreter._get_ops_details():
+        layer = _litert_layer(operation, tensors)
+        if layer is not None:
+            layers.append(layer)
+    return Coverage(tuple(layers))
+
+
+def _litert_layer(operation: dict[str, Any], tensors: dict[int, Any]) -> Layer | None:
+    kernel = operation["op_name"]
+    inputs = [tensors[index] for index in operation["inputs"] if index in tensors]
+    output = tensors[operation["outputs"][0]] if len(operation["outputs"]) else None
+    if output is None:
+        return None
+    shapes = [list(map(int, item["shape"])) for item in inputs]
+    result = list(map(int, output["shape"]))
+    if kernel in {"CONV_2D", "CONV_3D"}:  # weight (out, h, w, in / groups)
+        macs, operands = math.prod(result) * math.prod(shapes[1][1:]), inputs[:2]
+    elif kernel == "DEPTHWISE_CONV_2D":  # weight (1, h, w, out)
+        macs, operands = math.prod(result) * math.prod(shapes[1][1:3]), inputs[:2]
+    elif kernel == "TRANSPOSE_CONV":  # inputs: output shape, weight (out, h, w, in), x
+        macs, operands = math.prod(shapes[2]) * math.prod(shapes[1][:3]), inputs[1:3]
+    elif kernel in {"FULLY_CONNECTED", "BATCH_MATMUL"}:
+        macs, operands = math.prod(result) * shapes[0][-1], inputs[:2]
+    else:
+        return None
+    kinds = [np.dtype(item["dtype"]).name for item in [*operands, output]]
+    integer = all(kind in INTEGERS for kind in kinds)
+    reason = "" if integer else f"LiteRT executes {kernel} on {', '.join(kinds)}"
+    return Layer(str(output["name"]), kernel, macs, integer, reason)

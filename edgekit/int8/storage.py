@@ -1,0 +1,58 @@
+"""The int8 graph as a file: a ``torch.export`` archive, read back without running code from it."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx
+
+from edgekit.errors import WeightsError
+from edgekit.files import atomic_write
+from edgekit.int8 import ops
+from edgekit.int8.capture import export_program
+
+
+def save(graph: fx.GraphModule, example: Tensor, path: Path) -> None:
+    """Write the graph as an ``ExportedProgram`` (``.pt2``), atomically.
+
+    Args:
+        graph: the int8 graph.
+        example: one input, (N, ...); its shape behind N becomes the program's.
+    """
+    program = export_program(graph, torch.cat([example[:1], example[:1]]))
+
+    def write(temporary: Path) -> None:
+        with warnings.catch_warnings(), temporary.open("wb") as stream:
+            warnings.simplefilter("ignore")
+            torch.export.save(program, stream)
+
+    atomic_write(path, write)
+
+
+def load(path: Path) -> fx.GraphModule:
+    """The graph that ``save`` wrote.
+
+    Raises:
+        WeightsError: the file is missing or damaged.
+    """
+    try:
+        with warnings.catch_warnings(), path.open("rb") as stream:
+            warnings.simplefilter("ignore")
+            program = torch.export.load(stream)
+    except Exception as error:
+        raise WeightsError(
+            "can't read the int8 graph",
+            where=str(path),
+            got=f"{type(error).__name__}: {error}",
+            expected="a file that the qat stage wrote",
+            next="delete the stage's folder and run the same command again",
+        ) from error
+    graph = program.module()
+    assert isinstance(graph, fx.GraphModule)
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module" and str(node.target).startswith("_guards"):
+            graph.graph.erase_node(node)
+    ops.normalize(graph)
+    return graph

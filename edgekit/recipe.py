@@ -1,0 +1,302 @@
+"""Recipes: how a model is compressed. An ordered list of stages with their settings, exports and budgets.
+
+A recipe is one YAML file of plain data. It is checked whole before anything starts: unknown keys, values out
+of range and stages in an impossible order are all reported together.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+
+from edgekit import configfile
+from edgekit.errors import RecipeError, did_you_mean
+from edgekit.stages import STAGES
+from edgekit.stages.base import Config, Form, StageConfig
+
+C = TypeVar("C", bound=Config)
+
+
+class ExportConfig(Config):
+    """Which files are written: every format in every precision."""
+
+    formats: tuple[Literal["onnx", "litert"], ...] = Field(("onnx", "litert"), min_length=1)
+    precisions: tuple[Literal["fp32", "int8"], ...] = Field(("fp32", "int8"), min_length=1)
+
+
+class BenchmarkConfig(Config):
+    """How latency is measured; a measurement ends when both minima are reached."""
+
+    devices: tuple[str, ...] = Field(("local",), min_length=1)
+    threads: tuple[int | Literal["all"], ...] = Field((1, "all"), min_length=1)
+    min_seconds: float = Field(1.0, ge=0, le=600)  # for each candidate
+    min_runs: int = Field(50, ge=1, le=1_000_000)  # for each candidate
+
+    @model_validator(mode="after")
+    def _threads_are_positive(self) -> BenchmarkConfig:
+        if any(isinstance(count, int) and not 1 <= count <= 1024 for count in self.threads):
+            raise ValueError(f"threads must be 1 to 1024 or all, got {list(self.threads)}")
+        return self
+
+
+class RecommendConfig(Config):
+    """Which file is recommended: the best in ``objective`` among those that lose little enough accuracy."""
+
+    objective: Literal["latency", "size"] = "latency"
+    max_accuracy_drop: float = Field(1.0, ge=0, le=100)  # points: 1.0 lets 91.7 % fall to 90.7 %
+
+
+class _Frame(Config):
+    """A recipe without its stages, whose schemas depend on their kind."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    description: str = ""
+    seed: int = Field(0, ge=0, lt=2**32)
+    exports: ExportConfig = ExportConfig()
+    benchmark: BenchmarkConfig = BenchmarkConfig()
+    recommend: RecommendConfig = RecommendConfig()
+
+
+class Recipe(_Frame):
+    """A whole recipe. ``stages`` are run in order; an empty list exports and measures the model as it is."""
+
+    stages: tuple[SerializeAsAny[StageConfig], ...] = ()
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> Recipe:
+        faults = _contract_faults([stage.kind for stage in self.stages], self.exports.precisions)
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+@dataclass(frozen=True)
+class RecipeInfo:
+    """One line of ``edgekit recipe ls``. ``fault`` says why the file can't be used, else it is empty."""
+
+    name: str
+    description: str
+    path: Path
+    fault: str = ""
+
+
+def load_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """Find, read, override and check a recipe.
+
+    Args:
+        recipe: a name (looked up in ``./recipes``, the user's configuration folder, the package), the path of
+            a YAML file, or a Recipe.
+        overrides: ``path=value`` each, the value in YAML: ``stages.prune.speedup=3``, ``seed=7``,
+            ``stages[0].training.epochs=2``. A stage is named by its kind or by its index.
+
+    Raises:
+        RecipeError: unknown name, unreadable file, or faults; all of them at once in ``faults``.
+    """
+    if isinstance(recipe, Recipe):
+        data, where = _data(recipe), f"recipe {recipe.name}"
+    else:
+        path = find_recipe(recipe)
+        data, where = _read(path), str(path)
+        if isinstance(data, dict) and "name" not in data:
+            data = {"name": path.stem, **data}
+    if not isinstance(data, dict):
+        raise RecipeError(
+            "this is no recipe",
+            where=where,
+            got="an empty file" if data is None else f"a {type(data).__name__}",
+            expected="a mapping with `stages`",
+            next="`edgekit recipe cp mobile FILE` writes one to start from",
+        )
+    faults = [fault for text in overrides for fault in _override(data, text)]
+    checked, more = _check(data)
+    if checked is None or faults:
+        raise RecipeError(
+            "the recipe can't be used",
+            where=where,
+            faults=[*faults, *more],
+            next=f"edit the file, or see `edgekit recipe show {_name_of(recipe)}`",
+        )
+    return checked
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe. Raises RecipeError, with the nearest name, if there is none."""
+    path = configfile.find("recipes", recipe)
+    if path is not None:
+        return path
+    if configfile.is_path(recipe):
+        raise RecipeError(
+            "no such recipe file", where=str(recipe), next="`edgekit recipe ls` lists the recipes with a name"
+        )
+    raise RecipeError(
+        f"unknown recipe {str(recipe)!r}, {did_you_mean(str(recipe), configfile.listing('recipes'))}",
+        next="`edgekit recipe ls` lists them; a file of your own is given by its path",
+    )
+
+
+def list_recipes() -> list[RecipeInfo]:
+    """All recipes that have a name, those that can't be used included, sorted by name."""
+    infos = []
+    for name, path in configfile.listing("recipes").items():
+        try:
+            infos.append(RecipeInfo(name, load_recipe(path).description, path))
+        except RecipeError as error:
+            infos.append(RecipeInfo(name, "", path, fault="; ".join(error.faults) or error.what))
+    return infos
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe with every default written out, as YAML that ``load_recipe`` reads back as its equal."""
+    return configfile.dump_yaml(_data(recipe))
+
+
+def _data(recipe: Recipe) -> dict[str, Any]:
+    data = recipe.model_dump(mode="json")
+    order = ("name", "description", "seed", "stages")
+    return {key: data[key] for key in (*order, *(key for key in data if key not in order))}
+
+
+def _read(path: Path) -> Any:
+    try:
+        return configfile.parse_yaml(path.read_text(encoding="utf-8"))
+    except configfile.YamlError as error:
+        raise RecipeError("this is no YAML", where=str(path), got=str(error)) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError("this is no UTF-8 text", where=str(path), got=str(error)) from None
+    except OSError as error:
+        raise RecipeError("the recipe can't be read", where=str(path), got=str(error)) from None
+
+
+def _name_of(recipe: str | Path | Recipe) -> str:
+    return recipe.name if isinstance(recipe, Recipe) else str(recipe)
+
+
+# --- checking --------------------------------------------------------------------------------------------
+
+
+def _check(data: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
+    """The recipe, or None and every fault in it."""
+    frame_data = {key: value for key, value in data.items() if key != "stages"}
+    frame, faults = _validate(_Frame, frame_data, "", known=Recipe.model_fields)
+    stages, stage_faults = _check_stages(data.get("stages"))
+    exports = data.get("exports")
+    precisions = exports.get("precisions") if isinstance(exports, dict) else None
+    kinds = [_kind(stage) for stage in data["stages"]] if isinstance(data.get("stages"), list) else []
+    known = ExportConfig().precisions if not isinstance(precisions, list) else precisions
+    faults += stage_faults + _contract_faults(kinds, known)
+    if frame is None or stages is None or faults:
+        return None, faults
+    return Recipe(**{key: getattr(frame, key) for key in _Frame.model_fields}, stages=stages), []
+
+
+def _check_stages(items: Any) -> tuple[tuple[StageConfig, ...] | None, list[str]]:
+    if items is None:
+        return None, ["stages: missing; a list, which may be empty: []"]
+    if not isinstance(items, list):
+        return None, [f"stages: must be a list, got {items!r}"]
+    stages: list[StageConfig] = []
+    faults: list[str] = []
+    for index, item in enumerate(items):
+        where, kind = f"stages[{index}]", _kind(item)
+        if not isinstance(item, dict) or "kind" not in item:
+            faults.append(f"{where}: must be a mapping with `kind`: one of {', '.join(STAGES)}")
+        elif kind not in STAGES:
+            faults.append(f"{where}.kind: unknown stage {item['kind']!r}, {did_you_mean(kind, STAGES)}")
+        else:
+            stage, more = _validate(STAGES[kind].config, item, where)
+            faults += more
+            stages += [stage] if stage else []
+    return tuple(stages), faults
+
+
+def _validate(
+    model: type[C], data: dict[Any, Any], prefix: str, known: Iterable[str] = ()
+) -> tuple[C | None, list[str]]:
+    """Checked as JSON and strictly: "3" is no number and 3.5 no count, but a list may stand for a tuple."""
+    try:
+        return model.model_validate_json(json.dumps(data, default=str), strict=True), []
+    except ValidationError as error:
+        return None, configfile.faults_of(error, model, data, prefix, known)
+    except (TypeError, ValueError) as error:  # keys that JSON doesn't have, text that is no Unicode
+        return None, [f"{prefix or 'the file'}: {error}"]
+
+
+def _kind(item: Any) -> str:
+    return str(item.get("kind", "")) if isinstance(item, dict) else ""
+
+
+def _contract_faults(kinds: Sequence[str], precisions: Sequence[Any]) -> list[str]:
+    """Stages that can't follow each other, and exports that no stage prepares."""
+    faults: list[str] = []
+    form, maker = Form.FLOAT, ""
+    for index, kind in enumerate(kinds):
+        stage = STAGES.get(kind)
+        if stage is None:
+            return faults  # told already, and what it would have made isn't known
+        if stage.requires is not form:
+            faults.append(
+                f"stages[{index}]: {kind!r} works on a {stage.requires.value} model, but stands after "
+                f"{maker!r}, which makes {form.value} of it: "
+                + ("use it once" if kind == maker else f"put it before {maker!r}")
+            )
+            continue
+        if stage.ensures is not form:
+            form, maker = stage.ensures, kind
+    if "int8" in precisions and form is not Form.INT8:
+        faults.append(
+            "exports.precisions: int8 needs a 'qat' stage (with training.epochs: 0 it only calibrates); "
+            "add one, or export fp32 alone"
+        )
+    return faults
+
+
+# --- overrides -------------------------------------------------------------------------------------------
+
+
+def _override(data: dict[str, Any], text: str) -> list[str]:
+    """Change ``data`` in place. Returns why it couldn't be done, if so; keys are checked later, with the rest."""
+    path, equals, value_text = text.partition("=")
+    keys = [key for key in re.split(r"\.|\[(\d+)\]", path.strip()) if key]
+    if not equals or not keys:
+        return [f"--set {text}: must look like stages.prune.speedup=3"]
+    try:
+        value = configfile.parse_yaml(value_text)
+    except configfile.YamlError as error:
+        return [f"--set {text}: the value is no YAML ({error})"]
+    target: Any = data
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(target, list):
+            index, fault = _index(target, key)
+            if fault:
+                return [f"--set {text}: {fault}"]
+            if last:
+                target[index] = value
+            else:
+                target = target[index]
+        elif isinstance(target, dict):
+            if last:
+                target[key] = value
+            else:
+                target = target.setdefault(key, {})
+        else:
+            return [f"--set {text}: {'.'.join(keys[:depth])} has no keys, it is {target!r}"]
+    return []
+
+
+def _index(items: list[Any], key: str) -> tuple[int, str]:
+    """Where ``key``, an index or a stage's kind, stands in a list; or what is wrong with it."""
+    if key.isdecimal():
+        return (int(key), "") if int(key) < len(items) else (0, f"there is no [{key}], only {len(items)}")
+    kinds = [_kind(item) for item in items]
+    if kinds.count(key) == 1:
+        return kinds.index(key), ""
+    if key in kinds:
+        return 0, f"{key!r} stands {kinds.count(key)} times; use the index: stages[{kinds.index(key)}]"
+    return 0, f"no {key!r} here, {did_you_mean(key, [kind for kind in kinds if kind])}"

@@ -1,0 +1,406 @@
+"""What is compressed: a trained model with its data, task and preprocessing; and how a user's file gives one."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import inspect
+import json
+import random
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgekit.errors import DataError, EdgekitError, WorkloadError, did_you_mean
+from edgekit.preprocessing import Augmentation, Layout, Preprocessing
+from edgekit.samples import Samples
+from edgekit.tasks import Task
+from edgekit.weights import load_weights
+
+__all__ = ["Augmentation", "Layout", "Preprocessing", "Samples", "Workload", "load_weights", "load_workload"]
+
+FUNCTION = "workload"  # looked for in a workload file when none is named
+_PACKAGE = str(Path(__file__).parent)
+_CHECKED = 4  # samples that check() sends through the model
+_SEED = 0
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Workload:
+    """A trained model and everything needed to compress it and to tell how good it still is.
+
+    Args:
+        name: short; it names the run folder.
+        model: trained, on the CPU. It takes what ``preprocessing`` gives, and returns one tensor.
+        task: what outputs and targets mean.
+        train, validation: ``Samples``, or what ``Samples.of`` takes: ``(inputs, targets)`` or a dataset. Raw, as
+            they come before ``preprocessing``. Calibration and training see ``train`` only.
+        preprocessing: from raw samples to the model's inputs.
+        augmentation: for training images only.
+        student: a smaller model for the distill stage, or a function without arguments that builds one.
+        classes: names, in the order of the labels.
+
+    Raises:
+        DataError: samples that are none (see ``Samples.of``).
+        WorkloadError: arguments of the wrong kind.
+    """
+
+    name: str
+    model: nn.Module
+    task: Task
+    train: Samples
+    validation: Samples
+    preprocessing: Preprocessing
+    augmentation: Augmentation | None
+    student: nn.Module | Callable[[], nn.Module] | None
+    classes: tuple[str, ...] | None
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        task: Task,
+        train: Any,
+        validation: Any,
+        preprocessing: Preprocessing = Preprocessing(),
+        augmentation: Augmentation | None = None,
+        student: nn.Module | Callable[[], nn.Module] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        for key, value, kind in (
+            ("name", name, str),
+            ("model", model, nn.Module),
+            ("task", task, Task),
+            ("preprocessing", preprocessing, Preprocessing),
+            ("augmentation", augmentation, Augmentation | None),
+        ):
+            if not isinstance(value, kind):  # type: ignore[arg-type]
+                expected = getattr(kind, "__name__", str(kind))
+                raise WorkloadError(
+                    "wrong kind of argument", where=f"Workload({key}=…)", got=type(value).__name__, expected=expected
+                )
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise WorkloadError(
+                "a name that can't name a folder",
+                where="Workload(name=…)",
+                got=repr(name),
+                expected="letters, digits, '.', '_' and '-'",
+            )
+        values = {
+            "name": name,
+            "model": model,
+            "task": task,
+            "train": Samples.of(train, "train"),
+            "validation": Samples.of(validation, "validation"),
+            "preprocessing": preprocessing,
+            "augmentation": augmentation,
+            "student": student,
+            "classes": None if classes is None else tuple(map(str, classes)),
+        }
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
+
+    def example(self, n: int = 1) -> Tensor:
+        """The first ``n`` validation inputs, preprocessed: what the model takes."""
+        return self.preprocessing(self.validation.inputs[:n]).contiguous()
+
+    def build_student(self) -> nn.Module | None:
+        """A fresh student (the same weights on every call), or None if the workload has none."""
+        if self.student is None:
+            return None
+        if isinstance(self.student, nn.Module):
+            return copy.deepcopy(self.student)
+        with _user_code(f"workload {self.name}: student"):
+            student = self.student()
+        if not isinstance(student, nn.Module):
+            raise WorkloadError(
+                "the student is no model",
+                where=f"workload {self.name}: student",
+                got=type(student).__name__,
+                expected="a torch.nn.Module",
+            )
+        return student
+
+    def check(self) -> None:
+        """Send a few samples through and look at everything that would fail later.
+
+        Raises:
+            DataError: shapes, labels or values that don't fit model or task.
+            WorkloadError: a model that fails on its own data, or settings that contradict each other.
+        """
+        self._check_data()
+        self._check_settings()
+        outputs = self._check_model(self.model, "model")
+        student = self.build_student()
+        if student is not None:
+            answered = self._check_model(student, "student")
+            if answered.shape != outputs.shape:
+                raise WorkloadError(
+                    "the student answers in another shape than the model",
+                    where=f"workload {self.name}: student",
+                    got=str(tuple(answered.shape)),
+                    expected=str(tuple(outputs.shape)),
+                )
+
+    def _check_data(self) -> None:
+        train, validation = self.train, self.validation
+        for part in ("inputs", "targets"):
+            one, other = getattr(train, part), getattr(validation, part)
+            if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype:
+                raise DataError(
+                    f"train and validation {part} differ in shape or type",
+                    where=f"workload {self.name}",
+                    got=f"train {tuple(one.shape[1:])} {one.dtype}, "
+                    f"validation {tuple(other.shape[1:])} {other.dtype}",
+                    expected="the same for both",
+                )
+        self.task.check_targets(train.targets, where="train targets")
+        self.task.check_targets(validation.targets, where="validation targets")
+
+    def _check_settings(self) -> None:
+        where = f"workload {self.name}"
+        classes = getattr(self.task, "num_classes", None)
+        if self.classes is not None and classes is not None and len(self.classes) != classes:
+            raise WorkloadError(
+                "names of classes don't fit the task", where=where, got=str(len(self.classes)), expected=str(classes)
+            )
+        if self.augmentation is None or not self.augmentation.active:
+            return
+        if self.preprocessing.layout == "any":
+            raise WorkloadError(
+                "augmentation moves pixels, and these inputs are no images",
+                where=where,
+                got='Preprocessing(layout="any")',
+                expected='"NCHW" or "NHWC"',
+            )
+        if self.task.spatial_targets:
+            raise WorkloadError(
+                "augmentation would move the inputs and leave the targets",
+                where=where,
+                got=f"an augmentation with a {self.task.kind} task",
+                expected="no augmentation",
+                next="augment the data before it is given to Workload",
+            )
+
+    def _check_model(self, model: nn.Module, role: str) -> Tensor:
+        where = f"workload {self.name}: {role}"
+        for name, parameter in model.named_parameters():
+            if parameter.device.type != "cpu":
+                raise WorkloadError(
+                    "the model must be on the CPU", where=where, got=f"{name} on {parameter.device}", next="model.cpu()"
+                )
+        inputs, targets = self.example(_CHECKED), self.validation.targets[:_CHECKED]
+        outputs = self._forward(model, inputs, where)
+        if not isinstance(outputs, Tensor):
+            raise WorkloadError(
+                "the model must return one tensor",
+                where=where,
+                got=type(outputs).__name__,
+                expected="a torch.Tensor",
+                next="wrap the model in a module whose forward() picks the tensor",
+            )
+        if not bool(torch.isfinite(outputs).all()):
+            raise WorkloadError("the model answers NaN or infinity", where=where, expected="finite outputs")
+        # Labels of the whole split were looked at; a batch may well hold none that count.
+        self.task.check_outputs(outputs, targets)
+        return outputs
+
+    def _forward(self, model: nn.Module, inputs: Tensor, where: str) -> Any:
+        flags = [(module, module.training) for module in model.modules()]
+        for module, _ in flags:
+            module.training = False
+        try:
+            with torch.inference_mode():
+                return model(inputs)
+        except Exception as error:
+            raise WorkloadError(
+                f"the model fails on its own data: {type(error).__name__}: {error}",
+                where=where,
+                got=f"inputs {tuple(inputs.shape)} {inputs.dtype}",
+                expected="a model that takes the preprocessed validation inputs",
+                next="compare shape, layout and size with what the model was trained on",
+                user_traceback=_user_traceback(error),
+            ) from error
+        finally:
+            for module, flag in flags:
+                module.training = flag
+
+    def fingerprint(self) -> str:
+        """sha256 over weights, architecture, data, preprocessing and task: what a result depends on."""
+        digest = hashlib.sha256()
+        described = {
+            "name": self.name,
+            "task": self.task.describe(),
+            "preprocessing": self.preprocessing.to_dict(),
+            "augmentation": None if self.augmentation is None else self.augmentation.to_dict(),
+            "classes": self.classes,
+        }
+        digest.update(json.dumps(described, sort_keys=True).encode())
+        for model in (self.model, self.build_student()):
+            _digest_model(digest, model)
+        for split in (self.train, self.validation):
+            _digest_tensor(digest, "inputs", split.inputs)
+            _digest_tensor(digest, "targets", split.targets)
+        return digest.hexdigest()
+
+
+def _digest_model(digest: hashlib._Hash, model: nn.Module | None) -> None:
+    if model is None:
+        digest.update(b"none")
+        return
+    digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode())
+    # repr() shows layers, not what forward() does with them.
+    for kind in sorted({type(m) for m in model.modules()}, key=lambda k: f"{k.__module__}.{k.__qualname__}"):
+        if kind.__module__.split(".", 1)[0] != "torch":
+            try:
+                digest.update(inspect.getsource(kind).encode())
+            except (OSError, TypeError):
+                digest.update(kind.__qualname__.encode())
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, Tensor):
+            _digest_tensor(digest, name, value)
+
+
+def _digest_tensor(digest: hashlib._Hash, name: str, value: Tensor) -> None:
+    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+    digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def load_workload(spec: None | str | Path | Workload | Callable[[], Workload] = None) -> Workload:
+    """A Workload from ``"file.py"`` (its function ``workload``), ``"file.py:function"``, a function, or as it is.
+
+    None is the embedded demo. The file is the user's own code and runs as such, with its folder importable and the
+    global random generators seeded, so that a run can be continued.
+
+    Raises:
+        WorkloadError: file or function missing, the code failing (``user_traceback`` holds its frames alone), or a
+            result that is no Workload.
+        DataError, WeightsError: raised inside the user's code by edgekit, passed on.
+    """
+    if isinstance(spec, Workload):
+        return spec
+    if spec is None:
+        from edgekit.zoo import digits
+
+        return digits.workload()
+    if callable(spec):
+        where, function = getattr(spec, "__qualname__", repr(spec)), spec
+        folder = None
+    else:
+        path, name = _parse(str(spec))
+        where, folder = f"{path}:{name}", path.parent.resolve()
+        function = _function(_import(path), path, name)
+    with _user_code(where, folder):
+        made: object = function()
+    if not isinstance(made, Workload):
+        raise WorkloadError(
+            "the function returned no Workload",
+            where=where,
+            got=type(made).__name__,
+            expected="an edgekit.Workload",
+            next="end the function with: return Workload(name=…, model=…, …)",
+        )
+    return made
+
+
+def _parse(spec: str) -> tuple[Path, str]:
+    """"a/b.py:f" to (a/b.py, f)."""
+    file, separator, name = spec.rpartition(":")
+    path = Path(file) if separator and file.endswith(".py") else Path(spec)
+    name = name if separator and file.endswith(".py") else FUNCTION
+    if path.is_file() and path.suffix == ".py":
+        return path, name or FUNCTION
+    candidates = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
+    raise WorkloadError(
+        "no such workload file",
+        where=str(path),
+        got="not a Python file" if path.is_file() else "a folder" if path.is_dir() else "nothing there",
+        expected="FILE.py or FILE.py:FUNCTION",
+        next=did_you_mean(path.name, candidates) if candidates else "leave it out to use the embedded demo",
+    )
+
+
+def _import(path: Path) -> ModuleType:
+    resolved = path.resolve()
+    name = f"edgekit_workload_{hashlib.sha256(str(resolved).encode()).hexdigest()[:12]}"
+    found = importlib.util.spec_from_file_location(name, resolved)
+    assert found is not None and found.loader is not None  # a .py file always has one
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module  # dataclasses and pickling look their module up by name
+    try:
+        with _user_code(str(path), resolved.parent):
+            found.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def _function(module: ModuleType, path: Path, name: str) -> Callable[[], Any]:
+    function = getattr(module, name, None)
+    if callable(function):
+        return function  # type: ignore[no-any-return]
+    own = [k for k, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
+    own = [k for k in own if not k.startswith("_")]
+    raise WorkloadError(
+        f"no function {name!r} in the workload file",
+        where=str(path),
+        expected=f"def {name}() -> Workload",
+        next=(did_you_mean(name, own) + f"; choose one with {path}:FUNCTION") if own else "",
+    )
+
+
+@contextmanager
+def _user_code(where: str, folder: Path | None = None) -> Iterator[None]:
+    """Run the user's code: same random numbers every time, its neighbours importable, its errors as its own."""
+    if folder is not None:
+        sys.path.insert(0, str(folder))
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(_SEED)
+            np.random.seed(_SEED)
+            torch.manual_seed(_SEED)
+            yield
+    except EdgekitError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise WorkloadError(
+            f"the workload's own code failed: {type(error).__name__}: {error}",
+            where=where,
+            next="see the traceback of that code above",
+            user_traceback=_user_traceback(error),
+        ) from error
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        if folder is not None:
+            # Behind everything else from now on: imports inside functions still work, and nothing is shadowed.
+            sys.path.remove(str(folder))
+            if str(folder) not in sys.path:
+                sys.path.append(str(folder))
+
+
+def _user_traceback(error: BaseException) -> str:
+    """The traceback without edgekit's and the import system's frames, in all errors of the chain."""
+    formatted = traceback.TracebackException.from_exception(error)
+    todo: list[traceback.TracebackException | None] = [formatted]
+    while todo:
+        one = todo.pop()
+        if one is None:
+            continue
+        kept = [f for f in one.stack if not f.filename.startswith((_PACKAGE, "<frozen importlib"))]
+        one.stack = traceback.StackSummary.from_list(kept)
+        todo += [one.__cause__, one.__context__, *(one.exceptions or ())]
+    return "".join(formatted.format())

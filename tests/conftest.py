@@ -1,0 +1,49 @@
+"""What every test shares: a reproducible hypothesis, no user configuration, and the optional data sets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# First calls import torch or warm a kernel up, which says nothing about the code under test: no deadline.
+settings.register_profile(
+    "edgekit",
+    deadline=None,
+    max_examples=30,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("thorough", parent=settings.get_profile("edgekit"), max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "edgekit"))
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def no_user_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Recipes and devices of whoever runs the tests must not be found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no-config"))
+        patch.delenv("EDGEKIT_TRACEBACK", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The top of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The data sets for tests marked ``data``; the test is skipped where they are absent."""
+    folder = os.environ.get("EDGEKIT_DATA")
+    if not folder:
+        pytest.skip("EDGEKIT_DATA is not set: it names the folder with the data sets")
+    if not Path(folder).is_dir():
+        pytest.skip(f"EDGEKIT_DATA names {folder}, which is no folder")
+    return Path(folder)
