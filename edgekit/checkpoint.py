@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
+
+from edgekit.files import atomic_write
 
 __all__ = ["Checkpoint", "read", "restore", "write"]
 
@@ -28,21 +30,11 @@ class Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Atomically: temporary name, fsync, rename, fsync of the folder. Raises OSError (no space, no permission)."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"version": _VERSION, **vars(checkpoint)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Whole or not at all. Raises DiskFullError (no space, no permission)."""
+    # By way of memory: on a full disk torch.save itself fails with an error that doesn't say so.
+    buffer = io.BytesIO()
+    torch.save({"version": _VERSION, **vars(checkpoint)}, buffer)
+    atomic_write(path, buffer.getvalue())
 
 
 def read(path: Path, identity: str) -> tuple[Checkpoint | None, str]:

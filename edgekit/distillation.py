@@ -26,10 +26,10 @@ def distillation_loss(
     Args:
         student_logits: (N, C); gradients flow to it.
         teacher_logits: (N, C), detached by the caller.
-        kind: "classical" is Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", §2.
-            "standardized" is Sun et al. 2024, "Logit Standardization in Knowledge Distillation", §4: both sides
-            are z-scored first, so that the student learns the teacher's ranking and relations, not its scale.
-            "none" is 0.
+        kind: "classical" is Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network",
+            §2. "standardized" is Sun et al. 2024, "Logit Standardization in Knowledge Distillation", §4: both
+            sides are z-scored first, so that the student learns the teacher's ranking and relations, not its
+            scale. "none" is 0.
         temperature: softens both sides, > 0. The T² factor keeps the gradient's size (Hinton et al., §2).
 
     With two classes a z-score keeps nothing but the sign, and its gradient is zero: "standardized" then is

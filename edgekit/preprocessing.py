@@ -24,9 +24,10 @@ class Preprocessing:
     """What stands between a raw sample and the model: ``x = (raw * scale - mean) / std``, then resized.
 
     Args:
-        layout: order of a raw batch's dimensions. Images are "NCHW" or "NHWC" and reach the model as NCHW; "any"
-            leaves every shape as it is (audio features, token ids, vectors).
-        size: (height, width) that the model wants, bilinear without antialiasing, or None for the size as it is.
+        layout: order of a raw batch's dimensions. Images are "NCHW" or "NHWC" and reach the model as NCHW;
+            "any" leaves every shape as it is (audio features, token ids, vectors).
+        size: (height, width) that the model wants, bilinear without antialiasing, or None for the size as it
+            is.
         scale: factor on raw values, 1/255 for bytes.
         mean, std: in units of scaled values; one number, or one per channel of an image.
         dtype: "int64" passes token ids on untouched; then nothing else may be set.
@@ -81,7 +82,7 @@ class Preprocessing:
                 where="inputs",
                 got=f"shape {tuple(raw.shape)}",
                 expected=f"a batch of images, {self.layout}",
-                next="add the channel dimension, or set Preprocessing(layout=\"any\")",
+                next='add the channel dimension, or set Preprocessing(layout="any")',
             )
         # A permuted NHWC batch already lies in memory as channels_last, the fast order for convolutions.
         images = (raw.permute(0, 3, 1, 2) if self.layout == "NHWC" else raw).float()
@@ -111,7 +112,8 @@ class Preprocessing:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise _wrong("keys", ", ".join(unknown), f"only {', '.join(sorted(known))}")
-        return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,8 @@ class Augmentation:
     def __call__(self, images: Tensor, generator: torch.Generator, *, layout: Layout = "NCHW") -> Tensor:
         """A batch (N, C, H, W), or (N, H, W, C) with ``layout="NHWC"``, of any dtype; same shape comes back.
 
-        One gather for the whole batch: row and column numbers per image, flips being columns counted backwards.
-        On raw bytes this is four times less memory traffic than after normalisation.
+        One gather for the whole batch: row and column numbers per image, flips being columns counted
+        backwards. On raw bytes this is four times less memory traffic than after normalisation.
         """
         if not self.active:
             return images
@@ -177,4 +179,6 @@ def _numbers(value: float | Sequence[float], name: str) -> tuple[float, ...]:
 
 
 def _wrong(key: str, got: str, expected: str) -> WorkloadError:
-    return WorkloadError("preprocessing doesn't make sense", where=f"Preprocessing.{key}", got=got, expected=expected)
+    return WorkloadError(
+        "preprocessing doesn't make sense", where=f"Preprocessing.{key}", got=got, expected=expected
+    )

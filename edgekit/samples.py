@@ -57,8 +57,10 @@ class Samples:
 
 def _split(data: Any, name: str) -> tuple[Any, Any]:
     """The two halves of a pair, or of every item of a dataset."""
-    if isinstance(data, Sequence) and len(data) == 2 and (
-        isinstance(data, tuple) or all(isinstance(part, (np.ndarray, Tensor)) for part in data)
+    if (
+        isinstance(data, Sequence)
+        and len(data) == 2
+        and (isinstance(data, tuple) or all(isinstance(part, (np.ndarray, Tensor)) for part in data))
     ):
         return data[0], data[1]
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, (dict, str)):
@@ -88,7 +90,9 @@ def _tensor(values: Any, where: str) -> Tensor:
         values = _from_array(_array(values, where), where)
     values = values.detach().cpu()
     if values.dim() == 0 or values.is_complex() or values.is_sparse or values.is_quantized:
-        raise DataError("not a batch of numbers", where=where, got=f"{values.dtype}, {values.dim()} dimensions")
+        raise DataError(
+            "not a batch of numbers", where=where, got=f"{values.dtype}, {values.dim()} dimensions"
+        )
     if values.dtype == torch.bool:
         values = values.to(torch.uint8)
     return (values.float() if values.is_floating_point() else values).contiguous()

@@ -13,7 +13,8 @@ Regression           (N,) or (N, D)     same shape, float    R², mean over the 
 Reconstruction       any shape          same shape, float    R² over all values
 ==================== ================== ==================== ============================
 
-Inputs may have any shape that the model takes: images (N, C, H, W), audio features (N, T, F), token ids (N, T).
+Inputs may have any shape that the model takes: images (N, C, H, W), audio features (N, T, F), token ids
+(N, T).
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ class Task(ABC):
 
 @dataclass(frozen=True)
 class _Classes(Task):
-    """What the three tasks with classes share. ``ignore_label`` marks targets that don't count (padding, void)."""
+    """What the three tasks with classes share. ``ignore_label`` marks targets that don't count (padding,
+    void).
+    """
 
     num_classes: int
     ignore_label: int | None = None
@@ -209,7 +212,9 @@ class Segmentation(_Classes):
 
 @dataclass(frozen=True)
 class _Continuous(Task):
-    """Outputs are numbers. ``tolerance``: what counts as the same answer, as a share of the reference's spread."""
+    """Outputs are numbers. ``tolerance``: what counts as the same answer, as a share of the reference's
+    spread.
+    """
 
     tolerance: float = 0.1
 
@@ -245,8 +250,9 @@ class _Continuous(Task):
 class Regression(_Continuous):
     """Numbers per sample. outputs and targets (N,) or (N, D).
 
-    Score: R² = 1 - squared error / variance of the targets, mean over the D outputs. Agreement: share of samples
-    all of whose outputs lie within ``tolerance`` standard deviations (of the reference) of the reference.
+    Score: R² = 1 - squared error / variance of the targets, mean over the D outputs. Agreement: share of
+    samples all of whose outputs lie within ``tolerance`` standard deviations (of the reference) of the
+    reference.
     """
 
     kind: ClassVar[str] = "regression"
@@ -266,8 +272,8 @@ class Regression(_Continuous):
 class Reconstruction(_Continuous):
     """A signal or an image per sample (autoencoder, denoiser). outputs and targets: any equal shape.
 
-    Score: R² over all values, 1 - squared error / spread around the targets' mean. Agreement: share of samples
-    whose root mean square difference is within ``tolerance`` standard deviations of the reference.
+    Score: R² over all values, 1 - squared error / spread around the targets' mean. Agreement: share of
+    samples whose root mean square difference is within ``tolerance`` standard deviations of the reference.
     """
 
     kind: ClassVar[str] = "reconstruction"

@@ -1,9 +1,9 @@
 """The one training loop and the one evaluation.
 
-Every fine-tuning (after distilling, pruning, fake-quantising) is ``train``. What it does depends on nothing but its
-arguments: the order of the batches, the augmentation and dropout of an epoch are drawn from generators seeded by
-(seed, stage, epoch). So a training that was killed and continued ends with the same weights, bit for bit, as
-one that was left alone.
+Every fine-tuning (after distilling, pruning, fake-quantising) is ``train``. What it does depends on nothing
+but its arguments: the order of the batches, the augmentation and the dropout of an epoch are drawn from
+generators seeded by (seed, stage, epoch). So a training that was killed and continued ends with the same
+weights, bit for bit, as one that was left alone.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import copy
 import hashlib
 import json
 import math
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,18 +24,18 @@ from torch import Tensor, nn
 from edgekit import checkpoint as checkpoints
 from edgekit.distillation import distillation_loss
 from edgekit.errors import StageError
-from edgekit.progress import Event, Progress
+from edgekit.execution import Forward, has_fast_bfloat16, mode, set_mode, spans
+from edgekit.meter import Meter
+from edgekit.progress import Progress
 from edgekit.stages.base import TrainingConfig
 from edgekit.workload import Samples, Workload
 
 __all__ = ["Evaluation", "TrainingHistory", "evaluate", "has_fast_bfloat16", "train"]
 
-_SECONDS_BETWEEN_STEPS = 0.2  # "step" events: at most five a second
-
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """``score``: the task's number over all samples. ``outputs``: (N, …) float32, in the order of the data."""
+    """``score``: the task's number over all samples. ``outputs``: (N, …) float32, in the data's order."""
 
     score: float
     outputs: Tensor
@@ -65,9 +63,9 @@ def evaluate(
     samples: Samples = getattr(workload, split)
     count = len(samples) if limit is None else min(limit, len(samples))
     outputs: list[Tensor] = []
-    forward = _Forward(model)
-    with _mode(model, training=False), torch.inference_mode():
-        for start, end in _spans(count, batch_size):
+    forward = Forward(model)
+    with mode(model, training=False), torch.inference_mode():
+        for start, end in spans(count, batch_size):
             outputs.append(forward(workload.preprocessing(samples.inputs[start:end])).float())
     answers = torch.cat(outputs).contiguous()
     targets = samples.targets[:count]
@@ -90,8 +88,9 @@ def train(
 ) -> TrainingHistory:
     """Train ``model`` in place on the workload's training data, and leave it in eval mode.
 
-    loss = (1 - weight) * task loss + weight * distillation loss to ``teacher`` (mean squared error where the task
-    has no class scores); without a teacher the task loss alone. No choice by validation data: the last epoch counts.
+    loss = (1 - weight) * task loss + weight * distillation loss to ``teacher`` (mean squared error where the
+    task has no class scores); without a teacher the task loss alone. No choice by validation data: the last
+    epoch counts.
 
     Args:
         model: an nn.Module or an exported ``torch.fx.GraphModule``.
@@ -105,18 +104,11 @@ def train(
 
     Raises:
         StageError: the loss or a weight became NaN or infinite.
-        OSError: the checkpoint can't be written.
+        DiskFullError: the checkpoint can't be written.
     """
     return _Training(
         model, teacher, workload, config, seed, checkpoint, stage, progress, autocast, parameters
     ).run()
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX, or ARM BF16)."""
-    # Absent keys are what the architecture doesn't have; elsewhere bfloat16 is emulated, slower than float32.
-    abilities = torch.cpu.get_capabilities()
-    return any(bool(abilities.get(key)) for key in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
 
 class _Training:
@@ -146,14 +138,14 @@ class _Training:
         self.parameters = [p for p in chosen if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, config)
         self.batches = _Batches(workload, config.batch_size, seed, stage)
-        self.meter = _Meter(stage, config.epochs, self.batches, progress)
+        self.meter = Meter(stage, config.epochs, self.batches.images, progress)
 
     def run(self) -> TrainingHistory:
         if self.config.epochs == 0 or not self.parameters:
             return TrainingHistory()
         first, history = self._resume()
-        self.forward = _Forward(self.model)
-        self.teach = _Forward(self.teacher) if self.teacher is not None else None
+        self.forward = Forward(self.model)
+        self.teach = Forward(self.teacher) if self.teacher is not None else None
         example = self.workload.example(2)
         for forward in (self.forward, self.teach):
             if forward is not None:
@@ -164,13 +156,13 @@ class _Training:
                 self._save(epoch + 1, history)
         finally:
             self.forward.release()
-            _set_mode(self.model, training=False)
+            set_mode(self.model, training=False)
         return TrainingHistory(history)
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         self.meter.start(epoch)
         # Dropout and the like draw from the global generator: seeded here, and given back to the caller.
-        with torch.random.fork_rng(devices=[]), _mode(self.model, training=True):
+        with torch.random.fork_rng(devices=[]), mode(self.model, training=True):
             torch.manual_seed(_seed(self.seed, self.stage, epoch, "model"))
             for step, (inputs, targets) in enumerate(self.batches.of_epoch(epoch)):
                 self._set_lr(epoch * self.batches.steps + step)
@@ -193,7 +185,7 @@ class _Training:
         if not math.isfinite(value):
             raise self._diverged(f"the loss is {value}")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
         self.optimizer.step()
@@ -274,7 +266,9 @@ class _Training:
 
 
 class _Batches:
-    """Training batches: raw data stays in memory as it is, each batch is augmented and preprocessed when drawn."""
+    """Training batches: raw data stays in memory as it is, each batch is augmented and preprocessed when
+    drawn.
+    """
 
     def __init__(self, workload: Workload, batch_size: int, seed: int, stage: str) -> None:
         self.workload, self.seed, self.stage = workload, seed, stage
@@ -291,96 +285,6 @@ class _Batches:
             if workload.augmentation is not None:
                 raw = workload.augmentation(raw, generator, layout=workload.preprocessing.layout)
             yield workload.preprocessing(raw), data.targets[chosen]
-
-
-class _Forward:
-    """Calls a model with images in channels_last order, the fast one for convolutions, if the model takes it.
-
-    An exported graph may hold a ``view`` that was right for the order in memory at capture: then the order stays.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.order = torch.channels_last
-        self.tried = False
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        if inputs.dim() != 4:
-            return self._call(inputs)
-        if self.tried or self.order is torch.contiguous_format:
-            return self._call(inputs.contiguous(memory_format=self.order))
-        self.tried = True
-        try:
-            return self._call(inputs.contiguous(memory_format=self.order))
-        except RuntimeError:
-            self.order = torch.contiguous_format
-            return self._call(inputs.contiguous())
-
-    def prepare(self, example: Tensor) -> None:
-        """Find the order on an example (eval mode, so nothing is learned from it) and put the weights in it."""
-        with _mode(self.model, training=False), torch.no_grad():
-            self(example)
-        self.model.to(memory_format=self.order)
-
-    def release(self) -> None:
-        """Weights back in the usual order, which is what savers expect."""
-        self.model.to(memory_format=torch.contiguous_format)
-
-    def _call(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = self.model(inputs)
-        return outputs
-
-
-class _Meter:
-    """Running means and speed of an epoch, and the events about them."""
-
-    def __init__(self, stage: str, epochs: int, batches: _Batches, progress: Progress) -> None:
-        self.stage, self.epochs, self.images, self.progress = stage, epochs, batches.images, progress
-        self.epoch = 0
-
-    def tell(self, kind: Literal["note", "warning"], message: str) -> None:
-        self.progress(Event(kind, self.stage, message, epochs=self.epochs))
-
-    def start(self, epoch: int) -> None:
-        self.epoch, self.done, self.loss, self.accuracy = epoch + 1, 0, 0.0, 0.0
-        self.began = self.told = time.monotonic()
-
-    def add(self, images: int, loss: float, accuracy: float) -> None:
-        self.done += images
-        self.loss += images * loss
-        self.accuracy += images * accuracy
-        now = time.monotonic()
-        if now - self.told >= _SECONDS_BETWEEN_STEPS:
-            self.told = now
-            self._emit("step")
-
-    def end(self, lr: float) -> dict[str, float]:
-        self._emit("epoch")
-        return {
-            "epoch": self.epoch,
-            "loss": self.loss / self.done,
-            "accuracy": self.accuracy / self.done,
-            "lr": lr,
-            "seconds": time.monotonic() - self.began,
-        }
-
-    def _emit(self, kind: Literal["step", "epoch"]) -> None:
-        speed = self.done / max(time.monotonic() - self.began, 1e-9)
-        left = (self.epochs - self.epoch) * self.images + self.images - self.done
-        self.progress(
-            Event(
-                kind,
-                self.stage,
-                epoch=self.epoch,
-                epochs=self.epochs,
-                done=self.done,
-                total=self.images,
-                loss=self.loss / self.done,
-                accuracy=self.accuracy / self.done,
-                images_per_second=speed,
-                seconds_left=left / speed,
-            )
-        )
 
 
 def _optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
@@ -400,34 +304,3 @@ def _optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.
 def _seed(seed: int, stage: str, epoch: int, purpose: str) -> int:
     digest = hashlib.sha256(f"{seed}/{stage}/{epoch}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def _spans(count: int, size: int) -> list[tuple[int, int]]:
-    """[start, end) of batches. A last single sample joins its neighbours: exported graphs may want at least two."""
-    starts = list(range(0, count, size))
-    if len(starts) > 1 and count - starts[-1] == 1:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], count], strict=True))
-
-
-def _set_mode(model: nn.Module, *, training: bool) -> None:
-    # Exported graphs refuse train() and eval(): their ops carry the mode with them.
-    if isinstance(model, torch.fx.GraphModule):
-        return
-    try:
-        model.train(training)
-    except NotImplementedError:  # an ordinary module with an exported graph inside
-        for module in model.modules():
-            module.training = training
-
-
-@contextmanager
-def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """In training or eval mode for a while; afterwards every module's flag is as it was."""
-    flags = [(module, module.training) for module in model.modules()]
-    _set_mode(model, training=training)
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag

@@ -21,10 +21,11 @@ _SHOWN = 5
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Put the weights in ``path`` into ``model``: safetensors, or what ``torch.save(model.state_dict())`` wrote.
+    """Put the weights in ``path`` into ``model``: safetensors, or what ``torch.save(model.state_dict())``
+    wrote.
 
-    Every parameter and buffer must be there with its shape (``num_batches_tracked`` may be absent); ``model`` is
-    untouched otherwise.
+    Every parameter and buffer must be there with its shape (``num_batches_tracked`` may be absent); ``model``
+    is untouched otherwise.
 
     Raises:
         WeightsError: no such file, not readable, more than plain tensors in it (code in a pickle is never
@@ -53,7 +54,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             break
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(k, str) for k in loaded):
         raise WeightsError(
-            "the file holds no weights by name", where=str(path), got=type(loaded).__name__, expected="a state_dict"
+            "the file holds no weights by name",
+            where=str(path),
+            got=type(loaded).__name__,
+            expected="a state_dict",
         )
     return _plain(loaded, path)
 
@@ -83,16 +87,22 @@ def _torch_file(path: Path) -> Any:
         ) from error
     except Exception as error:  # torch.load raises whatever a damaged archive runs into
         raise WeightsError(
-            "not a readable weights file", where=str(path), got=_first_sentence(error), expected="a complete file"
+            "not a readable weights file",
+            where=str(path),
+            got=_first_sentence(error),
+            expected="a complete file",
         ) from error
 
 
 def _first_sentence(error: Exception) -> str:
-    """torch's message is followed by advice to switch the protection off, which is not ours to give."""
+    """The message is followed by advice to switch the protection off, which is not ours to give."""
     text = str(error)
     if "WeightsUnpickler error:" in text:
         text = text.split("WeightsUnpickler error:", 1)[1]
-    return " ".join(text.split("Please use", 1)[0].strip().split("\n", 1)[0].split())[:300] or type(error).__name__
+    return (
+        " ".join(text.split("Please use", 1)[0].strip().split("\n", 1)[0].split())[:300]
+        or type(error).__name__
+    )
 
 
 def _plain(loaded: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

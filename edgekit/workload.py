@@ -1,28 +1,22 @@
-"""What is compressed: a trained model with its data, task and preprocessing; and how a user's file gives one."""
+"""What is compressed: a trained model with its data, task and preprocessing."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import importlib.util
 import inspect
 import json
-import random
 import re
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgekit.errors import DataError, EdgekitError, WorkloadError, did_you_mean
+from edgekit.errors import DataError, WorkloadError
+from edgekit.loading import call, user_code, user_traceback
 from edgekit.preprocessing import Augmentation, Layout, Preprocessing
 from edgekit.samples import Samples
 from edgekit.tasks import Task
@@ -31,9 +25,8 @@ from edgekit.weights import load_weights
 __all__ = ["Augmentation", "Layout", "Preprocessing", "Samples", "Workload", "load_weights", "load_workload"]
 
 FUNCTION = "workload"  # looked for in a workload file when none is named
-_PACKAGE = str(Path(__file__).parent)
+_PLAIN = Preprocessing()
 _CHECKED = 4  # samples that check() sends through the model
-_SEED = 0
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -44,8 +37,8 @@ class Workload:
         name: short; it names the run folder.
         model: trained, on the CPU. It takes what ``preprocessing`` gives, and returns one tensor.
         task: what outputs and targets mean.
-        train, validation: ``Samples``, or what ``Samples.of`` takes: ``(inputs, targets)`` or a dataset. Raw, as
-            they come before ``preprocessing``. Calibration and training see ``train`` only.
+        train, validation: ``Samples``, or what ``Samples.of`` takes: ``(inputs, targets)`` or a dataset. Raw,
+            as they come before ``preprocessing``. Calibration and training see ``train`` only.
         preprocessing: from raw samples to the model's inputs.
         augmentation: for training images only.
         student: a smaller model for the distill stage, or a function without arguments that builds one.
@@ -73,7 +66,7 @@ class Workload:
         task: Task,
         train: Any,
         validation: Any,
-        preprocessing: Preprocessing = Preprocessing(),
+        preprocessing: Preprocessing = _PLAIN,
         augmentation: Augmentation | None = None,
         student: nn.Module | Callable[[], nn.Module] | None = None,
         classes: Sequence[str] | None = None,
@@ -85,10 +78,13 @@ class Workload:
             ("preprocessing", preprocessing, Preprocessing),
             ("augmentation", augmentation, Augmentation | None),
         ):
-            if not isinstance(value, kind):  # type: ignore[arg-type]
+            if not isinstance(value, kind):
                 expected = getattr(kind, "__name__", str(kind))
                 raise WorkloadError(
-                    "wrong kind of argument", where=f"Workload({key}=…)", got=type(value).__name__, expected=expected
+                    "wrong kind of argument",
+                    where=f"Workload({key}=…)",
+                    got=type(value).__name__,
+                    expected=expected,
                 )
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise WorkloadError(
@@ -97,7 +93,7 @@ class Workload:
                 got=repr(name),
                 expected="letters, digits, '.', '_' and '-'",
             )
-        values = {
+        values: dict[str, object] = {
             "name": name,
             "model": model,
             "task": task,
@@ -108,8 +104,8 @@ class Workload:
             "student": student,
             "classes": None if classes is None else tuple(map(str, classes)),
         }
-        for key, value in values.items():
-            object.__setattr__(self, key, value)
+        for key, checked in values.items():
+            object.__setattr__(self, key, checked)
 
     def example(self, n: int = 1) -> Tensor:
         """The first ``n`` validation inputs, preprocessed: what the model takes."""
@@ -121,7 +117,7 @@ class Workload:
             return None
         if isinstance(self.student, nn.Module):
             return copy.deepcopy(self.student)
-        with _user_code(f"workload {self.name}: student"):
+        with user_code(f"workload {self.name}: student"):
             student = self.student()
         if not isinstance(student, nn.Module):
             raise WorkloadError(
@@ -173,7 +169,10 @@ class Workload:
         classes = getattr(self.task, "num_classes", None)
         if self.classes is not None and classes is not None and len(self.classes) != classes:
             raise WorkloadError(
-                "names of classes don't fit the task", where=where, got=str(len(self.classes)), expected=str(classes)
+                "names of classes don't fit the task",
+                where=where,
+                got=str(len(self.classes)),
+                expected=str(classes),
             )
         if self.augmentation is None or not self.augmentation.active:
             return
@@ -198,7 +197,10 @@ class Workload:
         for name, parameter in model.named_parameters():
             if parameter.device.type != "cpu":
                 raise WorkloadError(
-                    "the model must be on the CPU", where=where, got=f"{name} on {parameter.device}", next="model.cpu()"
+                    "the model must be on the CPU",
+                    where=where,
+                    got=f"{name} on {parameter.device}",
+                    next="model.cpu()",
                 )
         inputs, targets = self.example(_CHECKED), self.validation.targets[:_CHECKED]
         outputs = self._forward(model, inputs, where)
@@ -230,7 +232,7 @@ class Workload:
                 got=f"inputs {tuple(inputs.shape)} {inputs.dtype}",
                 expected="a model that takes the preprocessed validation inputs",
                 next="compare shape, layout and size with what the model was trained on",
-                user_traceback=_user_traceback(error),
+                user_traceback=user_traceback(error),
             ) from error
         finally:
             for module, flag in flags:
@@ -277,15 +279,16 @@ def _digest_tensor(digest: hashlib._Hash, name: str, value: Tensor) -> None:
     digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def load_workload(spec: None | str | Path | Workload | Callable[[], Workload] = None) -> Workload:
-    """A Workload from ``"file.py"`` (its function ``workload``), ``"file.py:function"``, a function, or as it is.
+def load_workload(spec: str | Path | Workload | Callable[[], Workload] | None = None) -> Workload:
+    """A Workload from ``"file.py"`` (its function ``workload``), ``"file.py:function"``, a function, or
+    itself.
 
-    None is the embedded demo. The file is the user's own code and runs as such, with its folder importable and the
-    global random generators seeded, so that a run can be continued.
+    None is the embedded demo. A file is the user's own code and runs as such, with its folder importable and
+    the global random generators seeded, so that a run can be continued.
 
     Raises:
-        WorkloadError: file or function missing, the code failing (``user_traceback`` holds its frames alone), or a
-            result that is no Workload.
+        WorkloadError: file or function missing, the code failing (``user_traceback`` holds its frames alone),
+            or a result that is no Workload.
         DataError, WeightsError: raised inside the user's code by edgekit, passed on.
     """
     if isinstance(spec, Workload):
@@ -294,15 +297,13 @@ def load_workload(spec: None | str | Path | Workload | Callable[[], Workload] = 
         from edgekit.zoo import digits
 
         return digits.workload()
+    made: object
     if callable(spec):
-        where, function = getattr(spec, "__qualname__", repr(spec)), spec
-        folder = None
+        where = getattr(spec, "__qualname__", repr(spec))
+        with user_code(where):
+            made = spec()
     else:
-        path, name = _parse(str(spec))
-        where, folder = f"{path}:{name}", path.parent.resolve()
-        function = _function(_import(path), path, name)
-    with _user_code(where, folder):
-        made: object = function()
+        made, where = call(spec, FUNCTION)
     if not isinstance(made, Workload):
         raise WorkloadError(
             "the function returned no Workload",
@@ -312,95 +313,3 @@ def load_workload(spec: None | str | Path | Workload | Callable[[], Workload] = 
             next="end the function with: return Workload(name=…, model=…, …)",
         )
     return made
-
-
-def _parse(spec: str) -> tuple[Path, str]:
-    """"a/b.py:f" to (a/b.py, f)."""
-    file, separator, name = spec.rpartition(":")
-    path = Path(file) if separator and file.endswith(".py") else Path(spec)
-    name = name if separator and file.endswith(".py") else FUNCTION
-    if path.is_file() and path.suffix == ".py":
-        return path, name or FUNCTION
-    candidates = sorted(p.name for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-    raise WorkloadError(
-        "no such workload file",
-        where=str(path),
-        got="not a Python file" if path.is_file() else "a folder" if path.is_dir() else "nothing there",
-        expected="FILE.py or FILE.py:FUNCTION",
-        next=did_you_mean(path.name, candidates) if candidates else "leave it out to use the embedded demo",
-    )
-
-
-def _import(path: Path) -> ModuleType:
-    resolved = path.resolve()
-    name = f"edgekit_workload_{hashlib.sha256(str(resolved).encode()).hexdigest()[:12]}"
-    found = importlib.util.spec_from_file_location(name, resolved)
-    assert found is not None and found.loader is not None  # a .py file always has one
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module  # dataclasses and pickling look their module up by name
-    try:
-        with _user_code(str(path), resolved.parent):
-            found.loader.exec_module(module)
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
-    return module
-
-
-def _function(module: ModuleType, path: Path, name: str) -> Callable[[], Any]:
-    function = getattr(module, name, None)
-    if callable(function):
-        return function  # type: ignore[no-any-return]
-    own = [k for k, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
-    own = [k for k in own if not k.startswith("_")]
-    raise WorkloadError(
-        f"no function {name!r} in the workload file",
-        where=str(path),
-        expected=f"def {name}() -> Workload",
-        next=(did_you_mean(name, own) + f"; choose one with {path}:FUNCTION") if own else "",
-    )
-
-
-@contextmanager
-def _user_code(where: str, folder: Path | None = None) -> Iterator[None]:
-    """Run the user's code: same random numbers every time, its neighbours importable, its errors as its own."""
-    if folder is not None:
-        sys.path.insert(0, str(folder))
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            random.seed(_SEED)
-            np.random.seed(_SEED)
-            torch.manual_seed(_SEED)
-            yield
-    except EdgekitError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise WorkloadError(
-            f"the workload's own code failed: {type(error).__name__}: {error}",
-            where=where,
-            next="see the traceback of that code above",
-            user_traceback=_user_traceback(error),
-        ) from error
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        if folder is not None:
-            # Behind everything else from now on: imports inside functions still work, and nothing is shadowed.
-            sys.path.remove(str(folder))
-            if str(folder) not in sys.path:
-                sys.path.append(str(folder))
-
-
-def _user_traceback(error: BaseException) -> str:
-    """The traceback without edgekit's and the import system's frames, in all errors of the chain."""
-    formatted = traceback.TracebackException.from_exception(error)
-    todo: list[traceback.TracebackException | None] = [formatted]
-    while todo:
-        one = todo.pop()
-        if one is None:
-            continue
-        kept = [f for f in one.stack if not f.filename.startswith((_PACKAGE, "<frozen importlib"))]
-        one.stack = traceback.StackSummary.from_list(kept)
-        todo += [one.__cause__, one.__context__, *(one.exceptions or ())]
-    return "".join(formatted.format())

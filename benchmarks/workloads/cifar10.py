@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,8 @@ class ZeroPadShortcut(nn.Module):
 
 
 class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut without parameters."""
+
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
@@ -120,7 +123,7 @@ def _folder() -> Path:
 
 
 def _samples(path: Path) -> tuple[Samples, list[str]]:
-    """uint8 images (N, 32, 32, 3) and labels. Decoded once, then kept as a plain array in the user's cache."""
+    """uint8 images (N, 32, 32, 3) and labels. Decoded once, then kept in the user's cache."""
     if not path.is_file():
         raise WorkloadError("a data file is missing", where=str(path))
     with np.load(path, allow_pickle=False) as archive:
@@ -164,5 +167,5 @@ def _decode(webp: bytes, offsets: np.ndarray) -> np.ndarray:
         from PIL import Image
     except ImportError as error:
         raise MissingExtraError("Pillow is needed to decode CIFAR-10", next="pip install pillow") from error
-    spans = zip(offsets[:-1], offsets[1:], strict=True)
+    spans = pairwise(offsets)
     return np.stack([np.asarray(Image.open(io.BytesIO(webp[a:b])).convert("RGB")) for a, b in spans])

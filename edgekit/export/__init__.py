@@ -1,8 +1,8 @@
 """Exporters: one file per format, each starting from the same captured graph.
 
-    onnx.py         ONNX (float, or QDQ int8) through torch's exporter
-    onnx_passes.py  what that export still needs: int32 biases, short names, no debugging data
-    litert.py       LiteRT (.tflite) through litert-torch
+onnx.py         ONNX (float, or QDQ int8) through torch's exporter
+onnx_passes.py  what that export still needs: int32 biases, short names, no debugging data
+litert.py       LiteRT (.tflite) through litert-torch
 """
 
 from __future__ import annotations

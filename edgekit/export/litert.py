@@ -25,9 +25,9 @@ from edgekit.int8.grid import spell
 def write(graph: nn.Module, example: Tensor, path: Path, metadata: dict[str, str]) -> None:
     """Write a captured graph, float or int8, as a LiteRT file for batch size 1.
 
-    Images come in channels-last (N, H, W, C), so that no transpose stands before the first convolution; any
-    other input keeps its layout. Input and output of an int8 graph are int8; their scales and zero points stand
-    in the file's input and output details, where a runtime finds them.
+    Images come in channels-last (N, H, W, C), so that no transpose stands before the first convolution;
+    any other input keeps its layout. Input and output of an int8 graph are int8; their scales and zero points
+    stand in the file's input and output details, where a runtime finds them.
 
     Args:
         graph: what ``int8.capture`` or the qat stage gave.
@@ -64,7 +64,7 @@ def _convert(graph: fx.GraphModule, example: Tensor) -> bytes:
         example = example.permute(0, 2, 3, 1).contiguous()
     config = None
     if any(node.target in ops.DEQUANTIZE for node in graph.graph.nodes):
-        # Only tells the converter that the explicit pairs are to become integer tensors; nothing is calibrated.
+        # Only tells the converter to turn the explicit pairs into integer tensors; nothing is calibrated.
         quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
         config = QuantConfig(pt2e_quantizer=quantizer)
     converted = litert_torch.convert(module, (example,), quant_config=config)
@@ -76,8 +76,8 @@ def _convert(graph: fx.GraphModule, example: Tensor) -> bytes:
 
 def add_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
     """The same file with one more metadata buffer, ``edgekit``: a JSON object of strings."""
-    from ai_edge_litert import schema_py_generated as schema
     import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     buffer = schema.BufferT()

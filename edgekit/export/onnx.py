@@ -21,8 +21,8 @@ from edgekit.int8.grid import bake_weights, spell
 def write(graph: nn.Module, example: Tensor, path: Path, metadata: dict[str, str]) -> None:
     """Write a captured graph, float or int8, as ONNX with a free batch dimension.
 
-    int8 graphs become QDQ: activations are spelled uint8, since ONNX Runtime on x86 converts int8 ones only in
-    part and then falls back to float; weights are int8 initialisers, biases int32.
+    int8 graphs become QDQ: activations are spelled uint8, since ONNX Runtime on x86 converts int8 ones only
+    in part and then falls back to float; weights are int8 initialisers, biases int32.
 
     Args:
         graph: what ``int8.capture`` or the qat stage gave.
@@ -66,7 +66,7 @@ def write(graph: nn.Module, example: Tensor, path: Path, metadata: dict[str, str
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter without its notices about packages that nobody needs here."""
+    """Torch's exporter without its notices about packages that nobody needs here."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -60,7 +60,7 @@ def mean_to_pool(model: ModelProto) -> None:
 
 
 def integer_moves(model: ModelProto) -> None:
-    """Slices, pads, reshapes and the like on the integers themselves, not between a dequantise and a quantise.
+    """Slices, pads, reshapes and the like on the integers, not between a dequantise and a quantise.
 
     Exact, because the int8 graph has one grid in front of and behind each of them (``int8.grid.tie_moves``).
     ONNX Runtime fuses some of these patterns by itself, but leaves Pad in float.
@@ -77,7 +77,9 @@ def integer_moves(model: ModelProto) -> None:
         if source is None or not _is_dequantize(source) or not users:
             continue
         grid = list(source.input[1:3])
-        if not all(user.op_type == "QuantizeLinear" and _same(constants, user.input[1:3], grid) for user in users):
+        if not all(
+            user.op_type == "QuantizeLinear" and _same(constants, user.input[1:3], grid) for user in users
+        ):
             continue
         if node.op_type == "Pad" and not _pad_with_zero_point(node, constants, grid[1]):
             continue
@@ -104,7 +106,7 @@ def _pad_with_zero_point(node: NodeProto, constants: dict[str, NDArray[np.generi
     if mode != b"constant":
         return True
     value = node.input[2] if len(node.input) > 2 else ""
-    if value and (value not in constants or float(constants[value].ravel()[0]) != 0.0):  # type: ignore[arg-type]
+    if value and (value not in constants or float(constants[value].ravel()[0]) != 0.0):
         return False
     if value:
         node.input[2] = zero_point
@@ -146,7 +148,8 @@ def quantize_biases(model: ModelProto) -> None:
         if node.op_type in WEIGHTED and len(node.input) == 3 and node.input[2] in constants:
             source, weight = (producers.get(name) for name in node.input[:2])
             if _is_dequantize(source) and _is_dequantize(weight):
-                assert source is not None and weight is not None
+                assert source is not None
+                assert weight is not None
                 nodes.append(_quantize_bias(model, node, constants, source, weight))
         nodes.append(node)
     _replace_nodes(model, nodes)
@@ -174,7 +177,7 @@ def _quantize_bias(
 
 
 def rename(model: ModelProto) -> None:
-    """Layers are named after their weights; every other value gets a short name: names are bytes on a board."""
+    """Layers are named after their weights, every other value gets a short name: names cost bytes."""
     keep = {value.name for value in [*model.graph.input, *model.graph.output]}
     producers = {output: node for node in model.graph.node for output in node.output}
     for node in model.graph.node:

@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -40,7 +41,7 @@ def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModul
         from nncf.experimental.torch.fx import quantize_pt2e
 
         try:
-            quantized = quantize_pt2e(
+            quantized: fx.GraphModule = quantize_pt2e(
                 graph,
                 EdgeQuantizer(),
                 nncf.Dataset(data),
@@ -53,7 +54,7 @@ def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModul
                 "NNCF can't quantise the captured graph",
                 where="qat",
                 got=f"{type(error).__name__}: {error}",
-                next="remove the qat stage from the recipe to export float files, and report the model's layer",
+                next="remove the qat stage from the recipe to export float files",
             ) from error
     _drop_names(quantized)
     _rename_constants(quantized)
@@ -73,7 +74,7 @@ def calibration_batches(inputs: Tensor, samples: int, *, batch_size: int, seed: 
 
 
 @contextlib.contextmanager
-def _quiet_nncf() -> Iterator[object]:
+def _quiet_nncf() -> Iterator[Any]:
     """NNCF without its progress bars and notices: edgekit tells its own progress."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -30,7 +30,7 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
     Raises:
         CaptureError: ``torch.export`` refuses the model; the message holds its reason.
     """
-    model = copy.deepcopy(model).eval().to(memory_format=torch.contiguous_format)
+    model = copy.deepcopy(model).eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     # torch.export specialises a dimension whose example size is 0 or 1, so the example gets two rows.
     row = example[:1].contiguous()
     program = export_program(model, torch.cat([row, row]))
@@ -43,7 +43,9 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
     return graph
 
 
-def export_program(model: nn.Module, example: Tensor, *, free_batch: bool = True) -> torch.export.ExportedProgram:
+def export_program(
+    model: nn.Module, example: Tensor, *, free_batch: bool = True
+) -> torch.export.ExportedProgram:
     """``torch.export.export`` with a free batch dimension, its errors explained.
 
     Raises:

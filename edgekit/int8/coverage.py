@@ -1,8 +1,9 @@
 """int8 coverage: which share of MACs runs in integer kernels, counted in what the runtime executes.
 
 ONNX Runtime: the file is run once under the profiler, whose trace names every kernel executed after the
-runtime's own optimisation, with types and shapes. LiteRT: the interpreter's list of ops after allocation, with
-the types of their tensors; an op whose operands are int8 runs in an integer kernel, with or without XNNPACK.
+runtime's own optimisation, with types and shapes. LiteRT: the interpreter's list of ops after allocation,
+with the types of their tensors; an op whose operands are int8 runs in an integer kernel, with or without
+XNNPACK.
 """
 
 from __future__ import annotations
@@ -145,7 +146,10 @@ def _onnx_layer(name: str, arguments: dict[str, Any], weights: Sequence[Any]) ->
 
 
 def _convolution_macs(x: Sequence[int], weight: Sequence[int], y: Sequence[int], transposed: bool) -> int:
-    """x (N, C, ...), weight (out, in / groups, ...) or, transposed, (in, out / groups, ...), y (N, out, ...)."""
+    """MACs from the shapes: x (N, C, ...), y (N, out, ...), weight (out, in / groups, ...).
+
+    A transposed convolution's weight is (in, out / groups, ...).
+    """
     return (math.prod(x) if transposed else math.prod(y)) * math.prod(weight[1:])
 
 
@@ -154,7 +158,9 @@ def _litert(path: Path) -> Coverage:
 
     # Without the default delegate every op stays visible under its own name, with the types it will run on.
     interpreter = Interpreter(
-        str(path), num_threads=1, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        str(path),
+        num_threads=1,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
     tensors = {detail["index"]: detail for detail in interpreter.get_tensor_details()}

@@ -69,7 +69,7 @@ def _bounds(node: fx.Node) -> tuple[float, float]:
 
 
 def tie_moves(graph: fx.GraphModule) -> None:
-    """Give every quantiser behind a move the very grid in front of it, so that the move is exact on integers."""
+    """Give every quantiser behind a move the grid in front of it: the move is then exact on integers."""
     for node in graph.graph.nodes:
         if node.target not in ops.MOVES:
             continue
@@ -88,8 +88,8 @@ def tie_moves(graph: fx.GraphModule) -> None:
 def spell(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
     """The same numbers with all activations stored as ``dtype`` (int8 or uint8).
 
-    uint8 = int8 + 128 with the zero point moved alike: every dequantised value stays what it was. ONNX Runtime
-    on x86 has its fast kernels for uint8, LiteRT and ARM for int8.
+    uint8 = int8 + 128 with the zero point moved alike: every dequantised value stays what it was. ONNX
+    Runtime on x86 has its fast kernels for uint8, LiteRT and ARM for int8.
     """
     graph = copy.deepcopy(graph)
     shift = {torch.int8: 0, torch.uint8: 128}[dtype]

@@ -27,7 +27,13 @@ LINEAR = {aten.linear.default}
 WEIGHTED = CONVOLUTIONS | LINEAR
 BATCH_NORM = {aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default}
 # Ops whose result, quantised, equals a clamp of the grid when the range is chosen to fit.
-CLAMPS = {aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default}
+CLAMPS = {
+    aten.relu.default,
+    aten.relu6.default,
+    aten.hardtanh.default,
+    aten.clamp.default,
+    aten.clamp_min.default,
+}
 SUMS = {aten.add.Tensor, aten.sub.Tensor}
 PRODUCTS = {aten.mul.Tensor}
 MATMULS = {aten.matmul.default, aten.bmm.default}
@@ -74,7 +80,12 @@ _SAME_FUNCTION = {
     aten.leaky_relu_.default: aten.leaky_relu.default,
     aten.elu_.default: aten.elu.default,
 }
-_NOTHING_IN_EVAL = {aten.dropout.default, aten.dropout_.default, aten.feature_dropout.default, aten.alias.default}
+_NOTHING_IN_EVAL = {
+    aten.dropout.default,
+    aten.dropout_.default,
+    aten.feature_dropout.default,
+    aten.alias.default,
+}
 
 
 def normalize(graph: fx.GraphModule) -> None:
@@ -125,9 +136,12 @@ def is_constant(node: Any) -> bool:
         return True
     if node.op == "get_attr":
         return True
-    return node.op == "call_function" and bool(node.args) and all(
-        is_constant(arg) for arg in node.all_input_nodes
-    ) and bool(node.all_input_nodes)
+    return (
+        node.op == "call_function"
+        and bool(node.args)
+        and all(is_constant(arg) for arg in node.all_input_nodes)
+        and bool(node.all_input_nodes)
+    )
 
 
 def attribute(graph: fx.GraphModule, name: str) -> torch.Tensor:
@@ -147,7 +161,9 @@ def set_attribute(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None
         owner = getattr(owner, part)
     if leaf in owner._parameters or isinstance(value, torch.nn.Parameter):
         owner._buffers.pop(leaf, None)
-        owner._parameters[leaf] = value if isinstance(value, torch.nn.Parameter) else torch.nn.Parameter(value)
+        owner._parameters[leaf] = (
+            value if isinstance(value, torch.nn.Parameter) else torch.nn.Parameter(value)
+        )
     elif leaf in owner._buffers:
         owner._buffers[leaf] = value
     else:

@@ -46,7 +46,7 @@ def _weight(channel_axis: int) -> QuantizationSpec:
 
 
 class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is untyped
-    """edgekit's placement policy as a torchao ``Quantizer``, for ``nncf.experimental.torch.fx.quantize_pt2e``."""
+    """The policy as a torchao ``Quantizer``, for ``nncf.experimental.torch.fx.quantize_pt2e``."""
 
     def transform_for_annotation(self, model: fx.GraphModule) -> fx.GraphModule:
         """Nothing to prepare: ``ops.normalize`` has done it at capture."""
@@ -67,9 +67,8 @@ def _annotate(node: fx.Node) -> None:
     if node.target in ops.WEIGHTED:
         _annotate_weighted(node)
     elif node.target in ops.SUMS | ops.PRODUCTS | ops.MATMULS:
-        operands = [arg for arg in node.args[:2] if ops.is_float(arg) and not ops.is_constant(arg)]
-        if len(operands) == 2:
-            _write(node, {operand: ACTIVATION for operand in operands})
+        if all(ops.is_float(value) and not ops.is_constant(value) for value in node.args[:2]):
+            _write(node, dict.fromkeys(node.all_input_nodes, ACTIVATION))
     elif node.target in ops.MEANS:
         _write(node, {_first(node): ACTIVATION})
     elif node.target in ops.CONCATENATIONS:
@@ -94,7 +93,7 @@ def _annotate_concatenation(node: fx.Node) -> None:
     if not parts or any(ops.is_constant(part) for part in parts):
         return
     shared = SharedQuantizationSpec((parts[0], node))
-    inputs: dict[fx.Node, Any] = {part: shared for part in parts}
+    inputs: dict[fx.Node, Any] = dict.fromkeys(parts, shared)
     inputs[parts[0]] = ACTIVATION
     _write(node, inputs, output=shared)
 

@@ -1,8 +1,8 @@
 """The form of the int8 graph that is trained: quantise/dequantise pairs as fake-quantise ops, and back.
 
-``aten.fake_quantize_*`` computes what the pair computes and passes gradients straight through inside the range
-(straight-through estimator; Jacob et al. 2018, arXiv 1712.05877, section 3). Scales and zero points stay as
-calibrated; weights and biases learn.
+``aten.fake_quantize_*`` computes what the pair computes and passes gradients straight through inside the
+range (straight-through estimator; Jacob et al. 2018, arXiv 1712.05877, section 3). Scales and zero points
+stay as calibrated; weights and biases learn.
 """
 
 from __future__ import annotations

@@ -1,0 +1,93 @@
+"""How a model is called: the order of images in memory, the mode of its modules, the size of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Forward", "has_fast_bfloat16", "mode", "set_mode", "spans"]
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX, or ARM BF16)."""
+    # Absent keys are what the architecture doesn't have; elsewhere bfloat16 is emulated, slower than float32.
+    abilities = torch.cpu.get_capabilities()
+    return any(bool(abilities.get(key)) for key in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
+
+
+class Forward:
+    """Calls a model with images in channels_last order, the fast one for convolutions, if the model takes it.
+
+    An exported graph may hold a ``view`` that was right for the order in memory at capture: then the order
+    stays.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.order = torch.channels_last
+        self.tried = False
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if inputs.dim() != 4:
+            return self._call(inputs)
+        if self.tried or self.order is torch.contiguous_format:
+            return self._call(inputs.contiguous(memory_format=self.order))
+        self.tried = True
+        try:
+            return self._call(inputs.contiguous(memory_format=self.order))
+        except RuntimeError:
+            self.order = torch.contiguous_format
+            return self._call(inputs.contiguous())
+
+    def prepare(self, example: Tensor) -> None:
+        """Find the order on an example, in eval mode (nothing is learned from it), and put the weights in it."""
+        with mode(self.model, training=False), torch.no_grad():
+            self(example)
+        _reorder(self.model, self.order)
+
+    def release(self) -> None:
+        """Weights back in the usual order, which is what savers expect."""
+        _reorder(self.model, torch.contiguous_format)
+
+    def _call(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.model(inputs)
+        return outputs
+
+
+def spans(count: int, size: int) -> list[tuple[int, int]]:
+    """[start, end) of batches. A last single sample joins its neighbours: exported graphs may refuse it."""
+    starts = list(range(0, count, size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], count], strict=True))
+
+
+def _reorder(model: nn.Module, order: torch.memory_format) -> None:
+    model.to(memory_format=order)  # type: ignore[call-overload]  # torch's own signatures leave it out
+
+
+def set_mode(model: nn.Module, *, training: bool) -> None:
+    """Training or eval mode, for exported graphs as well: there it changes nothing."""
+    # Exported graphs refuse train() and eval(): their ops carry the mode with them.
+    if isinstance(model, torch.fx.GraphModule):
+        return
+    try:
+        model.train(training)
+    except NotImplementedError:  # an ordinary module with an exported graph inside
+        for module in model.modules():
+            module.training = training
+
+
+@contextmanager
+def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """In training or eval mode for a while; afterwards every module's flag is as it was."""
+    flags = [(module, module.training) for module in model.modules()]
+    set_mode(model, training=training)
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag

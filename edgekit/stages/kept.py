@@ -1,0 +1,113 @@
+"""What the float stages keep in their folder: the pruning plan, the weights, and what the report says."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import EdgekitError, PruneError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgekit.pruning.plan import Plan
+    from edgekit.stages.base import StageContext, StageResult
+
+PLAN = "plan.json"
+WEIGHTS = "weights.safetensors"
+SUMMARY = "summary.json"
+CHECKPOINT = "checkpoint.pt"
+
+
+def save(result: StageResult, folder: Path) -> None:
+    """Write weights and summary (last, as a sign that all is there), and drop the checkpoint."""
+    from safetensors.torch import save as to_bytes
+
+    from edgekit.files import atomic_write
+
+    tensors = {name: value.detach().clone().contiguous() for name, value in result.model.state_dict().items()}
+    atomic_write(folder / WEIGHTS, to_bytes(tensors))
+    summary = {"note": result.note, "changed": result.changed, "details": result.details}
+    atomic_write(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def load(model: nn.Module, folder: Path) -> StageResult:
+    """Put a finished stage's weights into ``model``, which must have its shapes already.
+
+    Raises:
+        WeightsError: the weights are missing or don't fit.
+        PruneError: the summary is damaged.
+    """
+    from edgekit.stages.base import StageResult
+    from edgekit.weights import load_weights
+
+    load_weights(model, folder / WEIGHTS)
+    try:
+        summary = json.loads((folder / SUMMARY).read_text())
+        note, changed, details = summary["note"], summary["changed"], summary["details"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PruneError(
+            "a finished stage can't be read",
+            where=str(folder / SUMMARY),
+            got=f"{type(error).__name__}: {error}",
+            next="remove the folder of this stage and run the same command again",
+        ) from error
+    return StageResult(model.eval(), changed, note, details)
+
+
+def read_plan(folder: Path) -> Plan:
+    """Raises PruneError if it is missing or damaged."""
+    from edgekit.pruning.plan import Plan
+
+    try:
+        return Plan.from_json((folder / PLAN).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise PruneError("the pruning plan can't be read", where=str(folder / PLAN), got=str(error)) from error
+
+
+def cut(model: nn.Module, plan: Plan) -> nn.Module:
+    """A smaller copy."""
+    small = copy.deepcopy(model)
+    plan.apply(small)
+    return small
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Into the stage's folder, whole or not at all."""
+    from edgekit.files import atomic_write
+
+    atomic_write(folder / PLAN, plan.to_json().encode())
+
+
+def begun(folder: Path, model: nn.Module, settings: dict[str, Any]) -> tuple[Plan, dict[str, Any]] | None:
+    """The plan and its description that a killed stage left: its checkpoint belongs to exactly this plan."""
+    from edgekit.pruning.plan import Plan
+
+    try:
+        plan = Plan.from_json((folder / PLAN).read_text())
+        cut(model, plan)
+    except (OSError, UnicodeDecodeError, EdgekitError):
+        return None
+    described = plan.settings.get("result")
+    known = {key: value for key, value in plan.settings.items() if key != "result"}
+    return (plan, described) if known == settings and isinstance(described, dict) else None
+
+
+def fine_tune(model: nn.Module, training: Any, context: StageContext, stage: str) -> list[dict[str, float]]:
+    """Train ``model`` in place against the teacher; the history by epoch."""
+    from edgekit.training import train
+
+    history = train(
+        model,
+        context.teacher,
+        context.workload,
+        training,
+        seed=context.seed,
+        checkpoint=context.folder / CHECKPOINT,
+        stage=stage,
+        progress=context.progress,
+    )
+    return list(history.epochs)

@@ -1,0 +1,1 @@
+"""Small reference models that come with their trained weights."""
