@@ -6,7 +6,7 @@
 # Each makes the environment in .venv first if it isn't there, or if pyproject.toml has changed since.
 # Another Python:  make test PYTHON=python3.12        more pip options:  make test PIP_ARGS="--index-url ..."
 
-SUITABLE := import sys; sys.exit(sys.version_info < (3, 11))
+SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c '$(SUITABLE)' 2>/dev/null && { echo "$$p"; exit; }; done; echo python3)
 PIP_ARGS ?=
@@ -38,7 +38,7 @@ clean:
 # The stamp is written last: an installation that was interrupted is done again.
 $(STAMP): pyproject.toml
 	@"$(PYTHON)" -c '$(SUITABLE)' 2>/dev/null || { \
-		echo "edgekit needs Python 3.11 or newer; \"$(PYTHON)\" is $$("$(PYTHON)" --version 2>&1 || true)." >&2; \
+		echo "edgekit needs Python 3.11, 3.12 or 3.13; \"$(PYTHON)\" is $$("$(PYTHON)" --version 2>&1 || true)." >&2; \
 		echo "Install one and name it:  make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python3.12" >&2; exit 2; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV) || { \
 		echo "No virtual environment could be made. On Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }

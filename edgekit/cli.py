@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import json
 import os
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 import edgekit
-from edgekit.errors import DiskFullError, EdgekitError, InputError, Interrupted, StageError, WorkloadError
+from edgekit.errors import EdgekitError, Interrupted, StageError
+from edgekit.explain import disk_full, explain
 
 if TYPE_CHECKING:
     from edgekit.streams import Streams
@@ -31,10 +31,14 @@ app = typer.Typer(
     help="From a trained PyTorch model to small, fast, measured ONNX and LiteRT files.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's help takes twice as long to appear
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 recipes = typer.Typer(
-    help="Recipes: how a model is compressed.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Recipes: how a model is compressed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 app.add_typer(recipes, name="recipe")
 
@@ -63,54 +67,11 @@ def exits(command: F) -> F:
         except (Exception, KeyboardInterrupt) as error:
             if _wants_traceback() and not isinstance(error, KeyboardInterrupt):
                 raise
-            message, code = explain(error)
+            message, code = explain(error, _command())
             typer.echo(message, err=True)
             raise typer.Exit(code) from None
 
     return wrapped  # type: ignore[return-value]  # the same signature, which Typer reads through __wrapped__
-
-
-def explain(error: BaseException) -> tuple[str, int]:
-    """The message for a person, and the exit code."""
-    if isinstance(error, KeyboardInterrupt):
-        error = Interrupted("interrupted", next=f"the same command goes on where it was: {_command()}")
-    full = None if isinstance(error, (InputError, Interrupted)) else disk_full(error)
-    if full is not None:
-        error = full
-    if isinstance(error, WorkloadError) and error.user_traceback:
-        return f"{error.user_traceback.rstrip()}\n\nerror: {error}", error.exit_code
-    if isinstance(error, Interrupted):
-        return str(error), error.exit_code
-    if isinstance(error, EdgekitError):
-        return f"error: {error}", error.exit_code
-    return (
-        f"error: edgekit failed unexpectedly: {type(error).__name__}: {error}\n"
-        f"  next:     EDGEKIT_TRACEBACK=1 {_command()}   shows where; please report it with that",
-        1,
-    )
-
-
-def disk_full(error: BaseException) -> DiskFullError | None:
-    """The error for a folder that can't be written, if that is what ``error`` is or was caused by."""
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return DiskFullError(
-            "no permission",
-            where=str(error.filename or ""),
-            got=error.strerror or str(error),
-            next="choose another place, for example with --out",
-        )
-    link: BaseException | None = error
-    while link is not None:
-        # Writers in C++ and Rust (torch, safetensors, onnx) raise errors of their own, with the text alone.
-        full = isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left on device" in str(link):
-            return DiskFullError(
-                "no space left on the disk",
-                where=str(getattr(link, "filename", None) or ""),
-                next="make room, or choose another place with --out; the same command then goes on",
-            )
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    return None
 
 
 def _wants_traceback() -> bool:
@@ -241,12 +202,13 @@ def compress(
     else:
         from edgekit.console import console_on, report_view
 
-        console_on(sys.stdout).print(report_view(report.to_json()))
+        console = console_on(sys.stdout)
+        console.print(report_view(report.to_json(), console.width))
 
 
 @contextlib.contextmanager
 def _run_view(*, quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """Progress on standard error, standard output kept free, what libraries print kept for the case of need."""
+    """Progress on standard error, standard output kept free, what libraries print put aside."""
     from edgekit.console import RunView
     from edgekit.streams import apart
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -94,7 +94,7 @@ def _yaml() -> tuple[Any, Any, Any]:
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
             seen: set[Hashable] = set()
             for key_node, _ in node.value:
-                key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+                key = self.construct_object(key_node, deep=True)
                 if isinstance(key, Hashable) and key in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"the key {key!r} stands twice", key_node.start_mark
@@ -164,14 +164,14 @@ def _explain(error: Any) -> str:
 
 
 def faults_of(
-    error: ValidationError, model: type[BaseModel], data: Any, prefix: str = "", known: Iterable[str] = ()
+    error: ValidationError, model: type[BaseModel], data: Any, prefix: str = "", known: Collection[str] = ()
 ) -> list[str]:
     """One line a fault: ``stages[1].speedpu: unknown key, did you mean 'speedup'?``.
 
     ``data`` is what was validated as ``model``; ``prefix`` stands before every path ("stages[1]");
     ``known`` are the keys to suggest at the top, by default the model's fields.
     """
-    messages: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     inputs: dict[str, str] = {}
     for fault in error.errors(include_url=False, include_context=False):
         location = list(_real(fault["loc"], data))
@@ -182,20 +182,27 @@ def faults_of(
             text = f"unknown key, {did_you_mean(str(location[-1]), keys)}"
         elif kind == "missing":
             text = "missing"
+        elif wanted := re.fullmatch(r"\w+ should (?:be )?(.*?)(?: after validation, not \d+)?", fault["msg"]):
+            text = wanted[1].replace("a valid ", "a ", 1).replace("a integer", "a whole number", 1)
+            inputs[where] = _short(fault["input"])
         else:
-            text = fault["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-            if text.startswith("Input should "):
-                text = text.removeprefix("Input should ").replace("be a valid", "be a", 1)
-                text = text.replace("be a integer", "be a whole number", 1)
-                inputs[where] = _short(fault["input"])
-        if text not in messages.setdefault(where, []):
-            messages[where].append(text)
+            text = fault["msg"].removeprefix("Value error, ")
+        if text not in found.setdefault(where, []):
+            found[where].append(text)
+    # A list whose items are all wrong is also called too short: the items' faults are enough.
+    inner = [where for where in found if where.endswith("]")]
     return [
-        f"{where}: must {' or '.join(texts)}, got {inputs[where]}"
-        if where in inputs
-        else f"{where}: {'; '.join(texts)}"
-        for where, texts in messages.items()
+        f"{where}: {_must(texts, inputs.get(where))}"
+        for where, texts in found.items()
+        if not any(other.startswith(f"{where}[") for other in inner)
     ]
+
+
+def _must(texts: Sequence[str], got: str | None) -> str:
+    if got is None:
+        return "; ".join(texts)
+    verb = "" if texts[0].startswith(("have ", "match ")) else "be "
+    return f"must {verb}{' or '.join(texts)}, got {got}"
 
 
 def path_text(location: Sequence[str | int], prefix: str = "") -> str:
@@ -226,7 +233,9 @@ def _fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[st
         if isinstance(piece, int):
             continue
         field = model.model_fields.get(piece)
-        inner = next((t for t in _types(field.annotation) if issubclass(t, BaseModel)), None) if field else None
+        inner = (
+            next((t for t in _types(field.annotation) if issubclass(t, BaseModel)), None) if field else None
+        )
         if inner is None:
             return []
         model = inner

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgekit.progress import Event
-from edgekit.units import human_seconds, human_share
+from edgekit.units import human_bytes, human_count, human_ns, human_seconds, human_share
 
 PLAIN_WIDTH = 140  # where the output is no terminal, and the width is the reader's business
 
@@ -34,7 +34,7 @@ def console_on(stream: TextIO) -> Console:
 
 
 class RunView:
-    """Shows the events of a run: a live line in a terminal, plain lines elsewhere. Use it as the ``progress``.
+    """Shows the events of a run: a live line in a terminal, plain lines elsewhere.
 
     ``quiet`` leaves only warnings.
     """
@@ -95,7 +95,7 @@ class RunView:
     def _line(
         self, mark: str, event: Event, style: str = "", seconds: float | None = None, prefix: str = ""
     ) -> None:
-        line = Text(f"{mark} ", style=style)
+        line = Text().append(f"{mark} ", style)
         line.append(f"{event.stage:<10}", style="bold")
         line.append("  ".join(filter(None, [prefix, _facts(event), event.message])))
         if seconds is not None:
@@ -105,7 +105,7 @@ class RunView:
     def _bar(self, event: Event) -> None:
         assert self._live is not None
         if self._task is None:
-            self._task = self._live.add_task("", total=None, facts="")
+            self._task = self._live.add_task(event.stage, total=None, facts="")
         description = f"[bold]{escape(event.stage)}[/]"
         if event.epochs:
             description += f" epoch {event.epoch}/{event.epochs}"
@@ -148,3 +148,132 @@ def _facts(event: Event) -> str:
     if event.seconds_left is not None:
         facts.append(f"{human_seconds(event.seconds_left)} left")
     return "  ".join(facts)
+
+
+# --- tables ----------------------------------------------------------------------------------------------
+
+
+def recipes_view(infos: Sequence[Any]) -> RenderableType:
+    """``edgekit recipe ls``; takes RecipeInfo."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in ("recipe", "what it is for", "file"):
+        table.add_column(head, no_wrap=head == "recipe", overflow="fold")
+    for info in infos:
+        purpose = Text(f"can't be used: {info.fault}", "red") if info.fault else Text(info.description)
+        table.add_row(Text(info.name, "bold"), purpose, Text(str(info.path), "dim"))
+    return table
+
+
+def report_view(report: Mapping[str, Any], width: int = PLAIN_WIDTH) -> RenderableType:
+    """The end of a run, from the content of report.json: warnings first, then tables and advice."""
+    parts: list[RenderableType] = [Text("")]
+    parts += [Text(f"! {_sentence(warning)}", "yellow") for warning in report.get("warnings", ())]
+    devices = list(dict.fromkeys(row["device"] for row in report["measurements"])) or [""]
+    for device in devices:
+        parts += [Text(f"measured on {device}", "italic") if device else Text("")]
+        parts += [*_result_tables(report, device, width), Text("")]
+    recommended = report.get("recommended")
+    if recommended and recommended.get("artifact"):
+        line = Text().append("recommended: ", "bold")
+        line.append(f"{recommended['artifact']} in {recommended['runtime']}", "bold green")
+        parts.append(line)
+        parts.append(Text(f"  {recommended['reason']}"))
+    elif recommended:
+        parts.append(Text(f"nothing is recommended: {recommended['reason']}", "bold yellow"))
+    if folder := report.get("folder"):
+        parts.append(
+            Text(f"everything is in {folder}: report.json, the files above, one folder for each stage")
+        )
+    return Group(*parts)
+
+
+def _sentence(warning: Any) -> str:
+    return str(warning.get("message", warning)) if isinstance(warning, Mapping) else str(warning)
+
+
+def _result_tables(report: Mapping[str, Any], device: str, width: int) -> list[RenderableType]:
+    """One table, or two where the terminal is too narrow for all columns: sizes, then latencies."""
+    measured = [row for row in report["measurements"] if row["device"] == device]
+    runtimes = list(dict.fromkeys(row["runtime"] for row in measured))
+    heads = ["accuracy", "parameters", "MACs", "bytes", "×smaller"]
+    heads += [*(f"{runtime}\np50 / p90" for runtime in runtimes), "×faster"]
+    rows = _rows(report, measured, runtimes)
+    whole = _table(heads, rows)
+    if Console(width=10_000).measure(whole).maximum <= width:
+        return [whole]
+    latencies = [(name, cells[5:]) for name, cells in rows if any(cell != "–" for cell in cells[5:])]
+    return [_table(heads[:5], [(name, cells[:5]) for name, cells in rows]), _table(heads[5:], latencies)]
+
+
+def _table(heads: Sequence[str], rows: Sequence[tuple[Text, Sequence[str]]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, cells in rows:
+        table.add_row(name, *cells)
+    return table
+
+
+def _rows(
+    report: Mapping[str, Any], measured: Sequence[Mapping[str, Any]], runtimes: Sequence[str]
+) -> list[tuple[Text, list[str]]]:
+    reference = _reference(report)
+    blanks = ["–"] * (len(runtimes) + 3)
+    first = report["baseline"]
+    rows = [(Text("trained model", "bold"), [*_facts_of(first), *blanks])]
+    for stage in report["stages"]:
+        name = Text(stage["kind"])
+        if stage.get("changed") is False:
+            name.append(" (unchanged)", "dim")
+        rows.append((name, [*_facts_of(stage), *blanks]))
+    best = (report.get("recommended") or {}).get("artifact")
+    last = report["stages"][-1] if report["stages"] else first
+    for artifact in report["artifacts"]:
+        file = artifact["file"]
+        facts = _facts_of({**(first if file == reference else last), "accuracy": artifact["accuracy"]})
+        smaller, faster = _gains(report, measured, artifact, reference)
+        latencies = [_latency(measured, file, runtime) for runtime in runtimes]
+        cells = [*facts, human_bytes(artifact["size_bytes"]), smaller, *latencies, faster]
+        rows.append((Text(file, "bold green" if file == best else ""), cells))
+    return rows
+
+
+def _facts_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return human_share(row["accuracy"]), human_count(row["parameters"]), human_count(row["macs"])
+
+
+def _latency(rows: Sequence[Mapping[str, Any]], artifact: str, runtime: str) -> str:
+    """One line for each number of threads: ``1 thread  285 µs / 301 µs``."""
+    lines = []
+    for row in rows:
+        if row["artifact"] == artifact and row["runtime"] == runtime:
+            p50, p90 = row.get("p50_ns"), row.get("p90_ns")
+            numbers = f"{human_ns(p50)} / {human_ns(p90)}" if p50 and p90 else "failed"
+            mark = " ?" if row.get("unstable") else ""
+            lines.append(f"{row['threads']}t  {numbers}{mark}")
+    return "\n".join(lines) or "–"
+
+
+def _reference(report: Mapping[str, Any]) -> str:
+    """The file that everything is compared with: the original model's fp32 ONNX, which is listed first."""
+    if named := report.get("reference"):
+        return str(named)
+    files = [a["file"] for a in report["artifacts"] if (a["format"], a["precision"]) == ("onnx", "fp32")]
+    return files[0] if files else ""
+
+
+def _gains(
+    report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], artifact: Mapping[str, Any], reference: str
+) -> tuple[str, str]:
+    """``×smaller`` and, for its fastest runtime on one thread, ``×faster``, both against ``reference``."""
+    sizes = {item["file"]: item["size_bytes"] for item in report["artifacts"]}
+    smaller = f"{sizes[reference] / artifact['size_bytes']:.2f}" if reference in sizes else "–"
+    threads = min((row["threads"] for row in rows), default=1)
+
+    def fastest(file: str) -> float | None:
+        chosen = (row for row in rows if row["artifact"] == file and row["threads"] == threads)
+        return min((row["p50_ns"] for row in chosen if row.get("p50_ns")), default=None)
+
+    before, after = fastest(reference), fastest(artifact["file"])
+    return smaller, f"{before / after:.2f}" if before and after else "–"

@@ -12,10 +12,10 @@ __all__ = ["Forward", "has_fast_bfloat16", "mode", "set_mode", "spans"]
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16, AMX, or ARM BF16)."""
-    # Absent keys are what the architecture doesn't have; elsewhere bfloat16 is emulated, slower than float32.
+    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX); ARM was not measured."""
+    # Elsewhere bfloat16 is emulated and slower than float32.
     abilities = torch.cpu.get_capabilities()
-    return any(bool(abilities.get(key)) for key in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
+    return any(bool(abilities.get(key)) for key in ("avx512_bf16", "amx_bf16"))
 
 
 class Forward:
@@ -43,7 +43,7 @@ class Forward:
             return self._call(inputs.contiguous())
 
     def prepare(self, example: Tensor) -> None:
-        """Find the order on an example, in eval mode (nothing is learned from it), and put the weights in it."""
+        """Find the order on an example, in eval mode (nothing is learned), and put the weights in it."""
         with mode(self.model, training=False), torch.no_grad():
             self(example)
         _reorder(self.model, self.order)

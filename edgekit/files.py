@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import DiskFullError
+from edgekit.errors import DiskFullError, InputError
+
+_TEMPORARY = ".*.????????.tmp"  # what a kill may leave behind; see _temporary
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
@@ -20,31 +24,62 @@ def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
     ``content`` is the bytes, or a function that writes them to the temporary path it is given.
 
     Raises:
-        DiskFullError: no space left, or the folder can't be written.
+        DiskFullError: no space left, or the folder can't be written; what was there before is untouched.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _temporary(path)
     try:
+        # Created here, for the user's umask to hold, and so that two writers never share a name.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         if callable(content):
             content(temporary)
         else:
             temporary.write_bytes(content)
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise DiskFullError(
-                "can't write",
-                where=str(path),
-                got=os.strerror(error.errno),
-                next="free some space or choose another --out, then run the same command again",
-            ) from error
-        raise
+        _sync_folder(path.parent)
+    except Exception as error:
+        full = disk_full(error, path)
+        if full is None:
+            raise
+        raise full from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON value for a person to read, written atomically. Raises DiskFullError."""
+    atomic_write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a killed ``atomic_write`` left in a folder or below it."""
+    for path in folder.rglob(_TEMPORARY):
+        path.unlink(missing_ok=True)
+
+
+def disk_full(error: BaseException, where: Path | str = "") -> DiskFullError | None:
+    """What to raise instead of ``error`` if it comes from a disk that can't be written; else None.
+
+    Writers in C++ and Rust (torch, safetensors, onnx) raise errors of their own, which hold the text alone.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, DiskFullError):
+            return link
+        if isinstance(link, InputError):
+            return None
+        number = link.errno if isinstance(link, OSError) else None
+        if number in _REFUSED or "No space left on device" in str(link):
+            return DiskFullError(
+                "can't write",
+                where=str(where or getattr(link, "filename", None) or ""),
+                got=os.strerror(number or errno.ENOSPC),
+                next="free some space or choose another output folder, then run the same command again: "
+                "it goes on where it was",
+            )
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return None
 
 
 def sha256(path: Path) -> str:
@@ -59,3 +94,17 @@ def sha256(path: Path) -> str:
 def sha256_of(value: Any) -> str:
     """Hex digest of a JSON value in one canonical spelling."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; not every file system lets a folder be synced."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

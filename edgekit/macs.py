@@ -1,9 +1,10 @@
 """Multiply-accumulate operations and parameters of a model, for one sample.
 
-The counting happens below the modules, at the operators that really run, so that one counter serves ordinary
-modules, exported graphs (``torch.fx.GraphModule``), and functional calls inside a ``forward``. Counted are
-convolutions, matrix products, attention and recurrent layers; one MAC is one multiplication with its addition.
-Additions, activations, normalisation and pooling are left out, as is usual (a batch norm disappears when it is folded).
+The counting happens below the modules, at the operators that really run, so that one counter serves
+ordinary modules, exported graphs (``torch.fx.GraphModule``), and functional calls inside a ``forward``.
+Counted are convolutions, matrix products, attention and recurrent layers; one MAC is one multiplication with
+its addition. Additions, activations, normalisation and pooling are left out, as is usual (a batch norm
+disappears when it is folded).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Complexity:
-    """``macs``: for one sample. ``parameters``: elements of all parameters. ``layers``: in order of execution."""
+    """``macs``: for one sample. ``parameters``: elements of all parameters. ``layers``: as they run."""
 
     parameters: int
     macs: int
@@ -68,7 +69,7 @@ class _Counter(TorchDispatchMode):
     """Sees every operator that runs, and books its MACs under the innermost name."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own signature has no types
         self.names: list[str] = [""]
         self.found: dict[tuple[str, str], int] = {}
 

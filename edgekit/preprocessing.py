@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -62,7 +62,7 @@ class Preprocessing:
             raise _wrong("mean, std", f"{self.mean}, {self.std}", "finite numbers, std above 0")
         if self.layout == "any" and (self.size or len(self.mean) > 1 or len(self.std) > 1):
             raise _wrong("layout", "'any' with a size or per-channel values", "'NCHW' or 'NHWC' for images")
-        if self.dtype == "int64" and self != Preprocessing(dtype="int64"):
+        if self.dtype == "int64" and replace(self, dtype="float32") != Preprocessing():
             raise _wrong("dtype", "'int64' with further settings", "token ids are passed on untouched")
 
     def __call__(self, raw: Tensor) -> Tensor:

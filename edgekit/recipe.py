@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
@@ -21,6 +21,7 @@ from edgekit.stages import STAGES
 from edgekit.stages.base import Config, Form, StageConfig
 
 C = TypeVar("C", bound=Config)
+Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["all"]
 
 
 class ExportConfig(Config):
@@ -34,15 +35,9 @@ class BenchmarkConfig(Config):
     """How latency is measured; a measurement ends when both minima are reached."""
 
     devices: tuple[str, ...] = Field(("local",), min_length=1)
-    threads: tuple[int | Literal["all"], ...] = Field((1, "all"), min_length=1)
+    threads: tuple[Threads, ...] = Field((1, "all"), min_length=1)
     min_seconds: float = Field(1.0, ge=0, le=600)  # for each candidate
     min_runs: int = Field(50, ge=1, le=1_000_000)  # for each candidate
-
-    @model_validator(mode="after")
-    def _threads_are_positive(self) -> BenchmarkConfig:
-        if any(isinstance(count, int) and not 1 <= count <= 1024 for count in self.threads):
-            raise ValueError(f"threads must be 1 to 1024 or all, got {list(self.threads)}")
-        return self
 
 
 class RecommendConfig(Config):
@@ -184,12 +179,14 @@ def _check(data: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
     """The recipe, or None and every fault in it."""
     frame_data = {key: value for key, value in data.items() if key != "stages"}
     frame, faults = _validate(_Frame, frame_data, "", known=Recipe.model_fields)
-    stages, stage_faults = _check_stages(data.get("stages"))
-    exports = data.get("exports")
-    precisions = exports.get("precisions") if isinstance(exports, dict) else None
-    kinds = [_kind(stage) for stage in data["stages"]] if isinstance(data.get("stages"), list) else []
-    known = ExportConfig().precisions if not isinstance(precisions, list) else precisions
-    faults += stage_faults + _contract_faults(kinds, known)
+    items = data.get("stages")
+    stages, stage_faults = _check_stages(items)
+    faults += stage_faults
+    if isinstance(items, list):
+        exports = data.get("exports")
+        wanted = exports.get("precisions") if isinstance(exports, dict) else None
+        precisions = wanted if isinstance(wanted, list) else ExportConfig().precisions
+        faults += _contract_faults([_kind(item) for item in items], precisions)
     if frame is None or stages is None or faults:
         return None, faults
     return Recipe(**{key: getattr(frame, key) for key in _Frame.model_fields}, stages=stages), []
@@ -216,7 +213,7 @@ def _check_stages(items: Any) -> tuple[tuple[StageConfig, ...] | None, list[str]
 
 
 def _validate(
-    model: type[C], data: dict[Any, Any], prefix: str, known: Iterable[str] = ()
+    model: type[C], data: dict[Any, Any], prefix: str, known: Collection[str] = ()
 ) -> tuple[C | None, list[str]]:
     """Checked as JSON and strictly: "3" is no number and 3.5 no count, but a list may stand for a tuple."""
     try:
@@ -260,7 +257,7 @@ def _contract_faults(kinds: Sequence[str], precisions: Sequence[Any]) -> list[st
 
 
 def _override(data: dict[str, Any], text: str) -> list[str]:
-    """Change ``data`` in place. Returns why it couldn't be done, if so; keys are checked later, with the rest."""
+    """Change ``data`` in place. Returns why it couldn't be done, if so; keys are checked with the rest."""
     path, equals, value_text = text.partition("=")
     keys = [key for key in re.split(r"\.|\[(\d+)\]", path.strip()) if key]
     if not equals or not keys:

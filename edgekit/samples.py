@@ -86,16 +86,15 @@ def _split(data: Any, name: str) -> tuple[Any, Any]:
 
 def _tensor(values: Any, where: str) -> Tensor:
     """A tensor of uint8, an integer type or float32, in one piece."""
-    if not isinstance(values, Tensor):
-        values = _from_array(_array(values, where), where)
-    values = values.detach().cpu()
-    if values.dim() == 0 or values.is_complex() or values.is_sparse or values.is_quantized:
+    tensor = values if isinstance(values, Tensor) else _from_array(_array(values, where), where)
+    tensor = tensor.detach().cpu()
+    if tensor.dim() == 0 or tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
         raise DataError(
-            "not a batch of numbers", where=where, got=f"{values.dtype}, {values.dim()} dimensions"
+            "not a batch of numbers", where=where, got=f"{tensor.dtype}, {tensor.dim()} dimensions"
         )
-    if values.dtype == torch.bool:
-        values = values.to(torch.uint8)
-    return (values.float() if values.is_floating_point() else values).contiguous()
+    if tensor.dtype == torch.bool:
+        tensor = tensor.to(torch.uint8)
+    return (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
 
 
 def _array(values: Any, where: str) -> np.ndarray[Any, Any]:

@@ -1,6 +1,7 @@
-"""Numbers for a person. Files and interfaces keep plain units: ``latency_ns``, ``size_bytes``, shares of 1."""
+"""Numbers for a person. Files and interfaces keep plain units: ``latency_ns``, ``size_bytes``."""
 
 from __future__ import annotations
+
 
 def human_bytes(size: float) -> str:
     """``1536`` as ``1.5 KB``; decimal units, as file managers and datasheets use."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,7 +82,7 @@ def _torch_file(path: Path) -> Any:
         raise WeightsError(
             "the file is not plain tensors, and was not executed",
             where=str(path),
-            got=_first_sentence(error),
+            got=_refused(error),
             expected="a state_dict: torch.save(model.state_dict(), path), or safetensors",
             next="if you trust the file, load it where it was made and save only the state_dict",
         ) from error
@@ -95,21 +96,20 @@ def _torch_file(path: Path) -> Any:
 
 
 def _first_sentence(error: Exception) -> str:
-    """The message is followed by advice to switch the protection off, which is not ours to give."""
-    text = str(error)
-    if "WeightsUnpickler error:" in text:
-        text = text.split("WeightsUnpickler error:", 1)[1]
-    return (
-        " ".join(text.split("Please use", 1)[0].strip().split("\n", 1)[0].split())[:300]
-        or type(error).__name__
-    )
+    """What a reader said, in one line."""
+    return " ".join((str(error).strip() or type(error).__name__).split("\n", 1)[0].split())[:300]
+
+
+def _refused(error: Exception) -> str:
+    """What stopped the unpickler, without its advice to switch the protection off."""
+    found = re.search(r"(unsupported )?GLOBAL \S+", str(error), flags=re.IGNORECASE)
+    return found.group() if found else "a pickle of something else than tensors"
 
 
 def _plain(loaded: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """Names without wrappers' prefixes; only tensors; all finite."""
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in loaded):
-            loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in loaded)), None):
+        loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
     others = [name for name, value in loaded.items() if not isinstance(value, Tensor)]
     if others:
         raise WeightsError("not only tensors in the file", where=str(path), got=_some(others))

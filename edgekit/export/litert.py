@@ -42,7 +42,7 @@ def write(graph: nn.Module, example: Tensor, path: Path, metadata: dict[str, str
     try:
         with _quiet():
             content = _convert(graph, example)
-        content = add_metadata(content, metadata)
+        content = finish(content, metadata)
     except Exception as error:
         raise ExportError(
             "LiteRT export failed",
@@ -74,8 +74,11 @@ def _convert(graph: fx.GraphModule, example: Tensor) -> bytes:
     return content
 
 
-def add_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
-    """The same file with one more metadata buffer, ``edgekit``: a JSON object of strings."""
+def finish(content: bytes, metadata: dict[str, str]) -> bytes:
+    """The same model with one more metadata buffer, ``edgekit``: a JSON object of strings.
+
+    Tensors inside lose the converter's long names, which cost kilobytes; inputs and outputs keep theirs.
+    """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -86,6 +89,11 @@ def add_metadata(content: bytes, metadata: dict[str, str]) -> bytes:
     entry = schema.MetadataT()
     entry.name, entry.buffer = "edgekit", len(model.buffers) - 1
     model.metadata = [*(model.metadata or []), entry]
+    for graph in model.subgraphs:
+        ends = {*graph.inputs, *graph.outputs}
+        for index, tensor in enumerate(graph.tensors):
+            if index not in ends:
+                tensor.name = f"t{index}"
     builder = flatbuffers.Builder(len(content) + 4096)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

@@ -37,7 +37,12 @@ def strip(model: ModelProto) -> None:
         for attribute in list(node.attribute):
             value = helper.get_attribute_value(attribute)
             per_tensor = node.op_type in {"QuantizeLinear", "DequantizeLinear"} and attribute.name == "axis"
-            if value == b"NOTSET" or (per_tensor and _is_scalar(model, node.input[1])):
+            if (
+                value == b"NOTSET"
+                or (attribute.name in {"dilations", "strides"} and set(value) == {1})
+                or (attribute.name == "group" and value == 1)
+                or (per_tensor and _is_scalar(model, node.input[1]))
+            ):
                 node.attribute.remove(attribute)
     for value in [*model.graph.input, *model.graph.output, *model.graph.initializer]:
         value.doc_string = ""

@@ -20,7 +20,7 @@ from edgekit.pruning.plan import Plan
 
 __all__ = ["Built", "for_speedup", "for_width"]
 
-_TIGHTER = 1.01  # how much more the search is asked for when the measured speed-up falls short of its estimate
+_TIGHTER = 1.01  # how much more is asked of the search when the counted speed-up falls short of its estimate
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def for_width(
         raise PruneError(
             "no layer can be made narrower",
             where=f"width {width:g}",
-            got=_reasons(built.whole) or f"every group is small against channel_multiple {limits.channel_multiple}",
+            got=_reasons(built.whole) or f"too few channels for multiples of {limits.channel_multiple}",
             next="lower width or channel_multiple, or give the workload a student of its own",
         )
     return built

@@ -25,7 +25,8 @@ def importances(
     """Per group (channels,), mean 1: what each channel is worth beside the others of its group.
 
     magnitude: L2 norm over all coupled weights (DepGraph, Fang et al. 2023, §3.3).
-    taylor: first-order change of the loss (Molchanov et al. 2019); ``backward`` puts gradients on the model it is given.
+    taylor: first-order change of the loss (Molchanov et al. 2019); ``backward`` puts the loss's gradients on
+    the model that it is given.
     bn_scale: batch norm's scale (Liu et al. 2017); groups without batch norm fall back to magnitude.
     """
     import torch_pruning as tp
@@ -55,7 +56,7 @@ def _scores(group: Group, scorer: Any, fallback: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class Limits:
-    """Cut groups keep a multiple of ``channel_multiple``, and lose at most ``max_ratio`` of their channels."""
+    """Cut groups keep a multiple of ``channel_multiple`` and lose at most the share ``max_ratio``."""
 
     channel_multiple: int
     max_ratio: float
@@ -77,7 +78,9 @@ class Search:
     MACs during the search are estimated: those of a layer fall with the channels on both of its sides.
     """
 
-    def __init__(self, found: Found, worth: dict[str, Tensor], complexity: Complexity, limits: Limits) -> None:
+    def __init__(
+        self, found: Found, worth: dict[str, Tensor], complexity: Complexity, limits: Limits
+    ) -> None:
         self.groups, self.limits, self.whole = found.groups, limits, complexity.macs
         self.worth = {name: scores.sort().values.cumsum(0).tolist() for name, scores in worth.items()}
         self.order = {name: scores.argsort(stable=True).tolist() for name, scores in worth.items()}
@@ -124,8 +127,8 @@ class Search:
         """
         goal = self.whole / speedup
         if scope == "local":
-            shares = sorted({n / g.channels for g in self.groups for n in range(1, g.channels + 1)}, reverse=True)
-            for share in shares:
+            shares = {n / g.channels for g in self.groups for n in range(1, g.channels + 1)}
+            for share in sorted(shares, reverse=True):
                 self.cut_evenly(share)
                 if self.macs() <= goal:
                     break

@@ -1,10 +1,11 @@
 """Which channels leave together, and which groups of them can be trusted.
 
-torch-pruning's dependency graph (Fang et al. 2023, "DepGraph: Towards Any Structural Pruning") says which layers
-are coupled. It reads the autograd graph, and there an operation that moves channels (zero-padding them, reshaping
-them into heads, indexing) looks like one that leaves them in place: its answer is then wrong, and often nothing fails.
-So every group is tried out before it is used, on a copy with perturbed weights: the model without the channels
-must answer exactly like the whole model whose layers ignore them. A group that doesn't is kept whole, and reported.
+torch-pruning's dependency graph (Fang et al. 2023, "DepGraph: Towards Any Structural Pruning") says which
+layers are coupled. It reads the autograd graph, and there an operation that moves channels (zero-padding
+them, reshaping them into heads, indexing) looks like one that leaves them in place: its answer is then wrong,
+and often nothing fails. So every group is tried out before it is used, on a copy with perturbed weights: the
+model without the channels must answer exactly like the whole model whose layers ignore them. A group that
+doesn't is kept whole, and reported.
 """
 
 from __future__ import annotations
@@ -23,20 +24,21 @@ from edgekit.pruning import surgery
 from edgekit.pruning.plan import Cut, Plan
 from edgekit.pruning.surgery import Dim
 
-__all__ = ["Found", "Group", "KeptWhole", "Member", "check", "find"]
+__all__ = ["OUTPUTS", "Found", "Group", "KeptWhole", "Member", "check", "find"]
 
 _TRIES = 3  # subsets of channels, until one is found on which the output depends
 _EXACT, _ROUNDED = 1e-8, 1e-4  # relative to the output's size, in double and in single precision
+OUTPUTS = "its channels are the model's outputs"
 _NO_EFFECT = "the output doesn't depend on its channels, so a removal can't be checked"
 _MOVED = (
-    "removing channels is not the same as ignoring them: on the way they are padded, reordered, or mixed with "
-    "others outside of a layer"
+    "removing channels is not the same as ignoring them: on the way they are padded, reordered, or mixed "
+    "with others"
 )
 
 
 @dataclass(frozen=True)
 class Member:
-    """One side of a layer in a group: it loses ``per_channel`` of its ``channels`` for each that leaves the group."""
+    """One side of a layer in a group: of its ``channels``, ``per_channel`` leave with each of the group's."""
 
     layer: str
     dim: Dim
@@ -104,7 +106,7 @@ def find(model: nn.Module, example: Tensor, *, seed: int = 0) -> Found:
     """
     found = Found(copy.deepcopy(model).eval().requires_grad_(True))
     trial = _Trial(model, example[:2], seed)
-    taken: set[tuple[str, Dim]] = set()
+    taken: dict[str, set[int]] = {}  # output channels that belong to a group, by layer
     for name, dependencies in _coupled(found.traced, example[:1]):
         if isinstance(dependencies, str):
             found.whole.append(KeptWhole(name, (name,), dependencies))
@@ -113,12 +115,14 @@ def find(model: nn.Module, example: Tensor, *, seed: int = 0) -> Found:
         reason = _obstacle(dependencies, found.traced)
         if not reason:
             group = _group(name, dependencies)
-            reason = _overlap(group, taken) or trial.reason_against(group, found)
+            reason = _overlap(dependencies, taken) or trial.reason_against(group, found)
         if reason:
             found.whole.append(KeptWhole(name, layers, reason))
         else:
             found.groups.append(group)
-            taken |= {(m.layer, m.dim) for m in group.members if m.dim == "out"}
+            for (layer, dim), indices in _indices(dependencies).items():
+                if dim == "out":
+                    taken.setdefault(layer, set()).update(indices)
     order = {name: position for position, (name, _) in enumerate(model.named_modules())}
     found.groups.sort(key=lambda group: order[group.name])
     found.whole.sort(key=lambda whole: order[whole.name])
@@ -179,23 +183,25 @@ def _obstacle(dependencies: Any, traced: nn.Module) -> str:
     for dep, _ in dependencies:
         kind, module = dep.target.type, dep.target.module
         if kind == tp.ops.OPTYPE.OUTPUT:
-            return "its channels are the model's outputs"
+            return OUTPUTS
         if not isinstance(module, nn.Parameter) and not any(True for _ in _tensors(module)):
             continue
         if reason := surgery.unsupported(module):
             name = dep.target.name.split(" ")[0] if dep.target.name else ""
             return f"coupled to {name}, {reason}" if name else f"coupled to {reason}"
         if any(owners.get(id(p), 0) > 1 for p in module.parameters(recurse=False)):
-            return "its weights are shared with another layer"
+            return f"the weights of {_name(dep)} are those of another layer too"
     if not any(dim == "in" for _, dim in _indices(dependencies)):
-        return "no layer reads its channels: they are the model's outputs"
+        return OUTPUTS  # no layer reads them
     return ""
 
 
-def _overlap(group: Group, taken: set[tuple[str, Dim]]) -> str:
-    """An output side belongs to one group; where torch-pruning gives it to two, neither can be believed."""
-    twice = [m.layer for m in group.members if m.dim == "out" and (m.layer, m.dim) in taken]
-    return f"{twice[0]} is coupled in two ways" if twice else ""
+def _overlap(dependencies: Any, taken: dict[str, set[int]]) -> str:
+    """An output channel belongs to one group: if torch-pruning names two, the second isn't believed."""
+    for (layer, dim), indices in _indices(dependencies).items():
+        if dim == "out" and indices & taken.get(layer, set()):
+            return f"channels of {layer} are coupled in two ways"
+    return ""
 
 
 def _group(name: str, dependencies: Any) -> Group:
@@ -223,8 +229,8 @@ def _indices(dependencies: Any) -> dict[tuple[str, Dim], set[int]]:
 def _producers(dependencies: Any) -> tuple[str, ...]:
     """The layers whose outputs the channels are."""
     outwards = dependencies._DG.is_out_channel_pruning_fn
-    names = [_name(d) for d, _ in dependencies if isinstance(d.target.module, (_ConvNd, nn.Linear)) and outwards(d.handler)]
-    return tuple(dict.fromkeys(names))
+    layers = [dep for dep, _ in dependencies if isinstance(dep.target.module, (_ConvNd, nn.Linear))]
+    return tuple(dict.fromkeys(_name(dep) for dep in layers if outwards(dep.handler)))
 
 
 def _name(dep: Any) -> str:
@@ -277,7 +283,7 @@ class _Trial:
         return _NO_EFFECT
 
     def reason_against_plan(self, plan: Plan) -> str:
-        """Why this plan is wrong; "" if the model cut by it answers as the model that ignores those channels."""
+        """Why this plan is wrong; "" if the cut model answers as the one that ignores those channels."""
         small, silent = copy.deepcopy(self.model), copy.deepcopy(self.model)
         try:
             plan.apply(small)
@@ -290,7 +296,7 @@ class _Trial:
         except Exception as error:
             return f"the model fails without some of its channels ({_short(error)})"
         if got.shape != expected.shape:
-            return "its channels are the model's outputs"
+            return OUTPUTS
         effect = self._distance(self.whole, expected)
         # "not <=": NaN is a failure as well
         if not self._distance(got, expected) <= max(min(self.tolerance, effect / 100), self.tolerance / 1e4):

@@ -40,7 +40,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cuts of a model. ``settings``: what it was made with, for the reader; replaying doesn't need them."""
+    """All cuts of a model. ``settings``: what it was made with; replaying doesn't need them."""
 
     cuts: tuple[Cut, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -82,8 +82,8 @@ class Plan:
         )
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
-        """Read what ``to_json`` wrote. Raises PruneError for anything else."""
+    def from_json(cls, text: str, *, where: str = "") -> Plan:
+        """Read what ``to_json`` wrote. Raises PruneError for anything else; ``where`` goes into it."""
         try:
             data = json.loads(text)
             if data["format"] != FORMAT or data["version"] != VERSION:
@@ -93,6 +93,7 @@ class Plan:
         except (ValueError, KeyError, TypeError) as error:
             raise PruneError(
                 "not a pruning plan",
+                where=where,
                 got=f"{type(error).__name__}: {error}",
                 expected=f"JSON of format {FORMAT!r}, version {VERSION}",
             ) from error
@@ -128,4 +129,6 @@ def _misfit(model: nn.Module, cut: Cut) -> str:
     if reason:
         return f"{cut.layer} is {reason}"
     found = surgery.channels(layer, cut.dim)
-    return "" if found == cut.before else f"{cut.layer} has {found} {cut.dim} channels, the plan says {cut.before}"
+    if found == cut.before:
+        return ""
+    return f"{cut.layer} has {found} {cut.dim} channels, the plan says {cut.before}"

@@ -1,7 +1,7 @@
 """Taking channels out of single layers; the only place that knows layer types.
 
-``dim`` is "out" for what a layer produces, "in" for what it reads. Layers that work channel by channel (batch norm,
-depthwise convolutions, PReLU) and embeddings have "out" alone.
+``dim`` is "out" for what a layer produces, "in" for what it reads. Layers that work channel by channel (batch
+norm, depthwise convolutions, PReLU) and embeddings have "out" alone.
 """
 
 from __future__ import annotations
@@ -105,4 +105,6 @@ def _shrink(layer: nn.Module, name: str, axis: int, index: Tensor) -> None:
     if old is None:
         return  # no bias, no affine part, no running statistics
     new = old.detach().index_select(axis, index).clone(memory_format=torch.contiguous_format)
-    setattr(layer, name, nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new)
+    if isinstance(old, nn.Parameter):
+        new = nn.Parameter(new, requires_grad=old.requires_grad)
+    setattr(layer, name, new)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class DistillConfig(StageConfig):
     """Which student learns, and how.
 
-    student: "given" is the workload's own; "width" is the model with about ``width`` of its inner channels, inherited
-    from it; "none" goes on with the model itself; "auto" is the first of them that there is.
+    student: "given" is the workload's own; "width" is the model with about ``width`` of its inner channels,
+    inherited from it; "none" goes on with the model itself; "auto" is the first of them that there is.
     """
 
     kind: Literal["distill"] = "distill"
@@ -49,8 +49,9 @@ def distill(model: nn.Module, config: DistillConfig, context: StageContext) -> S
     kind = _kind(config, context)
     if kind == "none":
         return _unchanged(model, config)
+    details: dict[str, Any] = {}
     if kind == "given":
-        student, note, details = _given(context), "the workload's student", {}
+        student, note = _given(context), "the workload's student"
     else:
         plan, details = _plan(model, config, context)
         student = kept.cut(model, plan)

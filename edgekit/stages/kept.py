@@ -27,7 +27,8 @@ def save(result: StageResult, folder: Path) -> None:
 
     from edgekit.files import atomic_write
 
-    tensors = {name: value.detach().clone().contiguous() for name, value in result.model.state_dict().items()}
+    state = result.model.state_dict()
+    tensors = {name: value.detach().clone().contiguous() for name, value in state.items()}
     atomic_write(folder / WEIGHTS, to_bytes(tensors))
     summary = {"note": result.note, "changed": result.changed, "details": result.details}
     atomic_write(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
@@ -63,9 +64,9 @@ def read_plan(folder: Path) -> Plan:
     from edgekit.pruning.plan import Plan
 
     try:
-        return Plan.from_json((folder / PLAN).read_text())
+        return Plan.from_json((folder / PLAN).read_text(), where=str(folder / PLAN))
     except (OSError, UnicodeDecodeError) as error:
-        raise PruneError("the pruning plan can't be read", where=str(folder / PLAN), got=str(error)) from error
+        raise PruneError("a pruning plan can't be read", where=str(folder / PLAN), got=str(error)) from error
 
 
 def cut(model: nn.Module, plan: Plan) -> nn.Module:
@@ -82,8 +83,10 @@ def write_plan(plan: Plan, folder: Path) -> None:
     atomic_write(folder / PLAN, plan.to_json().encode())
 
 
-def begun(folder: Path, model: nn.Module, settings: dict[str, Any]) -> tuple[Plan, dict[str, Any]] | None:
-    """The plan and its description that a killed stage left: its checkpoint belongs to exactly this plan."""
+def begun(
+    folder: Path, model: nn.Module, settings: dict[str, Any]
+) -> tuple[Plan, dict[str, Any]] | None:
+    """The plan and its description that a killed stage left: its checkpoint belongs to just this plan."""
     from edgekit.pruning.plan import Plan
 
     try:

@@ -1,4 +1,4 @@
-"""Structured pruning: channels leave until a MACs speed-up is reached, then the rest is trained to make up for them."""
+"""Structured pruning: channels leave until a MACs speed-up is reached, then the rest learns to do without."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PruneConfig(StageConfig):
     speedup: float = Field(2.0, gt=1, le=64)  # MACs before / MACs after, for one sample
     channel_multiple: int = Field(8, ge=1, le=1024)  # channels of what is cut; 8 or 16 suit SIMD kernels
     importance: Literal["magnitude", "taylor", "bn_scale", "random"] = "magnitude"
-    scope: Literal["global", "local"] = "global"  # across all layers by worth per MAC, or the same share of each
+    scope: Literal["global", "local"] = "global"  # by worth per MAC over all layers, or all alike
     max_ratio: float = Field(0.75, gt=0, lt=1)  # share of a layer's channels that may leave at most
     training: TrainingConfig = TrainingConfig(epochs=20, lr=0.05)
 
@@ -34,8 +34,8 @@ class PruneConfig(StageConfig):
 def prune(model: nn.Module, config: PruneConfig, context: StageContext) -> StageResult:
     """Cut and fine-tune a copy of ``model``.
 
-    ``context.folder`` receives plan.json (replays on a fresh model), weights.safetensors and summary.json. The
-    details of the result say what was cut, and what was kept whole for which reason.
+    ``context.folder`` receives plan.json (replays on a fresh model), weights.safetensors, summary.json. The
+    result's details say what was cut, and what was kept whole for which reason.
 
     Raises:
         PruneError: the speed-up is out of reach (it says how far one can get), or the model can't be traced.
@@ -44,10 +44,7 @@ def prune(model: nn.Module, config: PruneConfig, context: StageContext) -> Stage
     plan, details = _plan(model, config, context)
     small = kept.cut(model, plan)
     history = kept.fine_tune(small, config.training, context, "prune")
-    note = f"{details['speedup']:.2f}x fewer MACs, {_groups(details)}"
-    if details["kept_whole"]:
-        note += f", {len(details['kept_whole'])} kept whole"
-    result = StageResult(small.eval(), True, note, {**details, "history": history})
+    result = StageResult(small.eval(), True, _note(details), {**details, "history": history})
     kept.save(result, context.folder)
     return result
 
@@ -95,9 +92,16 @@ def _gradients(model: nn.Module, context: StageContext) -> None:
     for rows in chosen.split(_TAYLOR_BATCH):
         outputs = model(workload.preprocessing(workload.train.inputs[rows]))
         loss = workload.task.loss(outputs, workload.train.targets[rows])
-        (loss * (len(rows) / len(chosen))).backward()  # type: ignore[no-untyped-call]
+        (loss * (len(rows) / len(chosen))).backward()
 
 
-def _groups(details: dict[str, Any]) -> str:
+def _note(details: dict[str, Any]) -> str:
+    from edgekit.pruning.groups import OUTPUTS
+
     layers = len(details["cut"])
-    return f"{layers} layer{'' if layers == 1 else 's'} cut"
+    note = f"{details['speedup']:.2f}x fewer MACs, {layers} layer{'' if layers == 1 else 's'} cut"
+    whole = [w for w in details["kept_whole"] if w["reason"] != OUTPUTS]  # those are never cut
+    if whole:
+        one = whole[0]
+        note += f"; {sum(len(w['layers']) for w in whole)} kept whole ({one['layer']}: {one['reason']})"
+    return note

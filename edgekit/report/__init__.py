@@ -1,0 +1,36 @@
+"""The report of a run: what came out, measured, and which file to take.
+
+summary.py    the report's content, as kept in report.json
+recommend.py  which file is recommended, and why
+verdicts.py   what came out slower, larger or worse than it should, and why
+"""
+
+from __future__ import annotations
+
+from edgekit.report.recommend import recommend
+from edgekit.report.summary import (
+    Artifact,
+    Failed,
+    Figures,
+    FloatLayer,
+    Measured,
+    Recommended,
+    Report,
+    StageRow,
+    Warned,
+)
+from edgekit.report.verdicts import verdicts
+
+__all__ = [
+    "Artifact",
+    "Failed",
+    "Figures",
+    "FloatLayer",
+    "Measured",
+    "Recommended",
+    "Report",
+    "StageRow",
+    "Warned",
+    "recommend",
+    "verdicts",
+]

@@ -1,0 +1,158 @@
+"""The content of ``report.json``. Accuracies and shares are 0…1, times are nanoseconds, sizes are bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+RUNTIME = {"onnx": "onnxruntime", "litert": "litert"}  # which runtime executes a format
+
+
+class _Part(BaseModel):
+    # Keys that a later version added are passed over: a report must stay readable.
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Figures(_Part):
+    """Of a model: the task's score on the whole validation set, and its size. ``macs``: for one sample."""
+
+    accuracy: float
+    parameters: int
+    macs: int
+
+
+class StageRow(Figures):
+    """A stage's result. ``seconds``: what it took, continued trainings included."""
+
+    kind: str
+    seconds: float
+    changed: bool = True
+    note: str = ""
+    folder: str = ""  # relative to the run folder
+
+
+class FloatLayer(_Part):
+    """A layer of an int8 file that its runtime executes in float."""
+
+    name: str
+    kernel: str
+    macs: int
+    reason: str
+
+
+class Artifact(_Part):
+    """An exported file, judged by its own answers in its own runtime.
+
+    ``agreement``: share of validation samples with the same answer as the fake-quantised torch model (the
+    last torch model, if the recipe has no qat stage). ``parity``: the same against the torch model that this
+    very file was exported from. ``int8_coverage``: share of MACs in integer kernels, counted in what the
+    runtime executes; None if that couldn't be found out.
+    """
+
+    file: str  # relative to the run folder
+    format: Literal["onnx", "litert"]
+    precision: Literal["fp32", "int8"]
+    sha256: str
+    size_bytes: int
+    accuracy: float
+    agreement: float
+    int8_coverage: float | None
+    parity: float
+    parameters: int
+    macs: int
+    parent: str = ""  # the stage whose model it is: "prune", or "" for the trained model
+    float_layers: tuple[FloatLayer, ...] = ()
+
+
+class Measured(_Part):
+    """One file in its runtime with a number of threads. ``samples``: timed runs of one inference each.
+
+    The intervals are 95 % bootstrap intervals. ``faster``: p50 of the reference with as many threads on the
+    same device, over this p50. ``unstable`` says why the timings shouldn't be relied on.
+    """
+
+    artifact: str
+    device: str
+    runtime: str
+    threads: int
+    p50_ns: int
+    p90_ns: int
+    samples: int
+    p50_low_ns: int | None = None
+    p50_high_ns: int | None = None
+    faster: float | None = None
+    faster_low: float | None = None
+    faster_high: float | None = None
+    load_ns: int | None = None
+    first_ns: int | None = None
+    peak_rss_bytes: int | None = None
+    runtime_version: str = ""
+    unstable: str | None = None
+
+
+class Failed(_Part):
+    """A file that could not be measured, and why."""
+
+    artifact: str
+    device: str
+    runtime: str
+    threads: int
+    error: str
+
+
+class Recommended(_Part):
+    """Which file to take. ``reason`` is a sentence with the figures that decided."""
+
+    artifact: str
+    runtime: str
+    reason: str
+    device: str = ""
+    threads: int | None = None
+    within_limit: bool = True  # whether it keeps the accuracy that the recipe asks for
+
+
+class Warned(_Part):
+    """Something that came out worse than wanted. ``about``: a file or a stage."""
+
+    kind: Literal["accuracy", "slower", "larger", "coverage", "agreement", "failed", "unstable"]
+    about: str
+    message: str
+
+
+class Report(_Part):
+    """The whole report. ``reference``: the original model's fp32 ONNX, against which gains are measured."""
+
+    schema_version: int = Field(SCHEMA, alias="schema")
+    workload: str
+    recipe: str
+    baseline: Figures
+    stages: tuple[StageRow, ...]
+    artifacts: tuple[Artifact, ...]
+    measurements: tuple[Measured, ...]
+    recommended: Recommended
+    warnings: tuple[Warned, ...] = ()
+    failures: tuple[Failed, ...] = ()
+    reference: str = ""
+    task: dict[str, Any] = Field(default_factory=dict)
+    max_accuracy_drop: float = 1.0  # points, as the recipe allows
+    folder: str = ""
+    seconds: float = 0.0  # of work, all attempts of a run that was continued together
+    devices: tuple[dict[str, Any], ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, as in report.json."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Report:
+        """Inverse of ``to_json``. Raises ValueError (pydantic's own) if keys are missing or wrong."""
+        return cls.model_validate(values)
+
+    @classmethod
+    def load(cls, folder: Path) -> Report:
+        """The report of a run folder. Raises OSError if there is none, ValueError if it is damaged."""
+        return cls.model_validate_json((folder / "report.json").read_bytes())

@@ -1,0 +1,172 @@
+"""What came out slower, larger or worse than it should, and why: said first, not left to be found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from edgekit.report.recommend import drop
+from edgekit.report.summary import Artifact, Failed, Figures, Measured, StageRow, Warned
+from edgekit.units import human_bytes, human_ns, human_share
+
+_SLOWER = 1.02  # medians that differ by less are not told apart
+_AGREEMENT = 0.99
+_NAMED = 3  # layers named in one warning
+
+
+def verdicts(
+    baseline: Figures,
+    stages: Sequence[StageRow],
+    artifacts: Sequence[Artifact],
+    measurements: Sequence[Measured],
+    failures: Sequence[Failed],
+    *,
+    reference: str,
+    max_accuracy_drop: float,
+    vnni: bool | None = None,
+) -> list[Warned]:
+    """All that a reader should know before the table, the worst first.
+
+    ``vnni``: whether the CPU multiplies int8 in hardware (x86 with VNNI or AMX, ARM with dot products); None
+    where that isn't known.
+    """
+    return [
+        *(
+            Warned(
+                kind="failed",
+                about=one.artifact,
+                message=f"{one.artifact} could not be measured: {one.error}",
+            )
+            for one in failures
+        ),
+        *_accuracy(baseline, stages, artifacts, max_accuracy_drop),
+        *_agreement(artifacts),
+        *_coverage(artifacts),
+        *_slower(artifacts, measurements, reference, vnni),
+        *_larger(artifacts, reference),
+        *(
+            Warned(
+                kind="unstable",
+                about=one.artifact,
+                message=f"{one.artifact} with {_threads(one)} on {one.device}: {one.unstable}",
+            )
+            for one in measurements
+            if one.unstable
+        ),
+    ]
+
+
+def _accuracy(
+    baseline: Figures, stages: Sequence[StageRow], artifacts: Sequence[Artifact], limit: float
+) -> Iterator[Warned]:
+    for one in artifacts:
+        lost = drop(one, baseline.accuracy)
+        if lost > limit + 1e-9:
+            message = f"{one.file} lost {lost:.2f} points of accuracy ({human_share(baseline.accuracy)} to "
+            message += f"{human_share(one.accuracy)}), more than the {limit:g} allowed"
+            where = _rung(baseline, stages, one)
+            yield Warned(kind="accuracy", about=one.file, message=f"{message}; {where}")
+
+
+def _rung(baseline: Figures, stages: Sequence[StageRow], artifact: Artifact) -> str:
+    """Where on the way from the trained model to the file most accuracy was lost."""
+    steps, before = [], baseline.accuracy
+    for stage in stages if artifact.parent else ():
+        steps.append((before - stage.accuracy, f"the {stage.kind} stage"))
+        before = stage.accuracy
+        if stage.kind == artifact.parent:
+            break
+    steps.append((before - artifact.accuracy, "the exported file itself: it differs from its torch model"))
+    lost, where = max(steps)
+    return f"{100 * lost:.2f} of them in {where}"
+
+
+def _agreement(artifacts: Sequence[Artifact]) -> Iterator[Warned]:
+    for one in artifacts:
+        if one.parity < _AGREEMENT:
+            message = f"{one.file} gives the same answer as the torch model that it was made from on "
+            message += f"{human_share(one.parity)} of the validation samples only"
+            yield Warned(kind="agreement", about=one.file, message=message)
+
+
+def _coverage(artifacts: Sequence[Artifact]) -> Iterator[Warned]:
+    for one in artifacts:
+        if one.precision != "int8":
+            continue
+        if one.int8_coverage is None:
+            message = f"{one.file}: how much of it runs in integer kernels couldn't be counted"
+            yield Warned(kind="coverage", about=one.file, message=message)
+        elif one.int8_coverage < 1:
+            message = (
+                f"{one.file}: {human_share(1 - one.int8_coverage)} of the MACs run in float: {_layers(one)}"
+            )
+            yield Warned(kind="coverage", about=one.file, message=message)
+
+
+def _layers(artifact: Artifact) -> str:
+    layers = artifact.float_layers
+    named = "; ".join(f"{layer.name} ({layer.reason})" for layer in layers[:_NAMED])
+    return named + (f"; and {len(layers) - _NAMED} more" if len(layers) > _NAMED else "")
+
+
+def _slower(
+    artifacts: Sequence[Artifact], measurements: Sequence[Measured], reference: str, vnni: bool | None
+) -> Iterator[Warned]:
+    """Files slower than the original, and int8 files slower than fp32 in the same format; once a device."""
+    by_place = {(one.artifact, one.device, one.threads): one for one in measurements}
+    by_kind = {(one.format, one.precision): one.file for one in artifacts if one.file != reference}
+    for device in dict.fromkeys(one.device for one in measurements):
+        for artifact in artifacts:
+            rivals = [reference] if artifact.file != reference else []
+            if artifact.precision == "int8":
+                rivals.append(by_kind.get((artifact.format, "fp32"), reference))
+            for rival in dict.fromkeys(rivals):
+                pairs = [
+                    (one, by_place[rival, device, one.threads])
+                    for one in measurements
+                    if (one.artifact, one.device) == (artifact.file, device)
+                    and (rival, device, one.threads) in by_place
+                ]
+                slow = [(one, other) for one, other in pairs if one.p50_ns > _SLOWER * other.p50_ns]
+                if slow:
+                    yield _told_slower(artifact, rival, reference, slow, vnni)
+
+
+def _told_slower(
+    artifact: Artifact,
+    rival: str,
+    reference: str,
+    slow: Sequence[tuple[Measured, Measured]],
+    vnni: bool | None,
+) -> Warned:
+    figures = "; ".join(
+        f"{_threads(one)}: {human_ns(one.p50_ns)} against {human_ns(other.p50_ns)}" for one, other in slow
+    )
+    than = "the original model" if rival == reference else rival
+    message = f"{artifact.file} is slower than {than} on {slow[0][0].device} ({figures})"
+    return Warned(kind="slower", about=artifact.file, message=f"{message}: {_why_slower(artifact, vnni)}")
+
+
+def _why_slower(artifact: Artifact, vnni: bool | None) -> str:
+    if artifact.precision == "fp32":
+        return f"what the model lost in MACs didn't pay in {artifact.format}'s float kernels for this shape"
+    if artifact.int8_coverage is not None and artifact.int8_coverage < 1:
+        return f"{human_share(1 - artifact.int8_coverage, 0)} of its MACs run in float: {_layers(artifact)}"
+    if vnni is False:
+        return "this CPU has no int8 dot products (VNNI), so int8 brings little"
+    return (
+        "all its MACs run in integer kernels, so the time goes into what stands around them: rescaling "
+        "between layers, and the start of each kernel, which weighs most in small models"
+    )
+
+
+def _larger(artifacts: Sequence[Artifact], reference: str) -> Iterator[Warned]:
+    original = next((one.size_bytes for one in artifacts if one.file == reference), None)
+    for one in artifacts:
+        if original is not None and one.size_bytes > original:
+            message = f"{one.file} is larger than the original: {human_bytes(one.size_bytes)} against "
+            message += human_bytes(original)
+            yield Warned(kind="larger", about=one.file, message=message)
+
+
+def _threads(one: Measured) -> str:
+    return f"{one.threads} thread" + ("" if one.threads == 1 else "s")

@@ -1,0 +1,163 @@
+"""From a model to a plan: the wanted speed-up, multiples of channels, importance."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from edgekit import macs
+from edgekit.errors import PruneError
+from edgekit.pruning import build as building
+from edgekit.pruning.build import Built
+from edgekit.pruning.choose import Limits
+from tests.networks import seeded
+from tests.pruning.networks import CUTTABLE, Attention, Normalized, UpDown, Words, ZeroPadded, inputs
+
+EXAMPLE = inputs(UpDown)
+
+
+def cut(model: nn.Module, built: Built) -> nn.Module:
+    small = copy.deepcopy(model)
+    built.plan.apply(small)
+    return small
+
+
+@settings(max_examples=12)
+@given(
+    speedup=st.floats(1.05, 4.0),
+    multiple=st.sampled_from([1, 2, 4, 8]),
+    scope=st.sampled_from(["global", "local"]),
+    importance=st.sampled_from(["magnitude", "random", "bn_scale"]),
+)
+def test_macs_fall_as_wanted_in_whole_multiples(
+    speedup: float, multiple: int, scope: str, importance: str
+) -> None:
+    model = seeded(UpDown)
+    try:
+        built = building.for_speedup(
+            model,
+            EXAMPLE,
+            speedup=speedup,
+            limits=Limits(multiple, 0.75),
+            scope=scope,  # type: ignore[arg-type]
+            importance=importance,  # type: ignore[arg-type]
+        )
+    except PruneError:
+        assert speedup > 1.9  # nothing below is out of reach here
+        return
+    small = cut(model, built)
+    assert macs.count(model, EXAMPLE).macs / macs.count(small, EXAMPLE).macs == built.speedup >= speedup
+    assert small(EXAMPLE).shape == model(EXAMPLE).shape
+    for row in built.describe()["cut"]:
+        assert row["channels_after"] % multiple == 0
+        assert row["channels_after"] >= row["channels_before"] / 4
+
+
+@pytest.mark.parametrize("build", CUTTABLE)
+def test_every_network_shrinks_and_inputs_and_outputs_stay(build: type[nn.Module]) -> None:
+    model, x = seeded(build), inputs(build)
+    built = building.for_speedup(model, x, speedup=1.05, limits=Limits(4, 0.75))
+    assert built.speedup >= 1.05
+    assert cut(model, built)(x).shape == model(x).shape
+    sides = {(c.layer, c.dim) for c in built.plan.cuts}
+    assert ("head", "out") not in sides
+    first = next(name for name, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Conv1d))
+    assert build is Words or (first, "in") not in sides
+
+
+@pytest.mark.parametrize("scope", ["global", "local"])
+def test_out_of_reach_says_how_far_one_gets(scope: str) -> None:
+    model, x = seeded(ZeroPadded), inputs(ZeroPadded)
+    with pytest.raises(PruneError) as caught:
+        building.for_speedup(model, x, speedup=20, limits=Limits(8, 0.75), scope=scope)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "at most 2.99x" in message
+    assert "kept whole: stem (removing channels is not the same as ignoring them" in message
+    reached = building.for_speedup(model, x, speedup=2.99, limits=Limits(8, 0.75))
+    assert reached.speedup >= 2.99
+
+
+def test_a_model_without_any_group_says_so() -> None:
+    model = seeded(Normalized)
+    with pytest.raises(PruneError, match="leave the prune stage out"):
+        building.for_speedup(model, inputs(Normalized), speedup=1.5, limits=Limits(4, 0.75))
+    with pytest.raises(PruneError, match="no layer can be made narrower"):
+        building.for_width(model, inputs(Normalized), width=0.5, limits=Limits(4, 1.0))
+
+
+def test_local_cuts_every_group_alike() -> None:
+    built = building.for_speedup(
+        seeded(UpDown), EXAMPLE, speedup=2, limits=Limits(1, 0.9), scope="local"
+    )
+    shares = [row["channels_after"] / row["channels_before"] for row in built.describe()["cut"]]
+    assert max(shares) - min(shares) < 0.15
+
+
+def test_the_weakest_channels_leave() -> None:
+    model = seeded(ZeroPadded)
+    weak = [1, 5, 6, 9, 12, 13, 20, 31]
+    with torch.no_grad():
+        model.get_parameter("conv1.weight")[weak] *= 1e-3
+        model.get_parameter("norm1.weight")[weak] *= 1e-3
+        model.get_parameter("conv2.weight")[:, weak] *= 1e-3
+    for importance in ("magnitude", "bn_scale"):
+        built = building.for_speedup(
+            model,
+            inputs(ZeroPadded),
+            speedup=1.2,
+            limits=Limits(8, 0.75),
+            importance=importance,
+        )
+        assert built.plan.cuts[0].removed == weak
+
+
+def test_taylor_removes_what_the_loss_does_not_need() -> None:
+    model, x = seeded(ZeroPadded), inputs(ZeroPadded)
+    unused = [0, 3, 8, 11, 17, 18, 25, 30]
+    with torch.no_grad():  # great weights that nothing depends on: magnitude would keep them
+        model.get_parameter("norm1.bias").fill_(3.0)
+        model.get_parameter("norm1.bias")[unused] = -100.0
+        model.get_parameter("conv1.weight")[unused] *= 3
+
+    def backward(traced: nn.Module) -> None:
+        traced(x).square().sum().backward()
+
+    built = building.for_speedup(
+        model, x, speedup=1.2, limits=Limits(8, 0.75), importance="taylor", backward=backward
+    )
+    assert built.plan.cuts[0].removed == unused
+
+
+def test_the_same_seed_gives_the_same_plan() -> None:
+    def plan(seed: int) -> str:
+        limits = Limits(4, 0.75)
+        return building.for_speedup(
+            seeded(UpDown), EXAMPLE, speedup=2, limits=limits, importance="random", seed=seed
+        ).plan.to_json()
+
+    assert plan(1) == plan(1) != plan(2)
+
+
+def test_width_keeps_about_that_share() -> None:
+    built = building.for_width(seeded(UpDown), EXAMPLE, width=0.5, limits=Limits(4, 1.0))
+    assert {row["channels_after"] / row["channels_before"] for row in built.describe()["cut"]} == {0.5}
+
+
+def test_macs_that_do_not_fall_with_channels_are_made_up_for() -> None:
+    """Products inside of ``forward`` aren't cut, so the estimate alone would fall short."""
+    model, x = seeded(Attention), inputs(Attention)
+    built = building.for_speedup(model, x, speedup=1.6, limits=Limits(1, 0.9))
+    assert built.before.macs / macs.count(cut(model, built), x).macs >= 1.6
+
+
+@given(st.integers(1, 200), st.integers(1, 16), st.floats(0.01, 0.99))
+def test_limits_allow_multiples_only(channels: int, multiple: int, ratio: float) -> None:
+    counts = Limits(multiple, ratio).counts(channels)
+    assert counts[0] == channels
+    assert counts == sorted(set(counts), reverse=True)
+    assert all(c % multiple == 0 and c >= max(1, channels * (1 - ratio) - 1e-6) for c in counts[1:])

@@ -1,0 +1,430 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import edgekit
+from edgekit import cli
+from edgekit.errors import (
+    DataError,
+    DiskFullError,
+    Interrupted,
+    MissingExtraError,
+    RecipeError,
+    StageError,
+    WorkloadError,
+)
+from edgekit.progress import Event
+
+HEAVY = ("torch", "numpy", "onnx", "nncf", "sklearn")
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, list(arguments), prog_name="edgekit")
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, where the standard streams are real."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=60,
+        check=False,
+    )
+
+
+class FakeReport:
+    """What the command renders; the pipeline's own is tested with the pipeline."""
+
+    def to_json(self) -> dict[str, Any]:
+        return json.loads(REPORT)  # type: ignore[no-any-return]
+
+
+REPORT = """{
+ "schema": 1, "workload": "toy", "recipe": "mobile",
+ "baseline": {"accuracy": 0.9173, "parameters": 269722, "macs": 40550000},
+ "stages": [{"kind": "prune", "accuracy": 0.91, "parameters": 120000, "macs": 20000000, "seconds": 3.0}],
+ "artifacts": [
+  {"file": "original-fp32.onnx", "format": "onnx", "precision": "fp32", "sha256": "0", "size_bytes": 1100000,
+   "accuracy": 0.9173, "agreement": null, "int8_coverage": null},
+  {"file": "model-int8.tflite", "format": "litert", "precision": "int8", "sha256": "1", "size_bytes": 150000,
+   "accuracy": 0.9105, "agreement": 0.995, "int8_coverage": 1.0}],
+ "measurements": [
+  {"artifact": "original-fp32.onnx", "device": "local", "runtime": "onnxruntime", "threads": 1,
+   "p50_ns": 840000, "p90_ns": 850000, "samples": 100},
+  {"artifact": "model-int8.tflite", "device": "local", "runtime": "litert", "threads": 1,
+   "p50_ns": 210000, "p90_ns": 230000, "samples": 100}],
+ "recommended": {"artifact": "model-int8.tflite", "runtime": "litert", "reason": "fastest within 1 point"},
+ "warnings": ["int8 is slower than fp32 in onnxruntime"]
+}"""
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
+    """Puts a function in the place of ``edgekit.pipeline.compress``."""
+
+    def replace(compress: Callable[..., Any]) -> None:
+        module = types.ModuleType("edgekit.pipeline")
+        module.compress = compress  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "edgekit.pipeline", module)
+
+    return replace
+
+
+def fails_with(error: BaseException) -> Callable[..., Any]:
+    def compress(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return compress
+
+
+# --- instant ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["compress", "--help"], ["recipe", "ls"], ["recipe", "show", "quick"]],
+)
+def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    done = python(
+        f"import sys; sys.argv = ['edgekit', *{arguments!r}]\n"
+        "from edgekit.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as e: assert not e.code, e.code\n"
+        f"print([n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == "[]"
+    assert done.stdout
+
+
+@pytest.mark.parametrize(
+    "module", ["edgekit", "edgekit.recipe", "edgekit.stages", "edgekit.console", "edgekit.errors"]
+)
+def test_light_modules_import_nothing_heavy(module: str) -> None:
+    done = python(f"import sys, {module}; print([n for n in {HEAVY!r} if n in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_help_is_instant() -> None:
+    """Processor time, the best of a few: the clock on the wall tells how busy the machine is."""
+
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-m", "edgekit", "--help"], capture_output=True, timeout=60, check=True
+        )
+        assert b"compress" in done.stdout
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_the_public_names_are_there() -> None:
+    assert dir(edgekit) == sorted(edgekit.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'compres'"):
+        _ = edgekit.compres
+    assert edgekit.EdgekitError is __import__("edgekit.errors").errors.EdgekitError
+
+
+def test_version() -> None:
+    assert call("--version").stdout == f"edgekit {edgekit.__version__}\n"
+
+
+def test_a_mistyped_option_gets_the_nearest_one() -> None:
+    result = call("compress", "--recip", "mobile")
+    assert result.exit_code == 2
+    assert "--recipe" in result.stderr
+
+
+# --- recipe ----------------------------------------------------------------------------------------------
+
+
+def test_recipe_ls_lists_what_show_shows() -> None:
+    rows = json.loads(call("recipe", "ls", "--json").stdout)
+    table = call("recipe", "ls").stdout
+    for row in rows:
+        assert row["name"] in table
+        assert row["description"] in table
+        assert call("recipe", "show", row["name"]).stdout == Path(row["path"]).read_text(encoding="utf-8")
+
+
+def test_recipe_show_effective_can_be_loaded_again(tmp_path: Path) -> None:
+    text = call("recipe", "show", "mobile", "--effective", "--set", "stages.prune.speedup=3").stdout
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert "speedup: 3.0" in text
+    assert call("recipe", "show", str(path), "--effective").stdout == text
+    shown = json.loads(call("recipe", "show", str(path), "--json").stdout)
+    assert shown["stages"][1]["speedup"] == 3.0
+
+
+def test_recipe_check() -> None:
+    assert call("recipe", "check", "mobile").stdout == "mobile: can be used (distill → prune → qat)\n"
+    bad = call("recipe", "check", "mobile", "--set", "stages.prune.speedpu=3", "--set", "sed=1", "--json")
+    assert bad.exit_code == 2
+    verdict = json.loads(bad.stdout)
+    assert not verdict["valid"]
+    assert len(verdict["faults"]) == 2
+    assert "did you mean 'speedup'" in bad.stderr
+    assert "did you mean 'seed'" in bad.stderr
+    assert "Traceback" not in bad.stderr
+
+
+def test_recipe_cp_never_overwrites(tmp_path: Path) -> None:
+    target = tmp_path / "mine.yaml"
+    assert call("recipe", "cp", "mobile", str(target)).exit_code == 0
+    assert call("recipe", "check", str(target)).stdout.startswith("mine: can be used")
+    target.write_text("my work")
+    again = call("recipe", "cp", "quick", str(target))
+    assert again.exit_code == 2
+    assert "already there" in again.stderr
+    assert target.read_text() == "my work"
+
+
+def test_recipe_cp_into_a_folder_and_without_a_suffix(tmp_path: Path) -> None:
+    call("recipe", "cp", "quick", str(tmp_path))
+    call("recipe", "cp", "quick", str(tmp_path / "other"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.yaml", "quick.yaml"]
+    missing = call("recipe", "cp", "quick", str(tmp_path / "none/here.yaml"))
+    assert missing.exit_code == 2
+    assert "mkdir -p" in missing.stderr
+
+
+def test_an_unknown_recipe() -> None:
+    for command in ("show", "check"):
+        result = call("recipe", command, "mobil")
+        assert result.exit_code == 2
+        assert "did you mean 'mobile'?" in result.stderr
+        assert not result.stdout
+
+
+# --- compress --------------------------------------------------------------------------------------------
+
+
+def test_everything_is_handed_on(pipeline: Callable[..., None]) -> None:
+    seen: dict[str, Any] = {}
+
+    def compress(workload: Any, **rest: Any) -> FakeReport:
+        seen.update(rest, workload=workload)
+        return FakeReport()
+
+    pipeline(compress)
+    result = call(
+        *("compress", "w.py:f", "--recipe", "quick", "--device", "a", "--device", "b", "--out", "o"),
+        *("--set", "seed=1", "--set", "stages.qat.training.epochs=0"),
+    )
+    assert result.exit_code == 0, result.stderr
+    del seen["progress"]
+    assert seen == {
+        "workload": "w.py:f",
+        "recipe": "quick",
+        "devices": ("a", "b"),
+        "out": Path("o"),
+        "overrides": ("seed=1", "stages.qat.training.epochs=0"),
+    }
+
+
+def test_the_table_tells_it_all_and_warnings_come_first(pipeline: Callable[..., None]) -> None:
+    pipeline(lambda *_, **__: FakeReport())
+    lines = call("compress").stdout.splitlines()
+    text = "\n".join(lines)
+    order = [
+        "int8 is slower",
+        "trained model",
+        "prune",
+        "original-fp32.onnx",
+        "model-int8.tflite",
+        "recommended",
+    ]
+    positions = [text.index(part) for part in order]
+    assert positions == sorted(positions)
+    (row,) = [line for line in lines if line.startswith("model-int8.tflite")]
+    for cell in ("91.05 %", "120 k", "20.0 M", "150 KB", "210 µs / 230 µs", "7.33", "4.00"):
+        assert cell in row
+    assert "fastest within 1 point" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RecipeError("wrong", faults=["a: b", "c: d"]), 2),
+        (WorkloadError("failing", user_traceback='File "mine.py", line 3\nZeroDivisionError: oh'), 2),
+        (DataError("no samples"), 2),
+        (MissingExtraError("no litert", next="pip install 'edgekit-toolkit[litert]'"), 2),
+        (DiskFullError("full"), 2),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 2),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "runs/x"), 2),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/x"), 2),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), 2),
+        (StageError("diverged"), 1),
+        (ValueError("a bug"), 1),
+        (Interrupted("stopped"), 130),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_exit_codes_and_no_traceback(pipeline: Callable[..., None], error: BaseException, code: int) -> None:
+    pipeline(fails_with(error))
+    result = call("compress", "--json")
+    assert result.exit_code == code
+    assert not result.stdout
+    assert "Traceback" not in result.stderr
+    for part in (
+        *getattr(error, "faults", ()),
+        getattr(error, "user_traceback", ""),
+        getattr(error, "next", ""),
+    ):
+        assert part in result.stderr
+
+
+def test_a_full_disk_below_another_error(pipeline: Callable[..., None]) -> None:
+    error = StageError("the export failed")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device", "runs/x/model.onnx")
+    pipeline(fails_with(error))
+    result = call("compress")
+    assert result.exit_code == 2
+    assert "runs/x/model.onnx: no space left on the disk" in result.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(pipeline: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["edgekit", "compress", "my work.py"])
+    pipeline(fails_with(KeyboardInterrupt()))
+    assert "edgekit compress 'my work.py'" in call("compress", "my work.py").stderr
+
+
+def test_a_traceback_for_who_asks(pipeline: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline(fails_with(ValueError("a bug")))
+    assert "EDGEKIT_TRACEBACK=1" in call("compress").stderr
+    monkeypatch.setenv("EDGEKIT_TRACEBACK", "1")
+    result = call("compress")
+    assert isinstance(result.exception, ValueError)
+
+
+# What a run may look like from outside: libraries that print as they like, at every level.
+NOISY = """
+import os, sys, types
+from edgekit.progress import Event
+class Report:
+    def to_json(self):
+        return {"schema": 1}
+def compress(workload, *, progress, **rest):
+    print("the user's own print")
+    progress(Event("stage-start", "prune", epochs=2))
+    print("a library's print")
+    os.write(1, b"written from C++\\n")
+    os.system("echo from a child process")
+    for epoch in (1, 2):
+        progress(Event("step", "prune", epoch=epoch, epochs=2, done=1, total=2, loss=0.5))
+        progress(Event("epoch", "prune", epoch=epoch, epochs=2, loss=0.25, accuracy=0.5))
+    progress(Event("warning", "prune", "mind the gap"))
+    progress(Event("stage-end", "prune", "half the MACs"))
+    {end}
+    return Report()
+sys.modules["edgekit.pipeline"] = types.ModuleType("edgekit.pipeline")
+sys.modules["edgekit.pipeline"].compress = compress
+sys.argv = ["edgekit", "compress", *{arguments!r}]
+from edgekit.cli import main
+main()
+"""
+
+
+def noisy(*arguments: str, end: str = "pass", **environment: str) -> subprocess.CompletedProcess[str]:
+    code = NOISY.replace("{end}", end).replace("{arguments!r}", repr(list(arguments)))
+    return python(code, **environment)
+
+
+def test_json_is_the_only_thing_on_stdout() -> None:
+    done = noisy("--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == {"schema": 1}
+    assert "the user's own print" in done.stderr
+    assert "library" not in done.stderr
+    assert "C++" not in done.stderr
+    assert "child" not in done.stderr
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:
+    stderr = noisy("--json").stderr
+    assert "\x1b" not in stderr
+    for part in ("epoch 1/2", "epoch 2/2  loss 0.250  train 50.0 %", "mind the gap", "half the MACs"):
+        assert part in stderr
+
+
+def test_quiet_leaves_the_warnings() -> None:
+    stderr = noisy("--json", "--quiet").stderr
+    assert "mind the gap" in stderr
+    assert "epoch" not in stderr
+
+
+def test_what_libraries_said_is_shown_when_a_run_fails() -> None:
+    failed = noisy("--json", end="raise ValueError('a bug')")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "written from C++" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    refused = noisy("--json", end="from edgekit.errors import DataError; raise DataError('no samples')")
+    assert refused.returncode == 2
+    assert "C++" not in refused.stderr
+
+
+def test_debug_shows_libraries_and_tracebacks() -> None:
+    done = noisy("--json", "--debug", end="raise ValueError('a bug')")
+    assert done.returncode == 1
+    assert "written from C++" in done.stderr
+    assert "Traceback" in done.stderr
+    assert not done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m edgekit recipe show mobile --json | head -c 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "{"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion(shell: str) -> None:
+    done = python(
+        "import sys; sys.argv = ['edgekit']\nfrom edgekit.cli import app\napp(prog_name='edgekit')",
+        _EDGEKIT_COMPLETE=f"source_{shell}",
+    )
+    assert "_EDGEKIT_COMPLETE" in done.stdout, done.stderr
+
+
+def test_recipe_names_are_completed() -> None:
+    done = python(
+        "import sys; sys.argv = ['edgekit']\nfrom edgekit.cli import app\napp(prog_name='edgekit')",
+        _EDGEKIT_COMPLETE="complete_bash",
+        COMP_WORDS="edgekit compress --recipe m",
+        COMP_CWORD="3",
+    )
+    assert done.stdout.split() == ["microcontroller", "mobile"]
+
+
+def test_events_of_every_kind_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    from edgekit.console import RunView
+
+    with RunView(sys.stderr) as view:
+        for kind in ("stage-start", "step", "epoch", "stage-end", "stage-skipped", "note", "warning"):
+            view(Event(kind, "export", message="[bold]as it is[/]"))
+    assert "[bold]as it is[/]" in capsys.readouterr().err

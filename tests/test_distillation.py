@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekit.distillation import distillation_loss, standardize
+
+Kind = Literal["standardized", "classical"]
+
+
+def reference(
+    student: np.ndarray[Any, Any], teacher: np.ndarray[Any, Any], kind: str, temperature: float
+) -> float:
+    """KL(teacher ‖ student) · T², written down as in the papers."""
+
+    def softened(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if kind == "standardized":
+            logits = (logits - logits.mean(1, keepdims=True)) / logits.std(1, keepdims=True)
+        e = np.exp(logits / temperature)
+        return e / e.sum(1, keepdims=True)
+
+    p, q = softened(teacher), softened(student)
+    return float((p * np.log(p / q)).sum(1).mean() * temperature**2)
+
+
+def logits(seed: int, rows: int = 6, classes: int = 5) -> torch.Tensor:
+    return 3 * torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", ["standardized", "classical"])
+@given(seed=st.integers(0, 1000), temperature=st.floats(0.5, 20))
+def test_equals_the_reference(kind: Kind, seed: int, temperature: float) -> None:
+    student, teacher = logits(seed), logits(seed + 1)
+    loss = distillation_loss(student, teacher, kind=kind, temperature=temperature)
+    expected = reference(student.double().numpy(), teacher.double().numpy(), kind, temperature)
+    assert float(loss) == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+@given(seed=st.integers(0, 1000), scale=st.floats(0.05, 50), shift=st.floats(-30, 30))
+def test_standardized_ignores_scale_and_shift_of_either_side(seed: int, scale: float, shift: float) -> None:
+    student, teacher = logits(seed), logits(seed + 1)
+    plain = distillation_loss(student, teacher, kind="standardized", temperature=2.0)
+    for s, t in ((student, scale * teacher + shift), (scale * student + shift, teacher)):
+        moved = distillation_loss(s, t, kind="standardized", temperature=2.0)
+        assert float(moved) == pytest.approx(float(plain), rel=1e-3, abs=1e-4)
+
+
+def test_classical_does_see_the_scale() -> None:
+    student, teacher = logits(0), logits(1)
+    plain = distillation_loss(student, teacher, kind="classical", temperature=2.0)
+    assert (
+        abs(float(distillation_loss(student, 3 * teacher, kind="classical", temperature=2.0) - plain)) > 0.1
+    )
+
+
+@pytest.mark.parametrize("kind", ["standardized", "classical"])
+@given(seed=st.integers(0, 1000))
+def test_zero_at_the_teacher_and_positive_elsewhere(kind: Kind, seed: int) -> None:
+    student, teacher = logits(seed), logits(seed + 1)
+    assert float(distillation_loss(teacher, teacher, kind=kind, temperature=2.0)) == pytest.approx(
+        0, abs=1e-6
+    )
+    assert float(distillation_loss(student, teacher, kind=kind, temperature=2.0)) > 0
+
+
+@given(seed=st.integers(0, 1000))
+def test_standardized_rows_have_mean_0_and_deviation_1(seed: int) -> None:
+    rows = standardize(logits(seed))
+    assert torch.allclose(rows.mean(1), torch.zeros(6), atol=1e-5)
+    assert torch.allclose(rows.std(1, correction=0), torch.ones(6), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["standardized", "classical"])
+def test_gradients_agree_with_finite_differences(kind: Kind) -> None:
+    student, teacher = logits(3, rows=2), logits(4, rows=2)
+    student.requires_grad_()
+    distillation_loss(student, teacher, kind=kind, temperature=3.0).backward()
+    assert student.grad is not None
+    base, step = student.detach().double().numpy(), 1e-5
+    for i in np.ndindex(*base.shape):
+        up, down = base.copy(), base.copy()
+        up[i] += step
+        down[i] -= step
+        want = teacher.double().numpy()
+        slope = (reference(up, want, kind, 3.0) - reference(down, want, kind, 3.0)) / (2 * step)
+        assert float(student.grad[i]) == pytest.approx(slope, rel=1e-2, abs=1e-4)
+
+
+def test_constant_logits_give_finite_gradients() -> None:
+    student = torch.zeros(4, 5, requires_grad=True)
+    distillation_loss(student, logits(1, rows=4), kind="standardized", temperature=2.0).backward()
+    assert student.grad is not None
+    assert bool(torch.isfinite(student.grad).all())
+
+
+def test_two_classes_are_classical_as_a_z_score_would_keep_the_sign_alone() -> None:
+    student, teacher = logits(0, classes=2), logits(1, classes=2)
+    standardized = distillation_loss(student, teacher, kind="standardized", temperature=2.0)
+    assert torch.equal(standardized, distillation_loss(student, teacher, kind="classical", temperature=2.0))
+
+
+def test_none_is_zero() -> None:
+    assert float(distillation_loss(logits(0), logits(1), kind="none", temperature=2.0)) == 0
+
+
+def test_half_precision_logits_are_computed_in_float32() -> None:
+    student, teacher = logits(0).bfloat16(), logits(1).bfloat16()
+    loss = distillation_loss(student, teacher, kind="standardized", temperature=2.0)
+    assert loss.dtype == torch.float32
+    full = distillation_loss(student.float(), teacher.float(), kind="standardized", temperature=2.0)
+    assert torch.equal(loss, full)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "kind", "temperature"),
+    [
+        ((3, 5), (3, 4), "classical", 1.0),
+        ((5,), (5,), "classical", 1.0),
+        ((3, 5), (3, 5), "classical", 0.0),
+        ((3, 5), (3, 5), "cosine", 1.0),
+    ],
+)
+def test_nonsense_is_refused(student: Any, teacher: Any, kind: Any, temperature: float) -> None:
+    with pytest.raises(ValueError, match=r"logits|temperature|unknown"):
+        distillation_loss(torch.zeros(student), torch.zeros(teacher), kind=kind, temperature=temperature)
