@@ -172,23 +172,23 @@ def report_view(report: Mapping[str, Any], width: int = PLAIN_WIDTH) -> Renderab
     for device in devices:
         parts += [Text(f"measured on {device}", "italic") if device else Text("")]
         parts += [*_result_tables(report, device, width), Text("")]
-    recommended = report.get("recommended")
-    if recommended and recommended.get("artifact"):
-        line = Text().append("recommended: ", "bold")
-        line.append(f"{recommended['artifact']} in {recommended['runtime']}", "bold green")
-        parts.append(line)
-        parts.append(Text(f"  {recommended['reason']}"))
-    elif recommended:
-        parts.append(Text(f"nothing is recommended: {recommended['reason']}", "bold yellow"))
-    if folder := report.get("folder"):
-        parts.append(
-            Text(f"everything is in {folder}: report.json, the files above, one folder for each stage")
-        )
+    parts += _advice(report)
     return Group(*parts)
 
 
+def _advice(report: Mapping[str, Any]) -> list[RenderableType]:
+    recommended = report["recommended"]
+    kept = recommended.get("within_limit", True)
+    line = Text().append("recommended: " if kept else "nearest to what was asked for: ", "bold")
+    line.append(recommended["artifact"], "bold green" if kept else "bold yellow")
+    line.append(f" in {recommended['runtime']}: {recommended['reason']}")
+    if not (folder := report.get("folder")):
+        return [line]
+    return [line, Text(f"in {folder}: report.json, the files above, one folder for each stage")]
+
+
 def _sentence(warning: Any) -> str:
-    return str(warning.get("message", warning)) if isinstance(warning, Mapping) else str(warning)
+    return str(warning["message"] if isinstance(warning, Mapping) else warning)
 
 
 def _result_tables(report: Mapping[str, Any], device: str, width: int) -> list[RenderableType]:
@@ -218,62 +218,34 @@ def _table(heads: Sequence[str], rows: Sequence[tuple[Text, Sequence[str]]]) -> 
 def _rows(
     report: Mapping[str, Any], measured: Sequence[Mapping[str, Any]], runtimes: Sequence[str]
 ) -> list[tuple[Text, list[str]]]:
-    reference = _reference(report)
     blanks = ["–"] * (len(runtimes) + 3)
-    first = report["baseline"]
-    rows = [(Text("trained model", "bold"), [*_facts_of(first), *blanks])]
+    rows = [(Text("trained model", "bold"), [*_figures(report["baseline"]), *blanks])]
     for stage in report["stages"]:
         name = Text(stage["kind"])
-        if stage.get("changed") is False:
+        if not stage.get("changed", True):
             name.append(" (unchanged)", "dim")
-        rows.append((name, [*_facts_of(stage), *blanks]))
-    best = (report.get("recommended") or {}).get("artifact")
-    last = report["stages"][-1] if report["stages"] else first
+        rows.append((name, [*_figures(stage), *blanks]))
+    sizes = {artifact["file"]: artifact["size_bytes"] for artifact in report["artifacts"]}
+    reference = sizes.get(report["reference"])
+    failed = {(row["artifact"], row["runtime"]) for row in report.get("failures", ())}
     for artifact in report["artifacts"]:
-        file = artifact["file"]
-        facts = _facts_of({**(first if file == reference else last), "accuracy": artifact["accuracy"]})
-        smaller, faster = _gains(report, measured, artifact, reference)
-        latencies = [_latency(measured, file, runtime) for runtime in runtimes]
-        cells = [*facts, human_bytes(artifact["size_bytes"]), smaller, *latencies, faster]
-        rows.append((Text(file, "bold green" if file == best else ""), cells))
+        file, size = artifact["file"], artifact["size_bytes"]
+        own = [row for row in measured if row["artifact"] == file]
+        cells = [*_figures(artifact), human_bytes(size), f"{reference / size:.2f}" if reference else "–"]
+        for runtime in runtimes:
+            lines = [_latency(row) for row in own if row["runtime"] == runtime]
+            cells.append("\n".join(lines) or ("failed" if (file, runtime) in failed else "–"))
+        cells.append("\n".join(f"{row['faster']:.2f}" if row.get("faster") else "–" for row in own) or "–")
+        best = file == report["recommended"]["artifact"]
+        rows.append((Text(file, "bold green" if best else ""), cells))
     return rows
 
 
-def _facts_of(row: Mapping[str, Any]) -> tuple[str, str, str]:
+def _figures(row: Mapping[str, Any]) -> tuple[str, str, str]:
     return human_share(row["accuracy"]), human_count(row["parameters"]), human_count(row["macs"])
 
 
-def _latency(rows: Sequence[Mapping[str, Any]], artifact: str, runtime: str) -> str:
-    """One line for each number of threads: ``1 thread  285 µs / 301 µs``."""
-    lines = []
-    for row in rows:
-        if row["artifact"] == artifact and row["runtime"] == runtime:
-            p50, p90 = row.get("p50_ns"), row.get("p90_ns")
-            numbers = f"{human_ns(p50)} / {human_ns(p90)}" if p50 and p90 else "failed"
-            mark = " ?" if row.get("unstable") else ""
-            lines.append(f"{row['threads']}t  {numbers}{mark}")
-    return "\n".join(lines) or "–"
-
-
-def _reference(report: Mapping[str, Any]) -> str:
-    """The file that everything is compared with: the original model's fp32 ONNX, which is listed first."""
-    if named := report.get("reference"):
-        return str(named)
-    files = [a["file"] for a in report["artifacts"] if (a["format"], a["precision"]) == ("onnx", "fp32")]
-    return files[0] if files else ""
-
-
-def _gains(
-    report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], artifact: Mapping[str, Any], reference: str
-) -> tuple[str, str]:
-    """``×smaller`` and, for its fastest runtime on one thread, ``×faster``, both against ``reference``."""
-    sizes = {item["file"]: item["size_bytes"] for item in report["artifacts"]}
-    smaller = f"{sizes[reference] / artifact['size_bytes']:.2f}" if reference in sizes else "–"
-    threads = min((row["threads"] for row in rows), default=1)
-
-    def fastest(file: str) -> float | None:
-        chosen = (row for row in rows if row["artifact"] == file and row["threads"] == threads)
-        return min((row["p50_ns"] for row in chosen if row.get("p50_ns")), default=None)
-
-    before, after = fastest(reference), fastest(artifact["file"])
-    return smaller, f"{before / after:.2f}" if before and after else "–"
+def _latency(row: Mapping[str, Any]) -> str:
+    """``1t  285 µs / 301 µs``: threads, p50, p90; a question mark where the timing is unstable."""
+    mark = " ?" if row.get("unstable") else ""
+    return f"{row['threads']}t  {human_ns(row['p50_ns'])} / {human_ns(row['p90_ns'])}{mark}"

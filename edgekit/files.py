@@ -15,7 +15,8 @@ from typing import Any
 from edgekit.errors import DiskFullError, InputError
 
 _TEMPORARY = ".*.????????.tmp"  # what a kill may leave behind; see _temporary
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
@@ -39,7 +40,7 @@ def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
         temporary.replace(path)
         _sync_folder(path.parent)
     except Exception as error:
-        full = disk_full(error, path)
+        full = disk_full(error, path, refused=True)
         if full is None:
             raise
         raise full from error
@@ -47,9 +48,9 @@ def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """A JSON value for a person to read, written atomically. Raises DiskFullError."""
-    atomic_write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """A JSON value, written atomically; by default for a person to read. Raises DiskFullError."""
+    atomic_write(path, (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode())
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -58,11 +59,15 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def disk_full(error: BaseException, where: Path | str = "") -> DiskFullError | None:
-    """What to raise instead of ``error`` if it comes from a disk that can't be written; else None.
+def disk_full(
+    error: BaseException, where: Path | str = "", *, refused: bool = False
+) -> DiskFullError | None:
+    """What to raise instead of ``error`` if it comes from a full disk; else None.
 
-    Writers in C++ and Rust (torch, safetensors, onnx) raise errors of their own, which hold the text alone.
+    ``refused``: a missing permission counts as well, for errors that are known to come from writing. Writers
+    in C++ and Rust (torch, safetensors, onnx) raise errors of their own, which hold the text alone.
     """
+    numbers = _FULL + (_REFUSED if refused else ())
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, DiskFullError):
@@ -70,7 +75,7 @@ def disk_full(error: BaseException, where: Path | str = "") -> DiskFullError | N
         if isinstance(link, InputError):
             return None
         number = link.errno if isinstance(link, OSError) else None
-        if number in _REFUSED or "No space left on device" in str(link):
+        if number in numbers or "No space left on device" in str(link):
             return DiskFullError(
                 "can't write",
                 where=str(where or getattr(link, "filename", None) or ""),

@@ -67,7 +67,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path, _take_lock(path))
         except OSError as error:
-            full = disk_full(error, path)
+            full = disk_full(error, path, refused=True)
             if full is None:
                 raise
             raise full from error
@@ -151,7 +151,12 @@ def run_name(workload: str, recipe: str, identity: Mapping[str, Any]) -> str:
 
 
 def write_record(
-    path: Path, key: str, content: Mapping[str, Any], files: Mapping[str, str] | None = None
+    path: Path,
+    key: str,
+    content: Mapping[str, Any],
+    files: Mapping[str, str] | None = None,
+    *,
+    indent: int | None = 2,
 ) -> None:
     """Say that something is finished.
 
@@ -160,12 +165,13 @@ def write_record(
         key: hash of all that went into it.
         content: the result, JSON.
         files: name (relative to the record) to sha256 of each file that belongs to it.
+        indent: as for ``json.dumps``; None for long lists of numbers.
 
     Raises:
         DiskFullError: the record can't be written.
     """
     record = {**json.loads(json.dumps(content)), "key": key, "files": dict(files or {})}
-    write_json(path, {**record, "sha256": sha256_of(record)})
+    write_json(path, {**record, "sha256": sha256_of(record)}, indent=indent)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import resource
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import edgekit
 from edgekit import cli
+from edgekit.console import report_view
 from edgekit.errors import (
     DataError,
     DiskFullError,
@@ -26,6 +29,7 @@ from edgekit.errors import (
     WorkloadError,
 )
 from edgekit.progress import Event
+from edgekit.report import Report
 
 HEAVY = ("torch", "numpy", "onnx", "nncf", "sklearn")
 
@@ -46,30 +50,80 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-class FakeReport:
-    """What the command renders; the pipeline's own is tested with the pipeline."""
+def report() -> Report:
+    figures = {
+        "accuracy": 0.9105,
+        "parameters": 120_000,
+        "macs": 20_000_000,
+        "agreement": 0.995,
+        "parity": 1.0,
+    }
+    return Report.model_validate(
+        {
+            "workload": "toy",
+            "recipe": "mobile",
+            "baseline": {"accuracy": 0.9173, "parameters": 269_722, "macs": 40_550_000},
+            "stages": [
+                {**figures, "kind": "distill", "seconds": 0, "changed": False},
+                {**figures, "kind": "prune", "seconds": 3},
+            ],
+            "artifacts": [
+                artifact("original-fp32.onnx", size_bytes=1_100_000, **{**figures, "accuracy": 0.9173}),
+                artifact("model-int8.tflite", size_bytes=150_000, **figures),
+                artifact("model-int8.onnx", size_bytes=160_000, **figures),
+            ],
+            "measurements": [
+                measured("original-fp32.onnx", "onnxruntime", 1, 840_000, 1.0),
+                measured("original-fp32.onnx", "onnxruntime", 2, 500_000, 1.0),
+                measured("model-int8.tflite", "litert", 1, 210_000, 4.0),
+                measured("model-int8.tflite", "litert", 2, 160_000, 3.125),
+            ],
+            "failures": [
+                {
+                    "artifact": "model-int8.onnx",
+                    "device": "local",
+                    "runtime": "onnxruntime",
+                    "threads": 1,
+                    "error": "the runtime crashed",
+                }
+            ],
+            "recommended": {
+                "artifact": "model-int8.tflite",
+                "runtime": "litert",
+                "reason": "fastest within 1 point",
+            },
+            "warnings": [{"kind": "slower", "about": "x", "message": "int8 is slower than fp32"}],
+            "reference": "original-fp32.onnx",
+            "folder": "runs/toy",
+        }
+    )
 
-    def to_json(self) -> dict[str, Any]:
-        return json.loads(REPORT)  # type: ignore[no-any-return]
+
+def artifact(file: str, **rest: Any) -> dict[str, Any]:
+    form = "onnx" if file.endswith("onnx") else "litert"
+    precision = "int8" if "int8" in file else "fp32"
+    coverage = 1.0 if precision == "int8" else None
+    return {
+        "file": file,
+        "format": form,
+        "precision": precision,
+        "sha256": "0",
+        "int8_coverage": coverage,
+        **rest,
+    }
 
 
-REPORT = """{
- "schema": 1, "workload": "toy", "recipe": "mobile",
- "baseline": {"accuracy": 0.9173, "parameters": 269722, "macs": 40550000},
- "stages": [{"kind": "prune", "accuracy": 0.91, "parameters": 120000, "macs": 20000000, "seconds": 3.0}],
- "artifacts": [
-  {"file": "original-fp32.onnx", "format": "onnx", "precision": "fp32", "sha256": "0", "size_bytes": 1100000,
-   "accuracy": 0.9173, "agreement": null, "int8_coverage": null},
-  {"file": "model-int8.tflite", "format": "litert", "precision": "int8", "sha256": "1", "size_bytes": 150000,
-   "accuracy": 0.9105, "agreement": 0.995, "int8_coverage": 1.0}],
- "measurements": [
-  {"artifact": "original-fp32.onnx", "device": "local", "runtime": "onnxruntime", "threads": 1,
-   "p50_ns": 840000, "p90_ns": 850000, "samples": 100},
-  {"artifact": "model-int8.tflite", "device": "local", "runtime": "litert", "threads": 1,
-   "p50_ns": 210000, "p90_ns": 230000, "samples": 100}],
- "recommended": {"artifact": "model-int8.tflite", "runtime": "litert", "reason": "fastest within 1 point"},
- "warnings": ["int8 is slower than fp32 in onnxruntime"]
-}"""
+def measured(file: str, runtime: str, threads: int, p50_ns: int, faster: float) -> dict[str, Any]:
+    return {
+        "artifact": file,
+        "device": "local",
+        "runtime": runtime,
+        "threads": threads,
+        "p50_ns": p50_ns,
+        "p90_ns": p50_ns + 20_000,
+        "samples": 100,
+        "faster": faster,
+    }
 
 
 @pytest.fixture
@@ -219,9 +273,9 @@ def test_an_unknown_recipe() -> None:
 def test_everything_is_handed_on(pipeline: Callable[..., None]) -> None:
     seen: dict[str, Any] = {}
 
-    def compress(workload: Any, **rest: Any) -> FakeReport:
+    def compress(workload: Any, **rest: Any) -> Report:
         seen.update(rest, workload=workload)
-        return FakeReport()
+        return report()
 
     pipeline(compress)
     result = call(
@@ -240,23 +294,35 @@ def test_everything_is_handed_on(pipeline: Callable[..., None]) -> None:
 
 
 def test_the_table_tells_it_all_and_warnings_come_first(pipeline: Callable[..., None]) -> None:
-    pipeline(lambda *_, **__: FakeReport())
-    lines = call("compress").stdout.splitlines()
-    text = "\n".join(lines)
-    order = [
-        "int8 is slower",
-        "trained model",
-        "prune",
-        "original-fp32.onnx",
-        "model-int8.tflite",
-        "recommended",
-    ]
+    pipeline(lambda *_, **__: report())
+    text = call("compress").stdout
+    order = ["int8 is slower", "trained model", "distill (unchanged)", "prune", "original-fp32.onnx"]
+    order += ["model-int8.tflite", "model-int8.onnx", "recommended: model-int8.tflite in litert", "runs/toy"]
     positions = [text.index(part) for part in order]
     assert positions == sorted(positions)
-    (row,) = [line for line in lines if line.startswith("model-int8.tflite")]
-    for cell in ("91.05 %", "120 k", "20.0 M", "150 KB", "210 µs / 230 µs", "7.33", "4.00"):
-        assert cell in row
+    row = text[text.index("\nmodel-int8.tflite") : text.index("\nmodel-int8.onnx")]
+    for cell in ("91.05 %", "120 k", "20.0 M", "150 KB", "1t  210 µs / 230 µs", "7.33", "4.00"):
+        assert cell in row.splitlines()[1]
+    for cell in ("2t  160 µs / 180 µs", "3.12"):
+        assert cell in row.splitlines()[2]
+    (failed,) = [line for line in text.splitlines() if line.startswith("model-int8.onnx")]
+    assert "failed" in failed
     assert "fastest within 1 point" in text
+
+
+def test_json_is_the_report(pipeline: Callable[..., None]) -> None:
+    pipeline(lambda *_, **__: report())
+    assert json.loads(call("compress", "--json").stdout) == report().to_json()
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_no_figure_is_cut_off_in_a_narrow_terminal(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(report_view(report().to_json(), width))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    for cell in ("91.05 %", "20.0 M", "210 µs / 230 µs", "7.33", "4.00", "original-fp32.onnx"):
+        assert cell in text
 
 
 @pytest.mark.parametrize(
@@ -319,6 +385,7 @@ def test_a_traceback_for_who_asks(pipeline: Callable[..., None], monkeypatch: py
 NOISY = """
 import os, sys, types
 from edgekit.progress import Event
+from edgekit.report import Report
 class Report:
     def to_json(self):
         return {"schema": 1}
@@ -428,3 +495,11 @@ def test_events_of_every_kind_can_be_shown(capsys: pytest.CaptureFixture[str]) -
         for kind in ("stage-start", "step", "epoch", "stage-end", "stage-skipped", "note", "warning"):
             view(Event(kind, "export", message="[bold]as it is[/]"))
     assert "[bold]as it is[/]" in capsys.readouterr().err
+
+
+def test_a_real_ctrl_c_ends_a_run_with_130() -> None:
+    end = "import signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(30)"
+    done = noisy("--json", end=end)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "the same command goes on" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -21,8 +21,8 @@ def reference(
     def softened(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         if kind == "standardized":
             logits = (logits - logits.mean(1, keepdims=True)) / logits.std(1, keepdims=True)
-        e = np.exp(logits / temperature)
-        return e / e.sum(1, keepdims=True)
+        e: np.ndarray[Any, Any] = np.exp(logits / temperature)
+        return np.divide(e, e.sum(1, keepdims=True))
 
     p, q = softened(teacher), softened(student)
     return float((p * np.log(p / q)).sum(1).mean() * temperature**2)

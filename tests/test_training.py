@@ -62,7 +62,7 @@ def workload(**changes: Any) -> Workload:
         "task": Classification(3),
         "train": bars(70, 0),
         "validation": bars(33, 1),
-        "preprocessing": Preprocessing(layout="NHWC", scale=1 / 255, mean=0.3, std=0.3),
+        "preprocessing": Preprocessing(layout="NHWC", scale=1 / 255, mean=(0.3,), std=(0.3,)),
         "augmentation": Augmentation(horizontal_flip=True, shift=1),
     }
     return Workload(**{**settings, **changes})
@@ -309,7 +309,7 @@ class TestResume:
 
         run(small(), tmp_path, config(epochs=1))
         torch.manual_seed(0)
-        model, events = Renamed(), []
+        model, events = Renamed(), list[Event]()
         run(model, tmp_path, config(epochs=1), progress=events.append)
         assert "don't fit" in events[0].message
 
@@ -342,7 +342,7 @@ class TestResume:
             process.wait(timeout=60)
         assert process.returncode == -signal.SIGKILL
         (tmp_path / "undisturbed").mkdir()
-        continued, undisturbed, events = small(), small(), []
+        continued, undisturbed, events = small(), small(), list[Event]()
         run(continued, tmp_path, config(epochs=40), progress=events.append)
         run(undisturbed, tmp_path / "undisturbed", config(epochs=40))
         assert events[0].message.startswith("continuing after epoch")
@@ -447,7 +447,7 @@ def _masks(n: int) -> tuple[Tensor, Tensor]:
             Segmentation(2),
             lambda: nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1)),
             _masks,
-            Preprocessing(layout="NCHW", mean=0.5),
+            Preprocessing(layout="NCHW", mean=(0.5,)),
         ),
     ],
     ids=["tokens", "regression", "segmentation"],

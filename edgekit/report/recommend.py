@@ -61,8 +61,8 @@ def recommend(
         best = min(among, key=lambda one: (timed[one.file].p50_ns, one.size_bytes))
         why = f"the fastest of the {len(among)} files that keep within {limit} of the trained model"
         if best.file == reference:
-            why = f"the original model: of the {len(among) - 1} compressed files that keep within {limit} none "
-            why += "is faster"
+            why = f"the original model: none of the {len(among) - 1} compressed files that keep within "
+            why += f"{limit} is faster"
     else:
         best = min(kept, key=lambda one: (one.size_bytes, one.file))
         why = f"the smallest of the {len(kept)} files that keep within {limit} of the trained model"

@@ -80,7 +80,7 @@ class StageContext:
 
 @dataclass(frozen=True)
 class StageResult:
-    """``model`` is the new model; ``note`` is one sentence for the table; ``details`` is JSON for the report."""
+    """``model`` is the new model; ``note`` one sentence for the table; ``details`` JSON for the report."""
 
     model: nn.Module
     changed: bool

@@ -30,6 +30,13 @@ def save(result: StageResult, folder: Path) -> None:
     state = result.model.state_dict()
     tensors = {name: value.detach().clone().contiguous() for name, value in state.items()}
     atomic_write(folder / WEIGHTS, to_bytes(tensors))
+    save_summary(result, folder)
+
+
+def save_summary(result: StageResult, folder: Path) -> None:
+    """Write what the report says of a finished stage, and drop the checkpoint."""
+    from edgekit.files import atomic_write
+
     summary = {"note": result.note, "changed": result.changed, "details": result.details}
     atomic_write(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -42,10 +49,16 @@ def load(model: nn.Module, folder: Path) -> StageResult:
         WeightsError: the weights are missing or don't fit.
         PruneError: the summary is damaged.
     """
-    from edgekit.stages.base import StageResult
     from edgekit.weights import load_weights
 
     load_weights(model, folder / WEIGHTS)
+    return load_summary(model.eval(), folder)
+
+
+def load_summary(model: nn.Module, folder: Path) -> StageResult:
+    """``model`` with what the report says of it. Raises PruneError if that is missing or damaged."""
+    from edgekit.stages.base import StageResult
+
     try:
         summary = json.loads((folder / SUMMARY).read_text())
         note, changed, details = summary["note"], summary["changed"], summary["details"]
@@ -56,7 +69,7 @@ def load(model: nn.Module, folder: Path) -> StageResult:
             got=f"{type(error).__name__}: {error}",
             next="remove the folder of this stage and run the same command again",
         ) from error
-    return StageResult(model.eval(), changed, note, details)
+    return StageResult(model, changed, note, details)
 
 
 def read_plan(folder: Path) -> Plan:
@@ -83,9 +96,7 @@ def write_plan(plan: Plan, folder: Path) -> None:
     atomic_write(folder / PLAN, plan.to_json().encode())
 
 
-def begun(
-    folder: Path, model: nn.Module, settings: dict[str, Any]
-) -> tuple[Plan, dict[str, Any]] | None:
+def begun(folder: Path, model: nn.Module, settings: dict[str, Any]) -> tuple[Plan, dict[str, Any]] | None:
     """The plan and its description that a killed stage left: its checkpoint belongs to just this plan."""
     from edgekit.pruning.plan import Plan
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from edgekit.stages import kept
 from edgekit.stages.base import StageConfig, StageContext, StageResult, TrainingConfig
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import fx, nn
 
 GRAPH = "int8_graph.pt2"
 CALIBRATED = "calibrated.pt2"
@@ -49,30 +50,31 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
         graph = _calibrate(model, config, context)
         storage.save(graph, example, calibrated)
     note = f"calibrated on {min(config.calibration_samples, len(context.workload.train))} training samples"
-    history: list[dict[str, object]] = []
+    history: list[dict[str, float]] = []
     if config.training.epochs:
         trained = trainable(graph)
-        result = train(
+        done = train(
             trained,
             context.teacher,
             context.workload,
             config.training,
             seed=context.seed,
-            checkpoint=context.folder / "checkpoint.pt",
+            checkpoint=context.folder / kept.CHECKPOINT,
             stage="qat",
             progress=context.progress,
             autocast=False,  # bfloat16 has fewer digits than the rounding that is being learned
         )
         copy_parameters(trained, graph)
-        history = list(result.epochs)
+        history = list(done.epochs)
         note += f", trained {config.training.epochs} epochs"
     else:
         note += ", not trained"
     storage.save(graph, example, context.folder / GRAPH)
+    # Read back: what goes on from here is what a continued run will read.
+    result = StageResult(storage.load(context.folder / GRAPH), True, note, {"history": history})
+    kept.save_summary(result, context.folder)
     calibrated.unlink(missing_ok=True)
-    (context.folder / "checkpoint.pt").unlink(missing_ok=True)
-    graph = storage.load(context.folder / GRAPH)
-    return StageResult(graph, True, note, {"history": history})
+    return result
 
 
 def load(model: nn.Module, config: QatConfig, context: StageContext) -> StageResult:
@@ -80,13 +82,14 @@ def load(model: nn.Module, config: QatConfig, context: StageContext) -> StageRes
 
     Raises:
         WeightsError: the graph's file is missing or damaged.
+        PruneError: the summary is missing or damaged.
     """
     from edgekit.int8 import storage
 
-    return StageResult(storage.load(context.folder / GRAPH), True)
+    return kept.load_summary(storage.load(context.folder / GRAPH), context.folder)
 
 
-def _calibrate(model: nn.Module, config: QatConfig, context: StageContext) -> nn.Module:
+def _calibrate(model: nn.Module, config: QatConfig, context: StageContext) -> fx.GraphModule:
     import torch
 
     from edgekit.int8.calibration import calibrate, calibration_batches

@@ -1,0 +1,45 @@
+"""What all parts of one run share, and how they find what is finished already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekit.devices.device import Device
+from edgekit.progress import Event, Progress
+from edgekit.recipe import Recipe
+from edgekit.run import Damaged, RunFolder, finished
+from edgekit.workload import Workload
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run. ``fingerprint`` is the workload's, which takes a while to compute."""
+
+    recipe: Recipe
+    workload: Workload
+    fingerprint: str
+    devices: tuple[Device, ...]
+    run: RunFolder
+    progress: Progress
+
+    def tell(
+        self,
+        kind: Literal["stage-start", "step", "stage-end", "stage-skipped", "note", "warning"],
+        part: str,
+        message: str = "",
+        *,
+        done: int = 0,
+        total: int = 0,
+    ) -> None:
+        """Emit an event."""
+        self.progress(Event(kind, part, message, done=done, total=total))
+
+    def finished(self, path: Path, key: str, part: str) -> dict[str, Any] | None:
+        """The record of what is finished with this key; None, with a warning, if it is damaged."""
+        try:
+            return finished(path, key)
+        except Damaged as damage:
+            self.tell("warning", part, f"{damage}; made anew")
+            return None
