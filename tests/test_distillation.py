@@ -22,7 +22,8 @@ def reference(
         if kind == "standardized":
             logits = (logits - logits.mean(1, keepdims=True)) / logits.std(1, keepdims=True)
         e: np.ndarray[Any, Any] = np.exp(logits / temperature)
-        return np.divide(e, e.sum(1, keepdims=True))
+        e /= e.sum(1, keepdims=True)
+        return e
 
     p, q = softened(teacher), softened(student)
     return float((p * np.log(p / q)).sum(1).mean() * temperature**2)

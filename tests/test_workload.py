@@ -156,7 +156,9 @@ class TestWorkload:
 
 class Doubled(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.mul(super().forward(x), 2)
+        for module in self:
+            x = module(x)
+        return 2 * x
 
 
 class TestFingerprint:

@@ -1,4 +1,4 @@
-"""From the trained model through the stages: each is run once, kept, and loaded again when the run goes on."""
+"""From the trained model through the stages: each is run once, kept, and loaded when the run goes on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from edgekit.units import human_count, human_share
 _BEGUN, _DONE, _METRICS = "begun.json", "stage.json", "metrics.json"
 
 
-@dataclass
+@dataclass(eq=False)
 class Rung:
     """The model after a stage (``kind`` "" for the trained model), what it can do, and what made it."""
 
@@ -172,7 +172,7 @@ def _load_finished(
         _finish(folder, key, late, seconds := _trained_seconds(late))
         return late, seconds
     if begun != key:
-        if begun is not None and record is not None:
+        if begun is not None:
             job.tell("note", kind, "settings, data or code are not those of last time; made anew")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

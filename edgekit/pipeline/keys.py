@@ -1,10 +1,10 @@
 """What a result depends on, as hashes: which code made it, and from which model.
 
-The code enters by a hash of the sources, not by ``__version__`` alone: between two releases the sources change
-under one version, and a run that was begun before a fix must not pass off its old stages as made by the new
-code. Sources that can't change a result (the command line, tables, progress, the report) are left out, so that
-an hour of training survives a change of the table. The list names what is left out, not what counts: a new file
-counts until somebody says otherwise. Versions of the libraries that compute count as well.
+The code enters by a hash of the sources, not by ``__version__`` alone: between two releases the sources
+change under one version, and a run that was begun before a fix must not pass off its old stages as made by
+the new code. Sources that can't change a result (the command line, tables, progress, the report) are left
+out, so that an hour of training survives a change of the table. The list names what is left out, not what
+counts: a new file counts until somebody says otherwise. Versions of the libraries that compute count as well.
 """
 
 from __future__ import annotations

@@ -14,11 +14,12 @@ from edgekit import macs
 from edgekit.errors import PruneError
 from edgekit.macs import Complexity
 from edgekit.pruning import groups
-from edgekit.pruning.choose import Importance, Limits, Search, importances
+from edgekit.pruning.choose import Goal, Limits, Search
 from edgekit.pruning.groups import Found, KeptWhole
+from edgekit.pruning.importance import Importance, importances
 from edgekit.pruning.plan import Plan
 
-__all__ = ["Built", "for_speedup", "for_width"]
+__all__ = ["Built", "for_goal", "for_width"]
 
 _TIGHTER = 1.01  # how much more is asked of the search when the counted speed-up falls short of its estimate
 
@@ -37,10 +38,16 @@ class Built:
         """MACs before over MACs after."""
         return self.before.macs / max(self.after.macs, 1)
 
+    @property
+    def shrink(self) -> float:
+        """Parameters before over parameters after."""
+        return self.before.parameters / max(self.after.parameters, 1)
+
     def describe(self) -> dict[str, Any]:
         """As JSON, for the report."""
         return {
             "speedup": round(self.speedup, 4),
+            "shrink": round(self.shrink, 4),
             "macs": {"before": self.before.macs, "after": self.after.macs},
             "parameters": {"before": self.before.parameters, "after": self.after.parameters},
             "cut": [
@@ -54,18 +61,18 @@ class Built:
         }
 
 
-def for_speedup(
+def for_goal(
     model: nn.Module,
     example: Tensor,
-    *,
-    speedup: float,
+    goal: Goal,
     limits: Limits,
+    *,
     importance: Importance = "magnitude",
     scope: Literal["global", "local"] = "global",
     seed: int = 0,
     backward: Callable[[nn.Module], None] | None = None,
 ) -> Built:
-    """A plan with which ``model`` needs at least ``speedup`` times fewer MACs for one sample.
+    """A plan with which ``model`` needs as many times fewer MACs (for one sample) and parameters as wanted.
 
     Args:
         model: not changed.
@@ -73,26 +80,23 @@ def for_speedup(
         backward: for importance "taylor": puts the gradients of the loss on the model it is given.
 
     Raises:
-        PruneError: that speed-up is out of reach (it says how far one can get), or the model can't be traced.
+        PruneError: the goal is out of reach (it says how far one can get), or the model can't be traced.
     """
     found, search = _search(model, example, limits, importance, seed, backward)
-    asked = speedup
+    asked = goal
     while search.reach(asked, scope):
         built = _built(model, example, found, search, seed)
-        if built.speedup >= speedup:
+        if goal.met(built.before, built.after):
             return built
-        asked *= _TIGHTER
-        search.start_over()
+        asked = Goal(*(1 + (factor - 1) * _TIGHTER for factor in asked))
     search.cut_everything()
     built = _built(model, example, found, search, seed)
-    if built.speedup >= speedup:
+    if goal.met(built.before, built.after):
         return built
-    raise _unreachable(speedup, built, limits)
+    raise _unreachable(goal, built, limits)
 
 
-def for_width(
-    model: nn.Module, example: Tensor, *, width: float, limits: Limits, seed: int = 0
-) -> Built:
+def for_width(model: nn.Module, example: Tensor, width: float, limits: Limits, *, seed: int = 0) -> Built:
     """A plan that leaves every group of channels about ``width`` of its size, the ones of greatest magnitude.
 
     Raises PruneError if no layer can be made narrower, or the model can't be traced.
@@ -132,17 +136,20 @@ def _built(model: nn.Module, example: Tensor, found: Found, search: Search, seed
     return Built(plan, macs.count(model, example), macs.count(small, example), tuple(found.whole))
 
 
-def _unreachable(wanted: float, furthest: Built, limits: Limits) -> PruneError:
-    reached = math.floor(furthest.speedup * 100) / 100
+def _unreachable(goal: Goal, furthest: Built, limits: Limits) -> PruneError:
+    reached = Goal(*(math.floor(factor * 100) / 100 for factor in (furthest.speedup, furthest.shrink)))
     whole = _reasons(furthest.whole)
+    failing = [key for key, got, want in zip(goal._fields, reached, goal, strict=True) if got < want]
+    advice = " and ".join(f"{key} to {getattr(reached, key):.2f} or less" for key in failing)
     return PruneError(
-        "the wanted speed-up can't be reached",
-        where="stage prune: speedup",
-        got=f"at most {reached:.2f}x fewer MACs with channel_multiple {limits.channel_multiple} and "
-        f"max_ratio {limits.max_ratio:g}" + (f"; kept whole: {whole}" if whole else ""),
-        expected=f"{wanted:g}x",
-        next=f"set speedup to {reached:.2f} or less, raise max_ratio, or lower channel_multiple"
-        if reached > 1
+        "the wanted speed-up can't be reached" if "speedup" in failing else "the model can't shrink so far",
+        where="stage prune",
+        got=f"at most {reached.speedup:.2f}x fewer MACs and {reached.shrink:.2f}x fewer parameters, with "
+        f"channel_multiple {limits.channel_multiple} and max_ratio {limits.max_ratio:g}"
+        + (f"; kept whole: {whole}" if whole else ""),
+        expected=f"speedup {goal.speedup:g}" + (f", shrink {goal.shrink:g}" if goal.shrink > 1 else ""),
+        next=f"set {advice}, raise max_ratio, or lower channel_multiple"
+        if reached.speedup > 1
         else "leave the prune stage out of the recipe",
     )
 

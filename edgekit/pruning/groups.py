@@ -23,17 +23,11 @@ from edgekit.errors import PruneError
 from edgekit.pruning import surgery
 from edgekit.pruning.plan import Cut, Plan
 from edgekit.pruning.surgery import Dim
+from edgekit.pruning.trial import NO_EFFECT, OUTPUTS, Trial, short
 
 __all__ = ["OUTPUTS", "Found", "Group", "KeptWhole", "Member", "check", "find"]
 
 _TRIES = 3  # subsets of channels, until one is found on which the output depends
-_EXACT, _ROUNDED = 1e-8, 1e-4  # relative to the output's size, in double and in single precision
-OUTPUTS = "its channels are the model's outputs"
-_NO_EFFECT = "the output doesn't depend on its channels, so a removal can't be checked"
-_MOVED = (
-    "removing channels is not the same as ignoring them: on the way they are padded, reordered, or mixed "
-    "with others"
-)
 
 
 @dataclass(frozen=True)
@@ -105,7 +99,7 @@ def find(model: nn.Module, example: Tensor, *, seed: int = 0) -> Found:
         PruneError: the model can't be traced at all.
     """
     found = Found(copy.deepcopy(model).eval().requires_grad_(True))
-    trial = _Trial(model, example[:2], seed)
+    trial = Trial(model, example[:2], seed)
     taken: dict[str, set[int]] = {}  # output channels that belong to a group, by layer
     for name, dependencies in _coupled(found.traced, example[:1]):
         if isinstance(dependencies, str):
@@ -115,7 +109,7 @@ def find(model: nn.Module, example: Tensor, *, seed: int = 0) -> Found:
         reason = _obstacle(dependencies, found.traced)
         if not reason:
             group = _group(name, dependencies)
-            reason = _overlap(dependencies, taken) or trial.reason_against(group, found)
+            reason = _overlap(dependencies, taken) or _reason_against(group, found, trial)
         if reason:
             found.whole.append(KeptWhole(name, layers, reason))
         else:
@@ -131,8 +125,8 @@ def find(model: nn.Module, example: Tensor, *, seed: int = 0) -> Found:
 
 def check(plan: Plan, model: nn.Module, example: Tensor, *, seed: int = 0) -> None:
     """Try a whole plan out as ``find`` tries single groups. Raises PruneError if removing isn't ignoring."""
-    reason = _Trial(model, example[:2], seed).reason_against_plan(plan)
-    if reason and reason != _NO_EFFECT:
+    reason = Trial(model, example[:2], seed).reason_against(plan)
+    if reason and reason != NO_EFFECT:
         raise PruneError(
             "the pruned model would not compute what the pruning plan means",
             got=reason,
@@ -166,7 +160,7 @@ def _coupled(traced: nn.Module, example: Tensor) -> Iterator[tuple[str, Any]]:
             group = graph.get_pruning_group(module, pruner.prune_out_channels, outputs)
         except Exception as error:
             seen.add(module)
-            yield names[module], f"its couplings can't be followed ({_short(error)})"
+            yield names[module], f"its couplings can't be followed ({short(error)})"
             continue
         seen |= {dep.target.module for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)}
         yield names[module], group
@@ -244,76 +238,16 @@ def _tensors(module: Any) -> Iterator[Tensor]:
         yield from module.buffers()
 
 
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
-
-
-class _Trial:
-    """Tries groups out on a copy whose weights are perturbed, so that no zero hides a difference."""
-
-    def __init__(self, model: nn.Module, example: Tensor, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        for name, parameter in self.model.named_parameters():
-            if parameter.is_floating_point():
-                self._perturb(name, parameter)
-        self.example, self.tolerance = example, _ROUNDED
+def _reason_against(group: Group, found: Found, trial: Trial) -> str:
+    """Why this group must stay whole; "" if removing channels and ignoring them are the same."""
+    alone = Found(found.traced, [group])
+    for _ in range(_TRIES):
+        order = torch.randperm(group.channels, generator=trial.generator)
         try:
-            exact = copy.deepcopy(self.model).double()
-            double = example.double() if example.is_floating_point() else example
-            self.whole = self._answer(exact, double)
-            self.model, self.example, self.tolerance = exact, double, _EXACT
-        except Exception:  # a model with constants in single precision
-            self.whole = self._answer(self.model, example)
-
-    def reason_against(self, group: Group, found: Found) -> str:
-        """Why this group must stay whole; "" if removing channels and ignoring them are the same."""
-        alone = Found(found.traced, [group])
-        for _ in range(_TRIES):
-            order = torch.randperm(group.channels, generator=self.generator)
-            removed = sorted(order[: max(1, group.channels // 2)].tolist())
-            try:
-                plan = alone.plan({group.name: removed})
-            except Exception as error:
-                return f"its couplings can't be followed ({_short(error)})"
-            reason = self.reason_against_plan(plan)
-            if reason != _NO_EFFECT:
-                return reason
-        return _NO_EFFECT
-
-    def reason_against_plan(self, plan: Plan) -> str:
-        """Why this plan is wrong; "" if the cut model answers as the one that ignores those channels."""
-        small, silent = copy.deepcopy(self.model), copy.deepcopy(self.model)
-        try:
-            plan.apply(small)
-            plan.silence(silent)
-            expected = self._answer(silent, self.example)
+            plan = alone.plan({group.name: sorted(order[: max(1, group.channels // 2)].tolist())})
         except Exception as error:
-            return f"its layers can't be cut ({_short(error)})"
-        try:
-            got = self._answer(small, self.example)
-        except Exception as error:
-            return f"the model fails without some of its channels ({_short(error)})"
-        if got.shape != expected.shape:
-            return OUTPUTS
-        effect = self._distance(self.whole, expected)
-        # "not <=": NaN is a failure as well
-        if not self._distance(got, expected) <= max(min(self.tolerance, effect / 100), self.tolerance / 1e4):
-            return _MOVED
-        return "" if effect > 100 * self.tolerance else _NO_EFFECT
-
-    def _perturb(self, name: str, parameter: Tensor) -> None:
-        spread = float(parameter.std()) if parameter.numel() > 1 else 0.0
-        noise = torch.randn(parameter.shape, generator=self.generator, dtype=torch.float32)
-        parameter.add_((0.1 * spread + 0.02) * noise.to(parameter.dtype))
-
-    @staticmethod
-    def _answer(model: nn.Module, inputs: Tensor) -> Tensor:
-        with torch.no_grad():
-            outputs: Tensor = model(inputs)
-        return outputs
-
-    def _distance(self, a: Tensor, b: Tensor) -> float:
-        """Largest difference, relative to the size of the whole model's answer."""
-        return float((a - b).abs().max() / self.whole.abs().max().clamp_min(1e-30))
+            return f"its couplings can't be followed ({short(error)})"
+        reason = trial.reason_against(plan)
+        if reason != NO_EFFECT:
+            return reason
+    return NO_EFFECT

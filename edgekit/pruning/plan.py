@@ -74,7 +74,7 @@ class Plan:
 
     def to_json(self) -> str:
         """One line per cut, so that a person can read and compare plans."""
-        settings = json.dumps(dict(self.settings), sort_keys=True)
+        settings = json.dumps(dict(self.settings), sort_keys=True, indent=2).replace("\n", "\n  ")
         rows = ",\n".join(f"    {json.dumps(_row(cut))}" for cut in self.cuts)
         return (
             f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n  "settings": {settings},\n'

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 1
-RUNTIME = {"onnx": "onnxruntime", "litert": "litert"}  # which runtime executes a format
+# Which runtime executes a format.
+RUNTIME: dict[str, Literal["onnxruntime", "litert"]] = {"onnx": "onnxruntime", "litert": "litert"}
 
 
 class _Part(BaseModel):

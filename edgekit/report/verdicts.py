@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgekit.report.recommend import drop
-from edgekit.report.summary import Artifact, Failed, Figures, Measured, StageRow, Warned
+from edgekit.report.summary import RUNTIME, Artifact, Failed, Figures, Measured, StageRow, Warned
 from edgekit.units import human_bytes, human_ns, human_share
 
 _SLOWER = 1.02  # medians that differ by less are not told apart
+_LARGER = 1.02
 _AGREEMENT = 0.99
 _NAMED = 3  # layers named in one warning
 
@@ -22,12 +23,12 @@ def verdicts(
     *,
     reference: str,
     max_accuracy_drop: float,
-    vnni: bool | None = None,
+    dot_products: bool | None = None,
 ) -> list[Warned]:
     """All that a reader should know before the table, the worst first.
 
-    ``vnni``: whether the CPU multiplies int8 in hardware (x86 with VNNI or AMX, ARM with dot products); None
-    where that isn't known.
+    ``dot_products``: whether the CPU multiplies int8 in hardware (x86 with VNNI or AMX, ARM with dot
+    products); None where that isn't known.
     """
     return [
         *(
@@ -41,7 +42,7 @@ def verdicts(
         *_accuracy(baseline, stages, artifacts, max_accuracy_drop),
         *_agreement(artifacts),
         *_coverage(artifacts),
-        *_slower(artifacts, measurements, reference, vnni),
+        *_slower(artifacts, measurements, reference, dot_products),
         *_larger(artifacts, reference),
         *(
             Warned(
@@ -109,9 +110,10 @@ def _layers(artifact: Artifact) -> str:
 
 
 def _slower(
-    artifacts: Sequence[Artifact], measurements: Sequence[Measured], reference: str, vnni: bool | None
+    artifacts: Sequence[Artifact], measurements: Sequence[Measured], reference: str, dot_products: bool | None
 ) -> Iterator[Warned]:
     """Files slower than the original, and int8 files slower than fp32 in the same format; once a device."""
+    macs = {one.file: one.macs for one in artifacts}
     by_place = {(one.artifact, one.device, one.threads): one for one in measurements}
     by_kind = {(one.format, one.precision): one.file for one in artifacts if one.file != reference}
     for device in dict.fromkeys(one.device for one in measurements):
@@ -128,30 +130,31 @@ def _slower(
                 ]
                 slow = [(one, other) for one, other in pairs if one.p50_ns > _SLOWER * other.p50_ns]
                 if slow:
-                    yield _told_slower(artifact, rival, reference, slow, vnni)
+                    why = _why_slower(artifact, macs[rival], dot_products)
+                    yield _told_slower(
+                        artifact, "the original model" if rival == reference else rival, slow, why
+                    )
 
 
 def _told_slower(
-    artifact: Artifact,
-    rival: str,
-    reference: str,
-    slow: Sequence[tuple[Measured, Measured]],
-    vnni: bool | None,
+    artifact: Artifact, rival: str, slow: Sequence[tuple[Measured, Measured]], why: str
 ) -> Warned:
     figures = "; ".join(
         f"{_threads(one)}: {human_ns(one.p50_ns)} against {human_ns(other.p50_ns)}" for one, other in slow
     )
-    than = "the original model" if rival == reference else rival
-    message = f"{artifact.file} is slower than {than} on {slow[0][0].device} ({figures})"
-    return Warned(kind="slower", about=artifact.file, message=f"{message}: {_why_slower(artifact, vnni)}")
+    message = f"{artifact.file} is slower than {rival} on {slow[0][0].device} ({figures})"
+    return Warned(kind="slower", about=artifact.file, message=f"{message}: {why}")
 
 
-def _why_slower(artifact: Artifact, vnni: bool | None) -> str:
+def _why_slower(artifact: Artifact, rival_macs: int, dot_products: bool | None) -> str:
     if artifact.precision == "fp32":
-        return f"what the model lost in MACs didn't pay in {artifact.format}'s float kernels for this shape"
+        kernels = f"the float kernels of {RUNTIME[artifact.format]}"
+        if artifact.macs >= rival_macs:
+            return f"as many MACs, and {kernels} are slower at these shapes"
+        return f"it has {rival_macs / artifact.macs:.2f}× fewer MACs, but {kernels} don't turn that into time"
     if artifact.int8_coverage is not None and artifact.int8_coverage < 1:
         return f"{human_share(1 - artifact.int8_coverage, 0)} of its MACs run in float: {_layers(artifact)}"
-    if vnni is False:
+    if dot_products is False:
         return "this CPU has no int8 dot products (VNNI), so int8 brings little"
     return (
         "all its MACs run in integer kernels, so the time goes into what stands around them: rescaling "
@@ -162,7 +165,7 @@ def _why_slower(artifact: Artifact, vnni: bool | None) -> str:
 def _larger(artifacts: Sequence[Artifact], reference: str) -> Iterator[Warned]:
     original = next((one.size_bytes for one in artifacts if one.file == reference), None)
     for one in artifacts:
-        if original is not None and one.size_bytes > original:
+        if original is not None and one.size_bytes > _LARGER * original:
             message = f"{one.file} is larger than the original: {human_bytes(one.size_bytes)} against "
             message += human_bytes(original)
             yield Warned(kind="larger", about=one.file, message=message)

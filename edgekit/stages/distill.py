@@ -118,7 +118,7 @@ def _plan(model: nn.Module, config: DistillConfig, context: StageContext) -> tup
     # The limit on what leaves is the width itself: one multiple of channels always stays.
     limits = Limits(config.channel_multiple, max_ratio=1.0)
     example = context.workload.example(2)
-    built = build.for_width(model, example, width=config.width, limits=limits, seed=context.seed)
+    built = build.for_width(model, example, config.width, limits, seed=context.seed)
     plan = dataclasses.replace(built.plan, settings={**settings, "result": built.describe()})
     kept.write_plan(plan, context.folder)
     return plan, built.describe()

@@ -20,13 +20,14 @@ _TAYLOR_BATCH = 128
 
 
 class PruneConfig(StageConfig):
-    """Cut to at least ``speedup`` times fewer MACs, then train against the teacher."""
+    """Cut to at least ``speedup`` times fewer MACs (and ``shrink`` times fewer parameters), then train."""
 
     kind: Literal["prune"] = "prune"
     speedup: float = Field(2.0, gt=1, le=64)  # MACs before / MACs after, for one sample
+    shrink: float = Field(1.0, ge=1, le=64)  # parameters before / parameters after; 1 asks for nothing
     channel_multiple: int = Field(8, ge=1, le=1024)  # channels of what is cut; 8 or 16 suit SIMD kernels
     importance: Literal["magnitude", "taylor", "bn_scale", "random"] = "magnitude"
-    scope: Literal["global", "local"] = "global"  # by worth per MAC over all layers, or all alike
+    scope: Literal["global", "local"] = "global"  # the least worthy of all layers, or all alike
     max_ratio: float = Field(0.75, gt=0, lt=1)  # share of a layer's channels that may leave at most
     training: TrainingConfig = TrainingConfig(epochs=20, lr=0.05)
 
@@ -38,7 +39,7 @@ def prune(model: nn.Module, config: PruneConfig, context: StageContext) -> Stage
     result's details say what was cut, and what was kept whole for which reason.
 
     Raises:
-        PruneError: the speed-up is out of reach (it says how far one can get), or the model can't be traced.
+        PruneError: speedup or shrink is out of reach (it says how far one gets); the model can't be traced.
         StageError: the training diverged.
     """
     plan, details = _plan(model, config, context)
@@ -61,16 +62,16 @@ def load(model: nn.Module, config: PruneConfig, context: StageContext) -> StageR
 def _plan(model: nn.Module, config: PruneConfig, context: StageContext) -> tuple[Plan, dict[str, Any]]:
     """The plan and its description; those of a killed run, if there are any."""
     from edgekit.pruning import build
-    from edgekit.pruning.choose import Limits
+    from edgekit.pruning.choose import Goal, Limits
 
     settings = {**config.model_dump(mode="json", exclude={"kind", "training"}), "seed": context.seed}
     if found := kept.begun(context.folder, model, settings):
         return found
-    built = build.for_speedup(
+    built = build.for_goal(
         model,
         context.workload.example(2),
-        speedup=config.speedup,
-        limits=Limits(config.channel_multiple, config.max_ratio),
+        Goal(config.speedup, config.shrink),
+        Limits(config.channel_multiple, config.max_ratio),
         importance=config.importance,
         scope=config.scope,
         seed=context.seed,

@@ -13,8 +13,10 @@ from torch import nn
 from edgekit import macs
 from edgekit.errors import PruneError
 from edgekit.pruning import build as building
+from edgekit.pruning import surgery
 from edgekit.pruning.build import Built
-from edgekit.pruning.choose import Limits
+from edgekit.pruning.choose import Goal, Limits
+from edgekit.pruning.groups import find
 from tests.networks import seeded
 from tests.pruning.networks import CUTTABLE, Attention, Normalized, UpDown, Words, ZeroPadded, inputs
 
@@ -39,11 +41,10 @@ def test_macs_fall_as_wanted_in_whole_multiples(
 ) -> None:
     model = seeded(UpDown)
     try:
-        built = building.for_speedup(
+        built = building.for_goal(
             model,
             EXAMPLE,
-            speedup=speedup,
-            limits=Limits(multiple, 0.75),
+            Goal(speedup), Limits(multiple, 0.75),
             scope=scope,  # type: ignore[arg-type]
             importance=importance,  # type: ignore[arg-type]
         )
@@ -61,7 +62,7 @@ def test_macs_fall_as_wanted_in_whole_multiples(
 @pytest.mark.parametrize("build", CUTTABLE)
 def test_every_network_shrinks_and_inputs_and_outputs_stay(build: type[nn.Module]) -> None:
     model, x = seeded(build), inputs(build)
-    built = building.for_speedup(model, x, speedup=1.05, limits=Limits(4, 0.75))
+    built = building.for_goal(model, x, Goal(1.05), Limits(4, 0.75))
     assert built.speedup >= 1.05
     assert cut(model, built)(x).shape == model(x).shape
     sides = {(c.layer, c.dim) for c in built.plan.cuts}
@@ -74,25 +75,54 @@ def test_every_network_shrinks_and_inputs_and_outputs_stay(build: type[nn.Module
 def test_out_of_reach_says_how_far_one_gets(scope: str) -> None:
     model, x = seeded(ZeroPadded), inputs(ZeroPadded)
     with pytest.raises(PruneError) as caught:
-        building.for_speedup(model, x, speedup=20, limits=Limits(8, 0.75), scope=scope)  # type: ignore[arg-type]
+        building.for_goal(model, x, Goal(20), Limits(8, 0.75), scope=scope)  # type: ignore[arg-type]
     message = str(caught.value)
     assert "at most 2.99x" in message
     assert "kept whole: stem (removing channels is not the same as ignoring them" in message
-    reached = building.for_speedup(model, x, speedup=2.99, limits=Limits(8, 0.75))
+    reached = building.for_goal(model, x, Goal(2.99), Limits(8, 0.75))
     assert reached.speedup >= 2.99
+
+
+def test_parameters_shrink_as_wanted_too() -> None:
+    """Wide late layers hold the parameters, early ones with large pictures the MACs."""
+    model = seeded(UpDown)
+    fast = building.for_goal(model, EXAMPLE, Goal(2.0), Limits(1, 0.9))
+    small = building.for_goal(model, EXAMPLE, Goal(2.0, shrink=3.0), Limits(1, 0.9))
+    assert fast.shrink < 3.0 <= small.shrink
+    assert small.speedup >= 2.0
+    assert building.for_goal(model, EXAMPLE, Goal(1.0, shrink=1.5), Limits(1, 0.9)).shrink >= 1.5
+    with pytest.raises(PruneError, match=r"set shrink to \d+\.\d+ or less"):
+        building.for_goal(model, EXAMPLE, Goal(1.5, shrink=60.0), Limits(4, 0.75))
+
+
+def test_no_step_of_the_plan_is_superfluous() -> None:
+    """Giving any group its next greater count back would miss the goal."""
+    model, goal = seeded(UpDown), Goal(2.2)
+    built = building.for_goal(model, EXAMPLE, goal, Limits(4, 0.75))
+    shares = {c.layer: len(c.kept) for c in built.plan.cuts if c.dim == "out"}
+    for layer in shares:
+        fuller = copy.deepcopy(model)
+        counts = {**shares, layer: shares[layer] + 4}
+        removed = {name: list(range(built_channels(model, name) - kept)) for name, kept in counts.items()}
+        find(model, EXAMPLE).plan(removed).apply(fuller)
+        assert not goal.met(built.before, macs.count(fuller, EXAMPLE))
+
+
+def built_channels(model: nn.Module, layer: str) -> int:
+    return surgery.channels(model.get_submodule(layer), "out")
 
 
 def test_a_model_without_any_group_says_so() -> None:
     model = seeded(Normalized)
     with pytest.raises(PruneError, match="leave the prune stage out"):
-        building.for_speedup(model, inputs(Normalized), speedup=1.5, limits=Limits(4, 0.75))
+        building.for_goal(model, inputs(Normalized), Goal(1.5), Limits(4, 0.75))
     with pytest.raises(PruneError, match="no layer can be made narrower"):
-        building.for_width(model, inputs(Normalized), width=0.5, limits=Limits(4, 1.0))
+        building.for_width(model, inputs(Normalized), 0.5, Limits(4, 1.0))
 
 
 def test_local_cuts_every_group_alike() -> None:
-    built = building.for_speedup(
-        seeded(UpDown), EXAMPLE, speedup=2, limits=Limits(1, 0.9), scope="local"
+    built = building.for_goal(
+        seeded(UpDown), EXAMPLE, Goal(2), Limits(1, 0.9), scope="local"
     )
     shares = [row["channels_after"] / row["channels_before"] for row in built.describe()["cut"]]
     assert max(shares) - min(shares) < 0.15
@@ -106,11 +136,10 @@ def test_the_weakest_channels_leave() -> None:
         model.get_parameter("norm1.weight")[weak] *= 1e-3
         model.get_parameter("conv2.weight")[:, weak] *= 1e-3
     for importance in ("magnitude", "bn_scale"):
-        built = building.for_speedup(
+        built = building.for_goal(
             model,
             inputs(ZeroPadded),
-            speedup=1.2,
-            limits=Limits(8, 0.75),
+            Goal(1.2), Limits(8, 0.75),
             importance=importance,
         )
         assert built.plan.cuts[0].removed == weak
@@ -127,8 +156,8 @@ def test_taylor_removes_what_the_loss_does_not_need() -> None:
     def backward(traced: nn.Module) -> None:
         traced(x).square().sum().backward()
 
-    built = building.for_speedup(
-        model, x, speedup=1.2, limits=Limits(8, 0.75), importance="taylor", backward=backward
+    built = building.for_goal(
+        model, x, Goal(1.2), Limits(8, 0.75), importance="taylor", backward=backward
     )
     assert built.plan.cuts[0].removed == unused
 
@@ -136,22 +165,22 @@ def test_taylor_removes_what_the_loss_does_not_need() -> None:
 def test_the_same_seed_gives_the_same_plan() -> None:
     def plan(seed: int) -> str:
         limits = Limits(4, 0.75)
-        return building.for_speedup(
-            seeded(UpDown), EXAMPLE, speedup=2, limits=limits, importance="random", seed=seed
+        return building.for_goal(
+            seeded(UpDown), EXAMPLE, Goal(2), limits, importance="random", seed=seed
         ).plan.to_json()
 
     assert plan(1) == plan(1) != plan(2)
 
 
 def test_width_keeps_about_that_share() -> None:
-    built = building.for_width(seeded(UpDown), EXAMPLE, width=0.5, limits=Limits(4, 1.0))
+    built = building.for_width(seeded(UpDown), EXAMPLE, 0.5, Limits(4, 1.0))
     assert {row["channels_after"] / row["channels_before"] for row in built.describe()["cut"]} == {0.5}
 
 
 def test_macs_that_do_not_fall_with_channels_are_made_up_for() -> None:
     """Products inside of ``forward`` aren't cut, so the estimate alone would fall short."""
     model, x = seeded(Attention), inputs(Attention)
-    built = building.for_speedup(model, x, speedup=1.6, limits=Limits(1, 0.9))
+    built = building.for_goal(model, x, Goal(1.6), Limits(1, 0.9))
     assert built.before.macs / macs.count(cut(model, built), x).macs >= 1.6
 
 

@@ -1,0 +1,153 @@
+"""One run from its beginning to its report: ``compress``.
+
+chain.py       the trained model, and the stages after it
+artifacts.py   export, and the manifest of all files
+evaluation.py  accuracy, agreement and int8 coverage of every file, in its runtime
+measuring.py   latency of every file on every device
+reporting.py   the report, from the records of all that
+job.py         what these share
+keys.py        what a result depends on, as hashes
+
+Each of them skips what is finished. A result counts as finished if its record has the key that it would get
+now (workload, settings, seed, what it was made from, code) and its files still have the sha256 noted then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import Interrupted
+from edgekit.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from edgekit.devices.device import Device
+    from edgekit.recipe import Recipe
+    from edgekit.report import Report
+    from edgekit.workload import Workload
+
+__all__ = ["compress"]
+
+RUNS = Path("runs")  # below the current folder
+
+
+def compress(
+    workload: str | Path | Workload | Callable[[], Workload] | None = None,
+    recipe: str | Path | Recipe = "mobile",
+    *,
+    devices: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    progress: Progress = silent,
+) -> Report:
+    """Compress a trained model, export it, measure the files, and say which one to take.
+
+    Called again with the same arguments after whatever ended it, it goes on: finished stages are loaded, a
+    training continues after its last epoch, and the result is that of an undisturbed run.
+
+    Args:
+        workload: what ``load_workload`` takes; None is the embedded demo.
+        recipe: a name, a file, or a Recipe.
+        devices: names or files of device profiles, instead of the recipe's.
+        out: the run folder; by default one below ``runs/`` that is this run's own.
+        overrides: settings of the recipe, ``"stages.prune.speedup=3"``.
+        progress: told what happens; see ``edgekit.progress``.
+
+    Returns:
+        The report, which also stands in ``report.json`` in the run folder.
+
+    Raises:
+        InputError: a fault in what was given. Found before anything is written, but for a full disk.
+        StageError: a stage, a conversion or a measurement failed; what was finished is kept.
+        Interrupted: Ctrl-C; what was finished is kept.
+    """
+    from edgekit.files import disk_full
+
+    place: list[Path] = []  # the run folder, once there is one
+    try:
+        return _compress(workload, recipe, devices, out, overrides, progress, place)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted",
+            where=str(place[0]) if place else "",
+            got="all that was finished is kept" if place else "nothing was written yet",
+            next="give the same command again: finished stages are skipped, a training goes on after its "
+            "last whole epoch",
+        ) from None
+    except Exception as error:
+        full = disk_full(error, place[0] if place else "")
+        if full is None or full is error:
+            raise
+        raise full from error
+
+
+def _compress(
+    workload: str | Path | Workload | Callable[[], Workload] | None,
+    recipe: str | Path | Recipe,
+    devices: Sequence[str | Path],
+    out: str | Path | None,
+    overrides: Sequence[str],
+    progress: Progress,
+    place: list[Path],
+) -> Report:
+    # What costs nothing to check comes before what imports torch.
+    from edgekit.recipe import load_recipe
+
+    checked = load_recipe(recipe, overrides)
+    profiles = _devices(devices or checked.benchmark.devices)
+    _require_extras(checked)
+
+    from edgekit.files import atomic_write, write_json
+    from edgekit.pipeline import artifacts, chain, evaluation, measuring, reporting
+    from edgekit.pipeline.job import Job
+    from edgekit.recipe import dump
+    from edgekit.run import RunFolder, run_name
+    from edgekit.workload import load_workload
+
+    loaded = load_workload(workload)
+    loaded.check()
+    fingerprint = loaded.fingerprint()
+    identity = _identity(loaded, fingerprint, checked)
+    folder = RUNS / run_name(loaded.name, checked.name, identity) if out is None else Path(out)
+    with RunFolder.open(folder, identity) as run:
+        place.append(run.path)
+        atomic_write(run.path / "recipe.yaml", dump(checked).encode())
+        job = Job(checked, loaded, fingerprint, profiles, run, progress)
+        rungs = chain.climb(job)
+        manifest = artifacts.export_all(job, rungs)
+        evaluation.evaluate_all(job, rungs, manifest)
+        records = measuring.measure_all(job, manifest)
+        report = reporting.report_of(job, rungs, manifest, records)
+        write_json(run.path / "report.json", report.to_json())
+        return report
+
+
+def _identity(workload: Workload, fingerprint: str, recipe: Recipe) -> dict[str, Any]:
+    """What makes a run another run: the model and data, and what is done to the model.
+
+    What is exported and how it is measured isn't part of it: changing that costs no training, and the run
+    goes on with it. Nor is the code: a stage that it concerns is made anew.
+    """
+    return {
+        "workload": workload.name,
+        "fingerprint": fingerprint,
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "stages": [stage.model_dump(mode="json") for stage in recipe.stages],
+    }
+
+
+def _devices(names: Sequence[str | Path]) -> tuple[Device, ...]:
+    from edgekit.devices.device import load_device
+
+    profiles = [load_device(name) for name in names]
+    return tuple({profile.name: profile for profile in profiles}.values())
+
+
+def _require_extras(recipe: Recipe) -> None:
+    """Raise MissingExtraError before an hour of training, not after it."""
+    from edgekit.export import require
+
+    for format in dict.fromkeys(("onnx", *recipe.exports.formats)):  # the reference file is ONNX
+        require(format)

@@ -1,0 +1,156 @@
+"""What the exported files can do: every answer comes from the file itself, in its runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgekit.bench.measure import evaluate
+from edgekit.devices.device import Device, resolve_threads
+from edgekit.errors import DataError, ExportError, MeasurementError
+from edgekit.execution import spans
+from edgekit.files import sha256_of
+from edgekit.int8 import coverage
+from edgekit.pipeline.artifacts import Manifest, Planned
+from edgekit.pipeline.chain import Rung
+from edgekit.pipeline.job import Job
+from edgekit.pipeline.keys import code_version
+from edgekit.report.summary import RUNTIME
+from edgekit.units import human_share
+from edgekit.workload import Workload
+
+_BATCH = 64
+
+
+def evaluate_all(job: Job, rungs: Sequence[Rung], manifest: Manifest) -> None:
+    """Accuracy, agreement, parity and int8 coverage of every file, into the manifest.
+
+    Raises:
+        MeasurementError: a runtime crashed, hung, or refused a file.
+        ExportError: a file's answers have the wrong shape.
+    """
+    todo = []
+    for one in manifest.planned:
+        entry, key = manifest.entries[one.file], _key(job, manifest, one, rungs)
+        if (entry["evaluation"] or {}).get("key") != key:
+            todo.append((one, key))
+    if not todo:
+        job.tell("stage-skipped", "evaluate", f"{len(manifest.planned)} files")
+        return
+    job.tell("stage-start", "evaluate", total=len(todo))
+    inputs = write_inputs(job.workload, job.run.work / "inputs.npy")
+    for index, (one, key) in enumerate(todo):
+        job.tell("step", "evaluate", Path(one.file).name, done=index, total=len(todo))
+        found = _evaluate(job, one, rungs, manifest.path_of(one.file), inputs)
+        manifest.set(one.file, {**manifest.entries[one.file], "evaluation": {"key": key, **found}})
+        message = f"{Path(one.file).name}: accuracy {human_share(found['accuracy'])}"
+        job.tell("note", "evaluate", f"{message}, agreement {human_share(found['agreement'])}")
+    inputs.unlink()
+    job.tell("stage-end", "evaluate", f"{len(todo)} files on all {len(job.workload.validation)} samples")
+
+
+def write_inputs(workload: Workload, path: Path, limit: int | None = None) -> Path:
+    """The preprocessed validation inputs as .npy, batch by batch: preprocessed once, for all runtimes.
+
+    Plain writes, no memory map: on a full disk a map ends the process, a write raises.
+    """
+    raw = workload.validation.inputs[:limit]
+    dtype = workload.example(1).numpy().dtype
+    shape = (len(raw), *workload.example(1).shape[1:])
+    with path.open("wb") as stream:
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_2_0(stream, header)
+        for start, end in spans(len(raw), 4 * _BATCH):
+            stream.write(workload.preprocessing(raw[start:end]).contiguous().numpy().data)
+    return path
+
+
+def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs: Path) -> dict[str, Any]:
+    started = time.monotonic()
+    task, source = job.workload.task, one.rung.answers(job)
+    device = _device(job, one)
+    outputs = evaluate(
+        path,
+        RUNTIME[one.format],
+        device,
+        inputs,
+        threads=resolve_threads("all", device),
+        batch=_BATCH,
+        output_shape=tuple(source.shape[1:]),
+        progress=job.progress,
+    )
+    answers = _fitting(torch.from_numpy(np.ascontiguousarray(outputs)).float(), source, path)
+    targets = job.workload.validation.targets
+    try:
+        task.check_outputs(answers, targets)
+    except DataError as error:
+        raise ExportError("the file's answers don't fit the task", where=path.name, got=str(error)) from error
+    return {
+        "device": device.name,
+        "accuracy": task.score(answers, targets),
+        "agreement": task.agreement(answers, rungs[-1].answers(job)),
+        "parity": task.agreement(answers, source),
+        "coverage": _coverage(job, path, one),
+        "seconds": time.monotonic() - started,
+    }
+
+
+def _fitting(answers: Tensor, source: Tensor, path: Path) -> Tensor:
+    """The file's answers in the torch model's shape; runtimes may add or drop a dimension of 1."""
+    if answers.shape == source.shape:
+        return answers
+    if answers.numel() == source.numel():
+        return answers.reshape(source.shape)
+    raise ExportError(
+        "the file answers in another shape than its torch model",
+        where=path.name,
+        got=str(tuple(answers.shape)),
+        expected=str(tuple(source.shape)),
+        next="leave this format out of exports.formats, and please report it",
+    )
+
+
+def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
+    """The share of MACs in integer kernels, and the layers that are not; None if it couldn't be counted."""
+    try:
+        counted = coverage.of_file(path, one.format)
+    except MeasurementError as error:
+        job.tell("warning", "evaluate", str(error))
+        return None
+    layers = counted.floats() if one.precision == "int8" else []
+    return {
+        "share": counted.share,
+        "integer_macs": counted.integer_macs,
+        "total_macs": counted.total_macs,
+        "float_layers": [
+            {"name": layer.name, "kernel": layer.kernel, "macs": layer.macs, "reason": layer.reason}
+            for layer in layers
+        ],
+    }
+
+
+def _device(job: Job, one: Planned) -> Device:
+    """The first device of the run that has the format's runtime, else this machine."""
+    for device in job.devices:
+        if RUNTIME[one.format] in device.runtimes:
+            return device
+    return Device(name="local", transport="local")
+
+
+def _key(job: Job, manifest: Manifest, one: Planned, rungs: Sequence[Rung]) -> str:
+    return sha256_of(
+        {
+            "file": manifest.entries[one.file]["sha256"],
+            "workload": job.fingerprint,
+            "source": one.rung.digest,
+            "fake_quantized": rungs[-1].digest,
+            "device": _device(job, one).model_dump(mode="json"),
+            "code": code_version("bench"),
+        }
+    )

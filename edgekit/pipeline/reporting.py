@@ -1,0 +1,111 @@
+"""The report of a run, put together from its records alone: a run that is only read again gives the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgekit import __version__
+from edgekit.pipeline.artifacts import REFERENCE, Manifest, Planned
+from edgekit.pipeline.chain import Rung
+from edgekit.pipeline.job import Job
+from edgekit.pipeline.keys import LIBRARIES, versions
+from edgekit.pipeline.measuring import rows_of
+from edgekit.report import Artifact, Report, recommend, verdicts
+
+_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm", "sve")
+_ABOUT = (
+    "name",
+    "machine",
+    "board",
+    "cpu",
+    "affinity",
+    "governors",
+    "isa",
+    "memory_bytes",
+    "virtual",
+    "runtimes",
+)
+
+
+def report_of(
+    job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequence[dict[str, Any]]
+) -> Report:
+    """Everything that is known, the recommendation, and what a reader should be warned of."""
+    baseline = rungs[0].figures
+    stages = tuple(rung.row for rung in rungs if rung.row is not None)
+    artifacts = tuple(_artifact(manifest.entries[one.file], one) for one in manifest.planned)
+    measured, failures = rows_of(records)
+    wanted = job.recipe.recommend
+    limit = wanted.max_accuracy_drop
+    packages = tuple(dict.fromkeys(name for names in LIBRARIES.values() for name in names))
+    return Report(
+        workload=job.workload.name,
+        recipe=job.recipe.name,
+        baseline=baseline,
+        stages=stages,
+        artifacts=artifacts,
+        measurements=tuple(measured),
+        recommended=recommend(
+            artifacts,
+            measured,
+            accuracy=baseline.accuracy,
+            reference=REFERENCE,
+            objective=wanted.objective,
+            max_accuracy_drop=limit,
+        ),
+        warnings=tuple(
+            verdicts(
+                baseline,
+                stages,
+                artifacts,
+                measured,
+                failures,
+                reference=REFERENCE,
+                max_accuracy_drop=limit,
+                dot_products=_dot_products(records[0]) if records else None,
+            )
+        ),
+        failures=tuple(failures),
+        reference=REFERENCE,
+        task=job.workload.task.describe(),
+        max_accuracy_drop=limit,
+        folder=str(job.run.path),
+        seconds=_seconds(rungs, manifest, records),
+        devices=tuple({key: record["about"][key] for key in _ABOUT} for record in records),
+        versions={"edgekit": __version__, **versions(packages)},
+    )
+
+
+def _artifact(entry: dict[str, Any], one: Planned) -> Artifact:
+    found = entry["evaluation"]
+    counted = found["coverage"]
+    return Artifact(
+        file=entry["file"],
+        format=one.format,
+        precision=one.precision,
+        sha256=entry["sha256"],
+        size_bytes=entry["size_bytes"],
+        accuracy=found["accuracy"],
+        agreement=found["agreement"],
+        int8_coverage=None if counted is None else counted["share"],
+        parity=found["parity"],
+        parameters=one.rung.figures.parameters,
+        macs=one.rung.figures.macs,
+        parent=one.rung.kind,
+        float_layers=() if counted is None else tuple(counted["float_layers"]),
+    )
+
+
+def _dot_products(record: dict[str, Any]) -> bool:
+    """Whether the CPU multiplies int8 in hardware."""
+    return any(flag in _DOT_PRODUCTS for flag in record["about"]["isa"])
+
+
+def _seconds(rungs: Sequence[Rung], manifest: Manifest, records: Sequence[dict[str, Any]]) -> float:
+    entries = manifest.entries.values()
+    return float(
+        sum(rung.seconds for rung in rungs)
+        + sum(entry["seconds"] + entry["evaluation"]["seconds"] for entry in entries)
+        + sum(record["seconds"] for record in records)
+    )
