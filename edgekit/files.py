@@ -59,9 +59,7 @@ def remove_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def disk_full(
-    error: BaseException, where: Path | str = "", *, refused: bool = False
-) -> DiskFullError | None:
+def disk_full(error: BaseException, where: Path | str = "", *, refused: bool = False) -> DiskFullError | None:
     """What to raise instead of ``error`` if it comes from a full disk; else None.
 
     ``refused``: a missing permission counts as well, for errors that are known to come from writing. Writers

@@ -31,7 +31,7 @@ def table(name: str) -> str:
     if not path.exists():
         return f"\n(not measured yet: benchmarks/results/{name}.json is missing)\n\n"
     report = json.loads(path.read_text())
-    reference = next(a for a in report["artifacts"] if a.get("role") == "original")
+    reference = next(a for a in report["artifacts"] if a["file"] == report["reference"])
     slow = latency(report, reference["file"], "onnxruntime")
     lines = [
         "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -22,13 +23,12 @@ def save(graph: fx.GraphModule, example: Tensor, path: Path) -> None:
         example: one input, (N, ...); its shape behind N becomes the program's.
     """
     program = export_program(graph, torch.cat([example[:1], example[:1]]))
-
-    def write(temporary: Path) -> None:
-        with warnings.catch_warnings(), temporary.open("wb") as stream:
-            warnings.simplefilter("ignore")
-            torch.export.save(program, stream)
-
-    atomic_write(path, write)
+    # By way of memory: on a full disk torch's own writer ends the process.
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, buffer)
+    atomic_write(path, buffer.getvalue())
 
 
 def load(path: Path) -> fx.GraphModule:

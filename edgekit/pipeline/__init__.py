@@ -1,12 +1,14 @@
 """One run from its beginning to its report: ``compress``.
 
-chain.py       the trained model, and the stages after it
-artifacts.py   export, and the manifest of all files
-evaluation.py  accuracy, agreement and int8 coverage of every file, in its runtime
-measuring.py   latency of every file on every device
-reporting.py   the report, from the records of all that
-job.py         what these share
-keys.py        what a result depends on, as hashes
+chain.py         the trained model, and the stages after it
+stage_folder.py  whether a stage is finished, begun, or of no use any more
+artifacts.py     export, and the manifest of all files
+evaluation.py    accuracy, agreement and int8 coverage of every file, in its runtime
+measuring.py     latency of every file on every device
+reporting.py     the report, from the records of all that
+interrupts.py    Ctrl-C, even where a library swallows it
+job.py           what these share
+keys.py          what a result depends on, as hashes
 
 Each of them skips what is finished. A result counts as finished if its record has the key that it would get
 now (workload, settings, seed, what it was made from, code) and its files still have the sha256 noted then.
@@ -63,10 +65,12 @@ def compress(
         Interrupted: Ctrl-C; what was finished is kept.
     """
     from edgekit.files import disk_full
+    from edgekit.pipeline.interrupts import noticed
 
     place: list[Path] = []  # the run folder, once there is one
     try:
-        return _compress(workload, recipe, devices, out, overrides, progress, place)
+        with noticed(progress) as watched:
+            return _compress(workload, recipe, devices, out, overrides, watched, place)
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,20 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from edgekit.errors import EdgekitError, StageError
-from edgekit.files import disk_full, sha256, sha256_of
+from edgekit.errors import EdgekitError, StageError, WeightsError
+from edgekit.files import disk_full, sha256_of
 from edgekit.int8 import ops
 from edgekit.macs import count
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version, model_digest
+from edgekit.pipeline.stage_folder import METRICS, StageFolder, trained_seconds
 from edgekit.report import Figures, StageRow
-from edgekit.run import Damaged, read_record, write_record
+from edgekit.run import write_record
 from edgekit.stages import STAGES
 from edgekit.stages.base import Form, Stage, StageConfig, StageContext, StageResult
 from edgekit.training import evaluate
 from edgekit.units import human_count, human_share
-
-_BEGUN, _DONE, _METRICS = "begun.json", "stage.json", "metrics.json"
 
 
 @dataclass(eq=False)
@@ -72,42 +70,25 @@ def form_of(model: nn.Module) -> Form:
     return Form.FLOAT
 
 
-# --- the trained model -----------------------------------------------------------------------------------
-
-
 def _trained(job: Job) -> Rung:
     """The model as it was given. A copy: what a workload holds isn't changed."""
     model = copy.deepcopy(job.workload.model).eval()
-    digest = model_digest(model)
     key = sha256_of({"step": "baseline", "workload": job.fingerprint, "code": code_version("stages")})
     path = job.run.path / "baseline.json"
-    record = job.finished(path, key, "baseline")
-    answers = None
-    if record is None:
+    if (record := job.finished(path, key, "baseline")) is None:
+        path.unlink(missing_ok=True)
         job.tell("stage-start", "baseline", "the trained model")
-        record, answers = _measured(job, model)
-        write_record(path, key, record)
-        job.tell("stage-end", "baseline", _facts(record))
+        figures, answers = _figures(job, model, "baseline", path, key)
+        job.tell("stage-end", "baseline", _facts(figures))
     else:
-        job.tell("stage-skipped", "baseline", _facts(record))
-    figures = Figures.model_validate(record)
-    return Rung("", model, key, figures, digest, form_of(model), record["seconds"], _answers=answers)
-
-
-def _measured(job: Job, model: nn.Module) -> tuple[dict[str, Any], Tensor]:
-    started = time.monotonic()
-    evaluation = evaluate(model, job.workload)
-    size = count(model, job.workload.example(1))
-    figures = {"accuracy": evaluation.score, "parameters": size.parameters, "macs": size.macs}
-    return figures | {"seconds": time.monotonic() - started}, evaluation.outputs
-
-
-# --- one stage -------------------------------------------------------------------------------------------
+        figures, answers = record, None
+        job.tell("stage-skipped", "baseline", _facts(figures))
+    plain = Figures.model_validate(figures)
+    return Rung("", model, key, plain, model_digest(model), form_of(model), figures["seconds"], None, answers)
 
 
 def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> Rung:
     parent, stage = rungs[-1], STAGES[config.kind]
-    folder = job.run.stage(index, config.kind)
     # The parent's digest stands beside its key: should a stage that is made anew come out different, all
     # that was built on it is made anew as well.
     key = sha256_of(
@@ -119,132 +100,95 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
             "code": code_version("stages"),
         }
     )
-    context = StageContext(job.workload, rungs[0].model, folder, job.recipe.seed, job.progress)
+    folder = StageFolder(job, job.run.stage(index, config.kind), config.kind, key)
+    context = StageContext(job.workload, rungs[0].model, folder.path, job.recipe.seed, job.progress)
     done = [rung.kind for rung in rungs[1:]]
     _check_form(config.kind, "takes", stage.requires, parent.form, done)
-    kept = _load_finished(job, stage, parent.model, config, context, key)
+    kept = folder.load(lambda: stage.load(parent.model, config, context))
     if kept is None:
         job.tell("stage-start", config.kind)
-        result, seconds = _run(job, stage, parent.model, config, context, key, done)
-    else:
-        result, seconds = kept
+    result, seconds = kept or _run(folder, stage, parent.model, config, context, done)
     form = form_of(result.model)
     _check_form(config.kind, "gives", stage.ensures, form, done)
-    figures, answers = _figures(job, result.model, config.kind, folder, key)
+    figures, answers = _figures(job, result.model, config.kind, folder.path / METRICS, key)
+    plain = Figures.model_validate(figures)
     row = StageRow(
+        **plain.model_dump(),
         kind=config.kind,
-        accuracy=figures["accuracy"],
-        parameters=figures["parameters"],
-        macs=figures["macs"],
         seconds=seconds + figures["seconds"],
         changed=result.changed,
         note=result.note,
-        folder=str(folder.relative_to(job.run.path)),
+        folder=folder.path.relative_to(job.run.path).as_posix(),
     )
-    message = f"{_facts(figures)}; {result.note}" if result.note else _facts(figures)
-    job.tell("stage-skipped" if kept else "stage-end", config.kind, message)
+    message = "; ".join(filter(None, [_facts(figures), result.note]))
+    job.tell("stage-end" if kept is None else "stage-skipped", config.kind, message)
     digest = model_digest(result.model)
-    plain = Figures.model_validate(figures)
     return Rung(config.kind, result.model, key, plain, digest, form, row.seconds, row, answers)
 
 
-def _load_finished(
-    job: Job, stage: Stage, model: nn.Module, config: StageConfig, context: StageContext, key: str
-) -> tuple[StageResult, float] | None:
-    """The stage's result if it is finished and undamaged. Else None, and its folder is as it must be."""
-    folder, kind = context.folder, config.kind
-    begun = _key_of(folder / _BEGUN)
-    try:
-        record = read_record(folder / _DONE)
-    except Damaged:
-        record = {"key": key}  # told below
-    if record is not None and record["key"] == key:
-        record = job.finished(folder / _DONE, key, kind)
-        if record is not None:
-            try:
-                result = stage.load(model, config, context)
-                known = StageResult(result.model, record["changed"], record["note"], record["details"])
-                return known, record["seconds"]
-            except EdgekitError as error:
-                job.tell("warning", kind, f"{error.what}; made anew")
-        begun = None  # whatever stands in the folder isn't to be trusted
-    if begun == key and (late := _load_late(stage, model, config, context)) is not None:
-        _finish(folder, key, late, seconds := _trained_seconds(late))
-        return late, seconds
-    if begun != key:
-        if begun is not None:
-            job.tell("note", kind, "settings, data or code are not those of last time; made anew")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_record(folder / _BEGUN, key, {"kind": kind})
-    return None
-
-
-def _load_late(
-    stage: Stage, model: nn.Module, config: StageConfig, context: StageContext
-) -> StageResult | None:
-    """The result of a stage that was killed after its last file and before its record; None if it wasn't.
-
-    A stage's files are whole or absent, and what ``load`` needs last is written last.
-    """
-    try:
-        return stage.load(model, config, context)
-    except EdgekitError:
-        return None
-
-
 def _run(
-    job: Job,
+    folder: StageFolder,
     stage: Stage,
     model: nn.Module,
     config: StageConfig,
     context: StageContext,
-    key: str,
     done: Sequence[str],
 ) -> tuple[StageResult, float]:
+    """Run the stage, and note that it is finished."""
     started = time.monotonic()
     try:
-        with _seeded(job.recipe.seed):
-            result = stage.run(model, config, context)
+        result = _attempt(folder, stage, model, config, context)
     except EdgekitError:
         raise
     except Exception as error:
-        if (full := disk_full(error, context.folder)) is not None:
+        if (full := disk_full(error, folder.path)) is not None:
             raise full from error
         raise StageError(
             f"the {config.kind} stage failed",
-            where=str(context.folder),
+            where=str(folder.path),
             got=f"{type(error).__name__}: {error}",
             next=f"finished before: {', '.join(done) or 'nothing'}; EDGEKIT_TRACEBACK=1 shows the traceback",
         ) from error
     # What a continued training took before it was killed stands in its history only.
-    seconds = max(time.monotonic() - started, _trained_seconds(result))
-    _finish(context.folder, key, result, seconds)
+    seconds = max(time.monotonic() - started, trained_seconds(result))
+    folder.finish(result, seconds)
     return result, seconds
 
 
-def _finish(folder: Path, key: str, result: StageResult, seconds: float) -> None:
-    """Write the stage's record; at once after the stage, so that a kill costs nothing that was trained."""
-    own = {_BEGUN, _DONE, _METRICS}
-    files = {
-        path.relative_to(folder).as_posix(): sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in own
-    }
-    content = {"changed": result.changed, "note": result.note, "details": result.details, "seconds": seconds}
-    write_record(folder / _DONE, key, content, files)
+def _attempt(
+    folder: StageFolder, stage: Stage, model: nn.Module, config: StageConfig, context: StageContext
+) -> StageResult:
+    """Run the stage; once more from its beginning if it stumbles over what a killed one left."""
+    continued = folder.is_continued()
+    try:
+        with _seeded(context.seed):
+            return stage.run(model, config, context)
+    except WeightsError as error:
+        if not continued:
+            raise
+        folder.tell("warning", f"{error.what} ({error.where}); the stage starts over")
+    folder.begin()
+    with _seeded(context.seed):
+        return stage.run(model, config, context)
 
 
 def _figures(
-    job: Job, model: nn.Module, kind: str, folder: Path, key: str
+    job: Job, model: nn.Module, part: str, path: Path, key: str
 ) -> tuple[dict[str, Any], Tensor | None]:
-    """Accuracy and size of a stage's result, from last time or computed."""
-    record = job.finished(folder / _METRICS, key, kind)
-    if record is not None:
+    """accuracy, parameters, macs and seconds, from the record in ``path`` or measured; and the outputs."""
+    if (record := job.finished(path, key, part)) is not None:
         return record, None
-    figures, answers = _measured(job, model)
-    write_record(folder / _METRICS, key, figures)
-    return figures, answers
+    started = time.monotonic()
+    evaluation = evaluate(model, job.workload)
+    size = count(model, job.workload.example(1))
+    figures = {
+        "accuracy": evaluation.score,
+        "parameters": size.parameters,
+        "macs": size.macs,
+        "seconds": time.monotonic() - started,
+    }
+    write_record(path, key, figures)
+    return figures, evaluation.outputs
 
 
 def _check_form(kind: str, verb: str, wanted: Form, found: Form, done: Sequence[str]) -> None:
@@ -256,19 +200,6 @@ def _check_form(kind: str, verb: str, wanted: Form, found: Form, done: Sequence[
             expected=wanted.value,
             next="put the stages of the recipe in another order",
         )
-
-
-def _trained_seconds(result: StageResult) -> float:
-    history = result.details.get("history") or []
-    return float(sum(epoch.get("seconds", 0.0) for epoch in history))
-
-
-def _key_of(path: Path) -> str | None:
-    try:
-        record = read_record(path)
-    except Damaged:
-        return "damaged"
-    return None if record is None else str(record["key"])
 
 
 def _facts(figures: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
@@ -70,7 +71,7 @@ def report_of(
         reference=REFERENCE,
         task=job.workload.task.describe(),
         max_accuracy_drop=limit,
-        folder=str(job.run.path),
+        folder=_shown(job.run.path),
         seconds=_seconds(rungs, manifest, records),
         devices=tuple({key: record["about"][key] for key in _ABOUT} for record in records),
         versions={"edgekit": __version__, **versions(packages)},
@@ -95,6 +96,12 @@ def _artifact(entry: dict[str, Any], one: Planned) -> Artifact:
         parent=one.rung.kind,
         float_layers=() if counted is None else tuple(counted["float_layers"]),
     )
+
+
+def _shown(folder: Path) -> str:
+    """Relative to where the command was given, if it is below: a report may be published."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def _dot_products(record: dict[str, Any]) -> bool:

@@ -44,16 +44,23 @@ def verdicts(
         *_coverage(artifacts),
         *_slower(artifacts, measurements, reference, dot_products),
         *_larger(artifacts, reference),
-        *(
-            Warned(
-                kind="unstable",
-                about=one.artifact,
-                message=f"{one.artifact} with {_threads(one)} on {one.device}: {one.unstable}",
-            )
-            for one in measurements
-            if one.unstable
-        ),
+        *_unstable(measurements),
     ]
+
+
+def _unstable(measurements: Sequence[Measured]) -> Iterator[Warned]:
+    """One warning a device: on a busy machine nearly every timing is unstable, all for one reason."""
+    for device in dict.fromkeys(one.device for one in measurements):
+        there = [one for one in measurements if one.device == device]
+        shaky = [one for one in there if one.unstable]
+        if not shaky:
+            continue
+        first = shaky[0]
+        message = (
+            f"{len(shaky)} of {len(there)} timings on {device} are unstable (marked ?): take small "
+            f"differences for nothing. {first.artifact} with {_threads(first)}, for one: {first.unstable}"
+        )
+        yield Warned(kind="unstable", about=device, message=message)
 
 
 def _accuracy(
