@@ -21,7 +21,7 @@ def example(root: Path) -> str:
 
 
 def test_tables_are_what_the_reports_say(root: Path) -> None:
-    script = root / "scripts" / "readme_tables.py"
+    script = root / "scripts" / "published_figures.py"
     assert subprocess.run([sys.executable, script, "--check"], check=False).returncode == 0
 
 

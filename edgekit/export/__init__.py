@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Format = Literal["onnx", "litert"]
 Precision = Literal["fp32", "int8"]
 SUFFIX: dict[str, str] = {"onnx": ".onnx", "litert": ".tflite"}
+_INSTALL = {"onnx": "onnx onnxscript", "litert": '"edgekit-toolkit[litert]"'}
 _NEEDS = {"onnx": ("onnx", "onnxscript"), "litert": ("litert_torch", "ai_edge_litert")}
 
 
@@ -34,7 +35,7 @@ def require(format: str) -> None:
             f"exporting {format} needs {', '.join(missing)}",
             where=f"exports.formats: {format}",
             got="not installed",
-            next=f'pip install "edgekit-toolkit[{format}]"   (or leave {format} out of exports.formats)',
+            next=f"pip install {_INSTALL[format]}   (or leave {format} out of exports.formats)",
         )
 
 

@@ -1,4 +1,7 @@
-"""Write the README's tables from benchmarks/results: python scripts/readme_tables.py [--check]"""
+"""Write the README's tables and the recipes' `measured:` lines from the reports in benchmarks/results.
+
+python scripts/published_figures.py [--check]
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,48 @@ from typing import Any
 from edgekit.units import human_bytes, human_count, human_ns, human_share
 
 ROOT = Path(__file__).resolve().parent.parent
+MEASURED = re.compile(r"^# measured:.*(?:\n#  {10}.*)*", re.MULTILINE)
 MARKED = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> int:
-    """Rewrite README.md; with ``--check`` only say whether it is up to date (exit code 1 if not)."""
+    """Rewrite the files; with ``--check`` only name those that are out of date (exit code 1 if any are)."""
     readme = ROOT / "README.md"
-    old = readme.read_text()
-    new = MARKED.sub(lambda m: f"{m[1]}{table(m[2])}{m[3]}", old)
-    if "--check" in sys.argv:
-        return int(new != old)
-    readme.write_text(new)
-    return 0
+    new = {readme: MARKED.sub(lambda m: f"{m[1]}{table(m[2])}{m[3]}", readme.read_text())}
+    for recipe in sorted((ROOT / "recipes").glob("*.yaml")):
+        line = measured(recipe.stem)
+        new[recipe] = MEASURED.sub(lambda _, line=line: line, recipe.read_text(), count=1)  # type: ignore[misc]
+    stale = [path for path, text in new.items() if path.read_text() != text]
+    for path in stale:
+        if "--check" in sys.argv:
+            print(f"{path.relative_to(ROOT)} doesn't say what benchmarks/results say")
+        else:
+            path.write_text(new[path])
+    return int("--check" in sys.argv and bool(stale))
+
+
+def measured(recipe: str) -> str:
+    """The header lines of a recipe: what it did to the embedded demo."""
+    path = ROOT / "benchmarks" / "results" / f"digits-{recipe}.json"
+    if not path.exists():
+        return "# measured: not yet"
+    report = json.loads(path.read_text())
+    reference = next(a for a in report["artifacts"] if a["file"] == report["reference"])
+    best = next(a for a in report["artifacts"] if a["file"] == report["recommended"]["artifact"])
+    runtime = report["recommended"]["runtime"]
+    faster = latency(report, reference["file"], "onnxruntime") / latency(report, best["file"], runtime)
+    before, after = (human_share(row["accuracy"]) for row in (report["baseline"], best))
+    return (
+        f"# measured: embedded demo, {best['precision']} in {runtime}, 1 thread of {cpu(report)}:\n"
+        f"#           accuracy {before} to {after}, "
+        f"{reference['size_bytes'] / best['size_bytes']:.1f} x smaller, {faster:.1f} x faster\n"
+        f"#           ({path.relative_to(ROOT).as_posix()})"
+    )
+
+
+def cpu(report: dict[str, Any]) -> str:
+    """The first device's CPU."""
+    return str(report["devices"][0]["cpu"]).strip()
 
 
 def table(name: str) -> str:
@@ -47,14 +80,18 @@ def table(name: str) -> str:
     for artifact in report["artifacts"]:
         lines.append(artifact_row(report, artifact, reference, slow))
     recommended = report["recommended"]
-    command = report.get("command", "")
     lines += [
         "",
         f"Recommended: `{recommended['artifact']}` in {recommended['runtime']}. {recommended['reason']}",
     ]
     for warning in report.get("warnings", []):
         lines.append(f"\n> {warning if isinstance(warning, str) else warning['message']}")
-    lines += ["", f"`{command}`; raw data: [{path.name}](benchmarks/results/{path.name}).", "", ""]
+    lines += [
+        "",
+        f"Measured on one thread of {cpu(report)}: [{path.name}](benchmarks/results/{path.name}).",
+        "",
+        "",
+    ]
     return "\n".join(lines)
 
 
