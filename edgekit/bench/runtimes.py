@@ -7,7 +7,8 @@ Runs on the device beside ``worker.py``: standard library, NumPy and the one run
 from __future__ import annotations
 
 import importlib
-from importlib import metadata
+from importlib from abc import ABC, abstractmethod
+import metadata
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ ONNX_DTYPES = {
 }
 
 
-class Model:
+class Model(ABC):
     """One loaded file.
 
     ``batch`` is the number of samples that a call takes, None if any number will do. ``shape`` is that of one
@@ -36,17 +37,17 @@ class Model:
     def __init__(self, batch: int | None, shape: tuple[int | None, ...], dtype: str) -> None:
         self.batch, self.shape, self.dtype = batch, shape, np.dtype(dtype)
 
+    @abstractmethod
     def bind(self, inputs: Any) -> None:
         """Put a batch, as ``arrange`` returns it, where ``invoke`` finds it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def invoke(self) -> None:
         """Run the model on the bound batch: what is timed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def output(self) -> Any:
         """The answer to the bound batch, dequantised: (batch, ...)."""
-        raise NotImplementedError
 
     def quantize(self, inputs: Any) -> Any:
         """Bring samples into the input's type."""
