@@ -7,8 +7,8 @@ Runs on the device beside ``worker.py``: standard library, NumPy and the one run
 from __future__ import annotations
 
 import importlib
-from importlib from abc import ABC, abstractmethod
-import metadata
+from abc import ABC, abstractmethod
+from importlib import metadata
 from typing import Any
 
 import numpy as np
