@@ -16,9 +16,11 @@ from torch import fx, nn
 
 from edgekit.errors import ExportError, MeasurementError, MissingExtraError
 from edgekit.export import export, require
+from edgekit.export.litert import subsample_by_convolution
 from edgekit.int8 import coverage
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
+from edgekit.int8.grid import spell
 from tests.networks import (
     IMAGE_NETWORKS,
     Concatenated,
@@ -133,7 +135,9 @@ def test_int8_litert_agrees_with_the_int8_graph(files: dict[Any, Path], build: t
     assert snr_db(pair(build)[1](x).detach(), run_litert(path, x)) > 30
     counted = coverage.of_file(path, "litert")
     assert counted.share == 1.0
-    assert counted.total_macs == coverage.of_file(files[build.__name__, "onnx", "int8"], "onnx").total_macs
+    spelled = sum(layer.macs for layer in counted.layers if layer.kernel == "DEPTHWISE_CONV_2D")
+    same = coverage.of_file(files[build.__name__, "onnx", "int8"], "onnx").total_macs
+    assert counted.total_macs - (spelled if build is ZeroPaddedShortcut else 0) == same
 
 
 def test_float_litert_gives_the_models_answers(files: dict[Any, Path]) -> None:
@@ -185,3 +189,25 @@ def test_coverage_of_garbage_is_an_error(tmp_path: Path, format: str) -> None:
 def test_mobile_keeps_no_clip(files: dict[Any, Path]) -> None:
     kinds = {node.op_type for node in onnx.load(files[Mobile.__name__, "onnx", "int8"]).graph.node}
     assert not kinds & {"Clip", "Relu"}
+
+
+def test_subsampling_is_spelled_as_a_convolution_without_changing_a_bit(files: dict[Any, Path]) -> None:
+    spelled = spell(pair(ZeroPaddedShortcut)[1], torch.int8)
+    x = images(16, seed=5)
+    before = spelled(x)
+    assert subsample_by_convolution(spelled) == 1
+    assert torch.equal(spelled(x), before)
+    kernels = {
+        layer.kernel
+        for layer in coverage.of_file(files["ZeroPaddedShortcut", "litert", "int8"], "litert").layers
+    }
+    assert "DEPTHWISE_CONV_2D" in kernels
+
+
+def test_other_slices_stay_slices() -> None:
+    class Crop(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :, 2::2, ::2] + x[:, :, :3, :4] + x[:, 1:2, ::2, ::2][:, :, :3]
+
+    graph = capture(Crop(), images(1))
+    assert subsample_by_convolution(graph) == 0

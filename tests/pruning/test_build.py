@@ -44,7 +44,8 @@ def test_macs_fall_as_wanted_in_whole_multiples(
         built = building.for_goal(
             model,
             EXAMPLE,
-            Goal(speedup), Limits(multiple, 0.75),
+            Goal(speedup),
+            Limits(multiple, 0.75),
             scope=scope,  # type: ignore[arg-type]
             importance=importance,  # type: ignore[arg-type]
         )
@@ -121,9 +122,7 @@ def test_a_model_without_any_group_says_so() -> None:
 
 
 def test_local_cuts_every_group_alike() -> None:
-    built = building.for_goal(
-        seeded(UpDown), EXAMPLE, Goal(2), Limits(1, 0.9), scope="local"
-    )
+    built = building.for_goal(seeded(UpDown), EXAMPLE, Goal(2), Limits(1, 0.9), scope="local")
     shares = [row["channels_after"] / row["channels_before"] for row in built.describe()["cut"]]
     assert max(shares) - min(shares) < 0.15
 
@@ -139,7 +138,8 @@ def test_the_weakest_channels_leave() -> None:
         built = building.for_goal(
             model,
             inputs(ZeroPadded),
-            Goal(1.2), Limits(8, 0.75),
+            Goal(1.2),
+            Limits(8, 0.75),
             importance=importance,
         )
         assert built.plan.cuts[0].removed == weak
@@ -156,9 +156,7 @@ def test_taylor_removes_what_the_loss_does_not_need() -> None:
     def backward(traced: nn.Module) -> None:
         traced(x).square().sum().backward()
 
-    built = building.for_goal(
-        model, x, Goal(1.2), Limits(8, 0.75), importance="taylor", backward=backward
-    )
+    built = building.for_goal(model, x, Goal(1.2), Limits(8, 0.75), importance="taylor", backward=backward)
     assert built.plan.cuts[0].removed == unused
 
 

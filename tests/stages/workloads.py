@@ -15,9 +15,7 @@ from edgekit.workload import Workload
 
 TRAINING = TrainingConfig(epochs=2, batch_size=16, lr=0.02)
 # The teachers of these tests have random weights: nothing is to be learned from them.
-LABELS_ONLY = TrainingConfig(
-    epochs=30, batch_size=16, lr=0.05, distillation=DistillationConfig(loss="none")
-)
+LABELS_ONLY = TrainingConfig(epochs=30, batch_size=16, lr=0.05, distillation=DistillationConfig(loss="none"))
 
 
 def quarters(count: int, seed: int) -> tuple[Tensor, Tensor]:
