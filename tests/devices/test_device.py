@@ -68,7 +68,7 @@ def test_all_faults_are_told_at_once(away: Path) -> None:
     text = str(caught.value)
     assert "transprot: unknown key, did you mean 'transport'?" in text
     assert "transport: missing" in text
-    assert "name: String should match" in text
+    assert "name: must match" in text
     assert "cores: " in text
     assert "runtimes[1]: " in text
     assert str(path) in text
