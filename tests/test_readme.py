@@ -39,7 +39,7 @@ def test_example_is_short_whole_and_loads(root: Path, tmp_path: Path) -> None:
         data[f"{split}_x"] = random.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
         data[f"{split}_y"] = np.arange(20) % 10
     np.savez(tmp_path / "data.npz", **data)
-    sizes = {"features.0": (32, 3, 3, 3), "features.2": (64, 32, 3, 3), "head": (10, 64)}
+    sizes = {"0": (32, 3, 3, 3), "2": (64, 32, 3, 3), "6": (10, 64)}
     weights = {f"{k}.weight": torch.randn(v) * 0.1 for k, v in sizes.items()}
     weights |= {f"{k}.bias": torch.zeros(v[0]) for k, v in sizes.items()}
     save_file(weights, tmp_path / "net.safetensors")

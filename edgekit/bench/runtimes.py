@@ -7,7 +7,6 @@ Runs on the device beside ``worker.py``: standard library, NumPy and the one run
 from __future__ import annotations
 
 import importlib
-from abc import ABC, abstractmethod
 from importlib import metadata
 from typing import Any
 
@@ -25,7 +24,7 @@ ONNX_DTYPES = {
 }
 
 
-class Model(ABC):
+class Model:
     """One loaded file.
 
     ``batch`` is the number of samples that a call takes, None if any number will do. ``shape`` is that of one
@@ -37,17 +36,17 @@ class Model(ABC):
     def __init__(self, batch: int | None, shape: tuple[int | None, ...], dtype: str) -> None:
         self.batch, self.shape, self.dtype = batch, shape, np.dtype(dtype)
 
-    @abstractmethod
     def bind(self, inputs: Any) -> None:
         """Put a batch, as ``arrange`` returns it, where ``invoke`` finds it."""
+        raise NotImplementedError
 
-    @abstractmethod
     def invoke(self) -> None:
         """Run the model on the bound batch: what is timed."""
+        raise NotImplementedError
 
-    @abstractmethod
     def output(self) -> Any:
         """The answer to the bound batch, dequantised: (batch, ...)."""
+        raise NotImplementedError
 
     def quantize(self, inputs: Any) -> Any:
         """Bring samples into the input's type."""
