@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from edgekit.int8.calibration import calibrate
+from edgekit.int8.capture import capture
 
 
 def seeded(build: type[nn.Module], *arguments: object) -> nn.Module:
@@ -33,9 +38,9 @@ class Residual(nn.Module):
         self.head = nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu(self.norm1(self.first(x)))
-        x = functional.relu(self.norm2(self.second(x)) + x)
-        return self.head(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+        x = F.relu(self.norm1(self.first(x)))
+        x = F.relu(self.norm2(self.second(x)) + x)
+        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
 class ZeroPaddedShortcut(nn.Module):
@@ -48,10 +53,10 @@ class ZeroPaddedShortcut(nn.Module):
         self.head = nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu(self.stem(x))
-        short = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
-        x = functional.relu(self.body(x) + short)
-        return self.head(functional.avg_pool2d(x, x.shape[3]).flatten(1))
+        x = F.relu(self.stem(x))
+        short = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        x = F.relu(self.body(x) + short)
+        return self.head(F.avg_pool2d(x, x.shape[3]).flatten(1))
 
 
 class Mobile(nn.Module):
@@ -87,12 +92,19 @@ class Concatenated(nn.Module):
         self.head = nn.Linear(8, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        both = torch.cat([functional.relu(self.small(x)), 5 * functional.relu(self.large(x))], 1)
-        x = functional.max_pool2d(functional.relu(self.after(both)), 2)
+        both = torch.cat([F.relu(self.small(x)), 5 * F.relu(self.large(x))], 1)
+        x = F.max_pool2d(F.relu(self.after(both)), 2)
         return self.head(x.mean((2, 3)))
 
 
 IMAGE_NETWORKS = [Residual, ZeroPaddedShortcut, Mobile, Concatenated]
+
+
+@functools.cache
+def quantized(build: type[nn.Module]) -> tuple[nn.Module, fx.GraphModule]:
+    """A seeded network and its int8 graph, calibrated on random images; made once a session."""
+    model = seeded(build)
+    return model, calibrate(capture(model, images(1)), [images(16, seed) for seed in range(4)])
 
 
 def images(count: int, seed: int = 0) -> Tensor:

@@ -12,13 +12,12 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import fx, nn
+from torch import nn
 
 from edgekit.errors import ExportError, MeasurementError, MissingExtraError
 from edgekit.export import export, require
 from edgekit.export.litert import subsample_by_convolution
 from edgekit.int8 import coverage
-from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from edgekit.int8.grid import spell
 from tests.networks import (
@@ -28,6 +27,7 @@ from tests.networks import (
     Residual,
     ZeroPaddedShortcut,
     images,
+    quantized,
     seeded,
     snr_db,
 )
@@ -70,7 +70,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str]
     """(network, format, precision) -> file."""
     folder, made = tmp_path_factory.mktemp("files"), {}
     for build in IMAGE_NETWORKS:
-        model, graph = pair(build)
+        model, graph = quantized(build)
         for format, precision, source in (
             ("onnx", "fp32", model),
             ("onnx", "int8", graph),
@@ -87,28 +87,21 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str]
     return made
 
 
-PAIRS: dict[type[nn.Module], tuple[nn.Module, fx.GraphModule]] = {}
-
-
-def pair(build: type[nn.Module]) -> tuple[nn.Module, fx.GraphModule]:
-    if build not in PAIRS:
-        model = seeded(build)
-        PAIRS[build] = model, calibrate(capture(model, images(1)), [images(16, s) for s in range(4)])
-    return PAIRS[build]
-
-
 @pytest.mark.parametrize("build", IMAGE_NETWORKS)
 def test_float_onnx_gives_the_models_answers(files: dict[Any, Path], build: type[nn.Module]) -> None:
     x = images(9, seed=5)
     torch.testing.assert_close(
-        run_onnx(files[build.__name__, "onnx", "fp32"], x), pair(build)[0](x).detach(), rtol=1e-4, atol=1e-5
+        run_onnx(files[build.__name__, "onnx", "fp32"], x),
+        quantized(build)[0](x).detach(),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
 @pytest.mark.parametrize("build", IMAGE_NETWORKS)
 def test_int8_onnx_agrees_with_the_int8_graph(files: dict[Any, Path], build: type[nn.Module]) -> None:
     x = images(64, seed=5)
-    assert snr_db(pair(build)[1](x).detach(), run_onnx(files[build.__name__, "onnx", "int8"], x)) > 30
+    assert snr_db(quantized(build)[1](x).detach(), run_onnx(files[build.__name__, "onnx", "int8"], x)) > 30
 
 
 @pytest.mark.parametrize("build", IMAGE_NETWORKS)
@@ -132,7 +125,7 @@ def test_coverage_counts_macs_as_by_hand(files: dict[Any, Path]) -> None:
 def test_int8_litert_agrees_with_the_int8_graph(files: dict[Any, Path], build: type[nn.Module]) -> None:
     x = images(64, seed=5)
     path = files[build.__name__, "litert", "int8"]
-    assert snr_db(pair(build)[1](x).detach(), run_litert(path, x)) > 30
+    assert snr_db(quantized(build)[1](x).detach(), run_litert(path, x)) > 30
     counted = coverage.of_file(path, "litert")
     assert counted.share == 1.0
     spelled = sum(layer.macs for layer in counted.layers if layer.kernel == "DEPTHWISE_CONV_2D")
@@ -144,7 +137,7 @@ def test_float_litert_gives_the_models_answers(files: dict[Any, Path]) -> None:
     x = images(5, seed=5)
     path = files["ZeroPaddedShortcut", "litert", "fp32"]
     torch.testing.assert_close(
-        run_litert(path, x), pair(ZeroPaddedShortcut)[0](x).detach(), rtol=1e-4, atol=1e-5
+        run_litert(path, x), quantized(ZeroPaddedShortcut)[0](x).detach(), rtol=1e-4, atol=1e-5
     )
     assert coverage.of_file(path, "litert").share == 0.0
 
@@ -192,7 +185,7 @@ def test_mobile_keeps_no_clip(files: dict[Any, Path]) -> None:
 
 
 def test_subsampling_is_spelled_as_a_convolution_without_changing_a_bit(files: dict[Any, Path]) -> None:
-    spelled = spell(pair(ZeroPaddedShortcut)[1], torch.int8)
+    spelled = spell(quantized(ZeroPaddedShortcut)[1], torch.int8)
     x = images(16, seed=5)
     before = spelled(x)
     assert subsample_by_convolution(spelled) == 1

@@ -16,16 +16,16 @@ from edgekit.int8.calibration import calibrate, calibration_batches
 from edgekit.int8.capture import capture
 from edgekit.int8.grid import bake_weights, spell
 from edgekit.int8.trainable import copy_parameters, trainable
-from tests.networks import IMAGE_NETWORKS, Concatenated, Mobile, Residual, images, seeded, snr_db
-
-GRAPHS: dict[type[nn.Module], tuple[nn.Module, fx.GraphModule]] = {}
-
-
-def quantized(build: type[nn.Module]) -> tuple[nn.Module, fx.GraphModule]:
-    if build not in GRAPHS:
-        model = seeded(build)
-        GRAPHS[build] = model, calibrate(capture(model, images(1)), [images(16, seed) for seed in range(4)])
-    return GRAPHS[build]
+from tests.networks import (
+    IMAGE_NETWORKS,
+    Concatenated,
+    Mobile,
+    Residual,
+    images,
+    quantized,
+    seeded,
+    snr_db,
+)
 
 
 def nodes(graph: fx.GraphModule, targets: set[object]) -> list[fx.Node]:
