@@ -1,4 +1,4 @@
-"""What a person sees: progress, tables, messages. The only file that imports rich."""
+"""What a person sees: progress, tables, messages. Only this file and ``console_*.py`` import rich."""
 
 from __future__ import annotations
 

@@ -1,26 +1,42 @@
 """Exporters: one file per format, each starting from the same captured graph.
 
-onnx.py         ONNX (float, or QDQ int8) through torch's exporter
-onnx_passes.py  what that export still needs: int32 biases, short names, no debugging data
-litert.py       LiteRT (.tflite) through litert-torch
+options.py        what can be asked of an export; spellings by instruction set and runtime version
+spellings.py      the int8 graph on other grids: 7-bit weights, int16 activations
+embed.py          preprocessing inside the model: raw uint8 pixels in
+onnx.py           ONNX (float, or QDQ int8) through torch's exporter
+onnx_passes.py    what that export still needs: int32 biases, short names, no debugging data
+onnx_weights.py   float16 and int8 weights of a float ONNX file
+litert.py         LiteRT (.tflite) through litert-torch
+litert_finish.py  from the converter's output to the file: precision, types at the ends, names, metadata
+tflite_edit.py    the edits of the flatbuffer behind that
+litert_compat.py  which runtimes have the ops of a file
 """
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from edgekit.errors import ExportError, MissingExtraError
+from edgekit.export.options import (
+    INT8_GRAPH,
+    ExportOptions,
+    Format,
+    Precision,
+    Target,
+    refuse,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Format = Literal["onnx", "litert"]
-Precision = Literal["fp32", "int8"]
+__all__ = ["SUFFIX", "ExportOptions", "Format", "Precision", "Target", "export", "require"]
+
 SUFFIX: dict[str, str] = {"onnx": ".onnx", "litert": ".tflite"}
 _INSTALL = {"onnx": "onnx onnxscript", "litert": '"edgekit-toolkit[litert]"'}
 _NEEDS = {"onnx": ("onnx", "onnxscript"), "litert": ("litert_torch", "ai_edge_litert")}
+_PLAIN = ExportOptions()
 
 
 def require(format: str) -> None:
@@ -47,34 +63,34 @@ def export(
     format: Format,
     precision: Precision,
     metadata: dict[str, str],
+    options: ExportOptions = _PLAIN,
 ) -> None:
     """Write ``model`` as one self-contained file, atomically.
 
     Args:
-        model: any float module (``precision="fp32"``) or an int8 graph (``precision="int8"``).
+        model: any float module, or an int8 graph for ``precision`` "int8" and "int16x8".
         example: one preprocessed input, (N, ...).
         path: where to; a file there is replaced only when the new one is complete.
+        format: of the file.
+        precision: see ``options.PRECISIONS``.
         metadata: plain strings kept inside the file (classes, preprocessing, recipe, …).
+        options: batch, types at the ends, embedded preprocessing, instruction set.
 
     Raises:
         MissingExtraError: the format's packages aren't installed.
         CaptureError: torch.export can't capture the model.
-        ExportError: the converter failed, or an int8 export was asked of a float model.
+        ExportError: the converter failed, the format has no such precision, the options contradict each
+            other, or an int8 export was asked of a float model.
     """
+    refuse(format, precision, path.name)
+    options.check(precision, format, path.name)
     require(format)
-    from edgekit.int8 import ops
+    from edgekit.export import embed
     from edgekit.int8.capture import capture
 
-    if precision == "int8":
-        nodes = getattr(getattr(model, "graph", None), "nodes", ())
-        if not any(node.target in ops.DEQUANTIZE for node in nodes):
-            raise ExportError(
-                "an int8 file needs an int8 graph",
-                where=str(path),
-                got=type(model).__name__,
-                expected="the result of the qat stage",
-                next="add a qat stage (epochs: 0 quantises without training) to the recipe",
-            )
+    embed.refuse(options, example, path.name)
+    if precision in INT8_GRAPH:
+        _check_int8(model, path)
         graph = model
     else:
         graph = capture(model, example)
@@ -82,4 +98,18 @@ def export(
         from edgekit.export.onnx import write
     else:
         from edgekit.export.litert import write
-    write(graph, example[:1], path, metadata)
+    write(graph, example[:1], path, metadata, options, precision)
+
+
+def _check_int8(model: nn.Module, path: Path) -> None:
+    from edgekit.int8 import ops
+
+    nodes = getattr(getattr(model, "graph", None), "nodes", ())
+    if not any(node.target in ops.DEQUANTIZE for node in nodes):
+        raise ExportError(
+            "an int8 file needs an int8 graph",
+            where=str(path),
+            got=type(model).__name__,
+            expected="the result of the qat stage",
+            next="add a qat stage (epochs: 0 quantises without training) to the recipe",
+        )

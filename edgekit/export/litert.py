@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
 import sys
@@ -17,23 +16,38 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekit.errors import ExportError
+from edgekit.export import litert_finish
+from edgekit.export.options import ExportOptions, Precision
 from edgekit.files import atomic_write
 from edgekit.int8 import ops
-from edgekit.int8.grid import spell
+from edgekit.int8.grid import snap_weights, spell
+
+_PLAIN = ExportOptions()
 
 
-def write(graph: nn.Module, example: Tensor, path: Path, metadata: dict[str, str]) -> None:
-    """Write a captured graph, float or int8, as a LiteRT file for batch size 1.
+def write(
+    graph: nn.Module,
+    example: Tensor,
+    path: Path,
+    metadata: dict[str, str],
+    options: ExportOptions = _PLAIN,
+    precision: Precision = "int8",
+) -> None:
+    """Write a captured graph, float or int8, as a LiteRT file for batch size 1, or that of ``options``.
 
     Images come in channels-last (N, H, W, C), so that no transpose stands before the first convolution;
-    any other input keeps its layout. Input and output of an int8 graph are int8; their scales and zero points
-    stand in the file's input and output details, where a runtime finds them.
+    any other input keeps its layout. Input and output of an int8 graph are int8 if ``options.io`` doesn't say
+    otherwise; their scales and zero points stand in the file's input and output details, where a runtime
+    finds them. The signature "serving_default" calls them "input" and "output".
 
     Args:
         graph: what ``int8.capture`` or the qat stage gave.
         example: one input, (1, ...).
         path: the file to write.
-        metadata: kept as JSON in the file's ``edgekit`` metadata entry.
+        metadata: kept as JSON in the file's ``edgekit`` metadata entry, with the runtime that it needs.
+        options: batch, types at the ends, embedded preprocessing.
+        precision: "fp16" and "int8-dynamic" shrink the weights of a float graph, "int16x8" widens the
+            activations of an int8 graph.
 
     Raises:
         ExportError: the converter refuses the graph.
@@ -41,8 +55,9 @@ def write(graph: nn.Module, example: Tensor, path: Path, metadata: dict[str, str
     assert isinstance(graph, fx.GraphModule)
     try:
         with _quiet():
-            content = _convert(graph, example)
-        content = finish(content, metadata)
+            prepared = litert_finish.prepare(graph, example, options, precision)
+            content = _convert(prepared)
+            content = litert_finish.finish(content, metadata, options, precision, pixels=prepared.pixels)
     except Exception as error:
         raise ExportError(
             "LiteRT export failed",
@@ -53,14 +68,16 @@ def write(graph: nn.Module, example: Tensor, path: Path, metadata: dict[str, str
     atomic_write(path, content)
 
 
-def _convert(graph: fx.GraphModule, example: Tensor) -> bytes:
+def _convert(prepared: litert_finish.Prepared) -> bytes:
     import litert_torch
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
     from litert_torch.quantize.quant_config import QuantConfig
 
-    module: Any = spell(graph, torch.int8)
+    graph, example = prepared.graph, prepared.example
+    module: Any = spell(graph, torch.int8) if prepared.activations is torch.int8 else graph
+    snap_weights(module)
     subsample_by_convolution(module)
-    if example.dim() == 4:
+    if prepared.channels_last:
         module = litert_torch.to_channel_last_io(module, args=[0])
         example = example.permute(0, 2, 3, 1).contiguous()
     config = None
@@ -148,31 +165,6 @@ def _unit_weight(graph: fx.GraphModule, name: str, channels: int) -> fx.Node:
     rest: tuple[Any, ...] = (*grid, 0, -127, 127, torch.int8)
     quantized = graph.graph.call_function(ops.qd.quantize_per_channel.default, (weight, *rest))
     return graph.graph.call_function(ops.qd.dequantize_per_channel.default, (quantized, *rest))
-
-
-def finish(content: bytes, metadata: dict[str, str]) -> bytes:
-    """The same model with one more metadata buffer, ``edgekit``: a JSON object of strings.
-
-    Tensors inside lose the converter's long names, which cost kilobytes; inputs and outputs keep theirs.
-    """
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    buffer = schema.BufferT()
-    buffer.data = list(json.dumps(metadata, sort_keys=True).encode())
-    model.buffers.append(buffer)
-    entry = schema.MetadataT()
-    entry.name, entry.buffer = "edgekit", len(model.buffers) - 1
-    model.metadata = [*(model.metadata or []), entry]
-    for graph in model.subgraphs:
-        ends = {*graph.inputs, *graph.outputs}
-        for index, tensor in enumerate(graph.tensors):
-            if index not in ends:
-                tensor.name = f"t{index}"
-    builder = flatbuffers.Builder(len(content) + 4096)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 @contextlib.contextmanager

@@ -185,14 +185,19 @@ def rename(model: ModelProto) -> None:
     """Layers are named after their weights, every other value gets a short name: names cost bytes."""
     keep = {value.name for value in [*model.graph.input, *model.graph.output]}
     producers = {output: node for node in model.graph.node for output in node.output}
+    constants = {tensor.name for tensor in model.graph.initializer}
+    taken: set[str] = set()
     for node in model.graph.node:
+        node.name = ""
         if node.op_type in WEIGHTED | {"MatMul"}:
             weight = node.input[1]
-            while weight in producers and producers[weight].input:
+            while weight in producers and producers[weight].op_type in {"DequantizeLinear", "Transpose"}:
                 weight = producers[weight].input[0]
-            node.name = weight.removesuffix(".weight") if weight.endswith(".weight") else ""
-        else:
-            node.name = ""
+            if weight in constants and weight.endswith("weight"):
+                name = weight.removesuffix("weight").rstrip(".")
+                # A layer that is used twice: names of nodes must differ.
+                node.name = name if name not in taken else f"{name}.{len(taken)}"
+                taken.add(node.name)
     names: dict[str, str] = {}
     for node in model.graph.node:
         for values in (node.input, node.output):

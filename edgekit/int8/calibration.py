@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -14,15 +15,18 @@ from torch import Tensor, fx
 
 from edgekit.errors import StageError
 from edgekit.int8 import ops
-from edgekit.int8.grid import absorb_clamps, tie_moves
+from edgekit.int8.grid import absorb_clamps, meet_clamps, snap_biases
+from edgekit.int8.lower import lower
 from edgekit.int8.placement import EdgeQuantizer
+from edgekit.int8.unify import make_weights_symmetric, quantize_constants, unify
 
 
 def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModule:
     """Place quantisers and find their scales and zero points on ``batches``.
 
-    NNCF's post-training quantisation (range estimators, fast bias correction) on the placement of
-    ``EdgeQuantizer``; afterwards clamps that the grid does anyway are gone.
+    The graph is lowered (see ``lower``), NNCF's post-training quantisation estimates ranges on the placement
+    of ``EdgeQuantizer``, then all that must share a grid gets one (see ``unify``), and clamps that the grid
+    does anyway are gone.
 
     Args:
         graph: what ``capture`` gave; it is not changed.
@@ -37,6 +41,7 @@ def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModul
     data = list(batches)
     if not data:
         raise StageError("no calibration data", where="qat", expected="at least one batch of training inputs")
+    graph = lower(copy.deepcopy(graph))
     with _quiet_nncf() as nncf:
         from nncf.experimental.torch.fx import quantize_pt2e
 
@@ -47,7 +52,8 @@ def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModul
                 nncf.Dataset(data),
                 subset_size=len(data),
                 fold_quantize=False,
-                do_copy=True,
+                # Its fast bias correction made every network worse that was tried (docs/how-it-works.md).
+                fast_bias_correction=None,
             )
         except Exception as error:
             raise StageError(
@@ -58,8 +64,12 @@ def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModul
             ) from error
     _drop_names(quantized)
     _rename_constants(quantized)
+    make_weights_symmetric(quantized)
+    unify(quantized)
+    quantize_constants(quantized)
     absorb_clamps(quantized)
-    tie_moves(quantized)
+    meet_clamps(quantized)
+    snap_biases(quantized)
     return quantized
 
 

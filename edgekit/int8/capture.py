@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from edgekit.errors import CaptureError
-from edgekit.int8 import ops
-from edgekit.int8.fold import fold_batch_norm
+from edgekit.int8.fold import fold_affine, fold_batch_norm
+from edgekit.int8.fuse import fuse_branches
+from edgekit.int8.normalize import normalize
 
 MAX_BATCH = 4096
 
@@ -38,8 +41,10 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
     if not isinstance(graph, fx.GraphModule):  # pragma: no cover - torch promises it
         raise CaptureError("torch.export gave no graph", got=type(graph).__name__)
     _drop_guards(graph)
-    ops.normalize(graph)
+    normalize(graph)
     fold_batch_norm(graph)
+    fuse_branches(graph)
+    fold_affine(graph)
     return graph
 
 
@@ -53,7 +58,7 @@ def export_program(
     """
     shapes: Any = ({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)},) if free_batch else None
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _unfused_attention():
             warnings.simplefilter("ignore")  # pytree deprecations inside torch itself
             return torch.export.export(model, (example,), dynamic_shapes=shapes)
     except Exception as error:
@@ -68,6 +73,17 @@ def export_program(
             expected="a forward() of tensor operations without data-dependent Python control flow",
             next="run torch.export.export(model.eval(), (example,)) by itself to see the whole report",
         ) from error
+
+
+@contextlib.contextmanager
+def _unfused_attention() -> Iterator[None]:
+    """Without the fused operator of a whole transformer layer, which no exporter knows."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _drop_guards(graph: fx.GraphModule) -> None:

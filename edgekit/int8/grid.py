@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from edgekit.int8 import ops
+from edgekit.int8.unify import evaluate_constant
 
 INT8_MIN, INT8_MAX = -128, 127
 
@@ -35,6 +36,35 @@ def absorb_clamps(graph: fx.GraphModule) -> int:
             removed += 1
     graph.recompile()
     return removed
+
+
+def meet_clamps(graph: fx.GraphModule) -> int:
+    """Put a pair in front of every clamp that is left, on the grid behind it.
+
+    A grid that others share may reach below zero; the clamp then has work to do. With the same grid on both
+    sides it is a comparison of integers, and its producer ends on integers too. The numbers stay the same: a
+    clamp of what saturates at the grid's ends saturates at the nearer of both.
+
+    Returns:
+        How many were met.
+    """
+    met = 0
+    for node in list(graph.graph.nodes):
+        quantizers = [user for user in node.users if user.target is ops.qd.quantize_per_tensor.default]
+        source = node.args[0] if node.target in ops.CLAMPS else None
+        if not isinstance(source, fx.Node) or source.target in ops.DEQUANTIZE or not quantizers:
+            continue
+        grids = {quantize.args[1:] for quantize in quantizers}
+        if len(grids) != 1 or len(quantizers) != len(node.users):
+            continue
+        grid = grids.pop()
+        with graph.graph.inserting_before(node):
+            quantize = graph.graph.call_function(ops.qd.quantize_per_tensor.default, (source, *grid))
+            dequantize = graph.graph.call_function(ops.qd.dequantize_per_tensor.default, (quantize, *grid))
+        node.replace_input_with(source, dequantize)
+        met += 1
+    graph.recompile()
+    return met
 
 
 def _does_nothing(lower: float, upper: float, smallest: float, largest: float, scale: float) -> bool:
@@ -68,21 +98,47 @@ def _bounds(node: fx.Node) -> tuple[float, float]:
     )
 
 
-def tie_moves(graph: fx.GraphModule) -> None:
-    """Give every quantiser behind a move the grid in front of it: the move is then exact on integers."""
+def snap_weights(graph: fx.GraphModule) -> None:
+    """Move every float weight onto its integer grid, in place: quantising it again finds the same integers.
+
+    A converter that rounds with other arithmetic than torch's could otherwise decide a tie the other way.
+    """
+    with torch.no_grad():
+        for node in graph.graph.nodes:
+            if node.target in ops.QUANTIZE and ops.is_constant(node.args[0]) and node.args[0].op == "get_attr":
+                grid = [_value(graph, argument) for argument in node.args]
+                back = {ops.qd.quantize_per_tensor.default: ops.qd.dequantize_per_tensor.default}
+                dequantize = back.get(node.target, ops.qd.dequantize_per_channel.default)
+                grid[0].copy_(dequantize(node.target(*grid), *grid[1:]))
+
+
+def snap_biases(graph: fx.GraphModule) -> int:
+    """Round every bias to the grid of its layer's integer accumulator: input scale times weight scale.
+
+    (Jacob et al. 2018, arXiv 1712.05877, section 2.4.) Runtimes hold biases as int32 on that grid; rounded
+    here, the graph computes with the very numbers that they will compute with. In place, done after
+    calibration and after training.
+
+    Returns:
+        How many were rounded.
+    """
+    snapped = 0
     for node in graph.graph.nodes:
-        if node.target not in ops.MOVES:
+        bias = node.args[2] if node.target in ops.WEIGHTED and len(node.args) > 2 else None
+        if not isinstance(bias, fx.Node) or bias.op != "get_attr":
             continue
-        source = node.args[0]
-        if not isinstance(source, fx.Node) or source.target is not ops.qd.dequantize_per_tensor.default:
+        source, weight = node.args[:2]
+        if source.target is not ops.qd.dequantize_per_tensor.default:
             continue
-        for user in list(node.users):
-            if user.target is ops.qd.quantize_per_tensor.default:
-                old = user
-                old.args = (node, *source.args[1:6])
-                for dequantize in list(old.users):
-                    dequantize.args = (old, *source.args[1:6])
-    graph.recompile()
+        if weight.target is not ops.qd.dequantize_per_channel.default:
+            continue
+        scale = float(source.args[1]) * ops.attribute(graph, str(weight.args[1].target)).double()
+        value = ops.attribute(graph, str(bias.target))
+        with torch.no_grad():
+            limit = 2.0**31 - 1
+            value.copy_((value.double() / scale).round().clamp(-limit, limit) * scale)
+        snapped += 1
+    return snapped
 
 
 def spell(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
@@ -103,7 +159,7 @@ def spell(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
 
 
 def bake_weights(graph: fx.GraphModule) -> fx.GraphModule:
-    """A copy in which every quantised weight is stored as int8: only its dequantise op is left.
+    """A copy in which every quantised constant is stored as integers: only its dequantise op is left.
 
     What the graph computes stays bit for bit the same.
     """
@@ -111,18 +167,19 @@ def bake_weights(graph: fx.GraphModule) -> fx.GraphModule:
     for node in list(graph.graph.nodes):
         if node.target not in ops.QUANTIZE:
             continue
-        weight = node.args[0]
-        if not isinstance(weight, fx.Node) or weight.op != "get_attr" or len(weight.users) != 1:
+        source = node.args[0]
+        if not ops.is_constant(source):
             continue
-        arguments = [_value(graph, arg) for arg in node.args]
+        arguments = [_value(graph, argument) for argument in node.args]
         baked = node.target(*arguments).detach()
-        name = str(weight.target)
-        owner, _, leaf = name.rpartition(".")
-        module = graph.get_submodule(owner)
-        delattr(module, leaf)
-        module.register_buffer(leaf, baked)
-        weight.meta["val"] = baked
-        node.replace_all_uses_with(weight)
+        owned = isinstance(source, fx.Node) and source.op == "get_attr" and len(source.users) == 1
+        name = str(source.target) if owned else f"{node.name}_constant"  # type: ignore[union-attr]
+        if owned:
+            owner, _, leaf = name.rpartition(".")
+            delattr(graph.get_submodule(owner), leaf)
+        with graph.graph.inserting_before(node):
+            constant = ops.constant_node(graph, name, baked)
+        node.replace_all_uses_with(constant)
         graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -130,6 +187,4 @@ def bake_weights(graph: fx.GraphModule) -> fx.GraphModule:
 
 
 def _value(graph: fx.GraphModule, argument: Any) -> Any:
-    if isinstance(argument, fx.Node):
-        return ops.attribute(graph, str(argument.target))
-    return argument
+    return evaluate_constant(graph, argument) if isinstance(argument, fx.Node) else argument

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from typing import Any
 
@@ -17,6 +18,8 @@ qd = torch.ops.quantized_decomposed
 CONVOLUTIONS = {
     aten.conv1d.default,
     aten.conv2d.default,
+    aten.conv2d.padding,
+    aten.conv1d.padding,
     aten.conv3d.default,
     aten.convolution.default,
     aten.conv_transpose1d.default,
@@ -39,83 +42,73 @@ PRODUCTS = {aten.mul.Tensor}
 MATMULS = {aten.matmul.default, aten.bmm.default}
 MEANS = {aten.mean.dim, aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool1d.default}
 CONCATENATIONS = {aten.cat.default}
+# Between the smallest and the largest of its inputs: the output fits the grid of the input, without lying on
+# it. LiteRT wants one scale for input and output of these.
+AVERAGES = {
+    aten.avg_pool1d.default,
+    aten.avg_pool2d.default,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_bilinear2d.default,
+}
+# Functions of one number. Their results have a grid that is known beforehand: (scale, zero point) in int8, the
+# one that LiteRT's kernels demand.
+FIXED_GRID = {
+    aten.sigmoid.default: (1 / 256, -128),
+    aten.softmax.int: (1 / 256, -128),
+    aten.tanh.default: (1 / 128, 0),
+}
+ACTIVATIONS = {
+    *FIXED_GRID,
+    aten.hardswish.default,
+    aten.hardsigmoid.default,
+    aten.silu.default,
+    aten.gelu.default,
+    aten.leaky_relu.default,
+    aten.elu.default,
+    aten.prelu.default,
+    aten.mish.default,
+    aten.softplus.default,
+}
 # Ops that move numbers or choose among them: what comes out lies on the grid of what went in.
 MOVES = {
     aten.view.default,
     aten.reshape.default,
     aten.flatten.using_ints,
+    aten.unflatten.int,
     aten.permute.default,
     aten.transpose.int,
+    aten.t.default,
+    aten.squeeze.default,
     aten.squeeze.dim,
     aten.squeeze.dims,
     aten.unsqueeze.default,
     aten.slice.Tensor,
     aten.select.int,
+    aten.expand.default,
+    aten.repeat.default,
     aten.contiguous.default,
     aten.clone.default,
+    aten.max_pool1d.default,
     aten.max_pool2d.default,
-    aten.avg_pool2d.default,  # LiteRT wants one scale for its input and output
+    aten.amax.default,
     aten.pad.default,
     aten.constant_pad_nd.default,
+    aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default,
+    aten.channel_shuffle.default,
+    aten.upsample_nearest1d.vec,
     aten.upsample_nearest2d.vec,
     aten.upsample_nearest2d.default,
+    aten.embedding.default,
+    aten.index_select.default,
+    aten.roll.default,
+    aten.flip.default,
 }
+ONE_GRID = MOVES | AVERAGES | CONCATENATIONS
+# Compute on integers, and give integers: where a quantiser belongs behind them and in front of them.
+INTEGER = WEIGHTED | SUMS | PRODUCTS | MATMULS | MEANS | CONCATENATIONS | AVERAGES | ACTIVATIONS
 QUANTIZE = {qd.quantize_per_tensor.default, qd.quantize_per_channel.default}
 DEQUANTIZE = {qd.dequantize_per_tensor.default, qd.dequantize_per_channel.default}
-_SAME_FUNCTION = {
-    # view refuses memory that isn't contiguous (channels-last training); reshape is the same function.
-    aten.view.default: aten.reshape.default,
-    aten.relu_.default: aten.relu.default,
-    aten.relu6_.default: aten.relu6.default,
-    aten.hardtanh_.default: aten.hardtanh.default,
-    aten.clamp_.default: aten.clamp.default,
-    aten.clamp_min_.default: aten.clamp_min.default,
-    aten.add_.Tensor: aten.add.Tensor,
-    aten.sub_.Tensor: aten.sub.Tensor,
-    aten.mul_.Tensor: aten.mul.Tensor,
-    aten.silu_.default: aten.silu.default,
-    aten.hardswish_.default: aten.hardswish.default,
-    aten.hardsigmoid_.default: aten.hardsigmoid.default,
-    aten.sigmoid_.default: aten.sigmoid.default,
-    aten.leaky_relu_.default: aten.leaky_relu.default,
-    aten.elu_.default: aten.elu.default,
-}
-_NOTHING_IN_EVAL = {
-    aten.dropout.default,
-    aten.dropout_.default,
-    aten.feature_dropout.default,
-    aten.alias.default,
-}
-
-
-def normalize(graph: fx.GraphModule) -> None:
-    """One spelling for one meaning: no in-place ops, no dropout, pooling over the whole map as a mean.
-
-    The function that the graph computes in eval mode stays the same.
-    """
-    for node in list(graph.graph.nodes):
-        if node.target in _SAME_FUNCTION:
-            node.target = _SAME_FUNCTION[node.target]
-        elif node.target in _NOTHING_IN_EVAL:
-            node.replace_all_uses_with(node.args[0])
-            graph.graph.erase_node(node)
-        elif _pools_whole_map(node):
-            with graph.graph.inserting_before(node):
-                mean = graph.graph.call_function(aten.mean.dim, (node.args[0], [-2, -1], True))
-            mean.meta = dict(node.meta)
-            node.replace_all_uses_with(mean)
-            graph.graph.erase_node(node)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-
-
-def _pools_whole_map(node: fx.Node) -> bool:
-    if node.target is aten.adaptive_avg_pool2d.default:
-        return list(node.args[1]) == [1, 1]  # type: ignore[arg-type]
-    if node.target is not aten.avg_pool2d.default or len(node.args) > 3:
-        return False
-    value = shape_of(node.args[0])
-    return value is not None and [int(s) for s in value[-2:]] == list(node.args[1])  # type: ignore[arg-type]
 
 
 def shape_of(node: Any) -> torch.Size | None:
@@ -140,8 +133,18 @@ def is_constant(node: Any) -> bool:
         node.op == "call_function"
         and bool(node.args)
         and all(is_constant(arg) for arg in node.all_input_nodes)
-        and bool(node.all_input_nodes)
+        and (bool(node.all_input_nodes) or isinstance(node.meta.get("val"), torch.Tensor))
     )
+
+
+def moves_zero_alone(node: fx.Node) -> bool:
+    """Whether a pad puts in zeros (which every grid holds) or numbers of its input; true for other moves."""
+    if node.target is aten.constant_pad_nd.default:
+        return float(node.args[2] if len(node.args) > 2 else 0) == 0  # type: ignore[arg-type]
+    if node.target is aten.pad.default and (len(node.args) < 3 or node.args[2] == "constant"):
+        value = node.args[3] if len(node.args) > 3 else 0
+        return float(value or 0) == 0  # type: ignore[arg-type]
+    return True
 
 
 def attribute(graph: fx.GraphModule, name: str) -> torch.Tensor:
@@ -168,3 +171,33 @@ def set_attribute(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None
         owner._buffers[leaf] = value
     else:
         owner.register_buffer(leaf, value)
+
+
+def constant_node(graph: fx.GraphModule, name: str, value: torch.Tensor) -> fx.Node:
+    """A ``get_attr`` node (at the graph's insertion point) for a new parameter or buffer."""
+    set_attribute(graph, name, value)
+    node = graph.graph.create_node("get_attr", name)
+    node.meta["val"] = value.detach()
+    return node
+
+
+def refresh(graph: fx.GraphModule) -> None:
+    """Compute the shapes of nodes that a rewrite put in (``meta["val"]``), and drop what nothing reads."""
+    graph.graph.eliminate_dead_code()
+    graph.graph.lint()
+    graph.recompile()
+    mode = next(node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder").fake_mode
+
+    def known(node: fx.Node) -> Any:
+        value = node.meta["val"]
+        plain = isinstance(value, torch.Tensor) and getattr(value, "fake_mode", None) is not mode
+        return mode.from_tensor(value) if plain else value
+
+    # What torch asks about sizes on the way must not bind the batch to the example's.
+    with mode, mode.shape_env.suppress_guards() if mode.shape_env else contextlib.nullcontext():
+        for node in graph.graph.nodes:
+            if node.op == "get_attr" and "val" not in node.meta:
+                node.meta["val"] = attribute(graph, str(node.target)).detach()
+            elif node.op == "call_function" and node.meta.get("val") is None:
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), known)
+                node.meta["val"] = node.target(*args, **kwargs)

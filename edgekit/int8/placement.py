@@ -1,25 +1,23 @@
 """Where quantisers go: one policy that suits ONNX Runtime, LiteRT and ARM kernels alike.
 
-In words: every convolution, linear layer, matrix product, addition, product of activations, mean and
-concatenation gets int8 inputs and gives an int8 output; an activation that is a clamp is quantised together
-with its producer, after the clamp; ops that only move or choose numbers keep the grid of their input; inputs
-and output of a concatenation share one grid. Activations are asymmetric per tensor, weights symmetric per
-output channel. Anything else stays float between a dequantise and a quantise, and coverage tells.
+In words: **every tensor is quantised once, where it is made**, and all that read it read the same integers.
+Quantised is what convolutions, linear layers, matrix products, sums, products, means, poolings,
+concatenations and activations give, and what they read. An activation that is a clamp is quantised together
+with its producer, after the clamp. Ops that only move or choose numbers keep the grid of their input.
+Activations are asymmetric per tensor, weights symmetric per output channel. Anything else (layer norm, masks,
+recurrent layers) stays float between a dequantise and a quantise: a float island, which coverage names.
+
+``grid.unify`` then gives one grid to all that must share one.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import fx
 from torchao.quantization.pt2e.observer import HistogramObserver, PerChannelMinMaxObserver
-from torchao.quantization.pt2e.quantizer import (
-    QuantizationAnnotation,
-    QuantizationSpec,
-    Quantizer,
-    SharedQuantizationSpec,
-)
+from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
 
 from edgekit.int8 import ops
 
@@ -32,6 +30,8 @@ ACTIVATION = QuantizationSpec(
     qscheme=torch.per_tensor_affine,
     observer_or_fake_quant_ctr=HistogramObserver,  # NNCF calibrates; the specification demands one
 )
+# What reads integers only, so that its inputs are quantised whatever made them.
+_READS_INTEGERS = ops.INTEGER - ops.ACTIVATIONS
 
 
 def _weight(channel_axis: int) -> QuantizationSpec:
@@ -49,78 +49,97 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is untyped
     """The policy as a torchao ``Quantizer``, for ``nncf.experimental.torch.fx.quantize_pt2e``."""
 
     def transform_for_annotation(self, model: fx.GraphModule) -> fx.GraphModule:
-        """Nothing to prepare: ``ops.normalize`` has done it at capture."""
+        """Nothing to prepare: ``normalize`` and ``lower`` have done it."""
         return model
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
-        """Write an annotation into ``node.meta`` of every node that is to compute on the integer grid."""
+        """Write an annotation into ``node.meta`` of every node whose output or weight is quantised."""
+        outputs = quantized_outputs(model)
         for node in model.graph.nodes:
-            if node.op == "call_function" and ops.is_float(node):
-                _annotate(node)
+            weight = quantized_weight(node)
+            if weight is None and node not in outputs:
+                continue
+            axis = 1 if node.target in ops.TRANSPOSED else 0
+            node.meta[KEY] = QuantizationAnnotation(
+                input_qspec_map={} if weight is None else {weight: _weight(axis)},
+                output_qspec=ACTIVATION if node in outputs else None,
+                _annotated=True,
+            )
         return model
 
     def validate(self, model: fx.GraphModule) -> None:
         """The annotations are checked by what comes out of them: coverage and parity."""
 
 
-def _annotate(node: fx.Node) -> None:
+def quantized_weight(node: fx.Node) -> fx.Node | None:
+    """The weight of a convolution or linear layer, if it is a parameter; a computed one stays float."""
+    if node.target not in ops.WEIGHTED:
+        return None
+    weight = node.args[1]
+    return weight if isinstance(weight, fx.Node) and weight.op == "get_attr" else None
+
+
+def quantized_outputs(model: fx.GraphModule) -> set[fx.Node]:
+    """The nodes behind which a quantiser stands."""
+    found: set[fx.Node] = set()
+    for node in model.graph.nodes:
+        if computes_integers(node):
+            found.add(node)
+            if node.target in _READS_INTEGERS:
+                found.update(source for made in _operands(node) for source in _origins(made))
+    for node in model.graph.nodes:
+        if node.target in ops.MOVES and ops.is_float(node) and not ops.is_constant(node):
+            source = node.args[1] if node.target is ops.aten.embedding.default else node.args[0]
+            if source in found:
+                found.add(node)
+    for node in model.graph.nodes:
+        _hand_to_clamp(node, found)
+    return found
+
+
+def computes_integers(node: fx.Node) -> bool:
+    """Whether the policy has this node compute on the integer grid."""
+    if node.op != "call_function" or node.target not in ops.INTEGER or not ops.is_float(node):
+        return False
+    if ops.is_constant(node):
+        return False
     if node.target in ops.WEIGHTED:
-        _annotate_weighted(node)
-    elif node.target in ops.SUMS | ops.PRODUCTS | ops.MATMULS:
-        if all(ops.is_float(value) and not ops.is_constant(value) for value in node.args[:2]):
-            _write(node, dict.fromkeys(node.all_input_nodes, ACTIVATION))
-    elif node.target in ops.MEANS:
-        _write(node, {_first(node): ACTIVATION})
-    elif node.target in ops.CONCATENATIONS:
-        _annotate_concatenation(node)
-    elif node.target in ops.MOVES and _is_quantized(_first(node)):
-        source = _first(node)
-        _write(node, {source: ACTIVATION}, output=SharedQuantizationSpec((source, node)))
-    elif node.target in ops.CLAMPS and _is_quantized(_first(node)):
-        _write(node, {_first(node): ACTIVATION})
+        return quantized_weight(node) is not None
+    # What is added to scores before a softmax is a mask: minus infinity, or nearly, has no place on a grid.
+    masks = node.target in ops.SUMS and all(user.target is ops.aten.softmax.int for user in node.users)
+    return not masks
 
 
-def _annotate_weighted(node: fx.Node) -> None:
-    source, weight = _first(node), node.args[1]
-    if not isinstance(weight, fx.Node) or weight.op != "get_attr":
-        return  # a weight that is computed: left in float, and named by coverage
-    channel_axis = 1 if node.target in ops.TRANSPOSED else 0
-    _write(node, {source: ACTIVATION, weight: _weight(channel_axis)})
+def _operands(node: fx.Node) -> Iterator[fx.Node]:
+    """The float tensors that ``node`` computes on, without constants (``grid`` sees to those)."""
+    if node.target in ops.WEIGHTED | ops.MEANS | ops.AVERAGES:
+        candidates = node.all_input_nodes[:1]
+    else:
+        candidates = node.all_input_nodes
+    for source in candidates:
+        if ops.is_float(source) and not ops.is_constant(source):
+            yield source
 
 
-def _annotate_concatenation(node: fx.Node) -> None:
-    parts: list[fx.Node] = [part for part in node.args[0] if isinstance(part, fx.Node)]  # type: ignore[union-attr]
-    if not parts or any(ops.is_constant(part) for part in parts):
+def _origins(node: fx.Node) -> Iterator[fx.Node]:
+    """``node``, and what it is moved from: the quantiser belongs there, so that the move is on integers."""
+    yield node
+    while node.target in ops.MOVES and ops.moves_zero_alone(node):
+        source = node.args[0]
+        if not isinstance(source, fx.Node) or not ops.is_float(source) or ops.is_constant(source):
+            return
+        node = source
+        yield node
+
+
+def _hand_to_clamp(node: fx.Node, found: set[fx.Node]) -> None:
+    """Where the one consumer of ``node`` is a clamp, quantise behind the clamp instead.
+
+    Not behind a concatenation or a move: their grid is that of their inputs.
+    """
+    if node not in found or node.target in ops.CLAMPS:
         return
-    shared = SharedQuantizationSpec((parts[0], node))
-    inputs: dict[fx.Node, Any] = dict.fromkeys(parts, shared)
-    inputs[parts[0]] = ACTIVATION
-    _write(node, inputs, output=shared)
-
-
-def _write(node: fx.Node, inputs: dict[fx.Node, Any], output: Any = ACTIVATION) -> None:
-    """Annotate ``node``; where its one consumer is a clamp, leave the output to the clamp."""
-    if _clamp_behind(node) is not None and output is ACTIVATION:
-        output = None
-    node.meta[KEY] = QuantizationAnnotation(input_qspec_map=inputs, output_qspec=output, _annotated=True)
-    clamp = _clamp_behind(node)
-    if clamp is not None:
-        clamp.meta[KEY] = QuantizationAnnotation(input_qspec_map={}, output_qspec=ACTIVATION, _annotated=True)
-
-
-def _clamp_behind(node: fx.Node) -> fx.Node | None:
-    users = list(node.users)
-    if len(users) == 1 and users[0].target in ops.CLAMPS and node.target not in ops.MOVES:
-        return users[0]
-    return None
-
-
-def _is_quantized(node: fx.Node) -> bool:
-    annotation = node.meta.get(KEY)
-    return annotation is not None and annotation.output_qspec is not None
-
-
-def _first(node: fx.Node) -> fx.Node:
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    return source
+    clamps = [user for user in node.users if user.target in ops.CLAMPS]
+    found.update(clamps)
+    if len(clamps) == len(node.users) == 1 and node.target not in ops.ONE_GRID and node.op == "call_function":
+        found.discard(node)

@@ -11,8 +11,8 @@ from torch import Tensor, fx
 
 from edgekit.errors import WeightsError
 from edgekit.files import atomic_write
-from edgekit.int8 import ops
 from edgekit.int8.capture import export_program
+from edgekit.int8.normalize import normalize
 
 
 def save(graph: fx.GraphModule, example: Tensor, path: Path) -> None:
@@ -54,5 +54,5 @@ def load(path: Path) -> fx.GraphModule:
     for node in list(graph.graph.nodes):
         if node.op == "call_module" and str(node.target).startswith("_guards"):
             graph.graph.erase_node(node)
-    ops.normalize(graph)
+    normalize(graph)
     return graph

@@ -39,6 +39,7 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
         StageError: calibration or training failed.
     """
     from edgekit.int8 import storage
+    from edgekit.int8.grid import snap_biases
     from edgekit.int8.trainable import copy_parameters, trainable
     from edgekit.training import train
 
@@ -65,6 +66,7 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
             autocast=False,  # bfloat16 has fewer digits than the rounding that is being learned
         )
         copy_parameters(trained, graph)
+        snap_biases(graph)
         history = list(done.epochs)
         note += f", trained {config.training.epochs} epochs"
     else:

@@ -1,0 +1,220 @@
+"""What can be asked of an export, and how a runtime and an instruction set want the same numbers spelled.
+
+Needs no torch: recipes and the command line are checked against these tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgekit.errors import ExportError
+
+if TYPE_CHECKING:
+    from edgekit.devices.device import Device
+    from edgekit.preprocessing import Preprocessing
+
+Format = Literal["onnx", "litert"]
+Precision = Literal["fp32", "fp16", "int8", "int8-dynamic", "int16x8"]
+Io = Literal["float32", "int8", "uint8"]
+FORMATS: tuple[Format, ...] = ("onnx", "litert")
+IOS: tuple[Io, ...] = ("float32", "int8", "uint8")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A precision: whether it is made from the int8 graph, and which formats have it."""
+
+    from_int8_graph: bool
+    formats: tuple[Format, ...]
+    about: str
+
+
+PRECISIONS: dict[Precision, Kind] = {
+    "fp32": Kind(False, FORMATS, "float32 weights and arithmetic"),
+    "fp16": Kind(False, FORMATS, "float16 weights, widened when the file is loaded: half the size"),
+    "int8": Kind(True, FORMATS, "the int8 graph: integer weights, activations and kernels"),
+    "int8-dynamic": Kind(False, FORMATS, "int8 weights; matrix products quantise their input as they run"),
+    "int16x8": Kind(True, ("litert",), "the int8 graph with int16 activations: more accurate, slow on CPUs"),
+}
+INT8_GRAPH = frozenset(name for name, kind in PRECISIONS.items() if kind.from_int8_graph)
+
+
+def pairs(formats: tuple[Format, ...], precisions: tuple[Precision, ...]) -> list[tuple[Format, Precision]]:
+    """Every format in every precision that it has, precision by precision."""
+    return [(f, p) for p in dict.fromkeys(precisions) for f in dict.fromkeys(formats) if has(f, p)]
+
+
+def has(format: str, precision: str) -> bool:
+    """Whether a format has a precision; one that isn't in the table has float and int8 alone."""
+    kind = PRECISIONS.get(precision)  # type: ignore[call-overload]
+    return kind is not None and (format in kind.formats or (format not in FORMATS and precision in _EVERY))
+
+
+_EVERY = ("fp32", "int8")
+
+
+def refuse(format: str, precision: str, where: str) -> None:
+    """Raise ExportError if the format has no such precision."""
+    if not has(format, precision):
+        formats = PRECISIONS[precision].formats  # type: ignore[index]
+        raise ExportError(
+            f"{format} has no {precision}",
+            where=where,
+            got="no runtime of this format has kernels for it",
+            expected=f"{precision} in {' or '.join(formats)}",
+            next=f"--format {formats[0]}, or --precision int8 (fp16 where accuracy is what counts)",
+        )
+
+
+# --- the instruction set ---------------------------------------------------------------------------------
+
+_X86 = ("x86_64", "amd64", "i386", "i686")
+_ARM = ("aarch64", "arm64", "armv7l", "armv8l")
+# vpdpbusd and its kin: four products of uint8 and int8 added up in 32 bits at once.
+_X86_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8")
+
+
+@dataclass(frozen=True)
+class Target:
+    """How ONNX Runtime on one kind of CPU wants an int8 file spelled; LiteRT's spelling is the same on all.
+
+    ============================ =========== ======= =========================================================
+    instruction set              activations weights why
+    ============================ =========== ======= =========================================================
+    x86 with VNNI or AMX         uint8       8 bits  its instructions multiply uint8 by int8; int8 activations
+                                                     are converted in part only, and layers fall back to float
+    x86 without                  uint8       7 bits  ``vpmaddubsw`` adds two products in 16 bits, saturating:
+                                                     2 · 255 · 127 doesn't fit below 32,767, 2 · 255 · 64 does
+    ARM                          int8        8 bits  its instructions multiply int8 by int8, into 32 bits
+    unknown                      uint8       8 bits  as for the first row: what is right on most machines
+    ============================ =========== ======= =========================================================
+
+    ``onnxruntime`` is the version on the device, "" where it isn't known.
+    """
+
+    activations: Literal["uint8", "int8"] = "uint8"
+    weight_bits: Literal[8, 7] = 8
+    onnxruntime: str = ""
+
+    @classmethod
+    def of(cls, device: Device | None, about: Mapping[str, Any] | None = None) -> Target:
+        """The target that a device is.
+
+        Args:
+            device: a profile; None for what isn't known.
+            about: what ``devices.device.probe`` said of it, where it could be asked.
+        """
+        about = about or {}
+        arch = str(getattr(device, "arch", None) or about.get("machine") or "").lower()
+        isa = tuple(getattr(device, "isa", None) or about.get("isa") or ())
+        version = str((about.get("runtimes") or {}).get("onnxruntime", ""))
+        if arch in _ARM:
+            return cls("int8", 8, version)
+        saturates = arch in _X86 and bool(isa) and not any(flag in _X86_DOT_PRODUCTS for flag in isa)
+        return cls("uint8", 7 if saturates else 8, version)
+
+
+# --- the runtime's version -------------------------------------------------------------------------------
+
+DEFAULT_OPSET, DEFAULT_IR = 20, 10
+# From a version of ONNX Runtime on: the newest opset that it has the kernels for, and the newest IR version
+# that it loads. 1.15 and later were tried with files of all precisions; 1.14 as its maintainers say. (1.15
+# loads opset 19 as well, and then lacks Reshape, Cast and QuantizeLinear.) From 1.18 on all take the default.
+_OPSETS: tuple[tuple[tuple[int, int], int, int], ...] = (
+    ((1, 14), 18, 8),
+    ((1, 15), 18, 9),
+    ((1, 17), 20, 9),
+    ((1, 18), DEFAULT_OPSET, DEFAULT_IR),
+)
+
+
+def opset_of(onnxruntime: str, where: str = "") -> tuple[int, int]:
+    """(opset, IR version) for a version of ONNX Runtime, "" for the default: the newest that it takes, but no
+    newer than the graphs need, so that one file serves many versions.
+
+    Raises ExportError for a version that is older than the exporter's oldest opset, or is none.
+    """
+    if not onnxruntime:
+        return DEFAULT_OPSET, DEFAULT_IR
+    try:
+        major, minor = (int(part) for part in onnxruntime.split(".")[:2])
+    except ValueError:
+        raise ExportError(
+            "this is no version of ONNX Runtime", where=where, got=repr(onnxruntime), expected="1.20.1, say"
+        ) from None
+    fitting = [(opset, ir) for since, opset, ir in _OPSETS if since <= (major, minor)]
+    if not fitting:
+        raise ExportError(
+            "this ONNX Runtime is too old",
+            where=where,
+            got=onnxruntime,
+            expected="1.14 or later: opset 18 is the oldest that torch exports",
+            next="update onnxruntime on the device, or export for litert",
+        )
+    return fitting[-1]
+
+
+# --- all of it -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a file is written; the defaults are right for most.
+
+    Args:
+        batch: samples in a call. None leaves it free in ONNX, and is 1 in LiteRT, whose batch is fixed.
+        io: type of input and output of a quantised LiteRT file; None is that of its activations. ONNX files
+            always take and give float32.
+        preprocessing: folded into the model, whose input then is raw uint8 pixels, (N, H, W, C).
+        raw_size: (height, width) of these, needed where the preprocessing resizes them.
+        target: the instruction set and runtime version that ONNX files are spelled for.
+        shapes: keep the shape of every value inside an ONNX file, for tools that don't infer them.
+    """
+
+    batch: int | None = None
+    io: Io | None = None
+    preprocessing: Preprocessing | None = None
+    raw_size: tuple[int, int] | None = None
+    target: Target = Target()
+    shapes: bool = False
+
+    def check(self, precision: str, format: str, where: str) -> None:
+        """Raise ExportError for what contradicts the precision or makes no sense."""
+        if self.batch is not None and self.batch < 1:
+            raise ExportError("a batch has at least one sample", where=where, got=f"batch {self.batch}")
+        if format == "litert" and precision == "int16x8" and self.io in ("int8", "uint8"):
+            raise ExportError(
+                f"an int16x8 file takes no {self.io}: it would throw away what int16 is there for",
+                where=where,
+                expected="io float32, or none for int16",
+                next="--io float32",
+            )
+
+    def suffix(self, format: str, precision: str) -> str:
+        """What a file's name says beside its precision: all that isn't as usual."""
+        parts = []
+        if format == "onnx" and precision in ("int8", "int8-dynamic") and self.target.weight_bits == 7:
+            parts.append("7bit")
+        if format == "onnx" and precision == "int8" and self.target.activations == "int8":
+            parts.append("s8")
+        if format == "litert" and precision in INT8_GRAPH and self.io not in (None, "int8"):
+            parts.append(f"{self.io}-io")
+        if self.batch is not None and (format, self.batch) != ("litert", 1):
+            parts.append(f"batch{self.batch}")
+        if self.preprocessing is not None:
+            parts.append("pixels")
+        return "".join(f"_{part}" for part in parts)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON, for the manifest and for keys."""
+        embedded = None if self.preprocessing is None else self.preprocessing.to_dict()
+        return {
+            "batch": self.batch,
+            "io": self.io,
+            "preprocessing": embedded,
+            "raw_size": None if self.raw_size is None else list(self.raw_size),
+            "target": asdict(self.target),
+            "shapes": self.shapes,
+        }

@@ -1,0 +1,224 @@
+"""Which tensors share a grid, and which grid is known beforehand: settled after calibration, in the graph.
+
+Runtimes move integers without rescaling them: the inputs and the output of a concatenation, of a pooling, of
+a transpose must have one scale and zero point, or the answers are silently wrong. Calibration looks at each
+tensor alone; here all that belong together get the range that holds them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import fx
+
+from edgekit.int8 import ops
+
+LOW, HIGH = -128, 127
+Grid = tuple[float, int]  # scale, zero point; of int8
+
+
+def unify(graph: fx.GraphModule) -> None:
+    """Give one grid to all quantisers that must share one, in place.
+
+    The grid of a group holds the ranges of all tensors that enter it; what is only moved, chosen or averaged
+    within the group fits by itself. A sigmoid, tanh or softmax keeps the grid that its function has; where
+    one enters a concatenation with others, a second quantiser brings it onto the group's grid.
+
+    Raises:
+        ValueError: a quantiser has another integer type than int8.
+    """
+    _fix_known(graph)
+    groups = _groups(graph)
+    for members in groups:
+        entering = [node for node in members if not _is_shared(node.args[0])]
+        fixed = [node for node in entering if _known_grid(node.args[0]) is not None]
+        if fixed and len({grid_of(node) for node in entering}) > 1:
+            members = [node for node in members if node not in fixed]
+            for node in fixed:
+                _requantise_for_group(graph, node, members)
+        grids = [grid_of(node) for node in entering] or [grid_of(members[0])]
+        common = grids[0] if len(set(grids)) == 1 else _holding(grids)
+        for node in members:
+            set_grid(node, common)
+    graph.recompile()
+
+
+def grid_of(quantize: fx.Node) -> Grid:
+    """(scale, zero point) of a per-tensor quantise node."""
+    _, scale, zero_point, low, high, _ = quantize.args
+    if (low, high) != (LOW, HIGH):
+        raise ValueError(f"{quantize.name}: not an int8 quantiser ({low} to {high})")
+    return float(scale), int(zero_point)  # type: ignore[arg-type]
+
+
+def set_grid(quantize: fx.Node, grid: Grid) -> None:
+    """Change a quantiser and all dequantise ops behind it."""
+    quantize.args = (quantize.args[0], *grid, *quantize.args[3:])
+    for user in list(quantize.users):
+        user.args = (quantize, *grid, *user.args[3:])
+
+
+def grid_for(smallest: float, largest: float, *, symmetric: bool = False) -> Grid:
+    """The int8 grid of a range, zero included exactly; of ±the larger bound if ``symmetric``."""
+    smallest, largest = min(smallest, 0.0), max(largest, 0.0)
+    if symmetric:
+        bound = max(-smallest, largest)
+        return _float32(bound / HIGH) or 1.0, 0
+    scale = _float32((largest - smallest) / (HIGH - LOW))
+    if not scale:
+        return 1.0, 0
+    return scale, max(LOW, min(HIGH, round(LOW - smallest / scale)))
+
+
+def _float32(value: float) -> float:
+    return float(torch.tensor(value, dtype=torch.float32))
+
+
+def _holding(grids: list[Grid]) -> Grid:
+    """The finest grid whose range holds those of all."""
+    lows = [(LOW - zero) * scale for scale, zero in grids]
+    highs = [(HIGH - zero) * scale for scale, zero in grids]
+    return grid_for(min(lows), max(highs))
+
+
+def _fix_known(graph: fx.GraphModule) -> None:
+    for node in per_tensor(graph):
+        known = _known_grid(node.args[0])
+        if known is not None:
+            set_grid(node, known)
+
+
+def per_tensor(graph: fx.GraphModule) -> list[fx.Node]:
+    """All per-tensor quantise nodes, in the graph's order."""
+    return [node for node in graph.graph.nodes if node.target is ops.qd.quantize_per_tensor.default]
+
+
+def _known_grid(node: Any) -> Grid | None:
+    return ops.FIXED_GRID.get(node.target) if isinstance(node, fx.Node) else None
+
+
+def _is_shared(node: Any) -> bool:
+    """Whether what the node gives lies within what enters it."""
+    return isinstance(node, fx.Node) and node.target in ops.ONE_GRID and ops.moves_zero_alone(node)
+
+
+def _groups(graph: fx.GraphModule) -> list[list[fx.Node]]:
+    """Quantisers that must share a grid, in the graph's order (union-find over ``ONE_GRID`` ops)."""
+    nodes = per_tensor(graph)
+    leader = {node: node for node in nodes}
+
+    def find(node: fx.Node) -> fx.Node:
+        while leader[node] is not node:
+            node = leader[node]
+        return node
+
+    for node in graph.graph.nodes:
+        if not _is_shared(node):
+            continue
+        beside = [*_quantizers_in_front(node), *(user for user in node.users if user in leader)]
+        for other in beside[1:]:
+            leader[find(other)] = find(beside[0])
+    together: dict[fx.Node, list[fx.Node]] = {}
+    for node in nodes:
+        together.setdefault(find(node), []).append(node)
+    return list(together.values())
+
+
+def _quantizers_in_front(node: fx.Node) -> Iterator[fx.Node]:
+    for source in node.all_input_nodes:
+        if source.target is ops.qd.dequantize_per_tensor.default and isinstance(source.args[0], fx.Node):
+            if source.args[0].target is ops.qd.quantize_per_tensor.default:
+                yield source.args[0]
+
+
+def _requantise_for_group(graph: fx.GraphModule, quantize: fx.Node, members: list[fx.Node]) -> None:
+    """A second pair behind a known grid, for those readers that share the group's."""
+    readers = [user for user in quantize.users if any(_is_shared(reader) for reader in user.users)]
+    if not readers:
+        return
+    known = _known_grid(quantize.args[0])
+    assert known is not None
+    for dequantize in readers:
+        with graph.graph.inserting_after(dequantize):
+            again = graph.graph.call_function(ops.qd.quantize_per_tensor.default, ())
+        with graph.graph.inserting_after(again):
+            back = graph.graph.call_function(ops.qd.dequantize_per_tensor.default, ())
+        again.meta, back.meta = dict(quantize.meta), dict(dequantize.meta)
+        dequantize.replace_all_uses_with(back)
+        again.args = (dequantize, *quantize.args[1:])
+        back.args = (again, *quantize.args[1:])
+        members.append(again)
+
+
+def make_weights_symmetric(graph: fx.GraphModule) -> int:
+    """Weights whose zero point isn't 0 get the signed symmetric grid: ``scale = max |w| / 127``. In place.
+
+    NNCF gives channels without negative weights a zero point of their own; LiteRT's kernels take it for 0.
+
+    Returns:
+        How many weights were changed.
+    """
+    changed = 0
+    for node in graph.graph.nodes:
+        if node.target is not ops.qd.quantize_per_channel.default:
+            continue
+        weight, scale, zero_point = (ops.attribute(graph, str(arg.target)) for arg in node.args[:3])
+        shifted = zero_point != 0
+        if not bool(shifted.any()):
+            continue
+        axis: int = node.args[3]
+        largest = weight.detach().abs().transpose(0, axis).flatten(1).amax(1)
+        symmetric = (largest / HIGH).clamp_min(torch.finfo(torch.float32).tiny)
+        scale.copy_(torch.where(shifted, symmetric, scale))
+        zero_point.zero_()
+        changed += 1
+    return changed
+
+
+def quantize_constants(graph: fx.GraphModule) -> None:
+    """Put a pair behind every constant that an integer op computes with, its grid from its own values.
+
+    Positional embeddings, class tokens, tables of embeddings, factors: known numbers need no calibration. The
+    constant operand of a matrix product is symmetric, as weights are. Left alone is what isn't finite.
+    """
+    computing = ops.SUMS | ops.PRODUCTS | ops.MATMULS | ops.CONCATENATIONS
+    for node in list(graph.graph.nodes):
+        if node.target is ops.aten.embedding.default and any(user.target in ops.QUANTIZE for user in node.users):
+            _quantize_constant(graph, node, node.args[0], symmetric=False)
+        elif node.target in computing and any(s.target in ops.DEQUANTIZE for s in node.all_input_nodes):
+            for source in node.all_input_nodes:
+                _quantize_constant(graph, node, source, symmetric=node.target in ops.MATMULS)
+    graph.recompile()
+
+
+def _quantize_constant(graph: fx.GraphModule, reader: fx.Node, source: Any, *, symmetric: bool) -> None:
+    if not isinstance(source, fx.Node) or source.target in ops.DEQUANTIZE or not ops.is_constant(source):
+        return
+    value = evaluate_constant(graph, source)
+    if not value.is_floating_point() or not value.numel() or not bool(torch.isfinite(value).all()):
+        return
+    grid = (*grid_for(float(value.min()), float(value.max()), symmetric=symmetric), LOW, HIGH, torch.int8)
+    with graph.graph.inserting_before(reader):
+        quantize = graph.graph.call_function(ops.qd.quantize_per_tensor.default, (source, *grid))
+        dequantize = graph.graph.call_function(ops.qd.dequantize_per_tensor.default, (quantize, *grid))
+    quantize.meta, dequantize.meta = {"val": value.to(torch.int8)}, {"val": value}
+    reader.replace_input_with(source, dequantize)
+
+
+def evaluate_constant(graph: fx.GraphModule, node: Any) -> torch.Tensor:
+    """What a constant expression (``ops.is_constant``) amounts to."""
+
+    def value_of(argument: Any) -> Any:
+        if not isinstance(argument, fx.Node):
+            return argument
+        if argument.op == "get_attr":
+            return ops.attribute(graph, str(argument.target)).detach()
+        args = fx.node.map_arg(argument.args, value_of)
+        kwargs = fx.node.map_arg(argument.kwargs, value_of)
+        return argument.target(*args, **kwargs)  # type: ignore[operator]
+
+    result = value_of(node)
+    assert isinstance(result, torch.Tensor)
+    return result

@@ -1,0 +1,149 @@
+"""The model matrix: small versions of the architectures that int8 graphs and exporters must serve.
+
+Each is true to its paper in kinds of blocks and ops, but narrow, shallow and for small inputs. `trained`
+gives one after a brief real training, `inputs` samples of the task that it was trained on.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tests.models import branches, mobile, others, resnets, transformers
+from tests.models.tasks import Classes, PixelClasses, Reconstruction, Target
+
+TEN = Classes(10)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model of the matrix, what goes into it and how it is briefly trained."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]  # one sample without batch
+    kind: Literal["cnn", "transformer", "extra"]
+    dtype: torch.dtype = torch.float32  # int64: token ids from range(vocabulary), 0 is padding
+    vocabulary: int = 0
+    target: Target = TEN
+    steps: int = 40
+    rate: float = 0.01
+
+
+IMAGE, LARGE, TOKENS = (3, 32, 32), (3, 64, 64), (16,)
+TOPICS = Classes(4)
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        Case("resnet8", resnets.Resnet8, IMAGE, "cnn", rate=0.005),
+        Case("resnet18", resnets.resnet18, LARGE, "cnn"),
+        Case("resnet50", resnets.resnet50, LARGE, "cnn"),
+        Case("vgg_bn", resnets.VggBn, IMAGE, "cnn", rate=0.005),
+        Case("mobilenet_v1", mobile.MobilenetV1, LARGE, "cnn", steps=50, rate=0.02),
+        Case("mobilenet_v2", mobile.MobilenetV2, LARGE, "cnn"),
+        Case("mobilenet_v3_small", mobile.MobilenetV3Small, LARGE, "cnn"),
+        Case("efficientnet_lite0", mobile.efficientnet_lite0, LARGE, "cnn"),
+        Case("efficientnet_b0", mobile.efficientnet_b0, LARGE, "cnn"),
+        Case("regnet", resnets.Regnet, (3, 48, 48), "cnn"),
+        Case("densenet", branches.Densenet, LARGE, "cnn"),
+        Case("squeezenet", branches.Squeezenet, LARGE, "cnn", steps=80, rate=0.003),
+        Case("shufflenet_v2", mobile.ShufflenetV2, LARGE, "cnn"),
+        Case("inception", branches.Inception, LARGE, "cnn"),
+        Case("repvgg", resnets.Repvgg, LARGE, "cnn"),
+        Case("mobileone", mobile.Mobileone, LARGE, "cnn", steps=50),
+        Case("convnext_atto", transformers.ConvnextAtto, LARGE, "cnn", rate=0.005),
+        Case("unet", branches.Unet, IMAGE, "cnn", target=PixelClasses(3)),
+        Case("ds_cnn", mobile.DsCnn, (1, 49, 10), "cnn", target=Classes(12), steps=60, rate=0.02),
+        Case(
+            "autoencoder", others.Autoencoder, (640,), "cnn", target=Reconstruction(), steps=100, rate=0.005
+        ),
+        Case("audio_1d", others.Audio1d, (1, 2000), "cnn", target=Classes(8)),
+        Case("vit_tiny", transformers.VitTiny, IMAGE, "transformer", rate=0.002),
+        Case(
+            "text_encoder",
+            transformers.TextEncoder,
+            TOKENS,
+            "transformer",
+            torch.int64,
+            64,
+            TOPICS,
+            steps=80,
+            rate=0.005,
+        ),
+        Case("upsample", others.Upsample, IMAGE, "extra", steps=60),
+        Case("lstm", others.Lstm, (12, 8), "extra", target=Classes(5), rate=0.02),
+        Case("reused_module", others.ReusedModule, IMAGE, "extra", steps=60, rate=0.02),
+        Case("padding", others.Padding, IMAGE, "extra", steps=60),
+        Case("activations", others.Activations, (3, 16, 16), "extra", rate=0.005),
+        Case(
+            "attention_mask",
+            transformers.AttentionMask,
+            TOKENS,
+            "extra",
+            torch.int64,
+            64,
+            TOPICS,
+            steps=80,
+            rate=0.005,
+        ),
+    )
+}
+
+
+def samples(case: Case, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of the case's task; another seed gives other samples of the same task."""
+    return case.target.draw(case.shape, case.vocabulary, count, torch.Generator().manual_seed(seed))
+
+
+def inputs(case: Case, count: int, seed: int = 0) -> Tensor:
+    """(count, *case.shape) from the distribution that the model is trained on."""
+    return samples(case, count, seed)[0]
+
+
+def loss(case: Case, output: Tensor, target: Tensor) -> Tensor:
+    """The task's training loss."""
+    if isinstance(case.target, Reconstruction):
+        return F.mse_loss(output, target)
+    return F.cross_entropy(output, target)
+
+
+def score(case: Case, output: Tensor, target: Tensor) -> float:
+    """Accuracy, over samples or pixels; of a reconstruction the share of variance explained."""
+    if isinstance(case.target, Reconstruction):
+        return float(1 - (output - target).square().mean() / target.var())
+    return float((output.argmax(1) == target).float().mean())
+
+
+@functools.cache
+def training(name: str) -> tuple[nn.Module, list[float]]:
+    """A model after a brief training and the loss of each step."""
+    case = CASES[name]
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        model = case.build().train()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.momentum = 0.3  # statistics that have arrived after few steps
+        optimizer = torch.optim.Adam(model.parameters(), lr=case.rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, case.rate, total_steps=case.steps + 1)
+        losses: list[float] = []
+        for step in range(case.steps):
+            x, target = samples(case, 16, seed=1_000_000 + step)
+            value = loss(case, model(x), target)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(float(value.detach()))
+    return model.eval(), losses
+
+
+def trained(name: str) -> nn.Module:
+    """The model in eval mode after a brief, seeded training; made once, so copy it before changing it."""
+    return training(name)[0]
