@@ -74,6 +74,8 @@ def _coverage(runtime: Mapping[str, Any]) -> str:
 def _pruning(pruning: Mapping[str, Any]) -> str:
     if pruning["furthest"] is None:
         return "not possible"
+    if not pruning["groups"]:
+        return "no channels can be cut"
     furthest, limits = pruning["furthest"], pruning["limits"]
     text = f"{len(pruning['groups'])} groups of channels can be cut, {len(pruning['kept_whole'])} can't; "
     return text + (
@@ -137,11 +139,16 @@ def _operators(operators: Sequence[Mapping[str, Any]]) -> Text:
 
 
 def _lacks(runtimes: Mapping[str, Any]) -> Table | None:
-    listed = table(["what a runtime lacks", "op"], ["count"], ["because", "way out"])
+    """One line for what both runtimes lack for the same reason."""
+    found: dict[tuple[str, ...], list[str]] = {}
     for key, label in RUNTIMES.items():
         for row in runtimes[key]["lacks"]:
-            listed.add_row(label, row["op"], str(row["count"]), row["reason"], row["way_out"])
-    return listed if listed.rows else None
+            line: tuple[str, ...] = (row["op"], str(row["count"]), row["reason"], row["way_out"])
+            found.setdefault(line, []).append(label)
+    listed = table(["what a runtime lacks", "op"], ["count"], ["because", "way out"])
+    for line, labels in found.items():
+        listed.add_row("both" if len(labels) == len(RUNTIMES) else labels[0], *line)
+    return listed if found else None
 
 
 # --- a device --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The runtimes behind one interface: ONNX Runtime on the CPU, and LiteRT (TFLite) with XNNPACK.
+"""The runtimes behind one interface, all on the CPU: ONNX Runtime, OpenVINO, LiteRT (TFLite), ExecuTorch.
 
 Runs on the device beside ``worker.py``: standard library, NumPy and the one runtime that is asked for; Python
 3.8 or later. A model has one input and at least one output; the first output is the answer.
@@ -171,4 +171,107 @@ class LiteRTModel(Model):
         return ((raw.astype(np.float32) - zero_point) * scale).astype(np.float32)
 
 
-RUNTIMES: dict[str, Any] = {"onnxruntime": OnnxRuntimeModel, "litert": LiteRTModel}
+class OpenVINOModel(Model):
+    """OpenVINO on the CPU, reading an ONNX file: latency first, N threads, float layers in float32.
+
+    A free batch is fixed before a model is compiled, once for each batch size, as its users do: with shapes
+    that stay free OpenVINO is up to three times slower, and quantised transformers came out wrong (2026.4).
+    """
+
+    module: Any = None
+
+    @classmethod
+    def prepare(cls) -> None:
+        """Import the runtime, so that loading a model is timed alone."""
+        cls.module = importlib.import_module("openvino")
+        cls.version = metadata.version("openvino")
+
+    def __init__(self, artifact: str, threads: int) -> None:
+        self._core = self.module.Core()
+        self._model = self._core.read_model(artifact)
+        self._settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16, on processors that have it
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if len(self._model.inputs) != 1 or not len(self._model.inputs[0].partial_shape):
+            raise ValueError(f"expected a model with one batched input, got {len(self._model.inputs)} inputs")
+        port = self._model.inputs[0]
+        sizes = [None if size.is_dynamic else size.get_length() for size in port.partial_shape]
+        super().__init__(sizes[0], tuple(sizes[1:]), np.dtype(port.element_type.to_dtype()).name)
+        self._requests: dict[tuple[int, ...], Any] = {}
+        self._request: Any = None
+        if None not in self.shape:
+            self._compiled((self.batch or 1, *(size or 1 for size in self.shape)))
+
+    def _compiled(self, shape: tuple[int, ...]) -> Any:
+        if shape not in self._requests:
+            model = self._model.clone()
+            model.reshape(list(shape))
+            compiled = self._core.compile_model(model, "CPU", self._settings)
+            self._requests[shape] = compiled.create_infer_request()
+        return self._requests[shape]
+
+    def bind(self, inputs: Any) -> None:
+        self._request = self._compiled(inputs.shape)
+        self._request.set_input_tensor(self.module.Tensor(inputs, shared_memory=True))
+
+    def invoke(self) -> None:
+        self._request.infer()
+
+    def output(self) -> Any:
+        return self._request.get_output_tensor(0).data.copy()
+
+
+# What ExecuTorch calls the types of tensors (torch's c10::ScalarType).
+EXECUTORCH_DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+
+
+class ExecuTorchModel(Model):
+    """ExecuTorch's runtime with XNNPACK, through its Python package, which brings torch along.
+
+    The number of threads is the process's: the model that was loaded last sets it for all.
+    """
+
+    torch: Any = None
+    library: Any = None
+    runtime: Any = None
+
+    @classmethod
+    def prepare(cls) -> None:
+        """Import the runtime and torch, whose tensors it takes, so that loading a model is timed alone."""
+        cls.torch = importlib.import_module("torch")
+        cls.library = importlib.import_module("executorch.extension.pybindings.portable_lib")
+        cls.runtime = importlib.import_module("executorch.runtime").Runtime.get()
+        cls.version = metadata.version("executorch")
+
+    def __init__(self, artifact: str, threads: int) -> None:
+        self.library._unsafe_reset_threadpool(threads)
+        self._program = self.runtime.load_program(artifact)
+        self._method = self._program.load_method("forward")
+        details = self._method.metadata
+        sizes = details.input_tensor_meta(0).sizes() if details.num_inputs() else ()
+        if details.num_inputs() != 1 or not sizes:
+            raise ValueError(f"expected a model with one batched input, got {details.num_inputs()} inputs")
+        dtype = EXECUTORCH_DTYPES[details.input_tensor_meta(0).dtype()]
+        super().__init__(int(sizes[0]), tuple(int(size) for size in sizes[1:]), dtype)
+        self._bound: Any = ()
+        self._answer: Any = None
+
+    def bind(self, inputs: Any) -> None:
+        self._bound = (self.torch.from_numpy(np.require(inputs, requirements="W")),)
+
+    def invoke(self) -> None:
+        self._answer = self._method.execute(self._bound)
+
+    def output(self) -> Any:
+        return self._answer[0].numpy().copy()
+
+
+RUNTIMES: dict[str, Any] = {
+    "onnxruntime": OnnxRuntimeModel,
+    "openvino": OpenVINOModel,
+    "litert": LiteRTModel,
+    "executorch": ExecuTorchModel,
+}

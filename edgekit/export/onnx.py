@@ -99,10 +99,17 @@ def _convert(graph: fx.GraphModule, rows: Tensor, opset: int, *, free_batch: boo
             external_data=False,
             opset_version=opset,
             input_names=["input"],
-            output_names=["output"],
+            output_names=_output_names(graph),
         )
     assert exported is not None
     return exported.model_proto
+
+
+def _output_names(graph: fx.GraphModule) -> list[str]:
+    """"output", and "output_1" and so on for what ``probes`` adds."""
+    (results,) = next(node for node in graph.graph.nodes if node.op == "output").args
+    more = len(results) - 1 if isinstance(results, list | tuple) else 0
+    return ["output", *(f"output_{index}" for index in range(1, more + 1))]
 
 
 def _finish(

@@ -82,7 +82,8 @@ def measure(graph: fx.GraphModule, values: dict[str, Any], item_size: ItemSize |
         steps.append(Step(node.name, tuple(reads), tuple(made), _scratch(node, values)))
     arena = plan(sizes, steps, inputs=inputs, outputs=outputs, shares=shares)
     labels = {node.name: label(node) for node in graph.graph.nodes}
-    live = tuple((labels.get(name, name), size) for (name, _), size in arena.live)
+    labels |= {f"{name} padded": f"{text}, padded input" for name, text in labels.items()}
+    live = tuple((labels[name], size) for (name, _), size in arena.live)
     return replace(arena, at=labels.get(arena.at, ""), live=live)
 
 

@@ -1,15 +1,16 @@
 """What is known beforehand about single ops in the two runtimes: the one table that predictions go by.
 
-Where it comes from: tiny models with one op each, exported as float and as int8 files, loaded and run (ONNX
-Runtime 1.31, ai-edge-litert 2.3), and ONNX Runtime's list of kernels with their types. An op that isn't in
-the table has nothing against it: what it becomes is decided by the placement of quantisers alone.
+Where it comes from: what is refused, and what recurrent and 3-D layers become, from tiny models with one op
+each, exported, loaded and run (ONNX Runtime 1.31, ai-edge-litert 2.3); kernels, from ONNX Runtime's own list
+of them with their types and from LiteRT's specification of int8 ops. An op that isn't in the table has
+nothing against it: what it becomes is decided by the placement of quantisers alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["RUNTIMES", "Rule", "rule_of"]
+__all__ = ["KNOWN", "RUNTIMES", "Rule", "rule_of"]
 
 RUNTIMES = ("onnxruntime", "litert")
 
@@ -66,7 +67,9 @@ _3D = Rule(
     "leave it in float in LiteRT, or split it into 2-D convolutions",
     floats=("", "CONV_3D has a float kernel alone"),
 )
-_FUNCTION = Rule(_LEAVE, floats=_both("no integer kernel for this function"))
+_FUNCTION = Rule(
+    _LEAVE, floats=("no integer kernel for this function", "edgekit leaves this function in float")
+)
 
 _TABLE: dict[str, Rule] = {
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _RECURRENT),
@@ -75,7 +78,7 @@ _TABLE: dict[str, Rule] = {
         _NORM,
     ),
     **dict.fromkeys(("tanh", "hardswish", "gelu", "elu", "prelu"), _ONE_SIDED),
-    **dict.fromkeys(("hardsigmoid", "mish", "softplus", "selu", "celu", "logsigmoid"), _TWO_SIDED),
+    **dict.fromkeys(("hardsigmoid", "mish", "softplus", "selu", "celu", "log_sigmoid"), _TWO_SIDED),
     **dict.fromkeys(("topk", "sort", "argsort"), _SORTING),
     "conv3d": _3D,
     "conv_transpose3d": Rule(
@@ -137,3 +140,4 @@ _TABLE: dict[str, Rule] = {
         refuses=("", "LiteRT's scatter kernel doesn't take what it is converted to"),
     ),
 }
+KNOWN = tuple(_TABLE)

@@ -39,6 +39,10 @@ class Coverage:
     """``share`` is integer MACs / all MACs of convolutions, linear layers and matrix products (0…1)."""
 
     layers: tuple[Layer, ...]
+    # Share of the time in kernels that is spent in float ones, quantising and dequantising included (0…1), and
+    # those kernels, what takes most time first; None where the runtime tells no times.
+    float_time_share: float | None = None
+    float_kernels: tuple[str, ...] = ()
 
     @property
     def total_macs(self) -> int:
@@ -103,12 +107,14 @@ def _onnx(path: Path) -> Coverage:
         for value in session.get_inputs():
             shape = [size if isinstance(size, int) else 1 for size in value.shape]
             feeds[value.name] = np.zeros(shape, _NUMPY[value.type])
-        session.run(None, feeds)
+        for _ in range(_PROFILED):
+            session.run(None, feeds)
         trace = json.loads(Path(session.end_profiling()).read_text())
         executed = onnx.load(options.optimized_model_filepath)
     constants = {tensor.name: tensor for tensor in executed.graph.initializer}
     nodes = {node.name: node for node in executed.graph.node}
-    layers = []
+    layers = {}
+    times: dict[str, int] = {}
     for event in trace:
         name = event.get("name", "").removesuffix("_kernel_time")
         if event.get("cat") == "Node" and name in nodes and event["name"].endswith("_kernel_time"):
@@ -116,10 +122,32 @@ def _onnx(path: Path) -> Coverage:
             weights = [constants[value] for value in nodes[name].input if value in constants]
             layer = _onnx_layer(name, event["args"], [w for w in weights if len(w.dims) >= 2])
             if layer is not None:
-                layers.append(layer)
-    return Coverage(tuple(layers))
+                layers[name] = layer
+            kernel = f"{event['args']['op_name']}{_kind(event['args'])}"
+            times[kernel] = times.get(kernel, 0) + int(event["dur"])
+    return Coverage(tuple(layers.values()), *_in_float(times))
 
 
+def _kind(arguments: dict[str, Any]) -> str:
+    """" in float" for a kernel that computes on floats or converts from or to them."""
+    ends = [*arguments.get("input_type_shape", ()), *arguments.get("output_type_shape", ())]
+    kinds = {kind for item in ends for kind in item}
+    quantised_constants = arguments["op_name"].startswith("QLinear") or arguments["op_name"] in _INTEGER_KERNELS
+    return "" if quantised_constants or "float" not in kinds else " in float"
+
+
+def _in_float(times: dict[str, int]) -> tuple[float | None, tuple[str, ...]]:
+    total = sum(times.values())
+    if not total:
+        return None, ()
+    floats = {name: time for name, time in times.items() if name.endswith(" in float")}
+    order = sorted(floats, key=lambda name: -floats[name])
+    return sum(floats.values()) / total, tuple(name.removesuffix(" in float") for name in order)
+
+
+_PROFILED = 5  # runs, whose times are added up
+# Take scales as float inputs beside their integer operands.
+_INTEGER_KERNELS = {"QGemm", "QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "NhwcMaxPool", "QLinearAdd"}
 _NUMPY = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
 _NUMPY |= {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float16)": np.float16}
 

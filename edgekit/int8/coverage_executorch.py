@@ -92,7 +92,7 @@ def _delegated(graph: dict[str, Any]) -> Iterator[Layer]:
 
 
 def _convolution_macs(kind: str, node: dict[str, Any], x: list[int], y: list[int]) -> int:
-    kernel = node["kernel_height"] * node["kernel_width"]
+    kernel = int(node["kernel_height"]) * int(node["kernel_width"])
     if kind == "XNNConvTranspose2d":
         return math.prod(x) * kernel * int(node["group_output_channels"])
     return math.prod(y) * kernel * int(node["group_input_channels"])
@@ -110,4 +110,4 @@ def _portable(plan: Any, instruction: Any) -> Iterator[Layer]:
     else:
         left = shapes[1] if kernel in {"aten::addmm", "aten::baddbmm"} else shapes[0]
         macs = math.prod(shapes[-1]) * left[-1]
-    yield Layer(f"{kernel}:{instruction.args[-1]}", kernel, macs, False, "XNNPACK doesn't take it: it runs in float")
+    yield Layer(f"{kernel}:{instruction.args[-1]}", kernel, macs, False, "XNNPACK doesn't take it")

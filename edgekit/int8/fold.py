@@ -133,6 +133,7 @@ def _fold_affine(graph: fx.GraphModule, node: fx.Node) -> bool:
         bias = bias + values
     set_bias(graph, producer, bias.to(weight.dtype))
     node.replace_all_uses_with(producer)
+    graph.graph.erase_node(node)
     return True
 
 

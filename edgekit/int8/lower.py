@@ -37,6 +37,7 @@ def lower(graph: fx.GraphModule) -> fx.GraphModule:
         if new is not None:
             new.meta.setdefault("nn_module_stack", node.meta.get("nn_module_stack"))
             node.replace_all_uses_with(new)
+            graph.graph.erase_node(node)  # torch takes attention for an op with side effects
     ops.refresh(graph)
     graph.delete_all_unused_submodules()
     return graph

@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import fx
 
 from edgekit.int8 import ops
@@ -75,8 +74,7 @@ def normalize(graph: fx.GraphModule) -> None:
                 new.meta.setdefault("val", node.meta.get("val"))
                 new.meta.setdefault("nn_module_stack", node.meta.get("nn_module_stack"))
                 node.replace_all_uses_with(new)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
+    ops.refresh(graph)
 
 
 def _slices(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -179,15 +177,8 @@ def _average(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         return None
     around = [size for size in reversed(padding) for _ in range(2)]
     padded = graph.call_function(aten.constant_pad_nd.default, (node.args[0], around, 0.0))
-    padded.meta["val"] = _padded_value(node.args[0], padding)
     pool = aten.avg_pool1d.default if one_dimensional else aten.avg_pool2d.default
     return graph.call_function(pool, (padded, window, stride))
-
-
-def _padded_value(source: Any, padding: Sequence[int]) -> Any:
-    value = source.meta["val"]
-    around = [size for size in reversed(padding) for _ in range(2)]
-    return torch.nn.functional.pad(value, around)
 
 
 def _divide(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
@@ -229,7 +220,6 @@ def _named_padding(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     if any(size % 2 for size in total):
         around = [part for size in reversed(total) for part in (size // 2, size - size // 2)]
         padded = graph.call_function(aten.constant_pad_nd.default, (source, around, 0.0))
-        padded.meta["val"] = torch.nn.functional.pad(source.meta["val"], around)
         source, total = padded, [0] * dims
     convolution = aten.conv1d.default if dims == 1 else aten.conv2d.default
     halves = [size // 2 for size in total]

@@ -19,6 +19,8 @@ def quantized_tensors(graph: fx.GraphModule) -> dict[str, fx.Node]:
     for node in graph.graph.nodes:
         if node.target is not ops.qd.quantize_per_tensor.default or ops.is_constant(node.args[0]):
             continue
+        if node.args[0].op == "placeholder":  # the input is no layer
+            continue
         reader = next((user for user in node.users if user.target in ops.DEQUANTIZE), None)
         if reader is not None:
             name = layer_name(node.args[0])

@@ -17,6 +17,7 @@ from edgekit.errors import DataError, ExportError, MeasurementError
 from edgekit.execution import spans
 from edgekit.files import sha256_of
 from edgekit.int8 import coverage
+from edgekit.pipeline import ladder
 from edgekit.pipeline.artifacts import Manifest, Planned
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
@@ -91,7 +92,10 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
         task.check_outputs(answers, targets)
     except DataError as error:
         raise ExportError("the file's answers don't fit the task", where=path.name, got=str(error)) from error
+    parity = ladder.parity_of(one, answers, source)
+    ladder.check_gate(job, one, parity, path.name)
     return {
+        **parity,
         "device": device.name,
         "accuracy": task.score(answers, targets),
         "agreement": task.agreement(answers, rungs[-1].answers(job)),
@@ -128,6 +132,8 @@ def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
         "share": counted.share,
         "integer_macs": counted.integer_macs,
         "total_macs": counted.total_macs,
+        "float_time_share": counted.float_time_share if one.precision == "int8" else None,
+        "float_kernels": list(counted.float_kernels) if one.precision == "int8" else [],
         "float_layers": [
             {"name": layer.name, "kernel": layer.kernel, "macs": layer.macs, "reason": layer.reason}
             for layer in layers

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
+from edgekit.pipeline import ladder
 from edgekit.pipeline.artifacts import REFERENCE, Manifest, Planned
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
@@ -68,6 +69,7 @@ def report_of(
             )
         ),
         failures=tuple(failures),
+        ladder=ladder.climb(job, rungs, list(manifest.entries.values())),
         reference=REFERENCE,
         task=job.workload.task.describe(),
         max_accuracy_drop=limit,
@@ -95,6 +97,9 @@ def _artifact(entry: dict[str, Any], one: Planned) -> Artifact:
         macs=one.rung.figures.macs,
         parent=one.rung.kind,
         float_layers=() if counted is None else tuple(counted["float_layers"]),
+        snr_db=found["snr_db"],
+        float_time_share=None if counted is None else counted["float_time_share"],
+        float_kernels=() if counted is None else tuple(counted["float_kernels"]),
     )
 
 

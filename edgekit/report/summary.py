@@ -66,6 +66,23 @@ class Artifact(_Part):
     macs: int
     parent: str = ""  # the stage whose model it is: "prune", or "" for the trained model
     float_layers: tuple[FloatLayer, ...] = ()
+    snr_db: float | None = None  # of its outputs, against the torch model that it was exported from
+    float_time_share: float | None = None  # of the time in kernels, spent outside of integer ones
+    float_kernels: tuple[str, ...] = ()  # those kernels, what takes most time first
+
+
+class LadderStep(_Part):
+    """A rung of the parity ladder against the one that it was made from (``against``).
+
+    ``agreement``: share of samples with the same answer. ``snr_db``: signal-to-noise ratio of the outputs, 200
+    for equal ones. ``max_steps``: the largest error, in steps of the output's int8 grid.
+    """
+
+    rung: str
+    against: str
+    agreement: float
+    snr_db: float
+    max_steps: float | None = None
 
 
 class Measured(_Part):
@@ -136,6 +153,7 @@ class Report(_Part):
     recommended: Recommended
     warnings: tuple[Warned, ...] = ()
     failures: tuple[Failed, ...] = ()
+    ladder: tuple[LadderStep, ...] = ()
     reference: str = ""
     task: dict[str, Any] = Field(default_factory=dict)
     max_accuracy_drop: float = 1.0  # points, as the recipe allows

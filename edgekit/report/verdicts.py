@@ -11,6 +11,7 @@ from edgekit.units import human_bytes, human_ns, human_share
 _SLOWER = 1.02  # medians that differ by less are not told apart
 _LARGER = 1.02
 _AGREEMENT = 0.99
+_ISLANDS = 0.3  # share of the time above which float islands are the reason that int8 is slow
 _NAMED = 3  # layers named in one warning
 
 
@@ -161,6 +162,13 @@ def _why_slower(artifact: Artifact, rival_macs: int, dot_products: bool | None) 
         return f"it has {rival_macs / artifact.macs:.2f}× fewer MACs, but {kernels} don't turn that into time"
     if artifact.int8_coverage is not None and artifact.int8_coverage < 1:
         return f"{human_share(1 - artifact.int8_coverage, 0)} of its MACs run in float: {_layers(artifact)}"
+    island = artifact.float_time_share or 0.0
+    if island > _ISLANDS:
+        kernels = ", ".join(artifact.float_kernels[:_NAMED])
+        return (
+            f"{human_share(island, 0)} of the time in its kernels goes into float islands and the way in and out of "
+            f"them ({kernels}), which cost more than integer kernels save elsewhere"
+        )
     if dot_products is False:
         return "this CPU has no int8 dot products (VNNI), so int8 brings little"
     return (

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit import Workload, macs
-from edgekit.inspecting import inspect
+from edgekit.inspecting import inspect, rules
 from edgekit.inspecting.channels import find_channels
 from edgekit.inspecting.model import inspect_model
 from edgekit.inspecting.rules import RUNTIMES
@@ -105,6 +105,11 @@ def test_predicted_coverage_is_what_the_files_have(residual: Workload, files: di
         measured = coverage.of_file(files[file], format)
         assert found["runtimes"][runtime]["coverage"] == pytest.approx(measured.share, abs=0.01)
         assert found["totals"]["macs"] == measured.total_macs
+
+
+def test_the_predicted_arena_is_that_of_the_file(residual: Workload, files: dict[str, Path]) -> None:
+    predicted = inspect_model(residual)["arena"]["int8"]["bytes"]
+    assert inspect(files["tflite"])["arena"]["bytes"] == pytest.approx(predicted, rel=0.05)
 
 
 def test_the_size_of_an_int8_file(residual: Workload, files: dict[str, Path]) -> None:
@@ -219,4 +224,15 @@ def test_int8_activations_need_a_quarter(workload: Build) -> None:
     arena = inspect_model(workload(seeded(Mobile)))["arena"]
     assert arena["int8"]["bytes"] * 4 == arena["fp32"]["bytes"]
     assert arena["fp32"]["bytes"] >= 4 * (16 * 64 + 16 * 16)
-    assert arena["fp32"]["largest"][0]["name"].startswith("body.0")
+    largest = [row["name"] for row in arena["fp32"]["largest"]]
+    assert largest[:2] == ["body.3 (conv2d), padded input", "body.0 (conv2d)"]
+
+
+def test_the_table_of_rules_names_ops_that_exist() -> None:
+    unknown = [name for name in rules.KNOWN if not hasattr(torch.ops.aten, name)]
+    assert not unknown
+    for name in rules.KNOWN:
+        rule = rules.rule_of(name)
+        assert rule is not None
+        assert rule.way_out
+        assert any(rule.reason(runtime) for runtime in RUNTIMES)
