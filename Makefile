@@ -21,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/edgekit compress --recipe mobile
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -172,8 +172,19 @@ def report_view(report: Mapping[str, Any], width: int = PLAIN_WIDTH) -> Renderab
     for device in devices:
         parts += [Text(f"measured on {device}", "italic") if device else Text("")]
         parts += [*_result_tables(report, device, width), Text("")]
+    parts += _ladder(report)
     parts += _advice(report)
     return Group(*parts)
+
+
+def _ladder(report: Mapping[str, Any]) -> list[RenderableType]:
+    """One line: how far each rung agrees with the one that it was made from."""
+    rungs = []
+    for step in report.get("ladder", ()):
+        name = step["rung"].removeprefix("artifacts/")
+        ratio = step["snr_db"]
+        rungs.append(f"{name} " + ("the same numbers" if ratio >= 200 else f"{ratio:.0f} dB"))
+    return [Text().append("parity: ", "bold").append(" → ".join(rungs))] if rungs else []
 
 
 def _advice(report: Mapping[str, Any]) -> list[RenderableType]:

@@ -17,6 +17,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from edgekit import configfile
 from edgekit.errors import RecipeError, did_you_mean
+from edgekit.export.options import INT8_GRAPH, PRECISIONS, Format, Io, Precision, has
 from edgekit.stages import STAGES
 from edgekit.stages.base import Config, Form, StageConfig
 
@@ -25,10 +26,23 @@ Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["all"]
 
 
 class ExportConfig(Config):
-    """Which files are written: every format in every precision."""
+    """Which files are written: every format in every precision that it has."""
 
-    formats: tuple[Literal["onnx", "litert"], ...] = Field(("onnx", "litert"), min_length=1)
-    precisions: tuple[Literal["fp32", "int8"], ...] = Field(("fp32", "int8"), min_length=1)
+    formats: tuple[Format, ...] = Field(("onnx", "litert"), min_length=1)
+    precisions: tuple[Precision, ...] = Field(("fp32", "int8"), min_length=1)
+    batch: int | None = Field(None, ge=1, le=4096)  # none: free in ONNX, 1 in LiteRT
+    io: Io | None = None  # type of input and output of quantised LiteRT files; none: their activations'
+    embed_preprocessing: bool = False  # files that take raw uint8 pixels, (N, H, W, C)
+
+    @model_validator(mode="after")
+    def _formats_have_precisions(self) -> ExportConfig:
+        for precision in self.precisions:
+            if not any(has(format, precision) for format in self.formats):
+                wanted = " or ".join(PRECISIONS[precision].formats)
+                raise ValueError(f"{precision} needs {wanted} among the formats")
+        if "int16x8" in self.precisions and self.io in ("int8", "uint8"):
+            raise ValueError(f"int16x8 takes no {self.io}; io: float32 serves all quantised files")
+        return self
 
 
 class BenchmarkConfig(Config):
@@ -245,9 +259,11 @@ def _contract_faults(kinds: Sequence[str], precisions: Sequence[Any]) -> list[st
             continue
         if stage.ensures is not form:
             form, maker = stage.ensures, kind
-    if "int8" in precisions and form is not Form.INT8:
+    missing = [name for name in precisions if isinstance(name, str) and name in INT8_GRAPH]
+    if missing and form is not Form.INT8:
+        needs = " and ".join(missing) + (" needs" if len(missing) == 1 else " need")
         faults.append(
-            "exports.precisions: int8 needs a 'qat' stage (with training.epochs: 0 it only calibrates); "
+            f"exports.precisions: {needs} a 'qat' stage (with training.epochs: 0 it only calibrates); "
             "add one, or export fp32 alone"
         )
     return faults

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Two test processes on two cores: OpenMP threads would wait for each other, spinning. Before torch loads.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # First calls import torch or warm a kernel up, which says nothing about the code under test: no deadline.
 settings.register_profile(
     "edgekit",

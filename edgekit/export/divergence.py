@@ -80,7 +80,9 @@ def layer_parity(graph: fx.GraphModule, format: Format, samples: Tensor) -> list
     return found
 
 
-def first_divergence(layers: Sequence[LayerParity], gate_db: float) -> tuple[LayerParity | None, LayerParity] | None:
+def first_divergence(
+    layers: Sequence[LayerParity], gate_db: float
+) -> tuple[LayerParity | None, LayerParity] | None:
     """The last layer above the gate and the first below it; None if all are above."""
     for index, layer in enumerate(layers):
         if layer.snr_db < gate_db:

@@ -106,7 +106,7 @@ def _convert(graph: fx.GraphModule, rows: Tensor, opset: int, *, free_batch: boo
 
 
 def _output_names(graph: fx.GraphModule) -> list[str]:
-    """"output", and "output_1" and so on for what ``probes`` adds."""
+    """Names of the results: "output", and "output_1" and so on for what ``probes`` adds."""
     (results,) = next(node for node in graph.graph.nodes if node.op == "output").args
     more = len(results) - 1 if isinstance(results, list | tuple) else 0
     return ["output", *(f"output_{index}" for index in range(1, more + 1))]

@@ -6,7 +6,7 @@ Needs no torch: recipes and the command line are checked against these tables.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.errors import ExportError
@@ -210,11 +210,17 @@ class ExportOptions:
     def describe(self) -> dict[str, Any]:
         """JSON, for the manifest and for keys."""
         embedded = None if self.preprocessing is None else self.preprocessing.to_dict()
+        opset, ir = opset_of(self.target.onnxruntime)
         return {
             "batch": self.batch,
             "io": self.io,
             "preprocessing": embedded,
             "raw_size": None if self.raw_size is None else list(self.raw_size),
-            "target": asdict(self.target),
+            "target": {
+                "activations": self.target.activations,
+                "weight_bits": self.target.weight_bits,
+                "opset": opset,
+                "ir_version": ir,
+            },
             "shapes": self.shapes,
         }

@@ -26,8 +26,8 @@ def seven_bit_weights(graph: fx.GraphModule) -> fx.GraphModule:
     """A copy whose weights stand on grids twice as coarse, in -64 … 64: scales doubled, weights rounded anew.
 
     For x86 without VNNI, whose kernels add pairs of products in 16 bits: ``2 · 255 · 64 = 32,640`` fits
-    there, products with 127 saturate and are wrong. A weight moves by half a (new) step at most; activations and
-    biases keep their numbers. A layer whose integers are within 64 already stays as it is.
+    there, products with 127 saturate and are wrong. A weight moves by half a (new) step at most; activations
+    and biases keep their numbers. A layer whose integers are within 64 already stays as it is.
     """
     graph = copy.deepcopy(graph)
     doubled: set[str] = set()

@@ -39,8 +39,8 @@ class Coverage:
     """``share`` is integer MACs / all MACs of convolutions, linear layers and matrix products (0…1)."""
 
     layers: tuple[Layer, ...]
-    # Share of the time in kernels that is spent in float ones, quantising and dequantising included (0…1), and
-    # those kernels, what takes most time first; None where the runtime tells no times.
+    # Share of the time in kernels that is spent in float ones, quantising and dequantising included (0…1),
+    # and those kernels, what takes most time first; None where the runtime tells no times.
     float_time_share: float | None = None
     float_kernels: tuple[str, ...] = ()
 
@@ -129,10 +129,12 @@ def _onnx(path: Path) -> Coverage:
 
 
 def _kind(arguments: dict[str, Any]) -> str:
-    """" in float" for a kernel that computes on floats or converts from or to them."""
+    """What is told of a kernel: " in float" for one that computes on floats or converts from or to them."""
     ends = [*arguments.get("input_type_shape", ()), *arguments.get("output_type_shape", ())]
     kinds = {kind for item in ends for kind in item}
-    quantised_constants = arguments["op_name"].startswith("QLinear") or arguments["op_name"] in _INTEGER_KERNELS
+    quantised_constants = (
+        arguments["op_name"].startswith("QLinear") or arguments["op_name"] in _INTEGER_KERNELS
+    )
     return "" if quantised_constants or "float" not in kinds else " in float"
 
 
@@ -147,7 +149,14 @@ def _in_float(times: dict[str, int]) -> tuple[float | None, tuple[str, ...]]:
 
 _PROFILED = 5  # runs, whose times are added up
 # Take scales as float inputs beside their integer operands.
-_INTEGER_KERNELS = {"QGemm", "QLinearConv", "QLinearMatMul", "MatMulIntegerToFloat", "NhwcMaxPool", "QLinearAdd"}
+_INTEGER_KERNELS = {
+    "QGemm",
+    "QLinearConv",
+    "QLinearMatMul",
+    "MatMulIntegerToFloat",
+    "NhwcMaxPool",
+    "QLinearAdd",
+}
 _NUMPY = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
 _NUMPY |= {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float16)": np.float16}
 
@@ -156,6 +165,8 @@ def _onnx_layer(name: str, arguments: dict[str, Any], weights: Sequence[Any]) ->
     from onnx import TensorProto
 
     kernel = arguments["op_name"]
+    if kernel in {"LSTM", "GRU", "RNN"}:
+        return _recurrent(name, kernel, arguments, weights)
     if not any(word in kernel for word in ("Conv", "Gemm", "MatMul")):
         return None
     tensors = [next(iter(item.items())) for item in arguments["input_type_shape"]]
@@ -171,6 +182,13 @@ def _onnx_layer(name: str, arguments: dict[str, Any], weights: Sequence[Any]) ->
     integer = x_kind in INTEGERS and w_kind in INTEGERS
     reason = "" if integer else f"ONNX Runtime executes {kernel} on {x_kind} and {w_kind}"
     return Layer(name, kernel, macs, integer, reason)
+
+
+def _recurrent(name: str, kernel: str, arguments: dict[str, Any], weights: Sequence[Any]) -> Layer:
+    """X (T, N, F): both weights (directions, gates * hidden, F or hidden) at each of the T * N positions."""
+    steps, rows = next(iter(arguments["input_type_shape"][0].values()))[:2]
+    macs = steps * rows * sum(math.prod(weight.dims) for weight in weights if len(weight.dims) == 3)
+    return Layer(name, kernel, macs, False, f"ONNX Runtime has {kernel} in float alone")
 
 
 def _convolution_macs(x: Sequence[int], weight: Sequence[int], y: Sequence[int], transposed: bool) -> int:

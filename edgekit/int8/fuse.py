@@ -37,7 +37,12 @@ def fuse_branches(graph: fx.GraphModule) -> int:
     """Replace sums of branches in place, after batch norms were folded. Returns how many were replaced."""
     fused = 0
     for node in list(graph.graph.nodes):
-        if node.target is ops.aten.add.Tensor and len(node.args) == 2 and not node.kwargs and _fuse(graph, node):
+        if (
+            node.target is ops.aten.add.Tensor
+            and len(node.args) == 2
+            and not node.kwargs
+            and _fuse(graph, node)
+        ):
             fused += 1
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -78,7 +83,7 @@ def _argument(node: fx.Node, index: int, default: Any) -> Any:
 
 
 def _branch(graph: fx.GraphModule, node: fx.Node, beside: fx.Node, groups: int) -> _Branch | None:
-    dims = _CONVOLUTIONS[beside.target]
+    dims = _CONVOLUTIONS[beside.target]  # type: ignore[index]
     if node.target is ops.aten.batch_norm.default:
         return _norm_branch(graph, node, beside, dims, groups)
     weight, bias = node.args[1], _argument(node, 2, None)
@@ -91,7 +96,9 @@ def _branch(graph: fx.GraphModule, node: fx.Node, beside: fx.Node, groups: int) 
     if isinstance(bias, fx.Node):
         offset = ops.attribute(graph, str(bias.target)).detach().double()
     settings = [_tuple(_argument(node, index, default), dims) for index, default in ((3, 1), (4, 0), (5, 1))]
-    return _Branch(node, values, offset, *settings, _argument(node, 6, 1), str(weight.target))
+    stride, padding, dilation = settings
+    groups = _argument(node, 6, 1)
+    return _Branch(node, values, offset, stride, padding, dilation, groups, str(weight.target))
 
 
 def _tuple(value: Any, dims: int) -> tuple[int, ...]:
@@ -110,13 +117,13 @@ def _norm_branch(
         return None
     weight = torch.zeros(channels, channels // groups, *[1] * dims, dtype=torch.float64)
     rows = torch.arange(channels)
-    weight[(rows, rows % (channels // groups), *[0] * dims)] = factor
+    weight.reshape(channels, -1)[rows, rows % (channels // groups)] = factor
     ones, zeros = (1,) * dims, (0,) * dims
     return _Branch(node, weight, beta - mean * factor, ones, zeros, ones, groups, "")
 
 
 def _place(small: _Branch, large: _Branch) -> Tensor | None:
-    """The small kernel inside one of the large one's size, where it reads the same pixels; None if it can't."""
+    """The small kernel in one of the large one's size, where it reads the same pixels; None if it can't."""
     placed = torch.zeros_like(large.weight)
     window: list[slice] = []
     for axis, size in enumerate(large.weight.shape[2:]):

@@ -105,7 +105,11 @@ def snap_weights(graph: fx.GraphModule) -> None:
     """
     with torch.no_grad():
         for node in graph.graph.nodes:
-            if node.target in ops.QUANTIZE and ops.is_constant(node.args[0]) and node.args[0].op == "get_attr":
+            if (
+                node.target in ops.QUANTIZE
+                and ops.is_constant(node.args[0])
+                and node.args[0].op == "get_attr"
+            ):
                 grid = [_value(graph, argument) for argument in node.args]
                 back = {ops.qd.quantize_per_tensor.default: ops.qd.dequantize_per_tensor.default}
                 dequantize = back.get(node.target, ops.qd.dequantize_per_channel.default)
@@ -173,7 +177,7 @@ def bake_weights(graph: fx.GraphModule) -> fx.GraphModule:
         arguments = [_value(graph, argument) for argument in node.args]
         baked = node.target(*arguments).detach()
         owned = isinstance(source, fx.Node) and source.op == "get_attr" and len(source.users) == 1
-        name = str(source.target) if owned else f"{node.name}_constant"  # type: ignore[union-attr]
+        name = str(source.target) if owned else f"{node.name}_constant"
         if owned:
             owner, _, leaf = name.rpartition(".")
             delattr(graph.get_submodule(owner), leaf)

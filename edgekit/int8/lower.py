@@ -48,7 +48,7 @@ def lower(graph: fx.GraphModule) -> fx.GraphModule:
 
 def _transposed(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     dims = 1 if node.target is aten.conv_transpose1d.default else 2
-    settings = [*node.args, *(None, [1], [0], [0], 1, [1])[len(node.args) - 2 :]]
+    settings: list[Any] = [*node.args, *(None, [1], [0], [0], 1, [1])[len(node.args) - 2 :]]
     source, weight_node, bias_node = settings[:3]
     stride, padding, extra = (_each(value, dims) for value in settings[3:6])
     groups, dilation = settings[6], _each(settings[7], dims)
@@ -60,7 +60,10 @@ def _transposed(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     name = str(weight_node.target)
     weight = ops.attribute(graph, name).detach()
     kernel = list(weight.shape[2:])
-    results = [(n - 1) * s - 2 * p + k + e for n, s, p, k, e in zip(sizes, stride, padding, kernel, extra, strict=True)]
+    results = [
+        (n - 1) * s - 2 * p + k + e
+        for n, s, p, k, e in zip(sizes, stride, padding, kernel, extra, strict=True)
+    ]
     taps = [-(-k // s) for k, s in zip(kernel, stride, strict=True)]
     first = [p // s for p, s in zip(padding, stride, strict=True)]
     last = [(p + o - 1) // s for p, o, s in zip(padding, results, stride, strict=True)]
@@ -71,7 +74,9 @@ def _transposed(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     bias = None
     if isinstance(bias_node, fx.Node):
         values = ops.attribute(graph, str(bias_node.target)).detach()
-        ops.set_attribute(graph, str(bias_node.target), torch.nn.Parameter(values.repeat_interleave(math.prod(stride))))
+        ops.set_attribute(
+            graph, str(bias_node.target), torch.nn.Parameter(values.repeat_interleave(math.prod(stride)))
+        )
         bias = graph.graph.create_node("get_attr", str(bias_node.target))
     if before != after or min(before) < 0:
         around = [size for pair in zip(reversed(before), reversed(after), strict=True) for size in pair]
@@ -79,14 +84,14 @@ def _transposed(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         before = [0] * dims
     convolution = aten.conv1d.default if dims == 1 else aten.conv2d.default
     arguments = (source, new_weight, bias, [1] * dims, before, [1] * dims, groups)
-    phases = graph.graph.call_function(convolution, arguments)  # type: ignore[arg-type]
+    phases = graph.graph.call_function(convolution, arguments)
     positions = [b - f + 1 for b, f in zip(last, first, strict=True)]
     result = _shuffle(graph, phases, stride, positions, weight.shape[1] * groups)
     for axis, (p, f, s, size) in enumerate(zip(padding, first, stride, results, strict=True)):
         start = p - f * s
         if (start, size) != (0, positions[axis] * s):
             arguments = (result, axis + 2, start, start + size)  # type: ignore[assignment]
-            result = graph.graph.call_function(aten.slice.Tensor, arguments)  # type: ignore[arg-type]
+            result = graph.graph.call_function(aten.slice.Tensor, arguments)
     return result
 
 
@@ -177,7 +182,7 @@ def _norm_of_parts(
         new = scaled(part, index, slice(start, start + width))
         start += width
         if clamp is not None and clamp.target in ops.CLAMPS:
-            new = graph.graph.call_function(clamp.target, (new, *clamp.args[1:]), clamp.kwargs)  # type: ignore[arg-type]
+            new = graph.graph.call_function(clamp.target, (new, *clamp.args[1:]), clamp.kwargs)
         done.append(new)
     result = graph.graph.call_function(aten.cat.default, (done, 1))
     if clamp is not None and clamp.target in ops.CLAMPS:
@@ -205,7 +210,10 @@ def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if causal:
         length, width = int(shape[-2]), int(key_shape[-2])
         hidden = torch.ones(length, width, dtype=torch.bool).triu(1)
-        scores = add(aten.masked_fill.Scalar, (scores, ops.constant_node(graph, f"{node.name}_hidden", hidden), -math.inf))
+        scores = add(
+            aten.masked_fill.Scalar,
+            (scores, ops.constant_node(graph, f"{node.name}_hidden", hidden), -math.inf),
+        )
     elif isinstance(mask, fx.Node):
         if mask.meta["val"].dtype is torch.bool:
             scores = add(aten.masked_fill.Scalar, (scores, add(aten.logical_not.default, (mask,)), -math.inf))
@@ -228,7 +236,9 @@ def _number(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if isinstance(number, fx.Node) or not math.isfinite(number):  # type: ignore[arg-type]
         return None
     constant = ops.constant_node(graph, f"{node.name}_number", torch.tensor(float(number)))  # type: ignore[arg-type]
-    return graph.graph.call_function(node.target, (first, constant) if number is second else (constant, second))  # type: ignore[arg-type]
+    operands: Any = (first, constant) if number is second else (constant, second)
+    target: Any = node.target
+    return graph.graph.call_function(target, operands)
 
 
 _REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {

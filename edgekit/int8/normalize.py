@@ -65,6 +65,7 @@ def normalize(graph: fx.GraphModule) -> None:
         rewrite = _REWRITES.get(node.target)
         if node.target in _NOTHING_IN_EVAL:
             node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)  # fx keeps what draws random numbers, read or not
         elif node.target in _PARTS:
             _slices(graph, node)
         elif rewrite is not None:
@@ -85,7 +86,7 @@ def _slices(graph: fx.GraphModule, node: fx.Node) -> None:
     for user in list(node.users):
         if user.target is not operator.getitem or bounds is None:
             return
-        start, end = bounds[user.args[1]]
+        start, end = bounds[user.args[1]]  # type: ignore[index]
         with graph.graph.inserting_before(user):
             if node.target is aten.unbind.int:
                 part = graph.graph.call_function(aten.select.int, (source, dim, start))
@@ -208,15 +209,16 @@ def _neutral(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
 
 def _named_padding(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     """Padding "valid" or "same" as numbers, the odd pixel of "same" as a pad in front."""
-    source, weight, bias, stride, padding, dilation, groups = [
-        *node.args,
-        *(None, [1], "valid", [1], 1)[len(node.args) - 2 :],
-    ]
+    arguments: list[Any] = [*node.args, *(None, [1], "valid", [1], 1)[len(node.args) - 2 :]]
+    source, weight, bias, stride, padding, dilation, groups = arguments
     dims = 1 if node.target is aten.conv1d.padding else 2
     sizes = ops.shape_of(weight)
     assert sizes is not None
     rates = list(dilation) * (dims if len(dilation) == 1 else 1)
-    total = [rate * (int(size) - 1) if padding == "same" else 0 for rate, size in zip(rates, sizes[2:], strict=True)]
+    total = [
+        rate * (int(size) - 1) if padding == "same" else 0
+        for rate, size in zip(rates, sizes[2:], strict=True)
+    ]
     if any(size % 2 for size in total):
         around = [part for size in reversed(total) for part in (size // 2, size - size // 2)]
         padded = graph.call_function(aten.constant_pad_nd.default, (source, around, 0.0))

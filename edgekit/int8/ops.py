@@ -50,8 +50,8 @@ AVERAGES = {
     aten.upsample_bilinear2d.vec,
     aten.upsample_bilinear2d.default,
 }
-# Functions of one number. Their results have a grid that is known beforehand: (scale, zero point) in int8, the
-# one that LiteRT's kernels demand.
+# Functions of one number. Their results have a grid that is known beforehand: (scale, zero point) in int8,
+# the one that LiteRT's kernels demand.
 FIXED_GRID = {
     aten.sigmoid.default: (1 / 256, -128),
     aten.softmax.int: (1 / 256, -128),

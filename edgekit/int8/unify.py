@@ -96,7 +96,7 @@ def per_tensor(graph: fx.GraphModule) -> list[fx.Node]:
 
 
 def _known_grid(node: Any) -> Grid | None:
-    return ops.FIXED_GRID.get(node.target) if isinstance(node, fx.Node) else None
+    return ops.FIXED_GRID.get(node.target) if isinstance(node, fx.Node) else None  # type: ignore[call-overload]
 
 
 def _is_shared(node: Any) -> bool:
@@ -128,9 +128,9 @@ def _groups(graph: fx.GraphModule) -> list[list[fx.Node]]:
 
 def _quantizers_in_front(node: fx.Node) -> Iterator[fx.Node]:
     for source in node.all_input_nodes:
-        if source.target is ops.qd.dequantize_per_tensor.default and isinstance(source.args[0], fx.Node):
-            if source.args[0].target is ops.qd.quantize_per_tensor.default:
-                yield source.args[0]
+        quantize = source.args[0] if source.target is ops.qd.dequantize_per_tensor.default else None
+        if isinstance(quantize, fx.Node) and quantize.target is ops.qd.quantize_per_tensor.default:
+            yield quantize
 
 
 def _requantise_for_group(graph: fx.GraphModule, quantize: fx.Node, members: list[fx.Node]) -> None:
@@ -185,7 +185,9 @@ def quantize_constants(graph: fx.GraphModule) -> None:
     """
     computing = ops.SUMS | ops.PRODUCTS | ops.MATMULS | ops.CONCATENATIONS
     for node in list(graph.graph.nodes):
-        if node.target is ops.aten.embedding.default and any(user.target in ops.QUANTIZE for user in node.users):
+        if node.target is ops.aten.embedding.default and any(
+            user.target in ops.QUANTIZE for user in node.users
+        ):
             _quantize_constant(graph, node, node.args[0], symmetric=False)
         elif node.target in computing and any(s.target in ops.DEQUANTIZE for s in node.all_input_nodes):
             for source in node.all_input_nodes:

@@ -74,8 +74,8 @@ class Artifact(_Part):
 class LadderStep(_Part):
     """A rung of the parity ladder against the one that it was made from (``against``).
 
-    ``agreement``: share of samples with the same answer. ``snr_db``: signal-to-noise ratio of the outputs, 200
-    for equal ones. ``max_steps``: the largest error, in steps of the output's int8 grid.
+    ``agreement``: share of samples with the same answer. ``snr_db``: signal-to-noise ratio of the outputs,
+    200 for equal ones. ``max_steps``: the largest error, in steps of the output's int8 grid.
     """
 
     rung: str

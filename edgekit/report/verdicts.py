@@ -166,8 +166,8 @@ def _why_slower(artifact: Artifact, rival_macs: int, dot_products: bool | None) 
     if island > _ISLANDS:
         kernels = ", ".join(artifact.float_kernels[:_NAMED])
         return (
-            f"{human_share(island, 0)} of the time in its kernels goes into float islands and the way in and out of "
-            f"them ({kernels}), which cost more than integer kernels save elsewhere"
+            f"{human_share(island, 0)} of the time in its kernels goes into float islands and the way "
+            f"in and out of them ({kernels}), which cost more than integer kernels save elsewhere"
         )
     if dot_products is False:
         return "this CPU has no int8 dot products (VNNI), so int8 brings little"

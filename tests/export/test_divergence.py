@@ -25,7 +25,7 @@ def test_every_layer_of_a_good_file_agrees(format: Format) -> None:
 
 
 def test_a_converter_that_is_silently_wrong_is_found_at_its_layer() -> None:
-    """LiteRT takes the inputs and the output of a concatenation for tensors of one grid, whatever they are."""
+    """LiteRT takes the inputs and the output of a concatenation for tensors of one grid, always."""
     pytest.importorskip("litert_torch")
     graph = copy.deepcopy(quantized(Concatenated)[1])
     (joined,) = (node for node in graph.graph.nodes if node.target in ops.CONCATENATIONS)

@@ -40,7 +40,12 @@ def assert_same(graph: fx.GraphModule, model: nn.Module, x: Tensor) -> None:
 
 
 @given(
-    st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.integers(0, 3), st.sampled_from([1, 2]), st.booleans()
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.sampled_from([1, 2]),
+    st.booleans(),
 )
 def test_a_transposed_convolution_is_a_convolution_and_a_shuffle(
     kernel: int, stride: int, padding: int, extra: int, groups: int, two_dimensional: bool
@@ -92,7 +97,11 @@ class NormAfterConcatenation(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.norm, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(7), nn.Conv2d(7, 2, 1)
+        self.first, self.norm, self.last = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.BatchNorm2d(7),
+            nn.Conv2d(7, 2, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(F.relu(self.norm(torch.cat([x, self.first(x)], 1))))
@@ -145,7 +154,16 @@ def test_spelled_as_other_ops_the_function_stays(function: Callable[[Tensor], Te
         lambda x: F.avg_pool2d(x[:, None], 3, 1, 1, count_include_pad=False),
         lambda x: sum([x, x.flip(1)]),
     ],
-    ids=["split", "chunk", "unbind", "adaptive average", "adaptive max", "padded", "padding not counted", "sum"],
+    ids=[
+        "split",
+        "chunk",
+        "unbind",
+        "adaptive average",
+        "adaptive max",
+        "padded",
+        "padding not counted",
+        "sum",
+    ],
 )
 def test_normalising_keeps_the_function(function: Callable[[Tensor], Tensor]) -> None:
     model, x = Function(function), torch.randn(3, 12, 8)
@@ -168,7 +186,10 @@ class Asymmetric(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.square = nn.Conv2d(4, 4, 3, padding=1, groups=2)
-        self.tall, self.wide = nn.Conv2d(4, 4, (3, 1), padding=(1, 0), groups=2), nn.Conv2d(4, 4, (1, 3), padding=(0, 1), groups=2)
+        self.tall, self.wide = (
+            nn.Conv2d(4, 4, (3, 1), padding=(1, 0), groups=2),
+            nn.Conv2d(4, 4, (1, 3), padding=(0, 1), groups=2),
+        )
         self.other = nn.Conv2d(4, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
