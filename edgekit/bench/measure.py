@@ -108,7 +108,8 @@ def measure(
             for lane in lanes:
                 with _recorded(lane, device, progress):
                     lane.process = start(lane.candidate.runtime, link, device)
-                    lane.loaded = load(lane.process, lane.candidate, link, device, sample)
+                    own = lane.candidate.sample or sample
+                    lane.loaded = load(lane.process, lane.candidate, link, device, own)
             for turn in range(ROUNDS):
                 for lane in lanes:
                     if lane.process is None or lane.error is not None:

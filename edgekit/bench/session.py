@@ -18,12 +18,16 @@ Layout = Literal["auto", "NCHW", "NHWC"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One file in one runtime with a number of threads. ``layout``: the file's, see ``evaluate``."""
+    """One file in one runtime with a number of threads. ``layout``: the file's, see ``evaluate``.
+
+    ``sample``: what it is timed on, where that isn't what all others are.
+    """
 
     artifact: Path
     runtime: RuntimeName
     threads: int
     layout: Layout = "auto"
+    sample: Path | None = None
 
     def __str__(self) -> str:
         plural = "" if self.threads == 1 else "s"

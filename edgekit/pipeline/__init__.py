@@ -1,11 +1,14 @@
-"""One run from its beginning to its report: ``compress``.
+"""One run from its beginning to its report: ``compress``; and further files from a finished one: ``export``.
 
 chain.py         the trained model, and the stages after it
 stage_folder.py  whether a stage is finished, begun, or of no use any more
+planning.py      which files are written, spelled for which device
 artifacts.py     export, and the manifest of all files
 evaluation.py    accuracy, agreement and int8 coverage of every file, in its runtime
 measuring.py     latency of every file on every device
 reporting.py     the report, from the records of all that
+exporting.py     further files from a finished run, an int8 graph, or a trained model
+reopening.py     a finished run's models, read back
 interrupts.py    Ctrl-C, even where a library swallows it
 job.py           what these share
 keys.py          what a result depends on, as hashes

@@ -5,41 +5,28 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
-from edgekit.devices.device import probe
-from edgekit.errors import EdgekitError, ExportError, MeasurementError
-from edgekit.export import SUFFIX, ExportOptions, Format, Precision, Target, export
-from edgekit.export.options import INT8_GRAPH, pairs
+from edgekit.errors import EdgekitError, ExportError
+from edgekit.export import export
 from edgekit.files import disk_full, sha256, sha256_of, write_json
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
+from edgekit.pipeline.planning import REFERENCE, Planned, plan
 from edgekit.run import Damaged, check_files, read_record, write_record
-from edgekit.stages.base import Form
 
-REFERENCE = "artifacts/original_fp32.onnx"
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A file to be exported. ``file`` is relative to the run folder."""
-
-    file: str
-    format: Format
-    precision: Precision
-    rung: Rung
-    options: ExportOptions = field(default_factory=ExportOptions)
+__all__ = ["REFERENCE", "Manifest", "Planned", "export_all", "metadata", "write_missing"]
 
 
 class Manifest:
     """The record of all artifacts, written anew whenever something about one of them is known.
 
-    An entry: file, format, precision, options, sha256, size_bytes, key (of what it was exported from), parent,
-    seconds, and evaluation (with a key of its own) once there is one; added for what ``edgekit export`` wrote.
+    An entry: file, format, precision, options, sha256, size_bytes, key (of what it was exported from),
+    parent, seconds, and evaluation (with a key of its own) once there is one. ``edgekit export`` marks what
+    it wrote as added.
 
     Args:
         job: the run.
@@ -83,71 +70,6 @@ class Manifest:
         return self.job.run.path / file
 
 
-def plan(job: Job, rungs: Sequence[Rung]) -> list[Planned]:
-    """Which files the recipe asks for; the original's fp32 ONNX comes first, as all gains refer to it."""
-    exports, target = job.recipe.exports, target_of(job)
-    options = ExportOptions(batch=exports.batch, io=exports.io, target=target)
-    if exports.embed_preprocessing:
-        options = embedding(job, options)
-    planned = [Planned(REFERENCE, "onnx", "fp32", rungs[0], ExportOptions(target=target))]
-    for format, precision in pairs(exports.formats, exports.precisions):
-        one = planned_for(job, rungs, format, precision, options)
-        # Without a stage that changed the float model, its plain ONNX file is the original's.
-        same = (one.format, one.precision, one.rung.digest) == ("onnx", "fp32", rungs[0].digest)
-        if not (same and not options.suffix(format, precision)):
-            planned.append(one)
-    return planned
-
-
-def planned_for(
-    job: Job, rungs: Sequence[Rung], format: Format, precision: Precision, options: ExportOptions
-) -> Planned:
-    """One file: its name, and the rung that it is made from."""
-    name = job.workload.name if job.workload.name != "original" else "original-compressed"
-    form = Form.INT8 if precision in INT8_GRAPH else Form.FLOAT
-    rung = [rung for rung in rungs if rung.form is form][-1]
-    file = f"artifacts/{name}_{precision}{options.suffix(format, precision)}{SUFFIX[format]}"
-    return Planned(file, format, precision, rung, options)
-
-
-def target_of(job: Job) -> Target:
-    """What ONNX files are spelled for: the run's first device with ONNX Runtime."""
-    device = next((one for one in job.devices if "onnxruntime" in one.runtimes), None)
-    if device is None:
-        return Target()
-    try:
-        return Target.of(device, probe(device))
-    except MeasurementError as error:
-        job.tell("warning", "export", f"{error.what}; ONNX files are spelled for its profile alone")
-        return Target.of(device)
-
-
-def embedding(job: Job, options: ExportOptions) -> ExportOptions:
-    """The options with the workload's preprocessing inside the model.
-
-    Raises ExportError if the workload's samples are no uint8 images, or the preprocessing can't be embedded.
-    """
-    from dataclasses import replace
-
-    from edgekit.export import embed
-
-    workload = job.workload
-    raw, where = workload.validation.inputs, f"workload {workload.name}"
-    if str(raw.dtype) != "torch.uint8" or raw.dim() != 4:
-        raise ExportError(
-            "preprocessing can't be embedded: an app's pixels are not what this model was trained on",
-            where=where,
-            got=f"samples {tuple(raw.shape[1:])} {str(raw.dtype).removeprefix('torch.')}",
-            expected="images as uint8",
-            next="export without embedded preprocessing, or keep the workload's images as bytes",
-        )
-    layout = workload.preprocessing.layout
-    height, width = raw.shape[1:3] if layout == "NHWC" else raw.shape[2:4]
-    options = replace(options, preprocessing=workload.preprocessing, raw_size=(int(height), int(width)))
-    embed.refuse(options, workload.example(1), where)
-    return options
-
-
 def export_all(job: Job, rungs: Sequence[Rung]) -> Manifest:
     """Export what isn't there yet.
 
@@ -156,7 +78,6 @@ def export_all(job: Job, rungs: Sequence[Rung]) -> Manifest:
         DiskFullError: a file can't be written.
     """
     planned = plan(job, rungs)
-    job.run.artifacts.mkdir(exist_ok=True)
     manifest = Manifest(job, planned, {rung.digest for rung in rungs})
     return write_missing(job, manifest, rungs)
 
@@ -164,9 +85,10 @@ def export_all(job: Job, rungs: Sequence[Rung]) -> Manifest:
 def write_missing(job: Job, manifest: Manifest, rungs: Sequence[Rung]) -> Manifest:
     """Export what is planned and not there yet; raises as ``export_all``."""
     planned = manifest.planned
+    job.run.artifacts.mkdir(exist_ok=True)
     keys = {one.file: _key(job, one, rungs) for one in planned}
     missing = [one for one in planned if not _is_there(job, manifest, one, keys[one.file])]
-    _write_preprocessing(job, planned)
+    _write_preprocessing(job, manifest)
     if not missing:
         job.tell("stage-skipped", "export", f"{len(planned)} files")
         return manifest
@@ -233,26 +155,36 @@ def metadata(job: Job, one: Planned, rungs: Sequence[Rung]) -> dict[str, str]:
     return values
 
 
-def _write_preprocessing(job: Job, planned: Sequence[Planned]) -> None:
+def _write_preprocessing(job: Job, manifest: Manifest) -> None:
     """The same beside the files, for those who can't look into them."""
     workload = job.workload
-    example = workload.example(1)
-    shape = list(example.shape[1:])
-    channels_last = [*shape[1:], shape[0]] if len(shape) == 3 else shape
-    inputs = {
-        "onnx": {"shape": ["batch", *shape], "layout": "NCHW" if len(shape) == 3 else "as is"},
-        "litert": {"shape": [1, *channels_last], "layout": "NHWC" if len(shape) == 3 else "as is"},
-    }
+    files = {one.file: (one.format, one.options.preprocessing is not None) for one in manifest.planned}
+    for entry in manifest.entries.values():
+        embedded = (entry.get("options") or {}).get("preprocessing") is not None
+        files.setdefault(entry["file"], (entry["format"], embedded))
     content = {
         "workload": workload.name,
         "task": workload.task.describe(),
         "classes": workload.classes,
         "preprocessing": workload.preprocessing.to_dict(),
         "formula": "x = (raw * scale - mean) / std, then resized (bilinear, half-pixel centres) to size",
-        "inputs": {format: inputs[format] for format in dict.fromkeys(one.format for one in planned)},
-        "files": [Path(one.file).name for one in planned],
+        "inputs": _inputs(job, [one for one in files.values() if not one[1]]),
+        "files": [Path(name).name for name, (_, embedded) in files.items() if not embedded],
     }
+    if pixels := [Path(name).name for name, (_, embedded) in files.items() if embedded]:
+        content["files_that_take_raw_pixels"] = pixels  # uint8, NHWC, of the raw size: nothing to preprocess
     write_json(job.run.artifacts / f"{workload.name}.preprocessing.json", content)
+
+
+def _inputs(job: Job, files: Sequence[tuple[str, bool]]) -> dict[str, Any]:
+    """Format → shape and layout of preprocessed inputs."""
+    shape = list(job.workload.example(1).shape[1:])
+    channels_last = [*shape[1:], shape[0]] if len(shape) == 3 else shape
+    known = {
+        "onnx": {"shape": ["batch", *shape], "layout": "NCHW" if len(shape) == 3 else "as is"},
+        "litert": {"shape": [1, *channels_last], "layout": "NHWC" if len(shape) == 3 else "as is"},
+    }
+    return {format: known[format] for format in dict.fromkeys(format for format, _ in files)}
 
 
 def _key(job: Job, one: Planned, rungs: Sequence[Rung]) -> str:

@@ -45,31 +45,44 @@ def evaluate_all(job: Job, rungs: Sequence[Rung], manifest: Manifest) -> None:
         job.tell("stage-skipped", "evaluate", f"{len(manifest.planned)} files")
         return
     job.tell("stage-start", "evaluate", total=len(todo))
-    inputs = write_inputs(job.workload, job.run.work / "inputs.npy")
+    raw_kinds = {one.options.preprocessing is not None for one, _ in todo}
+    inputs = {
+        raw: write_inputs(job.workload, job.run.work / f"inputs-{'raw' if raw else 'prepared'}.npy", raw=raw)
+        for raw in raw_kinds
+    }
     for index, (one, key) in enumerate(todo):
         job.tell("step", "evaluate", Path(one.file).name, done=index, total=len(todo))
-        found = _evaluate(job, one, rungs, manifest.path_of(one.file), inputs)
+        embedded = one.options.preprocessing is not None
+        found = _evaluate(job, one, rungs, manifest.path_of(one.file), inputs[embedded])
         manifest.set(one.file, {**manifest.entries[one.file], "evaluation": {"key": key, **found}})
         message = f"{Path(one.file).name}: accuracy {human_share(found['accuracy'])}"
         job.tell("note", "evaluate", f"{message}, agreement {human_share(found['agreement'])}")
-    inputs.unlink()
+    for path in inputs.values():
+        path.unlink()
     job.tell("stage-end", "evaluate", f"{len(todo)} files on all {len(job.workload.validation)} samples")
 
 
-def write_inputs(workload: Workload, path: Path, limit: int | None = None) -> Path:
+def write_inputs(workload: Workload, path: Path, limit: int | None = None, *, raw: bool = False) -> Path:
     """The preprocessed validation inputs as .npy, batch by batch: preprocessed once, for all runtimes.
 
+    ``raw``: as uint8 pixels instead, (N, H, W, C), for files that preprocess by themselves.
     Plain writes, no memory map: on a full disk a map ends the process, a write raises.
     """
-    raw = workload.validation.inputs[:limit]
-    dtype = workload.example(1).numpy().dtype
-    shape = (len(raw), *workload.example(1).shape[1:])
+    samples = workload.validation.inputs[:limit]
+    first = _prepared(workload, samples[:1], raw=raw)
+    dtype, shape = first.numpy().dtype, (len(samples), *first.shape[1:])
     with path.open("wb") as stream:
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_2_0(stream, header)
-        for start, end in spans(len(raw), 4 * _BATCH):
-            stream.write(workload.preprocessing(raw[start:end]).contiguous().numpy().data)
+        for start, end in spans(len(samples), 4 * _BATCH):
+            stream.write(_prepared(workload, samples[start:end], raw=raw).numpy().data)
     return path
+
+
+def _prepared(workload: Workload, samples: Tensor, *, raw: bool) -> Tensor:
+    if not raw:
+        return workload.preprocessing(samples).contiguous()
+    return (samples if workload.preprocessing.layout == "NHWC" else samples.permute(0, 2, 3, 1)).contiguous()
 
 
 def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs: Path) -> dict[str, Any]:

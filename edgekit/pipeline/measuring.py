@@ -21,6 +21,7 @@ from edgekit.run import write_record
 from edgekit.units import human_ns
 
 # What a device says about itself that decides how fast it is; the rest (load, clock) changes by the minute.
+_SAMPLE, _PIXELS = "sample.npy", "pixels.npy"
 _LASTING = ("machine", "board", "cpu", "affinity", "isa", "python", "runtimes")
 
 
@@ -69,7 +70,9 @@ def _on(job: Job, manifest: Manifest, device: Device) -> dict[str, Any]:
     path.parent.mkdir(exist_ok=True)
     job.tell("stage-start", "benchmark", f"{len(candidates)} candidates in turns on {device.name}")
     started = time.monotonic()
-    sample = write_inputs(job.workload, job.run.work / "sample.npy", limit=1)
+    sample = write_inputs(job.workload, job.run.work / _SAMPLE, limit=1)
+    if any(candidate.sample for candidate in candidates.values()):
+        write_inputs(job.workload, job.run.work / _PIXELS, limit=1, raw=True)
     results = measure(list(candidates.values()), device, sample=sample, progress=job.progress, **settings)
     record = {
         "about": {"name": device.name, **about},
@@ -98,7 +101,8 @@ def _candidates(job: Job, manifest: Manifest, device: Device) -> dict[tuple[str,
             continue
         for threads in counts:
             path = manifest.path_of(one.file)
-            found[one.file, threads] = Candidate(path, runtime, threads)
+            sample = job.run.work / _PIXELS if one.options.preprocessing is not None else None
+            found[one.file, threads] = Candidate(path, runtime, threads, sample=sample)
     return found
 
 
@@ -126,7 +130,8 @@ def _kept(file: str, result: Measurement | Failure, manifest: Manifest) -> dict[
 
 
 def _row(one: dict[str, Any], reference_ns: list[int] | None) -> Measured:
-    raw = one["raw_ns"]
+    # A call of a file with a fixed batch answers for all of it: times are for one sample.
+    raw = [value / one["batch"] for value in one["raw_ns"]] if one["batch"] > 1 else one["raw_ns"]
     own = stats.p50_interval(raw)
     p50 = stats.percentile(raw, 50)
     values = {key: value for key, value in one.items() if key in Measured.model_fields}

@@ -55,7 +55,7 @@ class Artifact(_Part):
 
     file: str  # relative to the run folder
     format: Literal["onnx", "litert"]
-    precision: Literal["fp32", "int8"]
+    precision: Literal["fp32", "fp16", "int8", "int8-dynamic", "int16x8"]
     sha256: str
     size_bytes: int
     accuracy: float

@@ -154,7 +154,16 @@ def _told_slower(
     return Warned(kind="slower", about=artifact.file, message=f"{message}: {why}")
 
 
+_OTHER_PRECISIONS = {
+    "fp16": "float16 weights are widened to float32 when the file is loaded: they save bytes, not time",
+    "int8-dynamic": "every inference quantises its activations anew, which small layers don't earn back",
+    "int16x8": "int16 activations run in LiteRT's reference kernels, which are slow on CPUs",
+}
+
+
 def _why_slower(artifact: Artifact, rival_macs: int, dot_products: bool | None) -> str:
+    if artifact.precision in _OTHER_PRECISIONS:
+        return _OTHER_PRECISIONS[artifact.precision]
     if artifact.precision == "fp32":
         kernels = f"the float kernels of {RUNTIME[artifact.format]}"
         if artifact.macs >= rival_macs:

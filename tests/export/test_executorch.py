@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,18 @@ from torch import Tensor, fx, nn
 
 from edgekit.bench.runtimes import ExecuTorchModel
 from edgekit.errors import ExportError
+from edgekit.export.executorch import write
 from edgekit.export.executorch_passes import own_dequantizers, spell_for_xnnpack
 from edgekit.export.options import ExportOptions
 from edgekit.int8 import ops
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from edgekit.int8.coverage import Coverage
+from edgekit.int8.coverage_executorch import count
 from edgekit.preprocessing import Preprocessing
 from tests.networks import IMAGE_NETWORKS, Mobile, Residual, ZeroPaddedShortcut, images, quantized, snr_db
 
-if importlib.util.find_spec("executorch") is None:
-    pytest.skip("needs the extra: pip install 'edgekit-toolkit[executorch]'", allow_module_level=True)
-
-from edgekit.export.executorch import write
-from edgekit.int8.coverage_executorch import count
-
+pytest.importorskip("executorch", reason="needs the extra: pip install 'edgekit-toolkit[executorch]'")
 pytestmark = pytest.mark.filterwarnings(r"ignore:::executorch(\..*)?$")  # its Python API is experimental
 METADATA = {"classes": '["a\\"b", "ü"]', "recipe": "test"}
 

@@ -28,7 +28,7 @@ RECURRENT = {"lstm"}
 CNN_DB, OTHER_DB = 30.0, 25.0
 
 
-@functools.lru_cache(maxsize=2)
+@functools.cache
 def int8_graph(name: str) -> fx.GraphModule:
     case = CASES[name]
     return calibrate(
@@ -48,8 +48,8 @@ def answers_of(path: Path, format: Format, samples: torch.Tensor) -> NDArray[np.
     return np.concatenate(rows)
 
 
-@pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("format", ["onnx", "litert"])
+@pytest.mark.parametrize("name", CASES)
 def test_runs_in_integer_kernels_and_agrees(name: str, format: Format, tmp_path: Path) -> None:
     if format == "litert":
         pytest.importorskip("litert_torch", reason="needs the extra litert")

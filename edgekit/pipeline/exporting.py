@@ -1,0 +1,304 @@
+"""``edgekit export``: further files from what is finished already, without training or calibrating.
+
+From a run folder (its float model and its int8 graph), from an int8 graph alone, or from a workload file (its
+trained model). Files from a run are recorded in its manifest, and evaluated as those of ``compress`` are.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import InputError
+from edgekit.export.options import INT8_GRAPH, PRECISIONS, Format, Precision, has, pairs
+from edgekit.pipeline.wanted import Wanted, wanted
+from edgekit.progress import Event, Progress, silent
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from edgekit.devices.device import Device
+    from edgekit.pipeline.artifacts import Manifest, Planned
+    from edgekit.pipeline.chain import Rung
+    from edgekit.pipeline.job import Job
+    from edgekit.workload import Workload
+
+_EXPORTS = Path("exports")  # below the current folder: for files that belong to no run
+_DEMO = "digits"
+
+
+def export_files(
+    source: str | Path,
+    workload: str | Path | None = None,
+    what: Wanted | None = None,
+    *,
+    device: str | Path | None = None,
+    out: str | Path | None = None,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Export further files.
+
+    Args:
+        source: a run folder, an ``int8_graph.pt2``, or a workload file (``file.py``, ``file.py:function``).
+        workload: the workload of a run or of an int8 graph. A run of the embedded demo needs none; an int8
+            graph is exported without one, but not evaluated.
+        what: formats, precisions and settings; see ``wanted``.
+        device: the profile that ONNX files are spelled for; by default the run's, or this machine.
+        out: a folder for the files; those of a run stand in its ``artifacts`` in any case.
+        progress: told what happens.
+
+    Returns:
+        One entry for each file, as in ``manifest.json``; ``path`` says where it is.
+
+    Raises:
+        InputError: a fault in what was given.
+        ExportError, CaptureError: a converter failed; what was exported before is kept.
+    """
+    what = what or wanted()
+    path = Path(source)
+    if path.is_dir():
+        return _from_run(path, workload, what, device, out, progress)
+    if path.suffix == ".pt2":
+        return _from_graph(path, workload, what, device, out or _EXPORTS, progress)
+    if ".py" in path.name:
+        if workload is not None:
+            raise InputError("a workload file is the source itself", got=f"{source} and {workload}")
+        return _from_workload(str(source), what, device, out or _EXPORTS, progress)
+    raise InputError(
+        "nothing to export from",
+        where=str(source),
+        got="a file of another kind" if path.is_file() else "nothing there",
+        expected="a run folder, an int8_graph.pt2 or a workload file (.py)",
+        next="`edgekit compress` makes a run",
+    )
+
+
+# --- from a run ------------------------------------------------------------------------------------------
+
+
+def _from_run(
+    path: Path,
+    workload: str | Path | None,
+    what: Wanted,
+    device: str | Path | None,
+    out: str | Path | None,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    from edgekit.pipeline import reopening
+
+    identity = reopening.identity_of(path)
+    if workload is None and identity["workload"] != _DEMO:
+        raise InputError(
+            "a run doesn't hold its workload",
+            where=str(path),
+            got=f"the run of {identity['workload']!r}",
+            next=f"name the file that it was made from: edgekit export {path} my_workload.py",
+        )
+    from edgekit.recipe import load_recipe
+
+    recipe = load_recipe(path / "recipe.yaml")
+    devices = _devices([device] if device is not None else recipe.benchmark.devices)
+
+    from edgekit.pipeline.artifacts import Manifest
+    from edgekit.pipeline.job import Job
+    from edgekit.pipeline.planning import plan
+    from edgekit.run import RunFolder
+
+    loaded, fingerprint = reopening.workload_of(path, workload, identity)
+    with RunFolder.open(path, identity) as run:
+        job = Job(recipe, loaded, fingerprint, devices, run, progress)
+        rungs = reopening.load_rungs(job)
+        planned = _planned(job, rungs, what)
+        by_recipe = {one.file for one in plan(replace(job, progress=silent), rungs)}
+        manifest = Manifest(job, planned, keep=None)
+        _write(job, rungs, manifest, added={one.file for one in planned} - by_recipe)
+        return _told(manifest, Path(out) if out is not None else None)
+
+
+# --- from a model ----------------------------------------------------------------------------------------
+
+
+def _from_workload(
+    spec: str, what: Wanted, device: str | Path | None, out: str | Path, progress: Progress
+) -> list[dict[str, Any]]:
+    from edgekit.workload import load_workload
+
+    what = replace(what, precisions=what.precisions or ("fp32",))
+    if missing := [name for name in what.precisions if name in INT8_GRAPH]:
+        raise InputError(
+            f"{', '.join(missing)} is made from an int8 graph, and a trained model has none",
+            where=spec,
+            expected=f"one of {', '.join(name for name in PRECISIONS if name not in INT8_GRAPH)}",
+            next=f"edgekit compress {spec} --recipe quick   (calibrates in a minute); export from its run",
+        )
+    loaded = load_workload(spec)
+    loaded.check()
+    return _alone(loaded, None, what, device, out, progress)
+
+
+def _from_graph(
+    path: Path,
+    workload: str | Path | None,
+    what: Wanted,
+    device: str | Path | None,
+    out: str | Path,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    what = replace(what, precisions=what.precisions or ("int8",))
+    if others := [name for name in what.precisions if name not in INT8_GRAPH]:
+        raise InputError(
+            f"{', '.join(others)} is made from the float model, and this is an int8 graph",
+            where=str(path),
+            expected=f"one of {', '.join(sorted(INT8_GRAPH))}",
+            next="export from the run folder, or from the workload file",
+        )
+    if what.embed_preprocessing and workload is None:
+        raise InputError(
+            "an int8 graph doesn't know its preprocessing",
+            where=str(path),
+            next=f"name the workload: edgekit export {path} my_workload.py --embed-preprocessing",
+        )
+    from edgekit.int8 import storage
+    from edgekit.workload import load_workload
+
+    graph = storage.load(path)
+    if workload is not None:
+        return _alone(load_workload(workload), graph, what, device, out, progress)
+    return _graph_alone(path, graph, what, device, Path(out), progress)
+
+
+def _alone(
+    workload: Workload,
+    graph: fx.GraphModule | None,
+    what: Wanted,
+    device: str | Path | None,
+    out: str | Path,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """As from a run that has no stages, or nothing but an int8 graph; it is gone afterwards."""
+    from edgekit.pipeline.artifacts import Manifest
+    from edgekit.pipeline.chain import Rung, form_of
+    from edgekit.pipeline.job import Job
+    from edgekit.pipeline.keys import model_digest
+    from edgekit.recipe import ExportConfig, Recipe
+    from edgekit.report import Figures
+    from edgekit.run import RunFolder
+
+    devices, recipe = (
+        _devices([device or "local"]),
+        Recipe(name="export", exports=ExportConfig(precisions=("fp32",))),
+    )
+    nothing = Figures(accuracy=0, parameters=0, macs=0)  # the manifest holds what the files can do
+    with (
+        tempfile.TemporaryDirectory(prefix="edgekit-") as folder,
+        RunFolder.open(Path(folder) / "run", {"workload": workload.name}) as run,
+    ):
+        job = Job(recipe, workload, workload.fingerprint(), devices, run, progress)
+        model = copy.deepcopy(workload.model).eval()
+        models = [("", model)] + ([("int8 graph", graph)] if graph is not None else [])
+        rungs = [Rung(k, m, "", nothing, model_digest(m), form_of(m)) for k, m in models]
+        manifest = Manifest(job, _planned(job, rungs, what))
+        _write(job, rungs, manifest)
+        return _told(manifest, Path(out))
+
+
+def _graph_alone(
+    path: Path, graph: fx.GraphModule, what: Wanted, device: str | Path | None, out: Path, progress: Progress
+) -> list[dict[str, Any]]:
+    """An int8 graph without its workload: no data to evaluate its files with."""
+    import torch
+
+    from edgekit import __version__
+    from edgekit.devices.device import probe
+    from edgekit.export import SUFFIX, ExportOptions, Target, export
+    from edgekit.files import sha256
+
+    (profile,) = _devices([device or "local"])
+    options = ExportOptions(batch=what.batch, io=what.io, target=Target.of(profile, probe(profile)))
+    value = next(node for node in graph.graph.nodes if node.op == "placeholder").meta["val"]
+    example = torch.zeros(1, *(int(size) for size in value.shape[1:]), dtype=value.dtype)
+    parent = {"stage": "int8 graph", "model_sha256": sha256(path)}
+    metadata = {"edgekit": __version__, "parent_sha256": parent["model_sha256"]}
+    out.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for format, precision in _pairs(what, progress):
+        name = f"{path.stem}_{precision}{options.suffix(format, precision)}{SUFFIX[format]}"
+        progress(Event("note", "export", name))
+        about = {**metadata, "precision": precision}
+        settings: dict[str, Any] = {"format": format, "precision": precision, "options": options}
+        export(graph, example, out / name, metadata=about, **settings)
+        file = out / name
+        entry = {"file": name, "path": str(file), "size_bytes": file.stat().st_size, "sha256": sha256(file)}
+        entries.append(
+            {**entry, **settings, "options": options.describe(), "parent": parent, "evaluation": None}
+        )
+    return entries
+
+
+# --- what all share --------------------------------------------------------------------------------------
+
+
+def _devices(names: Sequence[str | Path]) -> tuple[Device, ...]:
+    from edgekit.devices.device import load_device
+
+    return tuple(load_device(name) for name in names)
+
+
+def _pairs(what: Wanted, progress: Progress) -> list[tuple[Format, Precision]]:
+    from edgekit.export import require
+
+    found = pairs(what.formats, what.precisions)
+    for format in dict.fromkeys(format for format, _ in found):
+        require(format)
+    for precision in what.precisions:
+        for format in what.formats:
+            if not has(format, precision):
+                progress(Event("note", "export", f"{format} has no {precision}: left out"))
+    return found
+
+
+def _planned(job: Job, rungs: Sequence[Rung], what: Wanted) -> list[Planned]:
+    from edgekit.export import ExportOptions
+    from edgekit.pipeline.planning import embedding, planned_for, target_of
+    from edgekit.stages.base import Form
+
+    has_graph = any(rung.form is Form.INT8 for rung in rungs)
+    what = replace(what, precisions=what.precisions or ("int8" if has_graph else "fp32",))
+    if not has_graph and (missing := [name for name in what.precisions if name in INT8_GRAPH]):
+        raise InputError(
+            f"{', '.join(missing)} is made from an int8 graph, and this run has none",
+            where=str(job.run.path),
+            next="compress with a recipe that has a qat stage (`quick` calibrates in a minute)",
+        )
+    options = ExportOptions(batch=what.batch, io=what.io, target=target_of(job))
+    if what.embed_preprocessing:
+        options = embedding(job, options)
+    return [planned_for(job, rungs, f, p, options) for f, p in _pairs(what, job.progress)]
+
+
+def _write(job: Job, rungs: Sequence[Rung], manifest: Manifest, added: Collection[str] = ()) -> None:
+    """Export what isn't there, and evaluate it. ``added`` says which files are not the recipe's own."""
+    from edgekit.pipeline.artifacts import write_missing
+    from edgekit.pipeline.evaluation import evaluate_all
+
+    write_missing(job, manifest, rungs)
+    for file in added:
+        manifest.set(file, {**manifest.entries[file], "added": True})
+    evaluate_all(job, rungs, manifest)
+
+
+def _told(manifest: Manifest, out: Path | None) -> list[dict[str, Any]]:
+    """The planned files' entries, with their place; in ``out`` if that is given."""
+    entries = []
+    for one in manifest.planned:
+        path = manifest.path_of(one.file)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            path = Path(shutil.copy2(path, out / path.name))
+        entries.append({**manifest.entries[one.file], "path": str(path)})
+    return entries

@@ -1,0 +1,90 @@
+"""Which files are written, from which rung, spelled for which device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from edgekit.devices.device import probe
+from edgekit.errors import ExportError, MeasurementError
+from edgekit.export import SUFFIX, ExportOptions, Format, Precision, Target
+from edgekit.export.options import INT8_GRAPH, pairs
+from edgekit.pipeline.chain import Rung
+from edgekit.pipeline.job import Job
+from edgekit.stages.base import Form
+
+REFERENCE = "artifacts/original_fp32.onnx"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A file to be exported. ``file`` is relative to the run folder."""
+
+    file: str
+    format: Format
+    precision: Precision
+    rung: Rung
+    options: ExportOptions = field(default_factory=ExportOptions)
+
+
+def plan(job: Job, rungs: Sequence[Rung]) -> list[Planned]:
+    """Which files the recipe asks for; the original's fp32 ONNX comes first, as all gains refer to it."""
+    exports, target = job.recipe.exports, target_of(job)
+    options = ExportOptions(batch=exports.batch, io=exports.io, target=target)
+    if exports.embed_preprocessing:
+        options = embedding(job, options)
+    planned = [Planned(REFERENCE, "onnx", "fp32", rungs[0], ExportOptions(target=target))]
+    for format, precision in pairs(exports.formats, exports.precisions):
+        one = planned_for(job, rungs, format, precision, options)
+        # Without a stage that changed the float model, its plain ONNX file is the original's.
+        same = (one.format, one.precision, one.rung.digest) == ("onnx", "fp32", rungs[0].digest)
+        if not (same and not options.suffix(format, precision)):
+            planned.append(one)
+    return planned
+
+
+def planned_for(
+    job: Job, rungs: Sequence[Rung], format: Format, precision: Precision, options: ExportOptions
+) -> Planned:
+    """One file: its name, and the rung that it is made from."""
+    name = job.workload.name if job.workload.name != "original" else "original-compressed"
+    form = Form.INT8 if precision in INT8_GRAPH else Form.FLOAT
+    rung = [rung for rung in rungs if rung.form is form][-1]
+    file = f"artifacts/{name}_{precision}{options.suffix(format, precision)}{SUFFIX[format]}"
+    return Planned(file, format, precision, rung, options)
+
+
+def target_of(job: Job) -> Target:
+    """What ONNX files are spelled for: the run's first device with ONNX Runtime."""
+    device = next((one for one in job.devices if "onnxruntime" in one.runtimes), None)
+    if device is None:
+        return Target()
+    try:
+        return Target.of(device, probe(device))
+    except MeasurementError as error:
+        job.tell("warning", "export", f"{error.what}; ONNX files are spelled for its profile alone")
+        return Target.of(device)
+
+
+def embedding(job: Job, options: ExportOptions) -> ExportOptions:
+    """The options with the workload's preprocessing inside the model.
+
+    Raises ExportError if the workload's samples are no uint8 images, or the preprocessing can't be embedded.
+    """
+    from edgekit.export import embed
+
+    workload = job.workload
+    raw, where = workload.validation.inputs, f"workload {workload.name}"
+    if str(raw.dtype) != "torch.uint8" or raw.dim() != 4:
+        raise ExportError(
+            "preprocessing can't be embedded: an app's pixels are not what this model was trained on",
+            where=where,
+            got=f"samples {tuple(raw.shape[1:])} {str(raw.dtype).removeprefix('torch.')}",
+            expected="images as uint8",
+            next="export without embedded preprocessing, or keep the workload's images as bytes",
+        )
+    layout = workload.preprocessing.layout
+    height, width = raw.shape[1:3] if layout == "NHWC" else raw.shape[2:4]
+    options = replace(options, preprocessing=workload.preprocessing, raw_size=(int(height), int(width)))
+    embed.refuse(options, workload.example(1), where)
+    return options

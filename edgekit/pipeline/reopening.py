@@ -1,0 +1,95 @@
+"""A finished run, opened again: its workload found, its stages' models read back. Nothing is trained."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import RunFolderError, WorkloadError
+from edgekit.pipeline.chain import Rung, form_of
+from edgekit.pipeline.job import Job
+from edgekit.pipeline.keys import model_digest
+from edgekit.pipeline.stage_folder import METRICS
+from edgekit.report import Figures
+from edgekit.run import Damaged, check_files, read_record
+from edgekit.stages import STAGES
+from edgekit.stages.base import StageContext
+from edgekit.workload import Workload, load_workload
+
+
+def identity_of(path: Path) -> dict[str, Any]:
+    """Which run a folder is: workload, fingerprint, recipe, stages. Raises RunFolderError if it is none."""
+    try:
+        record = read_record(path / "run.json")
+    except Damaged as damage:
+        raise RunFolderError("the run folder is damaged", where=str(path), got=str(damage)) from None
+    if record is None:
+        raise RunFolderError(
+            "this is no run folder",
+            where=str(path),
+            got="no run.json",
+            expected="a folder that `edgekit compress` made",
+            next="ls runs",
+        )
+    found = record["run"]
+    assert isinstance(found, dict)
+    return found
+
+
+def workload_of(path: Path, workload: str | Path | None, identity: dict[str, Any]) -> tuple[Workload, str]:
+    """The run's workload and its fingerprint. Raises WorkloadError if it isn't the one it was made from."""
+    loaded = load_workload(workload)
+    fingerprint = loaded.fingerprint()
+    if fingerprint != identity["fingerprint"]:
+        raise WorkloadError(
+            "the run was made from another workload",
+            where=str(path),
+            got=f"{loaded.name} {fingerprint[:12]}",
+            expected=f"{identity['workload']} {identity['fingerprint'][:12]}: the same model and data",
+            next="name the workload file as it was, or compress again",
+        )
+    return loaded, fingerprint
+
+
+def load_rungs(job: Job) -> list[Rung]:
+    """The finished stages' models, read back; nothing is trained.
+
+    Raises RunFolderError if a stage isn't finished, or damaged.
+    """
+    model = copy.deepcopy(job.workload.model).eval()
+    baseline = _record(job, job.run.path / "baseline.json")
+    figures = Figures.model_validate(baseline)
+    rungs = [Rung("", model, baseline["key"], figures, model_digest(model), form_of(model))]
+    for index, config in enumerate(job.recipe.stages, 1):
+        folder = job.run.stage(index, config.kind)
+        record = _record(job, folder / "stage.json")
+        try:
+            check_files(folder, record["files"])
+        except Damaged as damage:
+            raise _unfinished(job, f"{config.kind}: {damage}") from None
+        context = StageContext(job.workload, rungs[0].model, folder, job.recipe.seed, job.progress)
+        result = STAGES[config.kind].load(rungs[-1].model, config, context)
+        figures = Figures.model_validate(_record(job, folder / METRICS))
+        digest, form = model_digest(result.model), form_of(result.model)
+        rungs.append(Rung(config.kind, result.model, record["key"], figures, digest, form))
+    return rungs
+
+
+def _record(job: Job, path: Path) -> dict[str, Any]:
+    try:
+        record = read_record(path)
+    except Damaged as damage:
+        raise _unfinished(job, str(damage)) from None
+    if record is None:
+        raise _unfinished(job, f"no {path.relative_to(job.run.path)}")
+    return record
+
+
+def _unfinished(job: Job, reason: str) -> RunFolderError:
+    return RunFolderError(
+        "this run isn't finished",
+        where=str(job.run.path),
+        got=reason,
+        next=f"give its command again, it goes on: edgekit compress --recipe {job.recipe.name} --out …",
+    )

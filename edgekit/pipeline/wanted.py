@@ -1,0 +1,65 @@
+"""What ``edgekit export`` was asked for, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from edgekit.errors import InputError, did_you_mean
+from edgekit.export.options import FORMATS, IOS, PRECISIONS, Format, Io, Precision, has
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be exported; checked by ``wanted``. Empty precisions: what the source is best for."""
+
+    formats: tuple[Format, ...]
+    precisions: tuple[Precision, ...]
+    batch: int | None = None
+    io: Io | None = None
+    embed_preprocessing: bool = False
+
+
+def wanted(
+    formats: Sequence[str] = (),
+    precisions: Sequence[str] = (),
+    *,
+    batch: int | None = None,
+    io: str | None = None,
+    embed_preprocessing: bool = False,
+) -> Wanted:
+    """Check what was asked for, without importing anything heavy.
+
+    Raises:
+        InputError: unknown or contradicting values; all of them at once.
+    """
+    formats = list(formats) or list(FORMATS)
+    faults = [
+        f"--format {name}: unknown format, {did_you_mean(name, FORMATS)}" for name in _not(formats, FORMATS)
+    ]
+    for name in _not(precisions, PRECISIONS):
+        faults.append(f"--precision {name}: unknown precision, {did_you_mean(name, PRECISIONS)}")
+    if io is not None and io not in IOS:
+        faults.append(f"--io {io}: unknown type, {did_you_mean(io, IOS)}")
+    if batch is not None and not 1 <= batch <= 4096:
+        faults.append(f"--batch {batch}: must be 1 to 4096")
+    for name in precisions:
+        if name in PRECISIONS and not faults and not any(has(format, name) for format in formats):
+            other = " or ".join(PRECISIONS[name].formats)
+            faults.append(f"--precision {name}: {', '.join(formats)} has none; it needs --format {other}")
+    if "int16x8" in precisions and io in ("int8", "uint8"):
+        faults.append(f"--io {io}: int16x8 takes float32, or its own int16 (no --io)")
+    if faults:
+        raise InputError("\n".join(["these options can't be used", *(f"  - {fault}" for fault in faults)]))
+    return Wanted(
+        cast("tuple[Format, ...]", tuple(formats)),
+        cast("tuple[Precision, ...]", tuple(precisions)),
+        batch,
+        cast("Io | None", io),
+        embed_preprocessing,
+    )
+
+
+def _not(names: Sequence[str], known: Collection[str]) -> list[str]:
+    return [name for name in names if name not in known]

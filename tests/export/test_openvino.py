@@ -1,0 +1,121 @@
+"""The ONNX files in OpenVINO: the answers that ONNX Runtime gives, in integer kernels too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from edgekit.bench.runtimes import Model, OnnxRuntimeModel, OpenVINOModel
+from edgekit.export import export
+from edgekit.int8 import coverage
+from edgekit.int8.coverage_openvino import count
+from tests.networks import IMAGE_NETWORKS, Concatenated, Mobile, Residual, images, quantized, snr_db
+
+pytest.importorskip("openvino", reason="needs the extra: pip install 'edgekit-toolkit[openvino]'")
+
+
+def run(kind: type[Model], path: Path, x: Tensor, batch: int = 16) -> Tensor:
+    kind.prepare()  # type: ignore[attr-defined]
+    model = kind(str(path), threads=1)  # type: ignore[call-arg]
+    rows = []
+    for part in x.split(batch):
+        model.bind(model.arrange(part.numpy()))
+        model.invoke()
+        rows.append(torch.from_numpy(model.output()))
+    return torch.cat(rows)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[type[nn.Module], str], Path]:
+    """(network, precision) -> file."""
+    folder, made = tmp_path_factory.mktemp("files"), {}
+    for build in IMAGE_NETWORKS:
+        for precision, source in zip(("fp32", "int8"), quantized(build), strict=True):
+            path = made[build, precision] = folder / f"{build.__name__}_{precision}.onnx"
+            export(source, images(1), path, format="onnx", precision=precision, metadata={})  # type: ignore[arg-type]
+    return made
+
+
+@pytest.mark.parametrize("build", IMAGE_NETWORKS)
+def test_float_gives_the_answers_of_onnx_runtime(files: dict[Any, Path], build: type[nn.Module]) -> None:
+    x, path = images(20, seed=5), files[build, "fp32"]
+    answers = run(OpenVINOModel, path, x)
+    torch.testing.assert_close(answers, run(OnnxRuntimeModel, path, x), rtol=1e-4, atol=1e-5)
+    assert count(path).share == 0.0
+
+
+@pytest.mark.parametrize("build", IMAGE_NETWORKS)
+def test_int8_agrees_with_the_int8_graph_and_with_onnx_runtime(
+    files: dict[Any, Path], build: type[nn.Module]
+) -> None:
+    x, path = images(64, seed=5), files[build, "int8"]
+    answers = run(OpenVINOModel, path, x)
+    assert snr_db(quantized(build)[1](x), answers) > 30
+    assert snr_db(run(OnnxRuntimeModel, path, x), answers) > 30
+
+
+@pytest.mark.parametrize("build", IMAGE_NETWORKS)
+def test_openvino_runs_every_layer_on_integers(files: dict[Any, Path], build: type[nn.Module]) -> None:
+    counted = count(files[build, "int8"])
+    assert counted.floats() == []
+    assert counted.total_macs == coverage.of_file(files[build, "int8"], "onnx").total_macs
+
+
+def test_coverage_counts_macs_as_by_hand(files: dict[Any, Path]) -> None:
+    by_hand = 64 * 3 * 16 + 16 * 16 * 9 + 16 * 16 * 8 + 8 * 5
+    assert count(files[Mobile, "int8"]).total_macs == by_hand
+    layers = count(files[Mobile, "fp32"]).layers
+    assert [layer.macs for layer in layers] == [64 * 3 * 16, 16 * 16 * 9, 16 * 16 * 8, 8 * 5]
+    assert all("OpenVINO executes" in layer.reason for layer in layers)
+
+
+def transposed(folder: Path, groups: int) -> Path:
+    weight = np.random.default_rng(0).standard_normal((4, 6 // groups, 3, 3)).astype(np.float32)
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], group=groups, strides=[2, 2])
+    graph = helper.make_graph(
+        [node],
+        "transposed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 5, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 6, 11, 11])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    path = folder / f"{groups}.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_macs_of_a_transposed_convolution(tmp_path: Path, groups: int) -> None:
+    (layer,) = count(transposed(tmp_path, groups)).layers
+    assert (layer.macs, layer.integer) == (4 * 5 * 5 * 6 // groups * 9, False)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.integers(1, 12), batch=st.integers(1, 8))
+def test_any_batch_size_gives_the_same_answers(files: dict[Any, Path], rows: int, batch: int) -> None:
+    x, path = images(12, seed=5), files[Concatenated, "int8"]
+    torch.testing.assert_close(run(OpenVINOModel, path, x[:rows], batch), run(OpenVINOModel, path, x)[:rows])
+
+
+def test_the_runtime_says_what_it_takes(files: dict[Any, Path]) -> None:
+    OpenVINOModel.prepare()
+    model = OpenVINOModel(str(files[Residual, "int8"]), threads=1)
+    assert (model.batch, model.shape, str(model.dtype)) == (None, (3, 8, 8), "float32")
+    assert model.version.startswith("20")
+    with pytest.raises(ValueError, match="takes samples of shape"):
+        model.arrange(images(1)[:, :, :4].numpy())
+
+
+def test_garbage_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"garbage")
+    with pytest.raises(RuntimeError):
+        count(tmp_path / "x.onnx")
