@@ -1,9 +1,9 @@
-"""What exporting costs: time and memory of making int8 files of a MobileNetV2, both formats, in processes of their own.
+"""What exporting costs: time and memory of making int8 files of a MobileNetV2, in both formats.
 
 python benchmarks/export_cost.py [--network mobilenetv2] [--out FILE]
 
-Each step runs in a fresh process, whose peak resident memory is the operating system's own figure. There is no
-peer: the figures stand against the limits that edgekit sets itself, 60 s and 4 GB for both exports together.
+Each step runs in a fresh process, whose peak resident memory is the operating system's own figure.
+There is no peer: the figures stand against the limits that edgekit sets itself, 60 s and 4 GB for both exports together.
 """
 
 from __future__ import annotations

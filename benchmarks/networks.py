@@ -1,10 +1,10 @@
-"""Small networks for measuring speed, from their papers, with weights that are random but behave like trained ones.
+"""Small networks for measuring speed, from their papers; random weights that behave like trained ones.
 
 Accuracy means nothing here. What matters for a file is alike: channel counts, kernels, strides, ranges that
 differ from channel to channel, batch-norm statistics that fit what comes in. Everything follows from a seed.
 
     ResNet-8       MLPerf Tiny image classification (Banbury et al. 2021, arXiv 2106.07597)
-    MobileNetV1    Howard et al. 2017 (arXiv 1704.04861), table 1; at width 0.25 MLPerf Tiny's person detection
+    MobileNetV1    Howard et al. 2017 (arXiv 1704.04861), table 1; at 0.25 MLPerf Tiny's person detection
     MobileNetV2    Sandler et al. 2018 (arXiv 1801.04381), table 2
 """
 
@@ -33,7 +33,7 @@ class Network:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions; where the shape changes, a 1x1 convolution as the shortcut, without batch norm."""
+    """Two 3x3 convolutions; where the shape changes, the shortcut is a 1x1 convolution without batch norm."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -66,7 +66,8 @@ class ResNet8(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.block3(self.block2(self.block1(x)))
-        return self.linear(self.pool(x).flatten(1))
+        logits: Tensor = self.linear(self.pool(x).flatten(1))
+        return logits
 
 
 class SeparableConv(nn.Module):
@@ -114,11 +115,12 @@ class MobileNetV1(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(F.relu(self.bn1(self.conv1(x))))
-        return self.linear(self.pool(x).flatten(1))
+        logits: Tensor = self.linear(self.pool(x).flatten(1))
+        return logits
 
 
 class InvertedResidual(nn.Module):
-    """Widen with 1x1, depthwise 3x3, narrow with 1x1 without an activation; added to the input where it fits."""
+    """Widen with 1x1, depthwise 3x3, narrow with 1x1 (no activation); added to the input where it fits."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -136,7 +138,8 @@ class InvertedResidual(nn.Module):
         self.adds = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.adds else self.layers(x)
+        out: Tensor = self.layers(x)
+        return x + out if self.adds else out
 
 
 class MobileNetV2(nn.Module):
@@ -166,7 +169,8 @@ class MobileNetV2(nn.Module):
         self.linear = nn.Linear(1280, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.pool(self.features(x)).flatten(1))
+        logits: Tensor = self.linear(self.pool(self.features(x)).flatten(1))
+        return logits
 
 
 NETWORKS: dict[str, Network] = {
@@ -182,7 +186,7 @@ NETWORKS: dict[str, Network] = {
 
 
 def make(network: Network, *, seed: int = 0, passes: int = 4, batch: int = 16) -> nn.Module:
-    """The network in eval mode, with weights from ``seed`` and batch-norm statistics of ``passes`` batches."""
+    """The network in eval mode: weights from ``seed``, batch-norm statistics of ``passes`` batches."""
     generator = torch.Generator().manual_seed(seed)
     model = network.build()
     for module in model.modules():
@@ -204,7 +208,8 @@ def images(count: int, size: int, generator: torch.Generator) -> Tensor:
     """Images (count, 3, size, size) with about zero mean and unit variance that have structure, as photos do.
 
     Fields of noise from coarse to fine, each twice as fine as the last and half as strong: the 1/f spectrum
-    of natural images (Field 1987). Each image has its own brightness and contrast.
+    of natural images (Field 1987). Images differ in brightness and contrast, as they still do after the usual
+    normalisation.
     """
     total = torch.zeros(count, 3, size, size)
     cells, strength = 2, 1.0
@@ -212,6 +217,7 @@ def images(count: int, size: int, generator: torch.Generator) -> Tensor:
         noise = torch.randn(count, 3, cells, cells, generator=generator)
         total += strength * F.interpolate(noise, size=(size, size), mode="bilinear", align_corners=False)
         cells, strength = cells * 2, strength / 2
+    total /= total.std((1, 2, 3), keepdim=True)
     contrast = 0.8 + 0.4 * torch.rand(count, 1, 1, 1, generator=generator)
     brightness = 0.1 * torch.randn(count, 3, 1, 1, generator=generator)
     return (contrast * total + brightness).clamp(-2.5, 2.5)

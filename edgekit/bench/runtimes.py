@@ -202,6 +202,7 @@ class OpenVINOModel(Model):
         super().__init__(sizes[0], tuple(sizes[1:]), np.dtype(port.element_type.to_dtype()).name)
         self._requests: dict[tuple[int, ...], Any] = {}
         self._request: Any = None
+        self._bound: Any = None
         if None not in self.shape:
             self._compiled((self.batch or 1, *(size or 1 for size in self.shape)))
 
@@ -215,7 +216,8 @@ class OpenVINOModel(Model):
 
     def bind(self, inputs: Any) -> None:
         self._request = self._compiled(inputs.shape)
-        self._request.set_input_tensor(self.module.Tensor(inputs, shared_memory=True))
+        self._bound = np.require(inputs, requirements="W")  # the tensor shares its memory, and asks for that
+        self._request.set_input_tensor(self.module.Tensor(self._bound, shared_memory=True))
 
     def invoke(self) -> None:
         self._request.infer()

@@ -80,7 +80,8 @@ def ask(process: Process, message: Message, timeout_seconds: float, progress: Pr
         if "error" in answer:
             hint = ""
             if answer.get("kind") == "ModuleNotFoundError":
-                hint = "here: pip install 'edgekit-toolkit[litert]'; on a board: the runtime's wheel"
+                hint = "here: pip install 'edgekit-toolkit[EXTRA]', EXTRA one of litert, openvino, executorch"
+                hint += "; on a board: the runtime's wheel"
             raise MeasurementError("the runtime refused", got=answer["error"], next=hint)
         if "done" not in answer:
             return answer

@@ -20,7 +20,7 @@ from edgekit.errors import DeviceError, MeasurementError, did_you_mean
 if TYPE_CHECKING:
     from edgekit.devices.transport import Transport
 
-RuntimeName = Literal["onnxruntime", "litert"]
+RuntimeName = Literal["onnxruntime", "litert", "openvino", "executorch"]
 
 
 class Device(BaseModel):

@@ -18,7 +18,16 @@ from importlib import metadata
 
 # Instruction sets that decide which kernels a runtime takes.
 ISA = re.compile(r"^(sse4_[12]|avx.*|fma|f16c|amx_.*|neon|vfpv4|asimd.*|fphp|bf16|sve.*|sme2?|i8mm|v|zv.*)$")
-PACKAGES = ("onnxruntime", "onnxruntime-gpu", "ai-edge-litert", "tflite-runtime", "tensorflow", "numpy")
+PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "ai-edge-litert",
+    "tflite-runtime",
+    "tensorflow",
+    "openvino",
+    "executorch",
+    "numpy",
+)
 
 
 def text(path: str) -> str:

@@ -10,6 +10,10 @@ litert.py         LiteRT (.tflite) through litert-torch
 litert_finish.py  from the converter's output to the file: precision, types at the ends, names, metadata
 tflite_edit.py    the edits of the flatbuffer behind that
 litert_compat.py  which runtimes have the ops of a file
+subsampling.py    strided slices as depthwise convolutions of ones
+executorch.py     ExecuTorch (.pte), delegated to XNNPACK
+executorch_passes.py  the graph as XNNPACK's partitioner takes it whole
+divergence.py     where a file first leaves its graph, layer by layer
 """
 
 from __future__ import annotations
@@ -33,9 +37,17 @@ if TYPE_CHECKING:
 
 __all__ = ["SUFFIX", "ExportOptions", "Format", "Precision", "Target", "export", "require"]
 
-SUFFIX: dict[str, str] = {"onnx": ".onnx", "litert": ".tflite"}
-_INSTALL = {"onnx": "onnx onnxscript", "litert": '"edgekit-toolkit[litert]"'}
-_NEEDS = {"onnx": ("onnx", "onnxscript"), "litert": ("litert_torch", "ai_edge_litert")}
+SUFFIX: dict[str, str] = {"onnx": ".onnx", "litert": ".tflite", "executorch": ".pte"}
+_INSTALL = {
+    "onnx": "onnx onnxscript",
+    "litert": '"edgekit-toolkit[litert]"',
+    "executorch": '"edgekit-toolkit[executorch]"',
+}
+_NEEDS = {
+    "onnx": ("onnx", "onnxscript"),
+    "litert": ("litert_torch", "ai_edge_litert"),
+    "executorch": ("executorch",),
+}
 _PLAIN = ExportOptions()
 
 
@@ -96,8 +108,10 @@ def export(
         graph = capture(model, example)
     if format == "onnx":
         from edgekit.export.onnx import write
-    else:
+    elif format == "litert":
         from edgekit.export.litert import write
+    else:
+        from edgekit.export.executorch import write
     write(graph, example[:1], path, metadata, options, precision)
 
 

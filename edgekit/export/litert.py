@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from edgekit.errors import ExportError
 from edgekit.export import litert_finish
 from edgekit.export.options import ExportOptions, Precision
+from edgekit.export.subsampling import subsample_by_convolution
+from edgekit.export.unsupported import explained
 from edgekit.files import atomic_write
 from edgekit.int8 import ops
 from edgekit.int8.grid import snap_weights, spell
@@ -59,12 +60,7 @@ def write(
             content = _convert(prepared)
             content = litert_finish.finish(content, metadata, options, precision, pixels=prepared.pixels)
     except Exception as error:
-        raise ExportError(
-            "LiteRT export failed",
-            where=path.name,
-            got=f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error) else ''}",
-            next="leave litert out of exports.formats to get the other files",
-        ) from error
+        raise explained(error, graph, "litert", path.name, precision) from error
     atomic_write(path, content)
 
 
@@ -90,81 +86,6 @@ def _convert(prepared: litert_finish.Prepared) -> bytes:
     if content is None:
         content = bytes(converted._tflite_model)
     return content
-
-
-def subsample_by_convolution(graph: fx.GraphModule) -> int:
-    """Spell ``x[:, :, ::s, ::t]`` between quantised tensors as a depthwise convolution of ones, in place.
-
-    The numbers stay the same: the integer weight is 1, its scale is 1, and input and output share one grid.
-    But XNNPACK has no strided slice: it would split its work there, with a transpose at each end.
-
-    Returns:
-        How many were replaced.
-    """
-    replaced = 0
-    for node in list(graph.graph.nodes):
-        found = _subsampling(node)
-        shape = ops.shape_of(node)
-        if found is None or shape is None:
-            continue
-        source, strides = found
-        channels = int(shape[1])
-        with graph.graph.inserting_before(node):
-            weight = _unit_weight(graph, f"subsample{replaced}", channels)
-            node.replace_all_uses_with(
-                graph.graph.call_function(
-                    ops.aten.conv2d.default, (source, weight, None, strides, [0, 0], [1, 1], channels)
-                )
-            )
-        replaced += 1
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return replaced
-
-
-def _subsampling(node: fx.Node) -> tuple[fx.Node, list[int]] | None:
-    """(dequantised source, strides) of a strided slice over the width behind one over the height."""
-    across = _stride(node, 3)
-    quantized = node.args[0] if across else None
-    for _ in range(2):  # the pair between the two slices; int8.grid.tie_moves gave it the source's grid
-        if not isinstance(quantized, fx.Node) or quantized.target not in ops.QUANTIZE | ops.DEQUANTIZE:
-            return None
-        quantized = quantized.args[0]
-    if not isinstance(quantized, fx.Node) or across is None:
-        return None
-    down, source = _stride(quantized, 2), quantized.args[0]
-    if down is None or not isinstance(source, fx.Node) or source.target not in ops.DEQUANTIZE:
-        return None
-    return source, [down, across]
-
-
-def _stride(node: fx.Node, dimension: int) -> int | None:
-    """The step of ``x[..., ::step]`` along ``dimension`` of a 4-D tensor; None for any other node."""
-    shape = ops.shape_of(node)
-    if node.target is not ops.aten.slice.Tensor or shape is None or len(shape) != 4:
-        return None
-    values: list[Any] = [*node.args, *(None, 0, 0, None, 1)[len(node.args) :]]
-    _, along, start, end, step = values
-    whole = start in (0, None) and (end is None or end == sys.maxsize)
-    return step if along == dimension and whole and isinstance(step, int) and step > 1 else None
-
-
-def _unit_weight(graph: fx.GraphModule, name: str, channels: int) -> fx.Node:
-    """A depthwise 1x1 weight of ones on its integer grid, dequantised as any other weight is."""
-    values = {
-        "weight": torch.nn.Parameter(torch.ones(channels, 1, 1, 1)),
-        "scale": torch.ones(channels),
-        "zero_point": torch.zeros(channels, dtype=torch.int64),
-    }
-    nodes = []
-    for kind, value in values.items():
-        ops.set_attribute(graph, f"{name}_{kind}", value)
-        nodes.append(graph.graph.create_node("get_attr", f"{name}_{kind}"))
-        nodes[-1].meta["val"] = value
-    weight, *grid = nodes
-    rest: tuple[Any, ...] = (*grid, 0, -127, 127, torch.int8)
-    quantized = graph.graph.call_function(ops.qd.quantize_per_channel.default, (weight, *rest))
-    return graph.graph.call_function(ops.qd.dequantize_per_channel.default, (quantized, *rest))
 
 
 @contextlib.contextmanager

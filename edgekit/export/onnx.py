@@ -17,6 +17,7 @@ from edgekit.errors import ExportError
 from edgekit.export import embed
 from edgekit.export.options import ExportOptions, Precision, opset_of
 from edgekit.export.spellings import seven_bit_weights
+from edgekit.export.unsupported import explained
 from edgekit.files import atomic_write
 from edgekit.int8.capture import export_program
 from edgekit.int8.grid import bake_weights, spell
@@ -60,12 +61,7 @@ def write(
     except ExportError:
         raise
     except Exception as error:
-        raise ExportError(
-            "ONNX export failed",
-            where=path.name,
-            got=f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error) else ''}",
-            next="leave onnx out of exports.formats to get the other files",
-        ) from error
+        raise explained(error, graph, "onnx", path.name, precision) from error
     got = next(one.version for one in model.opset_import if not one.domain)
     if got > opset:
         raise ExportError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgekit.devices.device import Device
     from edgekit.preprocessing import Preprocessing
 
-Format = Literal["onnx", "litert"]
+Format = Literal["onnx", "litert", "executorch"]
 Precision = Literal["fp32", "fp16", "int8", "int8-dynamic", "int16x8"]
 Io = Literal["float32", "int8", "uint8"]
 FORMATS: tuple[Format, ...] = ("onnx", "litert")

@@ -75,10 +75,10 @@ def int16_activations(graph: fx.GraphModule) -> fx.GraphModule:
     graph = copy.deepcopy(graph)
     per_tensor = {ops.qd.quantize_per_tensor.default, ops.qd.dequantize_per_tensor.default}
     for node in list(graph.graph.nodes):
-        if node.target not in per_tensor or ops.is_constant(node.args[0]):
+        if node.target not in per_tensor or _is_weight(node):
             continue
         value, scale, zero, low, high, _ = node.args[:6]
-        if node.target in ops.QUANTIZE and zero == low and value.target in _COMPUTE:
+        if node.target in ops.QUANTIZE and zero == low and _may_be_negative(value):
             with graph.graph.inserting_before(node):
                 relu = graph.graph.call_function(ops.aten.relu.default, (value,))
             relu.meta = dict(value.meta)
@@ -88,6 +88,25 @@ def int16_activations(graph: fx.GraphModule) -> fx.GraphModule:
         node.args = (value, step, 0, _INT16_MIN, _INT16_MAX, torch.int16)
     graph.recompile()
     return graph
+
+
+def _may_be_negative(value: fx.Node) -> bool:
+    """Whether a tensor that is quantised on a grid from zero up may be below zero: the grid was its ReLU."""
+    if value.target in ops.DEQUANTIZE and len(value.args) == 6:  # another grid's numbers, brought to this one
+        return bool(value.args[2] != value.args[3])
+    return value.target in _COMPUTE
+
+
+def _is_weight(node: fx.Node) -> bool:
+    """Whether a quantise or dequantise node holds a layer's weight: int8 whatever the activations are.
+
+    Other constants (a number that is added, say) have the type of the tensor that they meet.
+    """
+    pairs = node.users if node.target in ops.QUANTIZE else (node,)
+    readers = [reader for pair in pairs for reader in pair.users]
+    return ops.is_constant(node.args[0]) and any(
+        reader.target in ops.WEIGHTED and reader.args[0] not in pairs for reader in readers
+    )
 
 
 def _producer(node: fx.Node) -> Any:

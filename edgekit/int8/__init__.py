@@ -1,12 +1,17 @@
 """The int8 graph: one explicit quantised graph of ATen ops, from which every exporter starts.
 
-capture.py      nn.Module -> graph of ATen ops, batch norm folded
-fold.py         batch norm folding
-ops.py          the ops that the graph knows, by role; one spelling for one meaning
+capture.py      nn.Module -> graph of ATen ops
+ops.py          the ops that the graph knows, by role
+normalize.py    one spelling for one meaning
+fold.py         batch norm, factors and offsets folded into layers
+fuse.py         training-time branches as one convolution
+lower.py        ops spelled as others that every runtime has in integer
 placement.py    where quantisers go (a torchao Quantizer)
 calibration.py  NNCF finds the ranges; explicit quantise/dequantise pairs
-grid.py         clamps that the integer grid does anyway; integer spellings (int8, uint8)
+unify.py        grids that tensors share, known grids, constants, symmetric weights
+grid.py         clamps that the grid does anyway, biases on their grid; integer spellings (int8, uint8)
 trainable.py    the form that is trained: pairs as fake-quantise ops, and back
 storage.py      saving and loading an int8 graph
+probes.py       the tensors between layers as further outputs, to be compared
 coverage.py     which share of MACs runs in integer kernels in an exported file
 """

@@ -44,6 +44,7 @@ def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModul
     graph = lower(copy.deepcopy(graph))
     with _quiet_nncf() as nncf:
         from nncf.experimental.torch.fx import quantize_pt2e
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         try:
             quantized: fx.GraphModule = quantize_pt2e(
@@ -54,6 +55,9 @@ def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModul
                 fold_quantize=False,
                 # Its fast bias correction made every network worse that was tried (docs/how-it-works.md).
                 fast_bias_correction=None,
+                # The whole range that was seen. NNCF's own choice, the mean of the batches' ranges, makes the
+                # result depend on the batch size, and was worse on most networks.
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             )
         except Exception as error:
             raise StageError(

@@ -77,13 +77,17 @@ def of_file(path: Path, format: str) -> Coverage:
     """Count what ``path`` executes in its runtime on this machine.
 
     Args:
-        path: an ``.onnx`` or ``.tflite`` file.
-        format: "onnx" (in ONNX Runtime) or "litert".
+        path: an ``.onnx``, ``.tflite`` or ``.pte`` file.
+        format: "onnx" (in ONNX Runtime), "litert" or "executorch".
 
     Raises:
         MeasurementError: the runtime can't load or run the file.
     """
     try:
+        if format == "executorch":
+            from edgekit.int8 import coverage_executorch
+
+            return coverage_executorch.count(path)
         return {"onnx": _onnx, "litert": _litert}[format](path)
     except Exception as error:
         raise MeasurementError(

@@ -180,10 +180,11 @@ def _inputs(job: Job, files: Sequence[tuple[str, bool]]) -> dict[str, Any]:
     """Format → shape and layout of preprocessed inputs."""
     shape = list(job.workload.example(1).shape[1:])
     channels_last = [*shape[1:], shape[0]] if len(shape) == 3 else shape
-    known = {
+    known: dict[str, dict[str, Any]] = {
         "onnx": {"shape": ["batch", *shape], "layout": "NCHW" if len(shape) == 3 else "as is"},
         "litert": {"shape": [1, *channels_last], "layout": "NHWC" if len(shape) == 3 else "as is"},
     }
+    known["executorch"] = {**known["onnx"], "shape": [1, *shape]}
     return {format: known[format] for format in dict.fromkeys(format for format, _ in files)}
 
 

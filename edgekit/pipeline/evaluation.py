@@ -159,7 +159,7 @@ def _device(job: Job, one: Planned) -> Device:
     for device in job.devices:
         if RUNTIME[one.format] in device.runtimes:
             return device
-    return Device(name="local", transport="local")
+    return Device(name="local", transport="local", runtimes=(RUNTIME[one.format],))
 
 
 def _key(job: Job, manifest: Manifest, one: Planned, rungs: Sequence[Rung]) -> str:

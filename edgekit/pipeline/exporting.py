@@ -300,5 +300,7 @@ def _told(manifest: Manifest, out: Path | None) -> list[dict[str, Any]]:
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             path = Path(shutil.copy2(path, out / path.name))
-        entries.append({**manifest.entries[one.file], "path": str(path)})
+        here = Path.cwd()
+        shown = path.relative_to(here) if path.is_relative_to(here) else path
+        entries.append({**manifest.entries[one.file], "path": str(shown)})
     return entries

@@ -9,7 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 1
 # Which runtime executes a format.
-RUNTIME: dict[str, Literal["onnxruntime", "litert"]] = {"onnx": "onnxruntime", "litert": "litert"}
+RUNTIME: dict[str, Literal["onnxruntime", "litert", "executorch"]] = {
+    "onnx": "onnxruntime",
+    "litert": "litert",
+    "executorch": "executorch",
+}
 
 
 class _Part(BaseModel):
@@ -54,7 +58,7 @@ class Artifact(_Part):
     """
 
     file: str  # relative to the run folder
-    format: Literal["onnx", "litert"]
+    format: Literal["onnx", "litert", "executorch"]
     precision: Literal["fp32", "fp16", "int8", "int8-dynamic", "int16x8"]
     sha256: str
     size_bytes: int

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx, nn
@@ -176,6 +177,17 @@ def test_a_weight_with_a_zero_point_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"(?s)ExecuTorch export failed.*weight_zero_point.*symmetric"):
         write(graph, images(1), tmp_path / "x.pte", {})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_runtime_takes_memory_that_it_may_not_write(
+    files: dict[type[nn.Module], Path], tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", images(1).numpy())
+    ExecuTorchModel.prepare()
+    model = ExecuTorchModel(str(files[Residual]), threads=1)
+    model.bind(model.arrange(np.load(tmp_path / "x.npy", mmap_mode="r")))
+    model.invoke()
+    assert torch.equal(torch.from_numpy(model.output()), run(files[Residual], images(1)))
 
 
 def test_the_runtime_refuses_other_shapes_and_counts_threads(files: dict[type[nn.Module], Path]) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from edgekit.errors import ExportError, MeasurementError, MissingExtraError
 from edgekit.export import export, require
-from edgekit.export.litert import subsample_by_convolution
+from edgekit.export.subsampling import subsample_by_convolution
 from edgekit.int8 import coverage
 from edgekit.int8.capture import capture
 from edgekit.int8.grid import spell

@@ -106,6 +106,17 @@ def test_any_batch_size_gives_the_same_answers(files: dict[Any, Path], rows: int
     torch.testing.assert_close(run(OpenVINOModel, path, x[:rows], batch), run(OpenVINOModel, path, x)[:rows])
 
 
+def test_the_runtime_takes_memory_that_is_read_only(files: dict[Any, Path], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", images(1).numpy())
+    OpenVINOModel.prepare()
+    model = OpenVINOModel(str(files[Residual, "int8"]), threads=1)
+    model.bind(model.arrange(np.load(tmp_path / "x.npy", mmap_mode="r")))
+    model.invoke()
+    assert torch.equal(
+        torch.from_numpy(model.output()), run(OpenVINOModel, files[Residual, "int8"], images(1))
+    )
+
+
 def test_the_runtime_says_what_it_takes(files: dict[Any, Path]) -> None:
     OpenVINOModel.prepare()
     model = OpenVINOModel(str(files[Residual, "int8"]), threads=1)

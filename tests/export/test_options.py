@@ -9,13 +9,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from edgekit.devices.device import Device
 from edgekit.errors import ExportError
-from edgekit.export import ExportOptions, Target, export
+from edgekit.export import ExportOptions, Format, Target, export
 from edgekit.export.onnx import with_shapes
 from edgekit.export.options import INT8_GRAPH, PRECISIONS, opset_of, pairs
 from edgekit.export.spellings import seven_bit_weights
+from edgekit.export.unsupported import explained, missing_op
 from edgekit.int8 import ops
 from tests.export.runtimes import nhwc, run_litert, run_onnx, signature, write
 from tests.networks import IMAGE_NETWORKS, Residual, ZeroPaddedShortcut, images, quantized, seeded, snr_db
@@ -85,6 +87,48 @@ def test_contradicting_options_are_refused(tmp_path: Path, options: ExportOption
     with pytest.raises(ExportError):
         write(tmp_path, quantized(Residual)[1], "litert", "int16x8", options)
     assert list(tmp_path.iterdir()) == []
+
+
+class Bessel(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(x)
+
+
+class Odd(nn.Module):
+    """An op that no converter knows, two modules deep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.neck = nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), Bessel())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.neck(self.body(x)).mean((2, 3))
+
+
+@pytest.mark.parametrize(("format", "runtime"), [("onnx", "ONNX"), ("litert", "LiteRT")])
+def test_an_op_that_a_converter_lacks_is_named_with_its_layer(
+    tmp_path: Path, format: Format, runtime: str
+) -> None:
+    with pytest.raises(ExportError) as caught:
+        write(tmp_path, Odd().eval(), format, "fp32")
+    told = str(caught.value)
+    assert "layer 'neck.1'" in told
+    assert f"the {runtime} converter has no" in told
+    assert "bessel_j0" in caught.value.got
+    assert f"leave {format} out of exports.formats" in caught.value.next
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_any_other_fault_is_told_by_the_line_that_says_something() -> None:
+    graph = quantized(Residual)[1]
+    try:
+        try:
+            raise ValueError("\nthe weight has no shape\n  at line 5")
+        except ValueError as error:
+            raise RuntimeError("see above") from error
+    except RuntimeError as error:
+        assert missing_op(error) is None
+        assert explained(error, graph, "onnx", "x.onnx").got == "RuntimeError: the weight has no shape"
 
 
 # --- 7-bit weights ---------------------------------------------------------------------------------------

@@ -16,11 +16,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
+from edgekit.errors import ExportError
 from edgekit.export import ExportOptions, Format, Target, tflite_edit
 from edgekit.export.litert_compat import faults
 from edgekit.export.onnx_weights import halve, quantize_weights
 from edgekit.export.spellings import int16_activations
 from edgekit.int8 import ops
+from edgekit.int8.calibration import calibrate
+from edgekit.int8.capture import capture
 from tests.export.runtimes import nhwc, run_litert, run_onnx, signature, write
 from tests.networks import Mobile, Residual, ZeroPaddedShortcut, images, quantized, seeded, snr_db
 
@@ -159,6 +162,35 @@ def test_relus_that_the_int8_grid_did_are_back() -> None:
 
 def relus(graph: fx.GraphModule) -> list[fx.Node]:
     return [node for node in graph.graph.nodes if node.target is ops.aten.relu.default]
+
+
+class Crooked(nn.Module):
+    """A ReLU that is nothing but another grid of a tensor, a number, and an op without an int16 kernel."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.body, self.activation, self.head = nn.Conv2d(3, 8, 1), activation, nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activation(self.body(x))
+        return self.head(x - torch.relu(x) * 0.5).mean((2, 3))
+
+
+def calibrated(model: nn.Module) -> fx.GraphModule:
+    return calibrate(capture(model, images(1)), [images(16, seed) for seed in range(2)])
+
+
+def test_grids_that_begin_at_zero_keep_negative_numbers_out() -> None:
+    torch.manual_seed(0)
+    model = Crooked(nn.Identity()).eval()
+    graph = calibrated(model)
+    x = images(32, 5)
+    assert snr_db(model(x), int16_activations(graph)(x)) > snr_db(model(x), graph(x)) + 2
+
+
+def test_an_op_without_an_int16_kernel_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"layer 'activation'(.|\n)*'hard_swish' in int16x8"):
+        write(tmp_path, calibrated(Crooked(nn.Hardswish()).eval()), "litert", "int16x8")
 
 
 # --- runtimes --------------------------------------------------------------------------------------------

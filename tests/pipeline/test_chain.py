@@ -106,7 +106,9 @@ def test_which_files_are_planned(fresh: Run) -> None:
         Rung("qat", "c", Form.INT8),
     )
     recipe = load_recipe(fresh.recipe, ["exports={}"])
-    job: Any = dataclasses.make_dataclass("Job", ["recipe", "workload"])(recipe, tiny.workload())
+    job: Any = dataclasses.make_dataclass("Job", ["recipe", "workload", "devices"])(
+        recipe, tiny.workload(), ()
+    )
 
     def files(*rungs: Any) -> list[str]:
         return [f"{one.file.removeprefix('artifacts/')} < {one.rung.kind}" for one in plan(job, rungs)]

@@ -1,0 +1,81 @@
+"""A converter's refusal in one message: which layer, which op, and what else could be done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from torch import fx
+
+from edgekit.errors import ExportError
+from edgekit.export.options import FORMATS
+
+_NAMES = {"onnx": "ONNX", "litert": "LiteRT"}
+# How torch's ONNX exporter and litert-torch name an op that they have no conversion for.
+_MISSING = (
+    re.compile(r"No ONNX function found for <OpOverload\(op='(?:\w+)\.(\w+)'"),
+    re.compile(r"Lowering not found: (?:\w+)\.(\w+)"),
+    re.compile(r"[Ff]ailed to legalize operation '([\w.]+)'"),
+    re.compile(r"'tfl\.(\w+)' op (?:operand|result) #\d+ must be"),  # the op is known, not with these types
+)
+
+
+def explained(
+    error: Exception, graph: fx.GraphModule, format: str, file: str, precision: str = ""
+) -> ExportError:
+    """What to raise for ``error``, which a converter raised over ``graph``."""
+    others = " or ".join(other for other in FORMATS if other != format)
+    away = f"leave {format} out of exports.formats to get the other files ({others})"
+    op = missing_op(error)
+    if op is None:
+        return ExportError(
+            f"{_NAMES[format]} export failed",
+            where=file,
+            got=f"{type(error).__name__}: {_first_line(error)}",
+            next=away,
+        )
+    layers = layers_of(graph, op)
+    return ExportError(
+        f"the {_NAMES[format]} converter has no {op!r}" + (f" in {precision}" if precision else ""),
+        where=f"{file}: layer {layers[0]!r}" if layers else file,
+        got=op + (f", also in {', '.join(layers[1:4])}" if layers[1:] else ""),
+        expected=f"ops that {_NAMES[format]} has" + (f" in {precision}" if precision else ""),
+        next=f"compute the same with other ops in that forward(), export another precision, or {away}",
+    )
+
+
+def missing_op(error: BaseException) -> str | None:
+    """The op that a converter lacks, without its namespace; None if the error is about something else."""
+    for link in _chain(error):
+        for pattern in _MISSING:
+            if found := pattern.search(str(link)):
+                return found[1]
+    return None
+
+
+def layers_of(graph: fx.GraphModule, op: str) -> list[str]:
+    """Dotted names of the modules whose forward() calls an op, or the node's name outside of any."""
+    found = []
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and op.replace("_", "") in str(node.target).replace("_", ""):
+            stack = list((node.meta.get("nn_module_stack") or {}).values())
+            path = str(stack[-1][0]) if stack else ""
+            found.append(path.removeprefix("L['self'].") or node.name)
+    return list(dict.fromkeys(found))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line that says something: of the error at the bottom of the chain."""
+    deepest = list(_chain(error))[-1]
+    for link in (deepest, error):
+        for line in str(link).splitlines():
+            if line.strip():
+                return line.strip()
+    return ""
