@@ -3,7 +3,8 @@
 python benchmarks/export_cost.py [--network mobilenetv2] [--out FILE]
 
 Each step runs in a fresh process, whose peak resident memory is the operating system's own figure.
-There is no peer: the figures stand against the limits that edgekit sets itself, 60 s and 4 GB for both exports together.
+There is no peer: the figures stand against the limits that edgekit sets itself, 60 s and 4 GB for both
+exports together.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from edgekit.int8 import ops
 from edgekit.int8.grid import absorb_clamps, meet_clamps, snap_biases
 from edgekit.int8.lower import lower
 from edgekit.int8.placement import EdgeQuantizer
-from edgekit.int8.unify import make_weights_symmetric, quantize_constants, unify
+from edgekit.int8.unify import fit_weight_scales, quantize_constants, unify
 
 
 def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModule:
@@ -68,7 +68,7 @@ def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModul
             ) from error
     _drop_names(quantized)
     _rename_constants(quantized)
-    make_weights_symmetric(quantized)
+    fit_weight_scales(quantized)
     unify(quantized)
     quantize_constants(quantized)
     absorb_clamps(quantized)

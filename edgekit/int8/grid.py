@@ -28,6 +28,8 @@ def absorb_clamps(graph: fx.GraphModule) -> int:
     for node in list(graph.graph.nodes):
         if node.target not in ops.CLAMPS or not node.users:
             continue
+        if node.args[0].target in ops.DEQUANTIZE:
+            continue  # without the clamp two grids would follow each other, which LiteRT's converter refuses
         grids = [_grid(graph, user) for user in node.users]
         lower, upper = _bounds(node)
         if all(grid is not None and _does_nothing(lower, upper, *grid) for grid in grids):

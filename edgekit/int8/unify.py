@@ -152,29 +152,27 @@ def _requantise_for_group(graph: fx.GraphModule, quantize: fx.Node, members: lis
         members.append(again)
 
 
-def make_weights_symmetric(graph: fx.GraphModule) -> int:
-    """Weights whose zero point isn't 0 get the signed symmetric grid: ``scale = max |w| / 127``. In place.
+def fit_weight_scales(graph: fx.GraphModule) -> int:
+    """Every weight on the whole signed symmetric grid of its channel: ``scale = max |w| / 127``. In place.
 
-    NNCF gives channels without negative weights a zero point of their own; LiteRT's kernels take it for 0.
+    NNCF gives channels without negative weights a zero point, which LiteRT's kernels take for 0, and the first
+    layer half the grid, against an overflow that only x86 without VNNI has (the exporter sees to that one).
 
     Returns:
-        How many weights were changed.
+        How many weights there are.
     """
-    changed = 0
+    count = 0
     for node in graph.graph.nodes:
         if node.target is not ops.qd.quantize_per_channel.default:
             continue
         weight, scale, zero_point = (ops.attribute(graph, str(arg.target)) for arg in node.args[:3])
-        shifted = zero_point != 0
-        if not bool(shifted.any()):
-            continue
         axis: int = node.args[3]
         largest = weight.detach().abs().transpose(0, axis).flatten(1).amax(1)
-        symmetric = (largest / HIGH).clamp_min(torch.finfo(torch.float32).tiny)
-        scale.copy_(torch.where(shifted, symmetric, scale))
+        # A channel of zeros alone: any scale will do.
+        scale.copy_(torch.where(largest > 0, largest / HIGH, torch.ones_like(largest)))
         zero_point.zero_()
-        changed += 1
-    return changed
+        count += 1
+    return count
 
 
 def quantize_constants(graph: fx.GraphModule) -> None:

@@ -29,10 +29,10 @@ def test_every_shipped_profile_loads_under_its_own_name(root: Path, away: Path) 
         assert load_device(path).name == path.stem
 
 
-def test_local_is_this_machine_with_both_runtimes(away: Path) -> None:
+def test_local_is_this_machine_with_its_runtimes(away: Path) -> None:
     device = load_device("local")
     assert device.transport == "local"
-    assert device.runtimes == ("onnxruntime", "litert")
+    assert device.runtimes == ("onnxruntime", "litert", "executorch")
     assert device.interpreter == sys.executable
 
 
