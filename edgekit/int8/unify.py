@@ -155,7 +155,7 @@ def _requantise_for_group(graph: fx.GraphModule, quantize: fx.Node, members: lis
 def fit_weight_scales(graph: fx.GraphModule) -> int:
     """Every weight on the whole signed symmetric grid of its channel: ``scale = max |w| / 127``. In place.
 
-    NNCF gives channels without negative weights a zero point, which LiteRT's kernels take for 0, and the first
+    NNCF gives channels without negative weights a zero point, which LiteRT takes for 0, and gives the first
     layer half the grid, against an overflow that only x86 without VNNI has (the exporter sees to that one).
 
     Returns:
