@@ -237,19 +237,19 @@ class ExecuTorchModel(Model):
     """
 
     torch: Any = None
-    library: Any = None
+    bindings: Any = None
     runtime: Any = None
 
     @classmethod
     def prepare(cls) -> None:
         """Import the runtime and torch, whose tensors it takes, so that loading a model is timed alone."""
         cls.torch = importlib.import_module("torch")
-        cls.library = importlib.import_module("executorch.extension.pybindings.portable_lib")
+        cls.bindings = importlib.import_module("executorch.extension.pybindings.portable_lib")
         cls.runtime = importlib.import_module("executorch.runtime").Runtime.get()
         cls.version = metadata.version("executorch")
 
     def __init__(self, artifact: str, threads: int) -> None:
-        self.library._unsafe_reset_threadpool(threads)
+        self.bindings._unsafe_reset_threadpool(threads)
         self._program = self.runtime.load_program(artifact)
         self._method = self._program.load_method("forward")
         details = self._method.metadata

@@ -193,7 +193,7 @@ def test_the_runtime_takes_memory_that_it_may_not_write(
 def test_the_runtime_refuses_other_shapes_and_counts_threads(files: dict[type[nn.Module], Path]) -> None:
     ExecuTorchModel.prepare()
     model = ExecuTorchModel(str(files[Residual]), threads=2)
-    assert ExecuTorchModel.library._threadpool_get_thread_count() == 2
+    assert ExecuTorchModel.bindings._threadpool_get_thread_count() == 2
     assert (model.batch, model.shape, str(model.dtype)) == (1, (3, 8, 8), "float32")
     assert model.version
     with pytest.raises(ValueError, match="takes samples of shape"):
