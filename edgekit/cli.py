@@ -280,7 +280,10 @@ def export(
         ),
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", "-f", metavar="LIST", help="onnx, litert, or both.", show_default=True)
+        str,
+        typer.Option(
+            "--format", "-f", metavar="LIST", help="Any of onnx, litert, executorch.", show_default=True
+        ),
     ] = "onnx,litert",
     precisions: Annotated[
         str,

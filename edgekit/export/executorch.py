@@ -56,7 +56,7 @@ def write(
         if options.preprocessing is not None:
             spelled, example = embed.embed(spelled, example, options)
         with _quiet():
-            content = _convert(spelled, torch.cat([example[:1]] * (options.batch or 1)), metadata)
+            content = _convert(spelled, _plain(torch.cat([example[:1]] * (options.batch or 1))), metadata)
     except Exception as error:
         raise ExportError(
             "ExecuTorch export failed",
@@ -65,6 +65,11 @@ def write(
             next="leave executorch out of exports.formats to get the other files",
         ) from error
     atomic_write(path, content)
+
+
+def _plain(example: Tensor) -> Tensor:
+    """With the strides of its shape: one channel has both orders at once, and XNNPACK takes one."""
+    return torch.empty(example.shape, dtype=example.dtype).copy_(example)
 
 
 def _convert(graph: fx.GraphModule, example: Tensor, metadata: dict[str, str]) -> bytes:

@@ -19,6 +19,7 @@ Format = Literal["onnx", "litert", "executorch"]
 Precision = Literal["fp32", "fp16", "int8", "int8-dynamic", "int16x8"]
 Io = Literal["float32", "int8", "uint8"]
 FORMATS: tuple[Format, ...] = ("onnx", "litert")
+EXTRA_FORMATS: tuple[Format, ...] = ("executorch",)  # in float32 and int8 alone; asked for by name
 IOS: tuple[Io, ...] = ("float32", "int8", "uint8")
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from edgekit.errors import InputError, did_you_mean
-from edgekit.export.options import FORMATS, IOS, PRECISIONS, Format, Io, Precision, has
+from edgekit.export.options import EXTRA_FORMATS, FORMATS, IOS, PRECISIONS, Format, Io, Precision, has
+
+_KNOWN = (*FORMATS, *EXTRA_FORMATS)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def wanted(
     """
     formats = list(formats) or list(FORMATS)
     faults = [
-        f"--format {name}: unknown format, {did_you_mean(name, FORMATS)}" for name in _not(formats, FORMATS)
+        f"--format {name}: unknown format, {did_you_mean(name, _KNOWN)}" for name in _not(formats, _KNOWN)
     ]
     for name in _not(precisions, PRECISIONS):
         faults.append(f"--precision {name}: unknown precision, {did_you_mean(name, PRECISIONS)}")

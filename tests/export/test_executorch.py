@@ -209,3 +209,11 @@ def test_coverage_of_garbage_is_an_error(tmp_path: Path) -> None:
 def test_a_program_without_products_has_no_coverage(tmp_path: Path) -> None:
     write(capture(nn.ReLU(), images(1)), images(1), tmp_path / "x.pte", {}, precision="fp32")
     assert count(tmp_path / "x.pte") == Coverage(())
+
+
+def test_one_channel_that_came_channels_last(tmp_path: Path) -> None:
+    """Such an example says that it is contiguous, with the strides of the other order."""
+    example = torch.randn(1, 8, 8, 1).permute(0, 3, 1, 2).contiguous()
+    model = nn.Conv2d(1, 4, 3, stride=2, padding=1).eval()
+    write(capture(model, example), example, tmp_path / "x.pte", {}, precision="fp32")
+    torch.testing.assert_close(run(tmp_path / "x.pte", example), model(example), rtol=1e-4, atol=1e-5)
