@@ -53,10 +53,10 @@ def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModul
                 nncf.Dataset(data),
                 subset_size=len(data),
                 fold_quantize=False,
-                # Its fast bias correction made every network worse that was tried (docs/how-it-works.md).
+                # Its fast bias correction made most networks worse and none better (docs/int8.md).
                 fast_bias_correction=None,
                 # The whole range that was seen. NNCF's own choice, the mean of the batches' ranges, makes the
-                # result depend on the batch size, and was worse on most networks.
+                # result depend on the batch size (docs/int8.md).
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
             )
         except Exception as error:
