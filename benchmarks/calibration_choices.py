@@ -1,10 +1,10 @@
-"""Which of NNCF's calibration settings keep most of a network: int8 graph against float model, nothing trained.
+"""Which of NNCF's calibration settings keep most of a network: int8 graph against float model, untrained.
 
 python benchmarks/calibration_choices.py
 
-The networks of tests/models, trained for a moment, calibrated on 4 batches of 32 samples and compared on 48 others.
-Rows: signal-to-noise ratio in dB with edgekit's settings (ranges as seen, no bias correction) against one with
-another setting each; ``ratio`` is the difference in dB.
+The networks of tests/models, trained for a moment, calibrated on 4 batches of 32 samples and compared on 48
+others. Rows: signal-to-noise ratio in dB with edgekit's settings (ranges as seen, no bias correction) against
+one with another setting each; ``ratio`` is the difference in dB.
 """
 
 from __future__ import annotations
