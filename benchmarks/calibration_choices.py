@@ -27,7 +27,7 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     import nncf.experimental.torch.fx as road
     import torch
-    from rows import provenance
+    from provenance import surroundings
 
     from edgekit.export.divergence import snr_db
     from edgekit.int8.calibration import calibrate
@@ -61,7 +61,7 @@ def main() -> int:
                     "peer_name": setting,
                     "ratio": round(found["edgekit"] - found[setting], 2),
                     "samples": len(held_out),
-                    **provenance(),
+                    **surroundings(),
                 }
             )
         print(name, {setting: round(value, 1) for setting, value in found.items()}, flush=True)

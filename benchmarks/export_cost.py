@@ -84,7 +84,7 @@ def run(step: str, name: str, folder: Path) -> dict[str, float]:
 
 def rows_of(network: str, found: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     """Rows in the schema of all benchmarks; ``peer`` is the limit, ``ratio`` limit over figure."""
-    from rows import provenance
+    from provenance import surroundings
 
     exports = [found[step] for step in ("onnx", "litert")]
     total = {
@@ -108,7 +108,7 @@ def rows_of(network: str, found: dict[str, dict[str, float]]) -> list[dict[str, 
                     "peer_name": "limit" if limited else None,
                     "ratio": peer / values[unit] if peer else None,
                     "samples": 1,
-                    **provenance(),
+                    **surroundings(),
                 }
             )
     return rows

@@ -26,14 +26,12 @@ import json
 import logging
 import math
 import os
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,12 +39,12 @@ import networks
 import numpy as np
 import torch
 from networks import NETWORKS, Network
+from provenance import surroundings
 from torch import Tensor, nn
 
-import edgekit
 from edgekit.bench import stats
 from edgekit.bench.measure import Candidate, Failure, evaluate, measure
-from edgekit.devices.device import Device, RuntimeName, probe
+from edgekit.devices.device import Device, RuntimeName
 from edgekit.export import export
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
@@ -123,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", "600")  # its first use compiles for a minute
     torch.set_num_threads(1)  # building is mostly Python; more threads only fight for the cores
-    about = surroundings()
+    about = surroundings(PACKAGES)
     results = {name: measured(NETWORKS[name], options.seconds) for name in options.networks}
     written = [{**row, **about} for row in rows(results)]
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -456,45 +454,6 @@ def described(network: str, one: File) -> dict[str, Any]:
 def raw(results: dict[str, Files]) -> dict[str, dict[str, list[int]]]:
     """Every single timing in nanoseconds, in the order in which they were taken."""
     return {name: {key: one.raw_ns for key, one in files.items()} for name, files in results.items()}
-
-
-def surroundings() -> dict[str, Any]:
-    """Where and with what this was measured."""
-    device = probe(LOCAL)
-    return {
-        "machine": {
-            "cpu": device["cpu"],
-            "cores": len(device["affinity"]),
-            "isa": [flag for flag in device["isa"] if relevant(flag)],
-            "virtual": device["virtual"],
-            "system": f"{device['system']} {device['machine']}",
-            "load_average": device["load_average"],
-        },
-        "versions": {name: metadata.version(name) for name in PACKAGES} | {"edgekit": edgekit.__version__},
-        "commit": commit(),
-    }
-
-
-def relevant(flag: str) -> bool:
-    """Instruction sets that decide about int8 against fp32."""
-    return (
-        flag in {"avx2", "avx512f", "asimd", "asimddp", "i8mm", "neon", "sve"}
-        or "vnni" in flag
-        or "amx" in flag
-    )
-
-
-def commit() -> str:
-    """HEAD, and whether the tree differs from it."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 # --- what is printed

@@ -1,0 +1,53 @@
+"""Where a figure comes from: the machine, the versions and the commit that every benchmark row carries."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import edgekit
+from edgekit.devices.device import Device, probe
+
+PACKAGES = ("torch", "onnxruntime", "nncf", "ai-edge-litert", "litert-torch", "onnx", "numpy")
+
+
+def surroundings(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """Where and with what this was measured: ``machine``, ``versions`` (of ``packages``) and ``commit``."""
+    device = probe(Device(name="local", transport="local"))
+    return {
+        "machine": {
+            "cpu": device["cpu"],
+            "cores": len(device["affinity"]),
+            "isa": [flag for flag in device["isa"] if relevant(flag)],
+            "virtual": device["virtual"],
+            "system": f"{device['system']} {device['machine']}",
+            "load_average": device["load_average"],
+        },
+        "versions": {name: metadata.version(name) for name in packages} | {"edgekit": edgekit.__version__},
+        "commit": commit(),
+    }
+
+
+def relevant(flag: str) -> bool:
+    """Instruction sets that decide about int8 against fp32."""
+    return (
+        flag in {"avx2", "avx512f", "asimd", "asimddp", "i8mm", "neon", "sve"}
+        or "vnni" in flag
+        or "amx" in flag
+    )
+
+
+def commit() -> str:
+    """HEAD, and whether the tree differs from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
