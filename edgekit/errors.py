@@ -11,6 +11,7 @@ found, what was expected, and what to do next::
     │   ├── WeightsError       weights that don't fit the model, or are not plain tensors
     │   ├── DeviceError        a device profile: unknown name, key or transport
     │   ├── RunFolderError     an output folder that belongs to another run, or is in use
+    │   ├── ComparisonError    results that can't be compared, or that are no results
     │   ├── MissingExtraError  an optional package is not installed
     │   └── DiskFullError      no space left, or the folder can't be written
     ├── StageError             exit 1: a stage, a conversion or a measurement failed
@@ -18,6 +19,7 @@ found, what was expected, and what to do next::
     │   ├── PruneError         the wanted speed-up can't be reached, or a plan doesn't fit
     │   ├── ExportError        a converter failed, or its file disagrees with the model
     │   └── MeasurementError   a runtime crashed or timed out on an artifact
+    │       └── UnreachableError   no connection to the device: worth trying again
     └── Interrupted            exit 130: Ctrl-C; the run can be continued
 """
 
@@ -118,6 +120,10 @@ class RunFolderError(InputError):
     """The output folder belongs to another run, is in use, or is damaged."""
 
 
+class ComparisonError(InputError):
+    """Results of different devices or units, or a file that holds no results."""
+
+
 class MissingExtraError(InputError):
     """An optional package is missing; ``next`` holds the command that installs it."""
 
@@ -144,6 +150,10 @@ class ExportError(StageError):
 
 class MeasurementError(StageError):
     """A runtime crashed, timed out, or gave no answer on an artifact."""
+
+
+class UnreachableError(MeasurementError):
+    """The device can't be reached, or the connection to it broke. Unlike a failure on it, worth a retry."""
 
 
 class Interrupted(EdgekitError):

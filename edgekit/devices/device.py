@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgekit import configfile
 from edgekit.errors import DeviceError, MeasurementError, did_you_mean
@@ -20,32 +21,98 @@ from edgekit.errors import DeviceError, MeasurementError, did_you_mean
 if TYPE_CHECKING:
     from edgekit.devices.transport import Transport
 
-RuntimeName = Literal["onnxruntime", "litert", "openvino", "executorch"]
+RuntimeName = Literal["onnxruntime", "litert", "openvino", "executorch", "torch"]
+TransportName = Literal["local", "ssh", "adb", "emulated", "fake", "none"]
+Arch = Literal["x86_64", "aarch64", "armv7l", "armv6l", "riscv64", "cortex-m"]
+
+
+class Cluster(BaseModel):
+    """Cores of one kind. ``cores`` are their numbers, as the operating system counts them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str = ""  # "Cortex-A76"
+    cores: tuple[int, ...] = Field(min_length=1)
+    max_mhz: int | None = Field(default=None, gt=0)
 
 
 class Device(BaseModel):
-    """One place where models run.
+    """One place where models run: what it is, how it is reached, how it is measured.
 
-    ``arch`` and ``cores`` are None where the device is asked instead (see ``probe``). ``python`` is the
-    interpreter on the device; empty: the one that runs edgekit. ``timeout_seconds`` is how long the device
-    may be silent: for loading a model and its first inference, and for each further answer.
+    What is None or empty is asked of the device instead (see ``probe``). There is no field for a secret: keys
+    and passwords belong into ssh_config, the agent, or adb's own pairing.
+
+    ``transport`` "none" is a class of device that can't be reached, such as a microcontroller: its memory is
+    a budget that files are checked against.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    transport: Literal["local"]
     description: str = ""
-    arch: Literal["x86_64", "aarch64", "armv7l", "riscv64"] | None = None
+    like: str = ""  # the profile that this one was made from, with `edgekit device add --like`
+
+    # How it is reached.
+    transport: TransportName
+    address: str = ""  # ssh: [user@]host or an alias of ssh_config; adb: a serial or host:port
+    port: int | None = Field(default=None, ge=1, le=65535)
+    cpu: str = ""  # emulated: the CPU model, such as cortex-a76
+    via: Literal["ssh", "adb"] = "ssh"  # emulated: by which way the board is reached
+    python: str = ""  # the interpreter there; empty: python3, and on this machine the one that runs edgekit
+    setup: tuple[str, ...] = ()  # variables for everything that runs there, NAME=VALUE
+    work_folder: str = ""  # where edgekit may write; empty: /tmp, on Android /data/local/tmp
+    keep: bool = False  # leave what was uploaded on the device, so that the next benchmark needn't
+    connect_timeout_seconds: float = Field(default=15.0, gt=0, le=3600)
+    timeout_seconds: float = Field(default=120.0, gt=0, le=86_400)  # how long it may be silent
+
+    # What it is.
+    arch: Arch | None = None
+    isa: tuple[str, ...] = ()  # flags as in /proc/cpuinfo
     cores: int | None = Field(default=None, ge=1, le=4096)
+    clusters: tuple[Cluster, ...] = ()
+    memory_bytes: int | None = Field(default=None, gt=0)
+    flash_bytes: int | None = Field(default=None, gt=0)  # microcontrollers: what the file has to fit in
+    gpu: str = ""  # the accelerator's name, where that is what is measured
+
+    # What runs there, and how it is measured.
     runtimes: tuple[RuntimeName, ...] = Field(default=("onnxruntime", "litert"), min_length=1)
-    python: str = ""
-    timeout_seconds: float = Field(default=120.0, gt=0, le=86_400)
+    versions: dict[str, str] = Field(default_factory=dict)  # package: version, as `device probe` saw them
+    providers: tuple[str, ...] = ()  # ONNX Runtime's execution providers to measure besides the CPU's
+    delegates: tuple[str, ...] = ()  # LiteRT's delegates to measure besides its default
+    benchmark_model: str = ""  # path of LiteRT's benchmark_model on the device, for phones without Python
+    threads: int | Literal["all"] | None = Field(default=None)  # instead of the recipe's
+    affinity: tuple[int, ...] = ()  # cores that the worker is bound to; empty: the system chooses
+    cooldown_seconds: float = Field(default=0.0, ge=0, le=3600)  # rest before a round, where it got too hot
+    temperature_limit_celsius: float | None = Field(default=None, gt=0, le=150)
+    quirks: tuple[str, ...] = ()  # what its users should know, one sentence each
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Device:
+        if self.transport == "emulated" and not self.cpu:
+            raise ValueError("an emulated device needs `cpu`, such as cortex-a76")
+        if self.transport != "emulated" and self.cpu:
+            raise ValueError("`cpu` is for emulated devices; a real one's is looked up there")
+        for one in self.setup:
+            if not re.match(r"^[A-Za-z_][A-Za-z0-9_]*=", one):
+                raise ValueError(f"setup: {one!r} is no NAME=VALUE")
+        if isinstance(self.threads, int) and self.threads < 1:
+            raise ValueError("threads must be at least 1")
+        return self
 
     @property
     def interpreter(self) -> str:
         """Path or name of the Python that runs on the device."""
-        return self.python or sys.executable
+        return self.python or (sys.executable if self.transport == "local" else "python3")
+
+    @property
+    def emulated(self) -> bool:
+        """Whether its clock counts instructions: exact, and no measure of time."""
+        return self.transport == "emulated"
+
+    @property
+    def unit(self) -> Literal["ns", "instructions"]:
+        """What a timing on it is in."""
+        return "instructions" if self.emulated else "ns"
 
 
 def load_device(name: str | Path) -> Device:

@@ -1,19 +1,26 @@
-"""The seam between edgekit and a device: four verbs, and one to keep a worker open.
+"""The seam between edgekit and a device: four verbs, one to keep a worker open, and two for a shared world.
 
 ``run``, ``push``, ``pull`` and ``close`` are the verbs; ``spawn`` starts a process that speaks one JSON
-object a line. Commands are argument lists; a transport that needs a shell quotes them itself, once. Every
-call that waits has a timeout.
+object a line; ``reconnect`` waits for a device that went away; ``lock`` keeps other edgekits out. Commands
+are argument lists; a transport that needs a shell quotes them itself, once. Every call that waits has a
+timeout.
+
+Two kinds of failure: UnreachableError is the way to the device, and worth another try; any other
+MeasurementError happened on the device, and would happen again.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgekit.errors import DeviceError, did_you_mean
+from edgekit.progress import Progress, silent
 
 if TYPE_CHECKING:
     from edgekit.devices.device import Device
@@ -52,13 +59,27 @@ class Transport(Protocol):
         """Run a command to its end. Raises MeasurementError: not found, or too slow."""
 
     def push(self, source: Path, name: str = "") -> str:
-        """Put a file on the device (in ``folder``, under this name if one is given); its path there."""
+        """Put a file on the device, and check its sha256 there; its path on the device.
+
+        With a ``name`` it stands in ``folder`` under that one, beside others; else its own name is kept, and
+        a file that is there already isn't sent again.
+        """
 
     def pull(self, source: str, target: Path) -> None:
         """Fetch a file from the device."""
 
     def spawn(self, argv: Sequence[str]) -> Process:
         """Start a process that stays. Raises MeasurementError if it can't be started."""
+
+    def lock(self, *, exclusive: bool, progress: Progress = silent) -> contextlib.AbstractContextManager[None]:
+        """Hold the device: alone for timing, with others for what only computes.
+
+        Waits for other edgekits, and tells so. A holder that dies lets go. Raises MeasurementError if it
+        takes longer than an hour.
+        """
+
+    def reconnect(self) -> None:
+        """Wait until a device that was lost answers again. Raises UnreachableError if it doesn't."""
 
     def close(self) -> None:
         """End all that was started, remove what was pushed. May be called twice."""
@@ -70,23 +91,36 @@ class Transport(Protocol):
     ) -> None: ...
 
 
-def _local(device: Device) -> Transport:
-    from edgekit.devices.local import LocalTransport
-
-    return LocalTransport()
-
-
-TRANSPORTS: dict[str, Callable[[Device], Transport]] = {"local": _local}
+# Transport → module: opener in it, a function of a Device.
+TRANSPORTS: dict[str, tuple[str, str]] = {
+    "local": ("edgekit.devices.local", "open_local"),
+    "ssh": ("edgekit.devices.ssh", "open_ssh"),
+    "adb": ("edgekit.devices.adb", "open_adb"),
+    "emulated": ("edgekit.devices.emulated", "open_emulated"),
+    "fake": ("edgekit.devices.fake", "open_fake"),
+}
 
 
 def connect(device: Device) -> Transport:
-    """Open the transport that a device's profile names. Raises DeviceError for an unknown one."""
+    """Open the transport that a device's profile names.
+
+    Raises:
+        DeviceError: there is no way to such a device, or its profile lacks what the way needs.
+        UnreachableError: nobody answers.
+    """
+    if device.transport == "none":
+        raise DeviceError(
+            "nothing can be run on this device: its profile is a memory budget",
+            where=device.name,
+            next=f"edgekit inspect FILE --device {device.name} says whether a file fits",
+        )
     try:
-        opener = TRANSPORTS[device.transport]
+        module, name = TRANSPORTS[device.transport]
     except KeyError:
         raise DeviceError(
             f"unknown transport {device.transport!r}",
             where=device.name,
             next=did_you_mean(device.transport, TRANSPORTS),
         ) from None
+    opener: Callable[[Device], Transport] = getattr(import_module(module), name)
     return opener(device)
