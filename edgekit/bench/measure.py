@@ -1,63 +1,64 @@
 """The host side of measuring: one worker process for each candidate, all of them taking turns.
 
-Candidates are interleaved in rounds (A B C A B C …), so that a change of clock speed or of the machine's load
-meets all of them alike. While one runs, the others wait for a message and use no core.
+Candidates are interleaved in rounds, in turns of order (A B C, C B A, …), so that a change of clock speed or
+of the machine's load meets all of them alike. While one runs, the others wait for a message and use no core.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from edgekit.bench import stats
-from edgekit.bench.session import Candidate, Layout, ask, linked, load, located, start
-from edgekit.devices.device import Device, RuntimeName
-from edgekit.devices.transport import Message, Process, Transport
+from edgekit.bench.evaluating import evaluate
+from edgekit.bench.record import FailedResult, OpTime, Result
+from edgekit.bench.session import Candidate, Session, linked, located
+from edgekit.devices.device import Device
+from edgekit.devices.transport import Message, Transport
 from edgekit.errors import MeasurementError
+from edgekit.files import sha256
 from edgekit.progress import Event, Progress, silent
 
 __all__ = ["Candidate", "Failure", "Measurement", "evaluate", "measure"]
 
-ROUNDS = 10
+ROUNDS = 20
 _SLOWER = 20  # a run may take this many times the first inference before the worker counts as hanging
+# An emulated board counts instructions: a few runs say all, and one second of it is many of ours.
+_COUNTED_ROUNDS, _COUNTED_RUNS = 3, 3
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured. ``raw_ns``: the warm runs one by one, in their order; ``first_ns``: the very first.
+    """A candidate that was measured: its ``result``, which goes into a Record, and what follows from it.
 
-    ``peak_rss_bytes`` is the whole worker's; ``base_rss_bytes`` is what it held before it loaded the file.
-    ``batch`` is 1 unless the file fixes another. ``unstable`` says why the timings shouldn't be relied on,
-    with what to try next.
+    What is in nanoseconds raises ValueError for an emulated device, which counts instructions.
     """
 
     candidate: Candidate
-    artifact: str
     device: str
-    runtime: RuntimeName
-    runtime_version: str
-    threads: int
-    p50_ns: float
-    p90_ns: float
-    samples: int
-    load_ns: int
-    first_ns: int
-    peak_rss_bytes: int
-    base_rss_bytes: int
-    batch: int
-    raw_ns: list[int] = field(repr=False)
-    unstable: str | None = None
+    result: Result
     error: None = None
+
+    @property
+    def raw_ns(self) -> list[int]:
+        """The warm runs one by one, in their order, in ns."""
+        if self.result.unit != "ns":
+            raise ValueError(f"{self.device} counts {self.result.unit}, which are no nanoseconds")
+        return self.result.samples
+
+    @property
+    def p50_ns(self) -> float:
+        """Median of the warm runs, in ns."""
+        return stats.percentile(self.raw_ns, 50)
+
+    @property
+    def p90_ns(self) -> float:
+        """The 90th percentile of the warm runs, in ns."""
+        return stats.percentile(self.raw_ns, 90)
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,31 @@ class Failure:
     """A candidate that could not be measured, and why."""
 
     candidate: Candidate
-    artifact: str
     device: str
-    runtime: RuntimeName
-    threads: int
     error: MeasurementError
+
+    @property
+    def result(self) -> FailedResult:
+        """What goes into a Record."""
+        one = self.candidate
+        return FailedResult(
+            artifact=one.artifact.name,
+            runtime=one.runtime,
+            backend=one.backend,
+            threads=one.threads,
+            error=str(self.error),
+        )
 
 
 @dataclass
 class _Lane:
-    """A candidate on its way: its process, and what came back so far."""
+    """A candidate on its way: its worker, and what came back so far."""
 
     candidate: Candidate
-    process: Process | None = None
-    loaded: Message = field(default_factory=dict)
-    raw_ns: list[int] = field(default_factory=list)
-    peak_rss_bytes: int = 0
+    session: Session
+    rounds: list[tuple[int, ...]] = field(default_factory=list)
+    answers: list[Message] = field(default_factory=list)
+    ops: tuple[OpTime, ...] = ()
     error: MeasurementError | None = None
 
 
@@ -88,102 +98,107 @@ def measure(
     candidates: Sequence[Candidate],
     device: Device,
     *,
-    sample: Path,
+    sample: Path | None,
     min_seconds: float = 1.0,
     min_runs: int = 50,
+    rounds: int = ROUNDS,
+    profile_runs: int = 0,
     progress: Progress = silent,
     transport: Transport | None = None,
 ) -> list[Measurement | Failure]:
     """Latency and memory of each candidate, in the candidates' order, with a batch of one.
 
-    ``sample`` is a .npy of at least one preprocessed sample: (N, ...), the first is taken. Each candidate is
-    timed for at least ``min_seconds`` and ``min_runs`` runs. A candidate that crashes, hangs or doesn't load
-    becomes a Failure (and a "warning" event); the others go on.
+    The device is held alone meanwhile. A candidate that crashes, hangs or doesn't load becomes a Failure (and
+    a "warning" event); the others go on. A connection that is lost is taken up again.
+
+    Args:
+        candidates: what is measured.
+        device: where. An emulated one counts instructions: three rounds of three runs are enough there, and
+            the minima don't apply.
+        sample: a .npy of at least one preprocessed sample: (N, ...), the first is taken. None: a random
+            input of each file's own shape.
+        min_seconds: each candidate is timed for at least this long, over all rounds,
+        min_runs: and for at least so many runs.
+        rounds: how often the candidates take turns.
+        profile_runs: also have the runtime say which ops take how long, in as many runs of their own; 0: no.
+        progress: told what happens.
+        transport: the way to the device, which stays open; None opens one.
     """
-    chunk_ns, chunk_runs = math.ceil(min_seconds * 1e9 / ROUNDS), math.ceil(min_runs / ROUNDS)
-    lanes = [_Lane(candidate) for candidate in candidates]
+    if device.emulated:
+        rounds, min_seconds, min_runs = _COUNTED_ROUNDS, 0.0, _COUNTED_ROUNDS * _COUNTED_RUNS
+    chunk_ns, chunk_runs = math.ceil(min_seconds * 1e9 / rounds), math.ceil(min_runs / rounds)
     started = time.monotonic()
-    with linked(device, transport) as link:
+    with linked(device, transport) as link, link.lock(exclusive=True, progress=progress):
+        lanes = [_lane(one, link, device, sample, progress) for one in candidates]
         try:
             for lane in lanes:
                 with _recorded(lane, device, progress):
-                    lane.process = start(lane.candidate.runtime, link, device)
-                    own = lane.candidate.sample or sample
-                    lane.loaded = load(lane.process, lane.candidate, link, device, own)
-            for turn in range(ROUNDS):
-                for lane in lanes:
-                    if lane.process is None or lane.error is not None:
-                        continue
-                    with _recorded(lane, device, progress):
-                        _take_turn(lane, device, chunk_ns, chunk_runs)
+                    lane.session.open()
+            for turn in range(rounds):
+                for lane in lanes if turn % 2 == 0 else reversed(lanes):
+                    if lane.error is None:
+                        with _recorded(lane, device, progress):
+                            _take_turn(lane, device, chunk_ns, chunk_runs, progress)
                 spent = time.monotonic() - started
-                left = spent / (turn + 1) * (ROUNDS - turn - 1)
-                text = f"round {turn + 1} of {ROUNDS} on {device.name}"
-                progress(Event("step", "benchmark", text, done=turn + 1, total=ROUNDS, seconds_left=left))
+                left = spent / (turn + 1) * (rounds - turn - 1)
+                text = f"round {turn + 1} of {rounds} on {device.name}"
+                progress(Event("step", "benchmark", text, done=turn + 1, total=rounds, seconds_left=left))
+            if profile_runs:
+                _profile(lanes, device, profile_runs, progress)
         finally:
             for lane in lanes:
-                if lane.process is not None:
-                    lane.process.close()
+                lane.session.close()
     return [_result(lane, device) for lane in lanes]
 
 
-def evaluate(
-    artifact: Path,
-    runtime: RuntimeName,
-    device: Device,
-    inputs: Path,
-    *,
-    threads: int = 1,
-    batch: int = 64,
-    layout: Layout = "auto",
-    output_shape: Sequence[int] | None = None,
-    progress: Progress = silent,
-    transport: Transport | None = None,
-) -> npt.NDArray[Any]:
-    """The file's own answers to all ``inputs`` (.npy, (N, ...), preprocessed): (N, ...).
-
-    A file with a fixed batch size is run with that one, any other with ``batch``. Inputs are NCHW; if the
-    file takes NHWC they are transposed (``layout`` "auto" tells by the shapes; if both fit, they stay).
-    ``output_shape`` is that of one output as the torch model gives it: channels-last outputs that fit it
-    transposed are brought back. Quantised outputs come back as floats.
-
-    Raises MeasurementError: the worker crashed, hung, or refused the file or the samples.
-    """
-    candidate = Candidate(artifact, runtime, threads, layout)
-    with linked(device, transport) as link:
-        process = start(runtime, link, device)
-        try:
-            load(process, candidate, link, device, None)
-            target = f"{link.folder}/outputs-{os.urandom(4).hex()}.npy"
-            request = {"do": "evaluate", "inputs": link.push(inputs), "outputs": target, "batch": batch}
-            ask(process, request, device.timeout_seconds, progress)
-            return _collect(link, target, output_shape)
-        except MeasurementError as error:
-            raise located(error, candidate, device) from None
-        finally:
-            process.close()
+def _lane(
+    candidate: Candidate, link: Transport, device: Device, sample: Path | None, progress: Progress
+) -> _Lane:
+    own = candidate.sample or sample
+    seed = 0 if own is None else None
+    return _Lane(candidate, Session(candidate, link, device, own, seed=seed, progress=progress))
 
 
-def _collect(link: Transport, source: str, output_shape: Sequence[int] | None) -> npt.NDArray[Any]:
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        copy = Path(folder) / "outputs.npy"
-        link.pull(source, copy)
-        outputs: npt.NDArray[Any] = np.load(copy, allow_pickle=False)
-    if output_shape is not None and outputs.ndim >= 4 and outputs.shape[1:] != tuple(output_shape):
-        moved = np.moveaxis(outputs, -1, 1)
-        if moved.shape[1:] == tuple(output_shape):
-            return np.ascontiguousarray(moved)
-    return outputs
-
-
-def _take_turn(lane: _Lane, device: Device, min_ns: int, min_runs: int) -> None:
-    assert lane.process is not None
+def _take_turn(lane: _Lane, device: Device, min_ns: int, min_runs: int, progress: Progress) -> None:
+    _cool_down(lane, device, progress)
     # How long this may take depends on the model: from its first inference, and generously.
-    seconds = (min_ns + _SLOWER * (min_runs + 2) * lane.loaded["first_ns"]) / 1e9
+    seconds = (min_ns + _SLOWER * (min_runs + 2) * lane.session.loaded["first_ns"]) / 1e9
     request = {"do": "time", "min_ns": min_ns, "min_runs": min_runs}
-    answer = ask(lane.process, request, device.timeout_seconds + seconds)
-    lane.raw_ns += answer["samples_ns"]
-    lane.peak_rss_bytes = answer["peak_rss_bytes"]
+    answer = lane.session.ask(request, device.timeout_seconds + seconds)
+    samples = answer["samples_ns"]
+    if not samples or min(samples) < 0:
+        raise MeasurementError("the device's clock can't be relied on", got=f"runs of {min(samples, default=0)} ns")
+    lane.rounds.append(tuple(samples))
+    lane.answers.append(answer)
+
+
+def _cool_down(lane: _Lane, device: Device, progress: Progress) -> None:
+    """Rest before a round, where the last one ended above the profile's limit."""
+    limit = device.temperature_limit_celsius
+    last = lane.answers[-1].get("sensors") if lane.answers else None
+    heat = (last or {}).get("temperature_celsius")
+    if limit is None or heat is None or heat <= limit or not device.cooldown_seconds:
+        return
+    text = f"{device.name} is at {heat:.0f} °C; resting for {device.cooldown_seconds:g} s"
+    progress(Event("note", "benchmark", text))
+    time.sleep(device.cooldown_seconds)
+
+
+def _profile(lanes: Sequence[_Lane], device: Device, runs: int, progress: Progress) -> None:
+    """Which ops take how long. What a runtime can't tell is told once, and fails nothing."""
+    for lane in lanes:
+        if lane.error is not None:
+            continue
+        try:
+            # Written out op by op, a run may take many times as long.
+            seconds = 10 * _SLOWER * (runs + 2) * lane.session.loaded["first_ns"] / 1e9
+            answer = lane.session.ask({"do": "profile", "runs": runs}, device.timeout_seconds + seconds)
+        except MeasurementError as error:
+            answer = {"ops": [], "reason": error.got or error.what}
+        lane.ops = tuple(OpTime.model_validate(one) for one in answer["ops"])
+        if not lane.ops:
+            text = f"no profile of {lane.candidate}: {answer.get('reason') or 'the runtime tells nothing'}"
+            progress(Event("note", "benchmark", text))
 
 
 @contextlib.contextmanager
@@ -193,31 +208,39 @@ def _recorded(lane: _Lane, device: Device, progress: Progress) -> Iterator[None]
         yield
     except MeasurementError as error:
         lane.error = located(error, lane.candidate, device)
-        if lane.process is not None:
-            lane.process.close()
+        lane.session.close()
         progress(Event("warning", "benchmark", str(lane.error)))
 
 
 def _result(lane: _Lane, device: Device) -> Measurement | Failure:
-    candidate = lane.candidate
-    name, runtime, threads = candidate.artifact.name, candidate.runtime, candidate.threads
+    one = lane.candidate
     if lane.error is not None:
-        return Failure(candidate, name, device.name, runtime, threads, lane.error)
-    return Measurement(
-        candidate=candidate,
-        artifact=name,
-        device=device.name,
-        runtime=runtime,
-        runtime_version=lane.loaded["runtime_version"],
-        threads=threads,
-        p50_ns=stats.percentile(lane.raw_ns, 50),
-        p90_ns=stats.percentile(lane.raw_ns, 90),
-        samples=len(lane.raw_ns),
-        load_ns=lane.loaded["load_ns"],
-        first_ns=lane.loaded["first_ns"],
-        peak_rss_bytes=lane.peak_rss_bytes,
-        base_rss_bytes=lane.loaded["base_rss_bytes"],
-        batch=lane.loaded["batch"],
-        raw_ns=lane.raw_ns,
-        unstable=stats.instability(lane.raw_ns),
+        return Failure(one, device.name, lane.error)
+    loaded, answers = lane.session.loaded, lane.answers
+    energies = [answer.get("energy_uj") for answer in answers]
+    runs = sum(len(round) for round in lane.rounds)
+    known = all(energy is not None for energy in energies)
+    raw = [value for round in lane.rounds for value in round]
+    result = Result(
+        artifact=one.artifact.name,
+        sha256=sha256(one.artifact),
+        size_bytes=one.artifact.stat().st_size,
+        runtime=one.runtime,
+        runtime_version=loaded["runtime_version"],
+        backend=loaded.get("backend") or one.backend,
+        threads=one.threads,
+        batch=loaded["batch"],
+        unit=device.unit,
+        load=loaded["load_ns"],
+        first=loaded["first_ns"],
+        rounds=tuple(lane.rounds),
+        base_rss_bytes=loaded["base_rss_bytes"],
+        peak_rss_bytes=max(answer["peak_rss_bytes"] for answer in answers),
+        restarts=lane.session.restarts,
+        unstable=None if device.emulated else stats.instability(raw),
+        ops=lane.ops,
+        sensors=tuple(answer.get("sensors") or {} for answer in answers),
+        energy_uj=sum(energy or 0.0 for energy in energies) / runs if known else None,
+        energy_source=next((str(answer["energy_source"]) for answer in answers if answer.get("energy_source")), ""),
     )
+    return Measurement(one, device.name, result)

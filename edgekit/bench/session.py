@@ -1,4 +1,8 @@
-"""The conversation with one worker: start it, have it load a file, ask it, and say whose failure it was."""
+"""The conversation with one worker: start it, have it load a file, ask it, and say whose failure it was.
+
+A worker whose connection was lost is started again when the device is back, and asked once more: it times
+another round, or goes on evaluating where it was. A worker that died by itself isn't: it would die again.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,32 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from edgekit.bench.device_files import DEVICE_FILES
 from edgekit.devices.device import Device, RuntimeName
 from edgekit.devices.transport import Message, Process, Transport, connect
-from edgekit.errors import MeasurementError
+from edgekit.errors import MeasurementError, UnreachableError
 from edgekit.progress import Event, Progress, silent
 
 Layout = Literal["auto", "NCHW", "NHWC"]
+
+RESTARTS = 5  # after which a connection counts as unusable
+PACKAGES = {
+    "onnxruntime": "onnxruntime",
+    "litert": "ai-edge-litert",
+    "openvino": "openvino",
+    "executorch": "executorch",
+    "torch": "torch",
+}
 
 
 @dataclass(frozen=True)
 class Candidate:
     """One file in one runtime with a number of threads. ``layout``: the file's, see ``evaluate``.
 
-    ``sample``: what it is timed on, where that isn't what all others are.
+    ``sample``: what it is timed on, where that isn't what all others are. ``backend``: an execution provider
+    or a delegate, "" for the runtime's default on the CPU.
     """
 
     artifact: Path
@@ -28,10 +43,115 @@ class Candidate:
     threads: int
     layout: Layout = "auto"
     sample: Path | None = None
+    backend: str = ""
 
     def __str__(self) -> str:
         plural = "" if self.threads == 1 else "s"
-        return f"{self.artifact.name} in {self.runtime}, {self.threads} thread{plural}"
+        backend = f" ({self.backend})" if self.backend else ""
+        return f"{self.artifact.name} in {self.runtime}{backend}, {self.threads} thread{plural}"
+
+
+class Session:
+    """A worker that has loaded a candidate's file. ``loaded`` is its answer: see ``worker.py``.
+
+    Args:
+        candidate: what is loaded.
+        link: the way to the device.
+        device: its profile.
+        sample: a .npy (N, ...) of which the first is run once and bound for timing; None: nothing is run,
+            or with ``seed`` a random input of the file's own shape.
+        seed: of that random input.
+        progress: told what happens.
+    """
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        link: Transport,
+        device: Device,
+        sample: Path | None = None,
+        *,
+        seed: int | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self.candidate, self.device, self.restarts = candidate, device, 0
+        self.loaded: Message = {}
+        self._link, self._sample, self._seed, self._progress = link, sample, seed, progress
+        self._process: Process | None = None
+
+    def open(self) -> None:
+        """Start the worker and load the file. Raises MeasurementError."""
+        self._retried(self._start)
+
+    def ask(self, message: Message, timeout_seconds: float) -> Message:
+        """Send a message and wait for its answer; news on the way go to ``progress`` and start the time anew.
+
+        Raises MeasurementError: the worker died, was silent for too long, or refused; UnreachableError: the
+        device didn't come back.
+        """
+        request = dict(message)
+
+        def attempt() -> Message:
+            if self._process is None:
+                self._start()
+            return self._converse(request, timeout_seconds)
+
+        return self._retried(attempt)
+
+    def close(self) -> None:
+        """End the worker. May be called twice."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+    def _retried(self, attempt: Any) -> Any:
+        while True:
+            try:
+                return attempt()
+            except UnreachableError as error:
+                self.close()
+                if self.restarts >= RESTARTS or error.next:
+                    raise
+                self.restarts += 1
+                self._progress(Event("warning", "benchmark", f"{self.device.name} was lost: {error.got}"))
+                self._link.reconnect()
+                self._progress(Event("note", "benchmark", f"{self.device.name} is back; going on"))
+
+    def _start(self) -> None:
+        self.close()
+        process = start(self.candidate.runtime, self._link, self.device)
+        self._process = process
+        request: Message = {
+            "do": "load",
+            "runtime": self.candidate.runtime,
+            "artifact": self._link.push(self.candidate.artifact),
+            "threads": self.candidate.threads,
+            "layout": self.candidate.layout,
+        }
+        if self.candidate.backend:
+            request["backend"] = self.candidate.backend
+        if self.device.affinity:
+            request["affinity"] = list(self.device.affinity)
+        if self._sample is not None:
+            request["sample"] = self._link.push(self._sample)
+        elif self._seed is not None:
+            request["random"] = self._seed
+        self.loaded = self._converse(request, self.device.timeout_seconds)
+
+    def _converse(self, request: Message, timeout_seconds: float) -> Message:
+        assert self._process is not None
+        self._process.send(request)
+        while True:
+            answer = self._process.receive(timeout_seconds)
+            if "error" in answer:
+                raise MeasurementError(
+                    "the runtime refused", got=answer["error"], next=_hint(answer, self.candidate, self.device)
+                )
+            if "done" not in answer:
+                return answer
+            if request["do"] == "evaluate":  # if the connection is lost, this is where it goes on
+                request["start"] = answer["done"]
+            self._progress(Event("step", "evaluate", done=answer["done"], total=answer["total"]))
 
 
 def start(runtime: str, link: Transport, device: Device) -> Process:
@@ -41,8 +161,8 @@ def start(runtime: str, link: Transport, device: Device) -> Process:
             f"{runtime} doesn't run on this device", expected=f"one of: {', '.join(device.runtimes)}"
         )
     folder = Path(__file__).parent
-    link.push(folder / "runtimes.py", "runtimes.py")
-    worker = link.push(folder / "worker.py", "worker.py")
+    for name in DEVICE_FILES:
+        worker = link.push(folder / name, name)
     # faulthandler: a native crash tells its Python stack before it dies.
     process = link.spawn([device.interpreter, "-X", "faulthandler", worker])
     try:
@@ -53,39 +173,17 @@ def start(runtime: str, link: Transport, device: Device) -> Process:
     return process
 
 
-def load(
-    process: Process, candidate: Candidate, link: Transport, device: Device, sample: Path | None
-) -> Message:
-    """Have a file loaded; with a sample (.npy) also run once. The keys of the answer: see ``worker.py``."""
-    request: Message = {
-        "do": "load",
-        "runtime": candidate.runtime,
-        "artifact": link.push(candidate.artifact),
-        "threads": candidate.threads,
-        "layout": candidate.layout,
-    }
-    if sample is not None:
-        request["sample"] = link.push(sample)
-    return ask(process, request, device.timeout_seconds)
-
-
-def ask(process: Process, message: Message, timeout_seconds: float, progress: Progress = silent) -> Message:
-    """Send a message and wait for its answer; news on the way go to ``progress`` and start the time anew.
-
-    Raises MeasurementError: the worker died, was silent for too long, or refused.
-    """
-    process.send(message)
-    while True:
-        answer = process.receive(timeout_seconds)
-        if "error" in answer:
-            hint = ""
-            if answer.get("kind") == "ModuleNotFoundError":
-                hint = "here: pip install 'edgekit-toolkit[EXTRA]', EXTRA one of litert, openvino, executorch"
-                hint += "; on a board: the runtime's wheel"
-            raise MeasurementError("the runtime refused", got=answer["error"], next=hint)
-        if "done" not in answer:
-            return answer
-        progress(Event("step", "evaluate", done=answer["done"], total=answer["total"]))
+def _hint(answer: Message, candidate: Candidate, device: Device) -> str:
+    kind, error = answer.get("kind"), answer["error"]
+    if kind == "ModuleNotFoundError":
+        package = PACKAGES[candidate.runtime]
+        if device.transport == "local":
+            extra = {"onnxruntime": ""}.get(candidate.runtime, f"[{candidate.runtime}]")
+            return f"pip install 'edgekit-toolkit{extra}'"
+        return f"on the device: {device.interpreter} -m pip install {package}"
+    if kind == "OSError" and "No space left" in error:
+        return "free some space on the device, or set work_folder in its profile"
+    return ""
 
 
 @contextlib.contextmanager
@@ -100,7 +198,7 @@ def linked(device: Device, transport: Transport | None) -> Iterator[Transport]:
 
 def located(error: MeasurementError, candidate: Candidate, device: Device) -> MeasurementError:
     """The same error, with the candidate that it is about."""
-    return MeasurementError(
+    return type(error)(
         error.what if not error.where else f"{error.what} ({error.where})",
         where=f"{candidate} on {device.name}",
         got=error.got,

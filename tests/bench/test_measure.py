@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.bench.measure import ROUNDS
 from edgekit.bench import Candidate, Failure, Measurement, evaluate, measure, stats
 from edgekit.devices import Device
 from edgekit.errors import MeasurementError
@@ -142,17 +143,18 @@ def test_measure_both_runtimes(
     assert [result.candidate for result in results] == candidates
     for result in results:
         assert isinstance(result, Measurement)
-        assert result.samples == len(result.raw_ns) >= 30
+        assert len(result.result.rounds) == ROUNDS
+        assert len(result.raw_ns) >= 30
         assert sum(result.raw_ns) > 0
         assert all(isinstance(value, int) and value > 0 for value in result.raw_ns)
         assert result.p50_ns == stats.percentile(result.raw_ns, 50) <= result.p90_ns
-        assert min(result.load_ns, result.first_ns) > 0
-        assert result.peak_rss_bytes >= result.base_rss_bytes > 1_000_000
+        assert min(result.result.load, result.result.first) > 0
+        assert result.result.peak_rss_bytes >= result.result.base_rss_bytes > 1_000_000
         assert (result.device, result.error) == ("here", None)
-    assert [result.threads for result in results] == [1, 1, 2]
+    assert [result.result.threads for result in results] == [1, 1, 2]
     assert isinstance(results[0], Measurement)
-    assert results[0].batch == 1
-    assert results[0].runtime_version == onnxruntime.__version__
+    assert results[0].result.batch == 1
+    assert results[0].result.runtime_version == onnxruntime.__version__
 
 
 def test_candidates_take_turns(
@@ -165,9 +167,10 @@ def test_candidates_take_turns(
         measure(candidates, device, sample=images, progress=events.append, transport=link, **QUICK)
         loads, times = link.notes[:3], link.notes[3:]
     assert loads == [(name, "load") for name in names]
-    assert times == [(name, "time") for name in names] * 10
+    there_and_back = [(name, "time") for name in (*names, *reversed(names))]
+    assert times == there_and_back * (ROUNDS // 2)
     assert [(event.kind, event.done, event.total) for event in events] == [
-        ("step", turn, 10) for turn in range(1, 11)
+        ("step", turn, ROUNDS) for turn in range(1, ROUNDS + 1)
     ]
 
 
@@ -253,7 +256,7 @@ def test_peak_memory_is_the_workers_own(conv: Path, images: Path, device: Device
     results = measure([Candidate(conv, "onnxruntime", 1)], device, sample=images, **QUICK)
     assert large[-1] == 1
     assert isinstance(results[0], Measurement)
-    assert results[0].peak_rss_bytes < 300 * 1024 * 1024
+    assert results[0].result.peak_rss_bytes < 300 * 1024 * 1024
 
 
 @pytest.mark.parametrize("name", ["bench/worker.py", "bench/runtimes.py", "devices/probe.py"])
