@@ -115,14 +115,20 @@ class Device(BaseModel):
         return "instructions" if self.emulated else "ns"
 
 
+def find_device(name: str | Path) -> Path:
+    """The file of the profile of this name. Raises DeviceError: unknown name."""
+    path = configfile.find("devices", name)
+    if path is None:
+        raise _unknown(name)
+    return path
+
+
 def load_device(name: str | Path) -> Device:
     """Read the profile of this name, or from this path.
 
     Raises DeviceError: unknown name, unreadable file, unknown keys and wrong values (all at once).
     """
-    path = configfile.find("devices", name)
-    if path is None:
-        raise _unknown(name)
+    path = find_device(name)
     try:
         content = configfile.parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -51,6 +51,11 @@ class LocalProcess:
         """The process's id on this machine."""
         return self._popen.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it hasn't ended yet."""
+        return self._popen.poll() is None
+
     def send(self, message: Message) -> None:
         line = json.dumps(message).encode() + b"\n"
         try:

@@ -15,6 +15,7 @@ import hashlib
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeVar
@@ -59,6 +60,15 @@ class Channel(Protocol):
         """Let go of the connection."""
 
 
+@dataclass
+class _Lock:
+    """A lock on the device, and the process there that holds it."""
+
+    holder: RemoteProcess
+    exclusive: bool
+    progress: Progress
+
+
 def quoted(argv: Sequence[str]) -> str:
     """One line of POSIX shell that runs exactly this. Raises MeasurementError: an argument holds a NUL."""
     for one in argv:
@@ -85,6 +95,7 @@ class ShellTransport:
         self.folder = ""
         self._processes: list[RemoteProcess] = []
         self._alive: RemoteProcess | None = None
+        self._locks: list[_Lock] = []
 
     # --- the connection ----------------------------------------------------------------------------------
 
@@ -98,9 +109,12 @@ class ShellTransport:
         return self
 
     def reconnect(self) -> None:
-        self.channel.revive()
+        # What was taken up again already, for another worker, isn't torn down: the first attempt is as it is.
         self._insist(lambda: self._sh(f"mkdir -p {shlex.quote(self.folder)}"))
         self._watch()
+        for lock in self._locks:
+            if not lock.holder.running:
+                self._hold(lock)
 
     def _insist(self, attempt: Callable[[], T]) -> T:
         for pause in BACK_OFF_SECONDS:
@@ -116,6 +130,8 @@ class ShellTransport:
     def _watch(self) -> None:
         """Hold a lock in the session's folder for as long as edgekit is there, so that nobody sweeps it."""
         if self._alive is not None:
+            if self._alive.running:
+                return
             self._alive.close()
         self._alive = None
         with contextlib.suppress(MeasurementError):  # without flock there: nothing is swept either
@@ -202,18 +218,29 @@ done; true"""
 
     @contextlib.contextmanager
     def lock(self, *, exclusive: bool, progress: Progress = silent) -> Iterator[None]:
-        holder = self._holder(f"{self.base}/{locking.NAME}", exclusive=exclusive)
+        lock = _Lock(self._holder(f"{self.base}/{locking.NAME}", exclusive=exclusive), exclusive, progress)
+        self._locks.append(lock)
         try:
-            word = holder.line(self.device.timeout_seconds)
-            if word == b"none":
-                text = f"{self.device.name} has no flock: another edgekit may disturb this one"
-                progress(Event("warning", "benchmark", text))
-            elif word == b"waiting":
-                progress(locking.waiting(self.device.name))
-                holder.line(locking.PATIENCE_SECONDS)
+            self._wait(lock)
             yield
         finally:
-            holder.close()
+            self._locks.remove(lock)
+            lock.holder.close()
+
+    def _hold(self, lock: _Lock) -> None:
+        """Take a lock again whose holder went with the connection."""
+        lock.holder.close()
+        lock.holder = self._holder(f"{self.base}/{locking.NAME}", exclusive=lock.exclusive)
+        self._wait(lock)
+
+    def _wait(self, lock: _Lock) -> None:
+        word = lock.holder.line(self.device.timeout_seconds)
+        if word == b"none":
+            text = f"{self.device.name} has no flock: another edgekit may disturb this one"
+            lock.progress(Event("warning", "benchmark", text))
+        elif word == b"waiting":
+            lock.progress(locking.waiting(self.device.name))
+            lock.holder.line(locking.PATIENCE_SECONDS)
 
     def close(self) -> None:
         for process in [*self._processes, *([self._alive] if self._alive else [])]:

@@ -1,0 +1,86 @@
+"""``edgekit compress``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.commands.common import Json, Sets, complete, exits, print_json, run_view
+
+
+@exits
+def compress(
+    workload: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORKLOAD",
+            help="my_workload.py or my_workload.py:function; without one, the embedded demo.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="NAME|FILE",
+            help="How to compress; see `edgekit recipe ls`.",
+            autocompletion=complete("recipes"),
+        ),
+    ] = "mobile",
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            "-d",
+            metavar="NAME|FILE",
+            help="Where to measure, instead of the recipe's devices. Repeatable.",
+            show_default=False,
+            autocompletion=complete("devices"),
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="The run folder; by default one under runs/. An interrupted run in it goes on.",
+            show_default=False,
+        ),
+    ] = None,
+    sets: Sets = None,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks, and what libraries print.")
+    ] = False,
+) -> None:
+    """Distill, prune and quantize a trained model, export it, and measure the files.
+
+    Killed at any moment, the same command goes on where it was.
+    """
+    if debug:
+        os.environ["EDGEKIT_TRACEBACK"] = "1"
+    with run_view(quiet=quiet) as progress:
+        from edgekit.pipeline import compress as run
+
+        report = run(
+            workload,
+            recipe=recipe,
+            devices=tuple(device or ()),
+            out=out,
+            overrides=tuple(sets or ()),
+            progress=progress,
+        )
+    if as_json:
+        print_json(report.to_json())
+    else:
+        from edgekit.console import console_on, report_view
+
+        console = console_on(sys.stdout)
+        console.print(report_view(report.to_json(), console.width))

@@ -1,0 +1,113 @@
+"""``edgekit export``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.commands.common import Json, complete, exits, print_json, run_view
+
+
+@exits
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|CHECKPOINT",
+            help="A run folder, an int8_graph.pt2, or a workload file (its trained model).",
+            show_default=False,
+        ),
+    ],
+    workload: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORKLOAD",
+            help="The workload of a run or an int8 graph; a run of the embedded demo needs none.",
+            show_default=False,
+        ),
+    ] = None,
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format", "-f", metavar="LIST", help="Any of onnx, litert, executorch.", show_default=True
+        ),
+    ] = "onnx,litert",
+    precisions: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            "-p",
+            metavar="LIST",
+            help="Of fp32, fp16, int8, int8-dynamic, int16x8; by default int8 where there is an int8 graph.",
+            show_default=False,
+        ),
+    ] = "",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="A folder for the files; those of a run are in its artifacts/ in any case.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            "-d",
+            metavar="NAME|FILE",
+            help="What ONNX files are spelled for, instead of the run's device.",
+            show_default=False,
+            autocompletion=complete("devices"),
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", metavar="N", help="A fixed batch; else free in ONNX, 1 in LiteRT."),
+    ] = None,
+    io: Annotated[
+        str | None,
+        typer.Option(
+            "--io",
+            metavar="TYPE",
+            help="Ends of quantised LiteRT files: float32, int8 or uint8; else their activations'.",
+            show_default=False,
+        ),
+    ] = None,
+    embed_preprocessing: Annotated[
+        bool, typer.Option("--embed-preprocessing", help="Files that take raw uint8 pixels, (N, H, W, C).")
+    ] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks, and what libraries print.")
+    ] = False,
+) -> None:
+    """Export what is compressed already in further formats and precisions, without training.
+
+    Nothing is calibrated again: int8 files come from the run's int8 graph.
+    """
+    if debug:
+        os.environ["EDGEKIT_TRACEBACK"] = "1"
+    with run_view(quiet=quiet) as progress:
+        from edgekit.pipeline.exporting import export_files
+        from edgekit.pipeline.wanted import wanted
+
+        listed = [
+            [name.strip() for name in text.split(",") if name.strip()] for text in (formats, precisions)
+        ]
+        what = wanted(*listed, batch=batch, io=io, embed_preprocessing=embed_preprocessing)
+        entries = export_files(source, workload, what, device=device, out=out, progress=progress)
+    if as_json:
+        print_json(entries)
+    else:
+        from edgekit.console import console_on
+        from edgekit.console_export import export_view
+
+        console_on(sys.stdout).print(export_view(entries))

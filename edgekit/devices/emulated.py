@@ -1,0 +1,113 @@
+"""A board that qemu emulates: a real Debian arm64 system with sshd and adbd, reached as a real one is.
+
+Its clock advances by one nanosecond with each instruction, so that everything which takes times in it counts
+instructions. They are exact, and they are no time: no cache, no memory and no pipeline are modelled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.devices.device import Device, load_device
+from edgekit.errors import DeviceError
+from edgekit.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from edgekit.devices.board import RunningBoard
+    from edgekit.devices.shell import ShellTransport
+
+# Where the board has its packages: its shells for commands read no profile.
+_SETUP = ("PYTHONPATH=/opt/site", "OPENBLAS_NUM_THREADS=1")
+
+
+def open_emulated(device: Device, *, progress: Progress = silent) -> ShellTransport:
+    """Connect to the board, which is booted if it doesn't run, and then switched off again by ``close``.
+
+    Raises:
+        MissingExtraError: what qemu or the board's image need isn't there.
+        MeasurementError: it doesn't boot.
+    """
+    from edgekit.devices import board
+
+    ours = device.cpu not in {one.cpu for one in board.running()}
+    running = board.start(device.cpu, progress=progress)
+    try:
+        link = _connect(device, running)
+    except BaseException:
+        if ours:
+            board.stop(device.cpu)
+        raise
+    if ours:
+        _switch_off_after(link, device.cpu)
+    return link
+
+
+def start(name: str | Path, *, progress: Progress = silent) -> RunningBoard:
+    """Boot the board of a profile, and leave it running."""
+    from edgekit.devices import board
+
+    return board.start(_emulated(name).cpu, progress=progress)
+
+
+def stop(name: str | Path) -> bool:
+    """Switch it off; whether it was running."""
+    from edgekit.devices import board
+
+    return board.stop(_emulated(name).cpu)
+
+
+def facts(running: RunningBoard) -> dict[str, Any]:
+    """What there is to know of it, as JSON values."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(running).items()}
+
+
+def told(running: RunningBoard) -> str:
+    """How to get in, for a person."""
+    return (
+        f"{running.cpu} is running (process {running.pid})\n"
+        f"  ssh -p {running.ssh_port} -i {running.key} -o UserKnownHostsFile={running.known_hosts} root@127.0.0.1\n"
+        f"  adb connect 127.0.0.1:{running.adb_port}"
+    )
+
+
+def _emulated(name: str | Path) -> Device:
+    device = load_device(name)
+    if not device.emulated:
+        raise DeviceError(
+            "only emulated boards are started and stopped",
+            where=device.name,
+            got=f"transport {device.transport}",
+            next="edgekit device ls",
+        )
+    return device
+
+
+def _connect(device: Device, running: RunningBoard) -> ShellTransport:
+    from edgekit.devices.adb import open_adb
+    from edgekit.devices.ssh import open_ssh
+
+    setup = (*_SETUP, *device.setup)
+    if device.via == "adb":
+        there = device.model_copy(update={"address": f"127.0.0.1:{running.adb_port}", "setup": setup})
+        return open_adb(there, adb=running.adb_argv, env=running.adb_env)
+    options = [
+        *("-F", "none", "-i", str(running.key), "-o", "IdentitiesOnly=yes"),
+        *("-o", f"UserKnownHostsFile={running.known_hosts}", "-o", "StrictHostKeyChecking=yes"),
+    ]
+    there = device.model_copy(update={"address": "root@127.0.0.1", "port": running.ssh_port, "setup": setup})
+    return open_ssh(there, options=options)
+
+
+def _switch_off_after(link: ShellTransport, cpu: str) -> None:
+    """Have ``close`` also switch the board off."""
+    from edgekit.devices import board
+
+    close = link.channel.close
+
+    def closed() -> None:
+        close()
+        board.stop(cpu)
+
+    link.channel.close = closed  # type: ignore[method-assign]

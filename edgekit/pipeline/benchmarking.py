@@ -1,0 +1,292 @@
+"""``edgekit bench``: files, or a run's files, on a device, with the workload's own samples where there is one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgekit.bench.benchmark import Check, benchmark, candidates_for
+from edgekit.bench.record import Record
+from edgekit.bench.session import Candidate
+from edgekit.devices.device import Device, RuntimeName, load_device, probe
+from edgekit.devices.transport import connect
+from edgekit.errors import DataError, DeviceError, InputError, MeasurementError
+from edgekit.files import sha256
+from edgekit.progress import Event, Progress, silent
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from edgekit.workload import Workload
+
+RUNTIMES: dict[str, tuple[RuntimeName, ...]] = {
+    ".onnx": ("onnxruntime", "openvino"),
+    ".tflite": ("litert",),
+    ".pte": ("executorch",),
+    ".pt2": ("torch",),
+}
+FOLDER = "benchmarks"  # in a run folder
+_DEMO = "digits"
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A file to be measured. ``raw``: it takes the workload's raw pixels."""
+
+    path: Path
+    name: str
+    raw: bool = False
+
+
+def bench(
+    targets: Sequence[str | Path],
+    device: str | Path | Device = "local",
+    *,
+    workload: str | Path | Workload | None = None,
+    inputs: Path | None = None,
+    samples: int = 256,
+    runtimes: Sequence[str] = (),
+    threads: Sequence[int | Literal["all"]] = (),
+    min_seconds: float = 1.0,
+    min_runs: int = 50,
+    profile: bool = False,
+    out: Path | None = None,
+    progress: Progress = silent,
+) -> tuple[Record, Path]:
+    """Measure files on a device, all of them in turns.
+
+    Args:
+        targets: .onnx, .tflite, .pte and .pt2 files, and run folders, of which all files are taken.
+        device: a profile, its name or its file.
+        workload: whose validation samples the files are asked on the device; a run of the embedded demo
+            needs none.
+        inputs: a .npy of preprocessed samples (N, ...) instead: answers are compared with this machine's.
+        samples: at most so many of them are sent; 0: no check of the answers.
+        runtimes: instead of those that the file and the device have in common.
+        threads: numbers of threads; by default the profile's, or 1.
+        min_seconds: see ``bench.measure``.
+        min_runs: see ``bench.measure``.
+        profile: also say which ops take how long.
+        out: where the record is written; by default ``benchmarks/`` in the run folder, or here.
+        progress: told what happens.
+
+    Returns:
+        The record, and its file.
+
+    Raises:
+        InputError: a target that is none, an unknown device, inputs that don't fit.
+        MeasurementError: the device can't be reached, or nothing could be measured.
+    """
+    profile_of = device if isinstance(device, Device) else load_device(device)
+    subjects, run = _subjects(targets)
+    source = _workload(workload, run, inputs)
+    started = Event("stage-start", "benchmark", f"{len(subjects)} files on {profile_of.name}")
+    progress(started)
+    with connect(profile_of) as link, tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        about = probe(profile_of, transport=link)
+        counts = _threads(threads, profile_of, about)
+        prepared = _Prepared(Path(folder), source, inputs, samples, subjects)
+        candidates = _candidates(subjects, runtimes, counts, profile_of, prepared)
+        record = benchmark(
+            candidates,
+            profile_of,
+            sample=prepared.sample,
+            names={one.path: one.name for one in subjects},
+            check=prepared.check(),
+            min_seconds=min_seconds,
+            min_runs=min_runs,
+            profile_runs=20 if profile else 0,
+            about=about,
+            progress=progress,
+            transport=link,
+        )
+    path = out or _path(run, profile_of, record)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record.save(path)
+    progress(Event("stage-end", "benchmark", f"written to {path}"))
+    if not record.results:
+        raise MeasurementError(
+            "nothing could be measured", where=profile_of.name, got=record.failures[0].error, next=f"see {path}"
+        )
+    return record, path
+
+
+def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | None]:
+    """The files, and the run folder if one was given. Raises InputError."""
+    found: list[_Subject] = []
+    runs = []
+    for target in targets:
+        path = Path(target)
+        if path.is_dir():
+            runs.append(path)
+            found += _of_run(path)
+        elif not path.is_file():
+            raise InputError("nothing to measure", where=str(target), got="nothing there", next="ls runs")
+        elif path.suffix not in RUNTIMES:
+            raise InputError(
+                "no runtime for such a file", where=str(target), expected=f"a run folder, or {', '.join(RUNTIMES)}"
+            )
+        else:
+            found.append(_Subject(path, path.name))
+    if len(runs) > 1:
+        raise InputError(
+            "one run at a time", got=", ".join(map(str, runs)), next="give the files that you want to compare"
+        )
+    twice = [one.name for one in found if sum(other.name == one.name for other in found) > 1]
+    if twice and len({sha256(one.path) for one in found if one.name in twice}) > 1:
+        found = [_Subject(one.path, str(one.path), one.raw) if one.name in twice else one for one in found]
+    return found, runs[0] if runs else None
+
+
+def _of_run(path: Path) -> list[_Subject]:
+    from edgekit.run import Damaged, check_files, read_record
+
+    try:
+        manifest = read_record(path / "manifest.json")
+        if manifest is not None:
+            check_files(path, manifest["files"])
+    except Damaged as damage:
+        raise InputError("the run folder is damaged", where=str(path), got=str(damage)) from None
+    if manifest is None:
+        raise InputError(
+            "this is no run folder with exported files",
+            where=str(path),
+            expected="a folder that `edgekit compress` made",
+            next="ls runs",
+        )
+    entries = [one for one in manifest["artifacts"] if Path(one["file"]).suffix in RUNTIMES]
+    return [_Subject(path / one["file"], one["file"], _takes_pixels(one)) for one in entries]
+
+
+def _takes_pixels(entry: Mapping[str, Any]) -> bool:
+    options = entry.get("options") or {}
+    return bool(isinstance(options, dict) and options.get("preprocessing"))
+
+
+def _workload(spec: str | Path | Workload | None, run: Path | None, inputs: Path | None) -> Workload | None:
+    if inputs is not None:
+        if spec is not None:
+            raise InputError("samples come from a workload or from a file", got=f"{spec} and {inputs}")
+        return None
+    from edgekit.workload import load_workload
+
+    if run is None:
+        return None if spec is None else load_workload(spec)
+    from edgekit.pipeline import reopening
+
+    identity = reopening.identity_of(run)
+    if spec is None and identity["workload"] != _DEMO:
+        return None
+    if spec is None or isinstance(spec, str | Path):
+        return reopening.workload_of(run, spec, identity)[0]
+    return spec
+
+
+def _threads(
+    wanted: Sequence[int | Literal["all"]], device: Device, about: Mapping[str, Any]
+) -> tuple[int, ...]:
+    listed = wanted or ((device.threads,) if device.threads is not None else (1,))
+    cores = device.cores or len(device.affinity) or len(about["affinity"]) or 1
+    return tuple(dict.fromkeys(cores if one == "all" else one for one in listed))
+
+
+def _candidates(
+    subjects: Sequence[_Subject],
+    runtimes: Sequence[str],
+    threads: Sequence[int],
+    device: Device,
+    prepared: _Prepared,
+) -> list[Candidate]:
+    found: list[Candidate] = []
+    for one in subjects:
+        fitting = [name for name in RUNTIMES[one.path.suffix] if name in device.runtimes]
+        chosen = [name for name in fitting if name in runtimes] if runtimes else fitting[:1]
+        found += candidates_for(one.path, chosen, threads, device, prepared.pixels if one.raw else None)
+    if not found:
+        raise DeviceError(
+            "no runtime of this device takes these files",
+            where=device.name,
+            got=", ".join(sorted({one.path.suffix for one in subjects})),
+            expected=f"files for {', '.join(runtimes or device.runtimes)}",
+        )
+    return found
+
+
+def _path(run: Path | None, device: Device, record: Record) -> Path:
+    stamp = record.created.replace(":", "").replace("-", "")[:15]
+    return (run or Path()) / FOLDER / f"{device.name}-{stamp}.json"
+
+
+class _Prepared:
+    """The samples as files, preprocessed once. ``sample`` is what is timed on; None: a random input."""
+
+    def __init__(
+        self,
+        folder: Path,
+        workload: Workload | None,
+        inputs: Path | None,
+        samples: int,
+        subjects: Sequence[_Subject],
+    ) -> None:
+        self._workload, self._count = workload, samples
+        self.sample: Path | None = None
+        self.pixels: Path | None = None
+        if inputs is not None:
+            self.sample = _cut(inputs, folder / "inputs.npy", samples)
+        elif workload is not None:
+            from edgekit.pipeline.evaluation import write_inputs
+
+            limit = samples or 1
+            self.sample = write_inputs(workload, folder / "inputs.npy", limit)
+            if any(one.raw for one in subjects):
+                self.pixels = write_inputs(workload, folder / "pixels.npy", limit, raw=True)
+
+    def check(self) -> Check | None:
+        """How the files' answers are judged; None: they can't be."""
+        if not self._count or self.sample is None:
+            return None
+        shape = None
+        if self._workload is not None:
+            import torch
+
+            from edgekit.execution import mode
+
+            with mode(self._workload.model, training=False), torch.no_grad():
+                shape = tuple(self._workload.model(self._workload.example(1)).shape[1:])
+        judge = self._judge if self._workload is not None else None
+        return Check(self._inputs, judge, shape)
+
+    def _inputs(self, candidate: Candidate) -> Path:
+        path = candidate.sample or self.sample
+        assert path is not None
+        return path
+
+    def _judge(self, candidate: Candidate, outputs: npt.NDArray[Any]) -> dict[str, float | None]:
+        import numpy as np
+        import torch
+
+        assert self._workload is not None
+        answers = torch.from_numpy(np.ascontiguousarray(outputs)).float()
+        targets = self._workload.validation.targets[: len(answers)]
+        try:
+            self._workload.task.check_outputs(answers, targets)
+        except DataError as error:
+            raise MeasurementError("the answers don't fit the task", got=str(error)) from None
+        return {"accuracy": self._workload.task.score(answers, targets)}
+
+
+def _cut(source: Path, target: Path, samples: int) -> Path:
+    """The first ``samples`` of a .npy (all of them for 0: one is timed). Raises DataError."""
+    import numpy as np
+
+    try:
+        loaded = np.load(source, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError("these samples can't be read", where=str(source), got=str(error)) from None
+    if loaded.ndim < 1 or not len(loaded):
+        raise DataError("there are no samples", where=str(source), got=f"shape {loaded.shape}")
+    np.save(target, loaded[: samples or 1])
+    return target
