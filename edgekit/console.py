@@ -168,13 +168,35 @@ def report_view(report: Mapping[str, Any], width: int = PLAIN_WIDTH) -> Renderab
     """The end of a run, from the content of report.json: warnings first, then tables and advice."""
     parts: list[RenderableType] = [Text("")]
     parts += [Text(f"! {_sentence(warning)}", "yellow") for warning in report.get("warnings", ())]
-    devices = list(dict.fromkeys(row["device"] for row in report["measurements"])) or [""]
+    devices = list(dict.fromkeys(row["device"] for row in report["measurements"])) or [""]  # "": sizes alone
     for device in devices:
         parts += [Text(f"measured on {device}", "italic") if device else Text("")]
         parts += [*_result_tables(report, device, width), Text("")]
+    parts += counts_view(report.get("counts", ()))
     parts += _ladder(report)
     parts += _advice(report)
     return Group(*parts)
+
+
+def counts_view(counts: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """Emulated devices: instructions, and whether the answers there were right. Never a time."""
+    parts: list[RenderableType] = []
+    for device in dict.fromkeys(row["device"] for row in counts):
+        rows = [row for row in counts if row["device"] == device]
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("", overflow="fold")
+        for head in ("instructions", "×fewer", "accuracy there", "against this machine"):
+            table.add_column(head, justify="right", no_wrap=True)
+        for row in rows:
+            fewer = "–" if row.get("fewer") is None else f"{row['fewer']:.2f}"
+            ratio = row.get("snr_db")
+            same = "–" if ratio is None else "bit-equal" if ratio >= 200 else f"{ratio:.0f} dB"
+            count = human_count(row["instructions"])
+            table.add_row(row["artifact"], count, fewer, human_share(row.get("accuracy")), same)
+        asked = max((row.get("checked", 0) for row in rows), default=0)
+        note = f"emulated: {device} counts instructions, which say nothing of time; {asked} samples were asked"
+        parts += [Text(note, "italic"), table, Text("")]
+    return parts
 
 
 def _ladder(report: Mapping[str, Any]) -> list[RenderableType]:

@@ -18,6 +18,6 @@ DEVICE_FILES: tuple[str, ...] = (
     "op_profile.py",
     "timing.py",
     "answers.py",
-    "requests.py",
+    "inbox.py",
     "worker.py",
 )

@@ -161,10 +161,9 @@ def start(runtime: str, link: Transport, device: Device) -> Process:
             f"{runtime} doesn't run on this device", expected=f"one of: {', '.join(device.runtimes)}"
         )
     folder = Path(__file__).parent
-    for name in DEVICE_FILES:
-        worker = link.push(folder / name, name)
+    there = link.push_all([folder / name for name in DEVICE_FILES])
     # faulthandler: a native crash tells its Python stack before it dies.
-    process = link.spawn([device.interpreter, "-X", "faulthandler", worker])
+    process = link.spawn([device.interpreter, "-X", "faulthandler", f"{there}/worker.py"])
     try:
         process.receive(device.timeout_seconds)
     except BaseException:

@@ -48,7 +48,7 @@ def timed(invoke: Callable[[], object], clock: Clock, min_ns: int, min_runs: int
             last, after = after, clock()
             append(after - before)
             if not last <= before <= after:
-                raise ClockError(_jump(last, before, after))
+                raise ClockError(_jump(max(last - before, before - after)))
             if after - start >= min_ns and len(samples) >= min_runs:
                 return samples
     finally:
@@ -64,13 +64,12 @@ def counted(stopwatch: Callable[[], int], clock: Clock, min_ns: int, min_runs: i
         samples.append(stopwatch())
         now = clock()
         if samples[-1] < 0 or now < last:
-            raise ClockError(_jump(last, now - samples[-1], now))
+            raise ClockError(_jump(max(-samples[-1], last - now)))
         last = now
     return samples
 
 
-def _jump(last: int, before: int, after: int) -> str:
-    back = max(last - before, before - after)
+def _jump(back: int) -> str:
     return f"the clock went backwards by {back} ns while the runs were timed: no timing can be relied on"
 
 

@@ -144,6 +144,11 @@ class FakeTransport:
         self.files[path] = content
         return path
 
+    def push_all(self, sources: Sequence[Path]) -> str:
+        for source in sources:
+            self.push(source, source.name)
+        return self.folder
+
     def pull(self, source: str, target: Path) -> None:
         self.strike("pull", posixpath.basename(source))
         if source not in self.files:

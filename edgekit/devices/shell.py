@@ -13,6 +13,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shlex
+import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -96,6 +98,7 @@ class ShellTransport:
         self._processes: list[RemoteProcess] = []
         self._alive: RemoteProcess | None = None
         self._locks: list[_Lock] = []
+        self._unpacked: set[str] = set()  # since the connection was made: a board may have been switched off
 
     # --- the connection ----------------------------------------------------------------------------------
 
@@ -111,6 +114,7 @@ class ShellTransport:
     def reconnect(self) -> None:
         # What was taken up again already, for another worker, isn't torn down: the first attempt is as it is.
         self._insist(lambda: self._sh(f"mkdir -p {shlex.quote(self.folder)}"))
+        self._unpacked.clear()
         self._watch()
         for lock in self._locks:
             if not lock.holder.running:
@@ -186,6 +190,17 @@ done; true"""
                 if attempt:
                     raise
         raise AssertionError("unreachable")
+
+    def push_all(self, sources: Sequence[Path]) -> str:
+        with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+            bundle = Path(folder) / "files.tar"
+            _pack(sources, bundle)
+            there = self.push(bundle)
+        target = there.rpartition("/")[0]
+        if target not in self._unpacked:
+            self._sh(f"cd {shlex.quote(target)} && tar -xf files.tar")
+            self._unpacked.add(target)
+        return target
 
     def pull(self, source: str, target: Path) -> None:
         path = shlex.quote(source)
@@ -345,6 +360,19 @@ esac"""
             got=words or f"exit code {done.returncode}",
             next=f"free some space below {self.base}, or set work_folder in the profile" if full else "",
         )
+
+
+def _pack(sources: Sequence[Path], bundle: Path) -> None:
+    """The same files give the same bytes: their sha256 says whether they are there already."""
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.mtime, member.uid, member.gid, member.mode = 0, 0, 0, 0o644
+        member.uname = member.gname = ""
+        return member
+
+    with tarfile.open(bundle, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for source in sources:
+            tar.add(source, source.name, filter=plain)
 
 
 def _present(target: str, part: str, digest: str) -> str:

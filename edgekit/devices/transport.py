@@ -65,6 +65,9 @@ class Transport(Protocol):
         a file that is there already isn't sent again.
         """
 
+    def push_all(self, sources: Sequence[Path]) -> str:
+        """Put files of one folder side by side on the device, in one go; the folder there."""
+
     def pull(self, source: str, target: Path) -> None:
         """Fetch a file from the device."""
 

@@ -10,7 +10,9 @@ reporting.py     the report, from the records of all that
 exporting.py     further files from a finished run, an int8 graph, or a trained model
 reopening.py     a finished run's models, read back
 interrupts.py    Ctrl-C, even where a library swallows it
+benchmarking.py  `edgekit bench`: files, or those of a run, on a device
 job.py           what these share
+links.py         the ways to the devices
 keys.py          what a result depends on, as hashes
 
 Each of them skips what is finished. A result counts as finished if its record has the key that it would get
@@ -105,9 +107,11 @@ def _compress(
     profiles = _devices(devices or checked.benchmark.devices)
     _require_extras(checked)
 
+    from edgekit.bench.benchmark import refuse_strangers
     from edgekit.files import atomic_write, write_json
     from edgekit.pipeline import artifacts, chain, evaluation, measuring, reporting
     from edgekit.pipeline.job import Job
+    from edgekit.pipeline.links import Links
     from edgekit.recipe import dump
     from edgekit.run import RunFolder, run_name
     from edgekit.workload import load_workload
@@ -117,10 +121,12 @@ def _compress(
     fingerprint = loaded.fingerprint()
     identity = _identity(loaded, fingerprint, checked)
     folder = RUNS / run_name(loaded.name, checked.name, identity) if out is None else Path(out)
-    with RunFolder.open(folder, identity) as run:
+    with RunFolder.open(folder, identity) as run, Links() as links:
         place.append(run.path)
         atomic_write(run.path / "recipe.yaml", dump(checked).encode())
-        job = Job(checked, loaded, fingerprint, profiles, run, progress)
+        job = Job(checked, loaded, fingerprint, profiles, run, progress, links)
+        for profile in profiles:
+            refuse_strangers(profile, links.about(profile))  # before an hour of training, not after it
         rungs = chain.climb(job)
         manifest = artifacts.export_all(job, rungs)
         evaluation.evaluate_all(job, rungs, manifest)

@@ -155,9 +155,12 @@ def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
 
 
 def _device(job: Job, one: Planned) -> Device:
-    """The first device of the run that has the format's runtime, else this machine."""
+    """The first device of the run that is this machine and has the format's runtime, else this machine.
+
+    On others, which are slower and further away, some samples are asked when they are measured.
+    """
     for device in job.devices:
-        if RUNTIME[one.format] in device.runtimes:
+        if device.transport == "local" and RUNTIME[one.format] in device.runtimes:
             return device
     return Device(name="local", transport="local", runtimes=(RUNTIME[one.format],))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from edgekit.devices.device import Device
+from edgekit.pipeline.links import Links
 from edgekit.progress import Event, Progress
 from edgekit.recipe import Recipe
 from edgekit.run import Damaged, RunFolder, finished
@@ -23,6 +24,7 @@ class Job:
     devices: tuple[Device, ...]
     run: RunFolder
     progress: Progress
+    links: Links = field(default_factory=Links)
 
     def tell(
         self,

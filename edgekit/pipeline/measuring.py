@@ -1,98 +1,157 @@
-"""The latency of every file on every device, with each single timing kept."""
+"""Every file on every device: right answers there, latency, and each single timing kept."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from edgekit import __version__
 from edgekit.bench import stats
-from edgekit.bench.measure import Candidate, Failure, Measurement, measure
-from edgekit.devices.device import Device, probe, resolve_threads
-from edgekit.files import sha256_of
+from edgekit.bench.benchmark import Check, Outputs, benchmark
+from edgekit.bench.measure import Candidate
+from edgekit.bench.record import FailedResult, Record, Result, read_record
+from edgekit.devices.device import Device
+from edgekit.errors import ComparisonError, UnreachableError
+from edgekit.files import sha256, sha256_of
 from edgekit.pipeline.artifacts import REFERENCE, Manifest
 from edgekit.pipeline.evaluation import write_inputs
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
-from edgekit.report import Failed, Measured
+from edgekit.report import Counted, Failed, Measured
 from edgekit.report.summary import RUNTIME
 from edgekit.run import write_record
-from edgekit.units import human_ns
+from edgekit.units import human_count, human_ns
 
-# What a device says about itself that decides how fast it is; the rest (load, clock) changes by the minute.
+FOLDER = "measurements"  # one Record for each device, and beside it the key that it was measured under
 _SAMPLE, _PIXELS = "sample.npy", "pixels.npy"
+# What a device says about itself that decides how fast it is; the rest (load, clock) changes by the minute.
 _LASTING = ("machine", "board", "cpu", "affinity", "isa", "python", "runtimes")
 
 
-def measure_all(job: Job, manifest: Manifest) -> list[dict[str, Any]]:
-    """One record for each device: about, measurements (with raw_ns), failures, seconds.
+def measure_all(job: Job, manifest: Manifest) -> list[Record]:
+    """One record for each device.
 
-    A file that can't be measured becomes a failure; the others go on.
-
-    Raises:
-        MeasurementError: a device can't be reached.
+    A file that can't be measured becomes a failure, and so do all files on a device that can't be reached:
+    nothing else is lost, and the next call measures there again.
     """
     return [_on(job, manifest, device) for device in job.devices]
 
 
-def rows_of(records: Sequence[dict[str, Any]]) -> tuple[list[Measured], list[Failed]]:
+def rows_of(records: Sequence[Record]) -> tuple[list[Measured], list[Counted], list[Failed]]:
     """The rows of the report: figures and intervals from the single timings."""
-    rows, failures = [], []
+    rows, counts, failures = [], [], []
     for record in records:
-        raw = {(one["artifact"], one["threads"]): one["raw_ns"] for one in record["measurements"]}
-        for one in record["measurements"]:
-            rows.append(_row(one, raw.get((REFERENCE, one["threads"]))))
-        failures += [Failed.model_validate(one) for one in record["failures"]]
-    return rows, failures
+        references = {one.threads: one for one in record.results if one.artifact == REFERENCE and not one.backend}
+        for one in record.results:
+            reference = references.get(one.threads)
+            if one.unit == "ns":
+                rows.append(_row(one, record.device, reference))
+            else:
+                counts.append(_counted(one, record.device, reference))
+        failures += [Failed(device=record.device, **_failed(one)) for one in record.failures]
+    return rows, counts, failures
 
 
-def _on(job: Job, manifest: Manifest, device: Device) -> dict[str, Any]:
-    about = probe(device)
-    candidates = _candidates(job, manifest, device)
-    benchmark = job.recipe.benchmark
-    settings: dict[str, Any] = {"min_seconds": benchmark.min_seconds, "min_runs": benchmark.min_runs}
+def _failed(one: FailedResult) -> dict[str, Any]:
+    return {key: getattr(one, key) for key in ("artifact", "runtime", "threads", "error")}
+
+
+def _on(job: Job, manifest: Manifest, device: Device) -> Record:
+    try:
+        about = job.links.about(device)
+    except UnreachableError as error:
+        return _unreached(job, manifest, device, error)
+    candidates = _candidates(job, manifest, device, about)
+    benchmark_of = job.recipe.benchmark
+    settings: dict[str, Any] = {"min_seconds": benchmark_of.min_seconds, "min_runs": benchmark_of.min_runs}
     key = sha256_of(
         {
-            "files": [(str(c.artifact.name), c.runtime, c.threads) for c in candidates.values()],
-            "sha256": [manifest.entries[file]["sha256"] for file, _ in candidates],
-            "settings": settings,
+            "files": [(c.artifact.name, c.runtime, c.backend, c.threads) for c in candidates.values()],
+            "sha256": [manifest.entries[file]["sha256"] for file, *_ in candidates],
+            "settings": {**settings, "samples": benchmark_of.samples},
             "device": device.model_dump(mode="json"),
-            "about": {name: about[name] for name in _LASTING},
+            "about": {name: about.get(name) for name in _LASTING},
             "code": code_version("bench"),
         }
     )
-    path = job.run.path / "measurements" / f"{device.name}.json"
-    record = job.finished(path, key, "benchmark")
-    if record is not None:
+    path = job.run.path / FOLDER / f"{device.name}.json"
+    if (kept := _kept(job, path, key)) is not None:
         job.tell("stage-skipped", "benchmark", f"{len(candidates)} measurements on {device.name}")
-        return record
+        return kept
     path.parent.mkdir(exist_ok=True)
     job.tell("stage-start", "benchmark", f"{len(candidates)} candidates in turns on {device.name}")
-    started = time.monotonic()
-    sample = write_inputs(job.workload, job.run.work / _SAMPLE, limit=1)
-    if any(candidate.sample for candidate in candidates.values()):
-        write_inputs(job.workload, job.run.work / _PIXELS, limit=1, raw=True)
-    results = measure(list(candidates.values()), device, sample=sample, progress=job.progress, **settings)
-    record = {
-        "about": {"name": device.name, **about},
-        "settings": settings,
-        "measurements": [],
-        "failures": [],
-        "seconds": time.monotonic() - started,
-    }
-    for (file, _), result in zip(candidates, results, strict=True):
-        kind = "failures" if isinstance(result, Failure) else "measurements"
-        record[kind].append(_kept(file, result, manifest))
-    if not record["failures"]:  # a failure may pass: the next call measures again
-        write_record(path, key, record, indent=None)
+    raw = any(candidate.sample for candidate in candidates.values())
+    try:
+        record = benchmark(
+            list(candidates.values()),
+            device,
+            sample=_inputs(job, manifest, device, raw=False),
+            names={manifest.path_of(one.file): one.file for one in manifest.planned},
+            check=_check(job, manifest, device, raw),
+            about=about,
+            progress=job.progress,
+            transport=job.links.to(device),
+            **settings,
+        )
+    except UnreachableError as error:
+        return _unreached(job, manifest, device, error)
+    record.save(path)
+    if not record.failures:  # a failure may pass: the next call measures again
+        write_record(path.with_suffix(".key"), key, {}, {path.name: sha256(path)})
     job.tell("stage-end", "benchmark", _summary(record))
     return record
 
 
-def _candidates(job: Job, manifest: Manifest, device: Device) -> dict[tuple[str, int], Candidate]:
+def _kept(job: Job, path: Path, key: str) -> Record | None:
+    if job.finished(path.with_suffix(".key"), key, "benchmark") is None:
+        return None
+    try:
+        return read_record(path)
+    except ComparisonError as error:
+        job.tell("warning", "benchmark", f"{error.what}; measured anew")
+        return None
+
+
+def _inputs(job: Job, manifest: Manifest, device: Device, *, raw: bool) -> Path:
+    """The samples that are asked on the device, preprocessed, or as raw pixels."""
+    limit = 1 if device.transport == "local" else max(1, job.recipe.benchmark.samples)
+    return write_inputs(job.workload, job.run.work / (_PIXELS if raw else _SAMPLE), limit, raw=raw)
+
+
+def _check(job: Job, manifest: Manifest, device: Device, raw: bool) -> Check | None:
+    """How answers are judged; on this machine all files were evaluated already, on all samples."""
+    if device.transport == "local" or not job.recipe.benchmark.samples:
+        return None
+    pixels = _inputs(job, manifest, device, raw=True) if raw else None
+    prepared = job.run.work / _SAMPLE
+    task, targets = job.workload.task, job.workload.validation.targets
+    source = manifest.planned[0].rung.answers(job)
+    torch_answers = {manifest.path_of(one.file): one.rung for one in manifest.planned}
+
+    def judge(candidate: Candidate, outputs: Outputs) -> Mapping[str, float | None]:
+        answers = torch.from_numpy(np.ascontiguousarray(outputs)).float()
+        answers = answers.reshape(len(answers), *source.shape[1:])
+        expected = torch_answers[candidate.artifact].answers(job)[: len(answers)]
+        return {
+            "accuracy": task.score(answers, targets[: len(answers)]),
+            "agreement": task.agreement(answers, expected),
+        }
+
+    return Check(lambda one: pixels if one.sample and pixels else prepared, judge, tuple(source.shape[1:]))
+
+
+def _candidates(
+    job: Job, manifest: Manifest, device: Device, about: Mapping[str, Any]
+) -> dict[tuple[str, int], Candidate]:
     """Every file with every number of threads, once; files whose runtime isn't on the device are left out."""
-    counts = dict.fromkeys(resolve_threads(count, device) for count in job.recipe.benchmark.threads)
+    wanted = (device.threads,) if device.threads is not None else job.recipe.benchmark.threads
+    cores = device.cores or len(device.affinity) or len(about["affinity"]) or 1
+    counts = dict.fromkeys(cores if count == "all" else count for count in wanted)
     found = {}
     for one in manifest.planned:
         runtime = RUNTIME[one.format]
@@ -102,62 +161,99 @@ def _candidates(job: Job, manifest: Manifest, device: Device) -> dict[tuple[str,
         for threads in counts:
             path = manifest.path_of(one.file)
             sample = job.run.work / _PIXELS if one.options.preprocessing is not None else None
+            if sample is not None and not sample.exists():
+                _inputs(job, manifest, device, raw=True)
             found[one.file, threads] = Candidate(path, runtime, threads, sample=sample)
     return found
 
 
-def _kept(file: str, result: Measurement | Failure, manifest: Manifest) -> dict[str, Any]:
-    where = {
-        "artifact": file,
-        "sha256": manifest.entries[file]["sha256"],
-        "device": result.device,
-        "runtime": result.runtime,
-        "threads": result.threads,
-    }
-    if isinstance(result, Failure):
-        return {**where, "error": str(result.error)}
-    return {
-        **where,
-        "runtime_version": result.runtime_version,
-        "batch": result.batch,
-        "load_ns": result.load_ns,
-        "first_ns": result.first_ns,
-        "peak_rss_bytes": result.peak_rss_bytes,
-        "base_rss_bytes": result.base_rss_bytes,
-        "unstable": result.unstable,
-        "raw_ns": result.raw_ns,
-    }
+def _unreached(job: Job, manifest: Manifest, device: Device, error: UnreachableError) -> Record:
+    job.tell("warning", "benchmark", f"{error}\n  next:     the same command measures there again")
+    return Record(
+        edgekit=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        device=device.name,
+        transport=device.transport,
+        emulated=device.emulated,
+        profile=device.model_dump(mode="json", exclude_defaults=True),
+        about={},
+        settings={},
+        results=(),
+        failures=tuple(
+            FailedResult(artifact=one.file, runtime=RUNTIME[one.format], threads=1, error=str(error))
+            for one in manifest.planned
+            if RUNTIME[one.format] in device.runtimes
+        ),
+    )
 
 
-def _row(one: dict[str, Any], reference_ns: list[int] | None) -> Measured:
-    # A call of a file with a fixed batch answers for all of it: times are for one sample.
-    raw = [value / one["batch"] for value in one["raw_ns"]] if one["batch"] > 1 else one["raw_ns"]
+def _for_one(result: Result) -> list[float]:
+    """Each run for one sample: a call of a file with a fixed batch answers for all of it."""
+    return [value / result.batch for value in result.samples]
+
+
+def _row(one: Result, device: str, reference: Result | None) -> Measured:
+    raw = _for_one(one)
     own = stats.p50_interval(raw)
     p50 = stats.percentile(raw, 50)
-    values = {key: value for key, value in one.items() if key in Measured.model_fields}
-    if reference_ns is raw:
-        values |= {"faster": 1.0}
-    elif reference_ns is not None:
-        ratio = stats.ratio_interval(reference_ns, raw)
-        values |= {
-            "faster": round(stats.percentile(reference_ns, 50) / p50, 4),
+    faster: dict[str, float] = {}
+    if reference is one:
+        faster = {"faster": 1.0}
+    elif reference is not None:
+        base = _for_one(reference)
+        ratio = stats.ratio_interval(base, raw)
+        faster = {
+            "faster": round(stats.percentile(base, 50) / p50, 4),
             "faster_low": round(ratio.low, 4),
             "faster_high": round(ratio.high, 4),
         }
     return Measured(
-        **values,
+        artifact=one.artifact,
+        device=device,
+        runtime=one.runtime,
+        runtime_version=one.runtime_version,
+        threads=one.threads,
+        load_ns=one.load,
+        first_ns=one.first,
+        peak_rss_bytes=one.peak_rss_bytes,
+        unstable=one.unstable,
         p50_ns=round(p50),
         p90_ns=round(stats.percentile(raw, 90)),
         samples=len(raw),
         p50_low_ns=round(own.low),
         p50_high_ns=round(own.high),
+        accuracy=one.accuracy.accuracy if one.accuracy else None,
+        **faster,
     )
 
 
-def _summary(record: dict[str, Any]) -> str:
-    rows = [(stats.percentile(one["raw_ns"], 50), one) for one in record["measurements"]]
+def _counted(one: Result, device: str, reference: Result | None) -> Counted:
+    raw = _for_one(one)
+    middle = stats.percentile(raw, 50)
+    base = stats.percentile(_for_one(reference), 50) if reference is not None else None
+    return Counted(
+        artifact=one.artifact,
+        device=device,
+        runtime=one.runtime,
+        threads=one.threads,
+        instructions=round(middle),
+        spread=round((max(raw) - min(raw)) / middle, 6),
+        samples=len(raw),
+        fewer=None if base is None else round(base / middle, 4),
+        accuracy=one.accuracy.accuracy if one.accuracy else None,
+        checked=one.accuracy.samples if one.accuracy else 0,
+        snr_db=one.accuracy.snr_db if one.accuracy else None,
+        peak_rss_bytes=one.peak_rss_bytes,
+    )
+
+
+def _summary(record: Record) -> str:
+    rows = [(stats.percentile(one.samples, 50), one) for one in record.results]
     if not rows:
         return "nothing could be measured"
     p50, one = min(rows, key=lambda row: row[0])
-    threads = f"{one['threads']} thread" + ("" if one["threads"] == 1 else "s")
-    return f"fastest: {Path(one['artifact']).name} with {threads}, p50 {human_ns(p50)}"
+    name = Path(one.artifact).name
+    if record.emulated:
+        return f"fewest instructions: {name}, {human_count(p50)}"
+    threads = f"{one.threads} thread" + ("" if one.threads == 1 else "s")
+    return f"fastest: {name} with {threads}, p50 {human_ns(p50)}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from edgekit.devices.device import probe
 from edgekit.errors import ExportError, MeasurementError
 from edgekit.export import SUFFIX, ExportOptions, Format, Precision, Target
 from edgekit.export.options import INT8_GRAPH, pairs
@@ -60,7 +59,7 @@ def target_of(job: Job) -> Target:
     if device is None:
         return Target()
     try:
-        return Target.of(device, probe(device))
+        return Target.of(device, job.links.about(device))
     except MeasurementError as error:
         job.tell("warning", "export", f"{error.what}; ONNX files are spelled for its profile alone")
         return Target.of(device)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
+from edgekit.bench.record import Record
 from edgekit.pipeline import ladder
 from edgekit.pipeline.artifacts import REFERENCE, Manifest, Planned
 from edgekit.pipeline.chain import Rung
@@ -17,7 +18,6 @@ from edgekit.report import Artifact, Report, recommend, verdicts
 
 _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm", "sve")
 _ABOUT = (
-    "name",
     "machine",
     "board",
     "cpu",
@@ -31,13 +31,13 @@ _ABOUT = (
 
 
 def report_of(
-    job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequence[dict[str, Any]]
+    job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequence[Record]
 ) -> Report:
     """Everything that is known, the recommendation, and what a reader should be warned of."""
     baseline = rungs[0].figures
     stages = tuple(rung.row for rung in rungs if rung.row is not None)
     artifacts = tuple(_artifact(manifest.entries[one.file], one) for one in manifest.planned)
-    measured, failures = rows_of(records)
+    measured, counts, failures = rows_of(records)
     wanted = job.recipe.recommend
     limit = wanted.max_accuracy_drop
     packages = tuple(dict.fromkeys(name for names in LIBRARIES.values() for name in names))
@@ -48,6 +48,7 @@ def report_of(
         stages=stages,
         artifacts=artifacts,
         measurements=tuple(measured),
+        counts=tuple(counts),
         recommended=recommend(
             artifacts,
             measured,
@@ -65,7 +66,7 @@ def report_of(
                 failures,
                 reference=REFERENCE,
                 max_accuracy_drop=limit,
-                dot_products=_dot_products(records[0]) if records else None,
+                dot_products=_dot_products(records[0]) if records and records[0].about else None,
             )
         ),
         failures=tuple(failures),
@@ -75,7 +76,7 @@ def report_of(
         max_accuracy_drop=limit,
         folder=_shown(job.run.path),
         seconds=_seconds(rungs, manifest, records),
-        devices=tuple({key: record["about"][key] for key in _ABOUT} for record in records),
+        devices=tuple({"name": record.device, **{key: record.about.get(key) for key in _ABOUT}} for record in records),
         versions={"edgekit": __version__, **versions(packages)},
     )
 
@@ -109,15 +110,15 @@ def _shown(folder: Path) -> str:
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
-def _dot_products(record: dict[str, Any]) -> bool:
+def _dot_products(record: Record) -> bool:
     """Whether the CPU multiplies int8 in hardware."""
-    return any(flag in _DOT_PRODUCTS for flag in record["about"]["isa"])
+    return any(flag in _DOT_PRODUCTS for flag in record.about["isa"])
 
 
-def _seconds(rungs: Sequence[Rung], manifest: Manifest, records: Sequence[dict[str, Any]]) -> float:
+def _seconds(rungs: Sequence[Rung], manifest: Manifest, records: Sequence[Record]) -> float:
     entries = manifest.entries.values()
     return float(
         sum(rung.seconds for rung in rungs)
         + sum(entry["seconds"] + entry["evaluation"]["seconds"] for entry in entries)
-        + sum(record["seconds"] for record in records)
+        + sum(record.seconds for record in records)
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from edgekit.report.recommend import recommend
 from edgekit.report.summary import (
     Artifact,
+    Counted,
     Failed,
     Figures,
     FloatLayer,
@@ -24,6 +25,7 @@ from edgekit.report.verdicts import verdicts
 
 __all__ = [
     "Artifact",
+    "Counted",
     "Failed",
     "Figures",
     "FloatLayer",

@@ -113,6 +113,28 @@ class Measured(_Part):
     peak_rss_bytes: int | None = None
     runtime_version: str = ""
     unstable: str | None = None
+    accuracy: float | None = None  # on this device, on the samples that were asked there
+
+
+class Counted(_Part):
+    """One file on an emulated device: instructions of one inference, which are no time.
+
+    ``fewer``: instructions of the reference over these. ``spread``: (most − fewest) / median of the runs.
+    ``checked`` samples were asked there; ``snr_db`` compares their answers with this machine's, 200 for equal.
+    """
+
+    artifact: str
+    device: str
+    runtime: str
+    threads: int
+    instructions: int
+    spread: float
+    samples: int
+    fewer: float | None = None
+    accuracy: float | None = None
+    checked: int = 0
+    snr_db: float | None = None
+    peak_rss_bytes: int | None = None
 
 
 class Failed(_Part):
@@ -156,6 +178,7 @@ class Report(_Part):
     measurements: tuple[Measured, ...]
     recommended: Recommended
     warnings: tuple[Warned, ...] = ()
+    counts: tuple[Counted, ...] = ()  # of emulated devices, never ranked with the measurements
     failures: tuple[Failed, ...] = ()
     ladder: tuple[LadderStep, ...] = ()
     reference: str = ""
