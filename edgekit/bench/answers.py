@@ -56,9 +56,8 @@ class Answers:
             offset = file.tell()
             held = (os.fstat(file.fileno()).st_size - offset) // max(1, self._row_bytes)
         if (shape, dtype, fortran) != (self.shape, self.dtype, False):
-            raise ValueError(
-                f"{path} can't be continued: it holds {dtype}{list(shape)}, expected {self.dtype}{list(self.shape)}"
-            )
+            wanted = f"{self.dtype}{list(self.shape)}"
+            raise ValueError(f"{path} can't be continued: it holds {dtype}{list(shape)}, expected {wanted}")
         if held < start:
             raise ValueError(f"{path} can't be continued at row {start}: it holds {held} rows")
         return offset
@@ -66,9 +65,8 @@ class Answers:
     def write(self, rows: Any) -> None:
         """Append rows."""
         if rows.shape[1:] != self.shape[1:] or rows.dtype != self.dtype:
-            raise ValueError(
-                f"the file answered {self.dtype}{list(self.shape[1:])} at first, then {rows.dtype}{list(rows.shape[1:])}"
-            )
+            first, then = ([str(one.dtype), *one.shape[1:]] for one in (self, rows))
+            raise ValueError(f"the file answered rows of {first} at first, then of {then}")
         self._file.write(np.ascontiguousarray(rows).data)
 
     def settle(self) -> None:

@@ -73,6 +73,6 @@ def parse(line: bytes) -> dict[str, Any]:
 
 def _quits(line: bytes) -> bool:
     try:
-        return parse(line)["do"] == "quit"
+        return str(parse(line)["do"]) == "quit"
     except ValueError:
         return False

@@ -7,7 +7,7 @@ share of the time of all ops; where a runtime says so, "integer": whether it com
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Tuple
 
 Row = Dict[str, Any]
 Call = Tuple[str, str, float]  # name, kind, and time in any one unit
@@ -18,16 +18,16 @@ INTEGER_KINDS = {"DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "DynamicQuantiz
 CONVERTERS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 
 
-def rows(calls: Iterable[Call], integers: Optional[Dict[str, Optional[bool]]] = None) -> List[Row]:  # noqa: UP006, UP045
+def rows(calls: Iterable[Call], integers: dict[str, bool | None] | None = None) -> list[Row]:
     """One row for each name, the largest share first. ``integers``: name → computes in integers."""
-    found: Dict[str, Tuple[str, int, float]] = {}  # noqa: UP006
+    found: dict[str, tuple[str, int, float]] = {}
     for name, kind, time in calls:
         _, count, spent = found.get(name, (kind, 0, 0.0))
         found[name] = (kind, count + 1, spent + time)
     whole = sum(spent for _, _, spent in found.values())
     if not whole > 0:
         return []
-    listed = [
+    listed: list[Row] = [
         {"name": name, "kind": kind, "calls": count, "share": min(1.0, spent / whole)}
         for name, (kind, count, spent) in found.items()
     ]
@@ -38,7 +38,7 @@ def rows(calls: Iterable[Call], integers: Optional[Dict[str, Optional[bool]]] = 
     return sorted(listed, key=lambda row: (-row["share"], row["name"]))
 
 
-def onnx_rows(events: Iterable[Dict[str, Any]]) -> List[Row]:  # noqa: UP006
+def onnx_rows(events: Iterable[dict[str, Any]]) -> list[Row]:
     """Rows of an ONNX Runtime profile (its JSON, a list of Chrome trace events), without the first run."""
     events = list(events)
     runs = sorted(one["ts"] + one["dur"] for one in events if one.get("name") == "model_run")
@@ -55,7 +55,7 @@ def onnx_rows(events: Iterable[Dict[str, Any]]) -> List[Row]:  # noqa: UP006
     return rows(calls, integers)
 
 
-def _integer(kind: str, inputs: Any) -> Optional[bool]:  # noqa: UP045
+def _integer(kind: str, inputs: Any) -> bool | None:
     """Whether an ONNX Runtime kernel computes in integers, by the type of its first input."""
     if kind in INTEGER_KINDS:
         return True

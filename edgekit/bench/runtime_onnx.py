@@ -78,7 +78,7 @@ class OnnxRuntimeModel(Model):
         return options
 
     def _open(self, options: Any) -> Any:
-        """A session whose first provider is the one that was asked for: ONNX Runtime itself would fall back."""
+        """A session with the provider that was asked for; ONNX Runtime by itself would fall back."""
         built_in = self.module.get_available_providers()
         wanted = self.backend or CPU
         if wanted not in built_in:

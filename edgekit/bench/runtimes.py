@@ -71,7 +71,7 @@ class Model:
         return None
 
     def profile(self, runs: int) -> dict[str, Any]:
-        """``{"ops": rows}`` of what each op took in so many runs, see ``op_profile``; if empty, a "reason"."""
+        """``{"ops": rows}`` of what each op took in these runs, see ``op_profile``; or why not, "reason"."""
         return {"ops": [], "reason": "this runtime doesn't tell how long its ops take"}
 
     def quantize(self, inputs: Any) -> Any:
@@ -96,7 +96,7 @@ class Model:
         return np.ascontiguousarray(self.quantize(samples))
 
     def random(self, seed: int) -> Any:
-        """One batch of the file's own shape and type, free sizes being 1: normal floats, integers of 0 and 1."""
+        """A batch of the file's shape and type, free sizes being 1: normal floats, integers of 0 and 1."""
         shape = [size or 1 for size in (self.batch, *self.shape)]
         source = np.random.default_rng(seed)
         values = source.standard_normal(shape) if self.dtype.kind == "f" else source.integers(0, 2, shape)

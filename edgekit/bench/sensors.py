@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Callable
 
 # Zones and hwmon chips that sit at the CPU: x86_pkg_temp, cpu-thermal, soc_thermal, cpu-0-1-usr, CPU-therm, ...
-CPU_ZONE = re.compile(r"cpu|x86_pkg|soc[-_]|^soc|core[-_]?thermal|^(big|little|bigcore|littlecore)", re.IGNORECASE)
+CPU_ZONE = re.compile(r"cpu|x86_pkg|soc[-_]|core[-_]?thermal|^big|^little", re.IGNORECASE)
 CPU_CHIPS = {"coretemp", "k10temp", "zenpower", "cpu_thermal", "scpi_sensors"}
 PLAUSIBLE_CELSIUS = (-40.0, 150.0)
-# get_throttled: bits 0 to 3 hold now (under-voltage, capped, throttled, soft limit), 16 to 19 since the start.
+# get_throttled: bits 0 to 3 are about now (under-voltage, capped, throttled, soft limit), the others not.
 FIRMWARE_NOW = 0xF
 
 Command = Callable[[], str]
@@ -146,7 +146,9 @@ def _vcgencmd() -> Command | None:
 
     def ask() -> str:
         try:
-            done = subprocess.run([str(tool), "get_throttled"], stdout=subprocess.PIPE, timeout=5, check=False)
+            done = subprocess.run(
+                [str(tool), "get_throttled"], stdout=subprocess.PIPE, timeout=5, check=False
+            )
         except (OSError, subprocess.TimeoutExpired):
             return ""
         return done.stdout.decode("ascii", "replace")

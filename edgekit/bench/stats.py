@@ -1,22 +1,36 @@
 """The statistics of timings. Pure NumPy; torch is never needed here.
 
-Intervals say how far a median may be off because of the samples' own scatter inside one run. They don't cover
-what changes between two runs (another clock speed, another memory layout, another day).
+Runs within a round resemble each other more than runs of different rounds: another program starts, the
+clock steps down. Whatever treats all runs as independent claims too much, so that the functions that take
+``rounds`` resample or count whole rounds. What all rounds of a measurement share (where a process's memory
+lies, the weather of the day) no statistics of it can show; two constants stand for that, found by experiment.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 Values = Sequence[float] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
+Rounds = Sequence[Values]
+
+LEVEL = 0.99  # at 0.95, one of twenty comparisons of equals finds a difference
+# Two processes that run the same file in turns differ by up to 0.3 % all the time that they live, and two
+# measurements at different minutes by 1.5 % (benchmarks/aa_test.py, on a virtual machine, one core loaded).
+BETWEEN_PROCESSES = 0.01
+BETWEEN_RECORDS = 0.03
 
 DRIFT = 0.10  # relative change of the median, first against last window, from which a run counts as unstable
 SPREAD = 0.50  # how far p90 may lie above p50
+LEVELS = 0.10  # how far apart two levels of the rounds' medians may lie
 FEW = 20  # fewer samples than these say little
+_BEYOND = 10  # as many samples have to lie beyond a quantile before it is told: 1,000 for p99
+_GRID = 4096
 
 
 @dataclass(frozen=True)
@@ -28,12 +42,129 @@ class Interval:
     level: float
 
 
+@dataclass(frozen=True)
+class Estimate(Interval):
+    """A value, and the interval that it lies in."""
+
+    value: float
+
+
 def percentile(values: Values, q: float) -> float:
     """The q-th percentile (0…100), linear between the two nearest samples. Raises ValueError for none."""
     array = _array(values)
     if not 0 <= q <= 100:
         raise ValueError(f"q must be within 0…100, got {q}")
     return float(np.percentile(array, q))
+
+
+# --- samples by round ------------------------------------------------------------------------------------
+
+
+def rounds_needed(level: float = LEVEL) -> int:
+    """The fewest rounds from which ``ratio_of_rounds`` can tell an interval of this level."""
+    return math.ceil(1 - math.log2(1 - _level(level)))
+
+
+def ratio_of_rounds(
+    numerator: Rounds, denominator: Rounds, *, level: float = LEVEL, floor: float = BETWEEN_PROCESSES
+) -> Estimate:
+    """Ratio of the medians of two candidates that took turns in the same rounds.
+
+    The value is the median, over the rounds, of the ratio of their medians; what slows both down in a round
+    cancels. The interval is that of the sign test (order statistics of the ratios; Conover 1999, §3.2), which
+    assumes nothing but that rounds are independent, widened by ``floor`` on both sides for what differs
+    between two processes in all rounds.
+
+    Args:
+        numerator: its runs, round by round.
+        denominator: the other's, in the same rounds.
+        level: of the interval; for two-sided order statistics at least this much.
+        floor: relative.
+
+    Raises:
+        ValueError: another number of rounds, fewer than ``rounds_needed``, or a median that isn't positive.
+    """
+    top, bottom = _log_medians(numerator), _log_medians(denominator)
+    if len(top) != len(bottom):
+        raise ValueError(f"{len(top)} rounds against {len(bottom)}: these didn't take turns")
+    if len(top) < rounds_needed(level):
+        raise ValueError(
+            f"{len(top)} rounds can't support an interval of {level:.1%}; at least {rounds_needed(level)} can"
+        )
+    ordered = np.sort(top - bottom)
+    rank = _sign_rank(len(ordered), level)
+    wider = math.log1p(floor)
+    low, value, high = ordered[rank - 1] - wider, np.median(ordered), ordered[-rank] + wider
+    return Estimate(math.exp(low), math.exp(high), level, math.exp(value))
+
+
+def ratio_of_records(
+    numerator: Rounds, denominator: Rounds, *, level: float = LEVEL, floor: float = BETWEEN_RECORDS
+) -> Estimate:
+    """Ratio of the p50 of two measurements that were taken apart: what changed between them counts in full.
+
+    The intervals of both p50 are combined as by Zou and Donner (2008), on the log scale, and widened by
+    ``floor`` on both sides for what differs between two times.
+
+    Raises ValueError: fewer than two rounds, fewer samples than a p50 needs, or a p50 that isn't positive.
+    """
+    found = []
+    for rounds in (numerator, denominator):
+        p50 = quantile_of_rounds(rounds, 50, level=level)
+        if p50 is None:
+            raise ValueError(f"{sum(map(len, rounds))} runs in {len(rounds)} rounds can't support a p50")
+        if p50.low <= 0:
+            raise ValueError("the runs hold values that are not positive")
+        found.append([math.log(one) for one in (p50.low, p50.value, p50.high)])
+    (a_low, a, a_high), (b_low, b, b_high) = found
+    wider = math.log1p(floor)
+    low = a - b - math.hypot(a - a_low, b_high - b) - wider
+    high = a - b + math.hypot(a_high - a, b - b_low) + wider
+    return Estimate(math.exp(low), math.exp(high), level, math.exp(a - b))
+
+
+def ratio_of_counts(numerator: Values, denominator: Values) -> Estimate:
+    """Ratio of the medians of exact counts, such as instructions; the interval is all that was ever counted.
+
+    Raises ValueError for counts that aren't positive.
+    """
+    top, bottom = _array(numerator), _array(denominator)
+    if min(top.min(), bottom.min()) <= 0:
+        raise ValueError("the counts hold values that are not positive")
+    value = float(np.median(top) / np.median(bottom))
+    return Estimate(float(top.min() / bottom.max()), float(top.max() / bottom.min()), 1.0, value)
+
+
+def quantile_of_rounds(
+    rounds: Rounds, q: float, *, level: float = LEVEL, resamples: int = 2000, seed: int = 0
+) -> Estimate | None:
+    """The q-th percentile of all runs, and its interval; None if it isn't supported.
+
+    That is: if fewer than 10 runs are expected beyond it (p99 takes 1,000), or there are fewer than two
+    rounds. Whole rounds are resampled (cluster bootstrap; Davison and Hinkley 1997, §3.8), and the interval
+    is expanded for their small number (Hesterberg 2015, §5.3); the seed fixes it.
+    """
+    if not 0 < q < 100:
+        raise ValueError(f"q must be within 0…100, got {q}")
+    parts = [np.sort(_array(one)) for one in rounds]
+    ordered = np.sort(np.concatenate(parts)) if parts else np.empty(0)
+    total = len(ordered)
+    if len(parts) < 2 or total * min(q, 100 - q) / 100 < _BEYOND * (1 - 1e-9):
+        return None
+    value = float(np.percentile(ordered, q))
+    ranks = np.unique(np.linspace(0, total - 1, min(total, _GRID)).round().astype(np.int64))
+    grid = np.unique(ordered[ranks])
+    below = np.stack([np.searchsorted(part, grid, side="right") for part in parts])  # (rounds, grid)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(parts), np.full(len(parts), 1 / len(parts)), resamples)
+    reached = drawn @ below >= (drawn @ np.array([len(part) for part in parts]))[:, None] * (q / 100)
+    quantiles = grid[np.argmax(reached, axis=1)]
+    outside = _expanded(1 - _level(level), len(parts))
+    low, high = np.quantile(quantiles, [outside / 2, 1 - outside / 2])
+    return Estimate(min(float(low), value), max(float(high), value), level, value)
+
+
+# --- samples taken as independent ------------------------------------------------------------------------
 
 
 def p50_interval(values: Values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
@@ -76,6 +207,9 @@ def bootstrap_medians(values: Values, resamples: int, rng: np.random.Generator) 
     return lower + (ordered[_ranks(uniform, n)] - lower) / 2
 
 
+# --- whether they can be relied on -----------------------------------------------------------------------
+
+
 def instability(values: Values) -> str | None:
     """Why these timings, in the order in which they were taken, shouldn't be relied on; None if they may be.
 
@@ -83,20 +217,100 @@ def instability(values: Values) -> str | None:
     """
     array = _array(values)
     if len(array) < FEW:
-        return f"only {len(array)} runs; raise benchmark.min_runs to {FEW} or more"
+        return f"only {len(array)} runs; raise benchmark.min_runs (--min-runs) to {FEW} or more"
     third = len(array) // 3
-    first, last = float(np.median(array[:third])), float(np.median(array[-third:]))
-    drift = last / first - 1 if first > 0 else 0.0
-    if abs(drift) > DRIFT:
-        word = "slower" if drift > 0 else "faster"
-        return (
-            f"the last third was {abs(drift):.0%} {word} than the first (throttling, or another load on the "
-            "machine); let it cool down and raise benchmark.min_seconds"
-        )
+    found = _drift(float(np.median(array[:third])), float(np.median(array[-third:])))
+    if found is not None:
+        return found
     middle, high = float(np.median(array)), percentile(array, 90)
     if middle > 0 and high / middle - 1 > SPREAD:
         return f"p90 is {high / middle:.1f} × p50 (other programs are running); close them and measure again"
     return None
+
+
+def instability_of_rounds(rounds: Rounds) -> str | None:
+    """As ``instability``, for runs by round: also tells when the rounds jump between two levels.
+
+    A slow-down that stays (throttling) is told apart from jumps to and fro (cores of two kinds, a neighbour
+    that comes and goes) by how often the level changes.
+    """
+    medians = np.array([np.median(_array(one)) for one in rounds])
+    levels = _two_levels(medians)
+    if levels is not None:
+        low, high, slow = levels
+        return (
+            f"the rounds jump between two levels, {slow} of {len(medians)} are {high / low - 1:.0%} slower (cores "
+            "of two kinds, or a program that comes and goes); set `affinity` in the device's profile, or close "
+            "other programs"
+        )
+    third = len(medians) // 3
+    if third >= 2:
+        found = _drift(float(np.median(medians[:third])), float(np.median(medians[-third:])))
+        if found is not None:
+            return found
+    return instability([value for one in rounds for value in one])
+
+
+def _drift(first: float, last: float) -> str | None:
+    drift = last / first - 1 if first > 0 else 0.0
+    if abs(drift) <= DRIFT:
+        return None
+    if drift > 0:
+        return (
+            f"the last third was {drift:.0%} slower than the first (throttling, or another load that began); let "
+            "it cool down, set `cooldown_seconds` in the device's profile, or raise benchmark.min_seconds"
+        )
+    return (
+        f"the last third was {-drift:.0%} faster than the first (another load that ended, or a clock that was "
+        "still speeding up); measure again, or raise benchmark.min_seconds"
+    )
+
+
+def _two_levels(medians: npt.NDArray[np.float64]) -> tuple[float, float, int] | None:
+    """Lower and higher level, and how many rounds are at the higher; None if there is one level.
+
+    Two levels: split at the widest gap, a fifth of the rounds lies on either side, the gap takes up most of
+    the way from one level to the other, and the rounds cross it three times or more.
+    """
+    if len(medians) < 6 or medians.min() <= 0:
+        return None
+    ordered = np.sort(medians)
+    cut = int(np.argmax(np.diff(ordered))) + 1
+    fewer = min(cut, len(ordered) - cut)
+    low, high = float(np.median(ordered[:cut])), float(np.median(ordered[cut:]))
+    gap = ordered[cut] - ordered[cut - 1]
+    crossings = int(np.count_nonzero(np.diff(medians >= ordered[cut])))
+    if high / low - 1 > LEVELS and fewer >= len(ordered) / 5 and gap > (high - low) / 2 and crossings >= 3:
+        return low, high, len(ordered) - cut
+    return None
+
+
+# --- pieces ----------------------------------------------------------------------------------------------
+
+
+def _log_medians(rounds: Rounds) -> npt.NDArray[np.float64]:
+    medians = np.array([np.median(_array(one)) for one in rounds])
+    if not len(medians) or medians.min() <= 0:
+        raise ValueError("no rounds, or a round whose median is not positive")
+    return np.log(medians)
+
+
+def _sign_rank(n: int, level: float) -> int:
+    """The largest k for which the k-th smallest and k-th largest of n enclose the median at this level."""
+    outside, below = 1 - level, 0
+    for k in range(n // 2 + 1):
+        below += math.comb(n, k)  # 2^n · P(at most k of n fall below the median)
+        if 2 * below / 2**n > outside * (1 + 1e-9):
+            return k
+    return n // 2
+
+
+def _expanded(outside: float, n: int) -> float:
+    """What a percentile interval of n draws has to leave outside to leave out ``outside``, both tails."""
+    z, nu = NormalDist().inv_cdf(1 - outside / 2), n - 1
+    # Student's t from the normal quantile: Abramowitz and Stegun 1964, 26.7.5.
+    t = z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
+    return 2 * NormalDist().cdf(-t * math.sqrt(n / nu))
 
 
 def _ranks(uniform: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.int64]:
@@ -104,10 +318,15 @@ def _ranks(uniform: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.int64]:
 
 
 def _interval(medians: npt.NDArray[np.float64], level: float) -> Interval:
+    outside = 1 - _level(level)
+    low, high = np.quantile(medians, [outside / 2, 1 - outside / 2])
+    return Interval(float(low), float(high), level)
+
+
+def _level(level: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}")
-    low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level)
+    return level
 
 
 def _array(values: Values) -> npt.NDArray[np.float64]:

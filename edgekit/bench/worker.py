@@ -12,8 +12,8 @@ on standard input::
 
 and one answer each, ``{"error": …, "kind": …}`` if it failed. Optional: of ``load`` "layout", "backend",
 "affinity" (cores) and, instead of a sample, "random" (a seed); of ``evaluate`` "start". Before its answer
-``evaluate`` tells ``{"done": 640, "total": 10000}`` now and then: the worker is alive, and so many rows are on
-the disk. If standard input ends while it works, the host is gone, and the process leaves at once.
+``evaluate`` tells ``{"done": 640, "total": 10000}`` now and then: the worker is alive, and so many rows are
+on the disk. If standard input ends while it works, the host is gone, and the process leaves at once.
 """
 
 from __future__ import annotations

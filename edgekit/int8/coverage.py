@@ -14,11 +14,15 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit.errors import MeasurementError
+
+if TYPE_CHECKING:
+    from edgekit.devices.device import Device
+    from edgekit.devices.transport import Transport
 
 INTEGERS = {"int8", "uint8"}
 
@@ -73,12 +77,15 @@ class Coverage:
         }
 
 
-def of_file(path: Path, format: str) -> Coverage:
-    """Count what ``path`` executes in its runtime on this machine.
+def of_file(path: Path, format: str, device: Device | None = None, link: Transport | None = None) -> Coverage:
+    """Count what ``path`` executes in its runtime.
 
     Args:
         path: an ``.onnx``, ``.tflite`` or ``.pte`` file.
         format: "onnx" (in ONNX Runtime), "litert" or "executorch".
+        device: where; None is this machine. What LiteRT and ExecuTorch execute stands in the file and is the
+            same everywhere; ONNX Runtime decides it on the device.
+        link: the way to the device.
 
     Raises:
         MeasurementError: the runtime can't load or run the file.
@@ -88,7 +95,13 @@ def of_file(path: Path, format: str) -> Coverage:
             from edgekit.int8 import coverage_executorch
 
             return coverage_executorch.count(path)
-        return {"onnx": _onnx, "litert": _litert}[format](path)
+        if format == "litert":
+            return _litert(path)
+        if device is None or link is None or device.transport == "local":
+            return _onnx(path)
+        return _onnx_there(path, device, link)
+    except MeasurementError:
+        raise
     except Exception as error:
         raise MeasurementError(
             "can't count the integer kernels", where=path.name, got=f"{type(error).__name__}: {error}"
@@ -116,6 +129,33 @@ def _onnx(path: Path) -> Coverage:
             session.run(None, feeds)
         trace = json.loads(Path(session.end_profiling()).read_text())
         executed = onnx.load(options.optimized_model_filepath)
+    return _counted(trace, executed)
+
+
+def _onnx_there(path: Path, device: Device, link: Transport) -> Coverage:
+    """The same on a device, which runs the file and sends home the trace and the graph."""
+    import onnx
+
+    from edgekit import bench
+
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder)
+        script = link.push(Path(bench.__file__).with_name("trace_onnx.py"))
+        there = link.push(_named(path, local / f"named-{path.name}"))
+        argv = [device.interpreter, script, there, str(_PROFILED)]
+        done = link.run(argv, timeout_seconds=device.timeout_seconds)
+        if done.returncode:
+            raise MeasurementError(
+                "can't count the integer kernels", where=f"{path.name} on {device.name}", got=done.stderr[-500:]
+            )
+        for name in ("trace.json", "executed.onnx"):
+            link.pull(f"{link.folder}/{name}", local / name)
+        link.run(["rm", "-f", "trace.json", "executed.onnx"], timeout_seconds=device.timeout_seconds)
+        return _counted(json.loads((local / "trace.json").read_text()), onnx.load(local / "executed.onnx"))
+
+
+def _counted(trace: Sequence[dict[str, Any]], executed: Any) -> Coverage:
+    """What a trace says was executed; ``executed`` is the ONNX graph after the runtime's optimisation."""
     constants = {tensor.name: tensor for tensor in executed.graph.initializer}
     nodes = {node.name: node for node in executed.graph.node}
     layers = {}

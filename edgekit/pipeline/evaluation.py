@@ -136,7 +136,7 @@ def _fitting(answers: Tensor, source: Tensor, path: Path) -> Tensor:
 def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
     """The share of MACs in integer kernels, and the layers that are not; None if it couldn't be counted."""
     try:
-        counted = coverage.of_file(path, one.format)
+        counted = _counted(job, path, one)
     except MeasurementError as error:
         job.tell("warning", "evaluate", str(error))
         return None
@@ -152,6 +152,14 @@ def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
             for layer in layers
         ],
     }
+
+
+def _counted(job: Job, path: Path, one: Planned) -> coverage.Coverage:
+    """Where the file is meant to run: an ONNX file that is spelled for ARM is float in part on x86."""
+    there = next((device for device in job.devices if RUNTIME[one.format] in device.runtimes), None)
+    if one.format != "onnx" or there is None or there.transport == "local":
+        return coverage.of_file(path, one.format)
+    return coverage.of_file(path, one.format, there, job.links.to(there))
 
 
 def _device(job: Job, one: Planned) -> Device:
@@ -173,6 +181,7 @@ def _key(job: Job, manifest: Manifest, one: Planned, rungs: Sequence[Rung]) -> s
             "source": one.rung.digest,
             "fake_quantized": rungs[-1].digest,
             "device": _device(job, one).model_dump(mode="json"),
+            "devices": [device.model_dump(mode="json") for device in job.devices if device.transport != "local"],
             "code": code_version("bench"),
         }
     )

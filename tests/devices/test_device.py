@@ -6,11 +6,14 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
 
 from edgekit.devices import Device, connect, list_devices, load_device, probe, resolve_threads
+from edgekit.devices.catalogue import add, catalogue, fill_in
+from edgekit.devices.fake import ABOUT
 from edgekit.errors import DeviceError, MeasurementError
 
 
@@ -85,8 +88,68 @@ def test_what_is_no_profile_is_refused(away: Path, content: str) -> None:
 
 
 def test_unknown_transport_is_refused(away: Path) -> None:
-    with pytest.raises(DeviceError, match="unknown transport 'ssh'"):
-        connect(Device.model_construct(name="board", transport="ssh"))
+    with pytest.raises(DeviceError, match="unknown transport 'pigeon'"):
+        connect(Device.model_construct(name="board", transport="pigeon"))
+
+
+def test_a_budget_is_nothing_to_connect_to() -> None:
+    with pytest.raises(DeviceError, match="memory budget") as caught:
+        connect(load_device("mcu-cortex-m4"))
+    assert "edgekit inspect FILE --device mcu-cortex-m4" in caught.value.next
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"transport": "emulated"}, "needs `cpu`"),
+        ({"transport": "ssh", "cpu": "cortex-a76"}, "for emulated devices"),
+        ({"transport": "ssh", "setup": ["no assignment"]}, "no NAME=VALUE"),
+        ({"transport": "ssh", "threads": 0}, "threads"),
+        ({"transport": "ssh", "password": "secret"}, "password: unknown key"),
+        ({"transport": "ssh", "clusters": [{"cores": []}]}, "clusters"),
+    ],
+)
+def test_profiles_that_contradict_themselves_are_refused(
+    away: Path, values: dict[str, Any], fault: str
+) -> None:
+    path = away / "board.yaml"
+    path.write_text(json.dumps({"name": "board", **values}))
+    with pytest.raises(DeviceError) as caught:
+        load_device(path)
+    assert fault in str(caught.value)
+
+
+def test_a_new_profile_starts_from_another_and_is_found_by_name(
+    away: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(away / "config"))
+    path, device = add("my-pi", address="pi@10.0.0.7", like="raspberry-pi-5", port=2222, ask=False)
+    assert load_device("my-pi") == load_device(path) == device
+    assert (device.like, device.address, device.port) == ("raspberry-pi-5", "pi@10.0.0.7", 2222)
+    assert device.clusters == load_device("raspberry-pi-5").clusters
+    before = path.read_bytes()
+    with pytest.raises(DeviceError, match="such a profile already"):
+        add("my-pi", address="elsewhere", like="raspberry-pi-4", ask=False)
+    assert path.read_bytes() == before
+    with pytest.raises(DeviceError, match="only boards and phones"):
+        add("other", address="x", like="local", ask=False)
+    with pytest.raises(DeviceError, match="can't be a name"):
+        add("../x", address="x", like="raspberry-pi-4", ask=False)
+
+
+def test_what_a_device_says_of_itself_is_written_down() -> None:
+    about = {**ABOUT, "machine": "arm64", "affinity": [0, 1, 2], "memory_bytes": 7, "isa": ["asimd"]}
+    device = fill_in(Device(name="x", transport="ssh", arch="x86_64"), about)
+    assert (device.arch, device.cores, device.memory_bytes, device.isa) == ("aarch64", 3, 7, ("asimd",))
+    assert device.versions == about["runtimes"]
+
+
+def test_the_catalogue_lists_what_cant_be_used_with_its_fault(away: Path) -> None:
+    (away / "devices").mkdir()
+    (away / "devices" / "broken.yaml").write_text("name: broken\n")
+    rows = {row["name"]: row for row in catalogue()}
+    assert "transport: missing" in rows["broken"]["fault"]
+    assert rows["raspberry-pi-5"]["transport"] == "ssh"
 
 
 def test_all_threads_are_the_cores_that_this_process_may_use() -> None:

@@ -63,7 +63,7 @@ def locked(path: Path, progress: Progress = silent, *, what: str) -> Iterator[No
 
 
 def try_lock(descriptor: int, kind: int) -> bool:
-    """Take a lock (``fcntl.LOCK_EX`` or ``LOCK_SH``) on an open file, or change its kind; False if it is held."""
+    """Take a lock (``fcntl.LOCK_EX``, ``LOCK_SH``) on an open file, or change its kind; False: it is held."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

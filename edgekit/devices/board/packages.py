@@ -71,7 +71,7 @@ def parse_mirror(listed: str) -> Mirror:
 
 
 def sources(mirror: Mirror) -> str:
-    """apt's list of sources for the board: the release, its updates, security, and backports for adbd."""
+    """The list of sources for the board: the release, its updates, security, and backports for adbd."""
     lines = (
         (mirror.main, SUITE),
         (mirror.main, f"{SUITE}-updates"),
@@ -85,7 +85,7 @@ class Apt:
     """apt-get for one architecture, as on a machine on which nothing is installed."""
 
     def __init__(self, folder: Path, architecture: str) -> None:
-        """``folder`` keeps apt's state and ``archives/``, what was downloaded; its lists need an ``update``."""
+        """``folder`` keeps apt's state, and in ``archives/`` what was downloaded. ``update`` comes first."""
         self._folder = folder / architecture
         self._architecture = architecture
         self._archives = folder / "archives"
@@ -170,7 +170,9 @@ class Apt:
         if not found:
             raise DeviceError("no kernel is named by this package", where=name, got=host.last_words(listed))
         kernel = found[1]
-        listed = self._get("-qq", "--print-uris", "download", kernel, what=f"{kernel} isn't in Debian's lists")
+        listed = self._get(
+            "-qq", "--print-uris", "download", kernel, what=f"{kernel} isn't in Debian's lists"
+        )
         names = [match["file"] for match in _FETCH.finditer(listed)]
         target = self._archives / names[0] if names else self._archives
         if not target.is_file():

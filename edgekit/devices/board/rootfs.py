@@ -19,11 +19,13 @@ ARCHITECTURE = "arm64"
 ADB_PORT = 5555
 READY = "edgekit-board ready"
 FAILED = "edgekit-board failed"
-SITE = Path("usr/local/lib/python3.11/dist-packages")  # where Debian's Python looks, by whichever way it starts
+SITE = Path(
+    "usr/local/lib/python3.11/dist-packages"
+)  # where Debian's Python looks, by whichever way it starts
 
 PACKAGES = (
     *("base-files", "base-passwd", "usr-is-merged", "libc-bin"),
-    *("bash", "busybox-static", "coreutils", "dash", "findutils", "grep", "gzip", "sed", "tar"),
+    *("bash", "busybox-static", "coreutils", "dash", "findutils", "grep", "gzip", "sed", "tar", "util-linux"),
     *("python3", "libgomp1", "libstdc++6"),
     *("openssh-server", "openssh-sftp-server"),
     # Debian 12 itself has an adbd that only serves as an example; its successor needs its own libraries.
@@ -37,8 +39,21 @@ UNUSED = ("adduser", "debconf", "dpkg", "init-system-helpers", "passwd", "perl-b
 
 # Commands that no package above brings and that people and edgekit's transports ask for.
 APPLETS = (
-    *("awk", "clear", "dmesg", "flock", "free", "hostname", "ifconfig", "ip", "kill", "killall", "less"),
-    *("more", "mount", "pgrep", "pidof", "ping", "pkill", "poweroff", "ps", "reset", "top", "umount", "uptime"),
+    *("awk", "clear", "dmesg", "free", "hostname", "ifconfig", "ip", "kill", "killall", "less"),
+    *(
+        "more",
+        "mount",
+        "pgrep",
+        "pidof",
+        "ping",
+        "pkill",
+        "poweroff",
+        "ps",
+        "reset",
+        "top",
+        "umount",
+        "uptime",
+    ),
     *("vi", "watch", "which", "xxd"),
 )
 # Modules of the kernel that the first process loads, below lib/modules/VERSION/kernel.
@@ -80,8 +95,8 @@ $busybox mount -t devpts devpts /dev/pts
 $busybox mount -t tmpfs shm /dev/shm
 $busybox mount -t tmpfs run /run
 # Whoever built the disk without root owns what is on it; sshd trusts root's alone.
-$busybox chown -R 0:0 / /root /etc/ssh 2>/dev/null
-for module in /lib/modules/*.ko; do :; done
+$busybox chown 0:0 /
+$busybox chown -R 0:0 /root /etc/ssh
 for module in {" ".join(Path(name).name for name in MODULES)}; do
   $busybox insmod /lib/modules/$module.ko || failed "module $module"
 done
@@ -112,8 +127,10 @@ def populate(root: Path, packages: Sequence[Path]) -> None:
     if not (root / "bin/sh").exists():
         (root / "bin/sh").symlink_to("dash")
     for applet in APPLETS:
-        if not any((root / folder / applet).is_symlink() or (root / folder / applet).exists()
-                   for folder in ("bin", "usr/bin", "sbin", "usr/sbin")):
+        if not any(
+            (root / folder / applet).is_symlink() or (root / folder / applet).exists()
+            for folder in ("bin", "usr/bin", "sbin", "usr/sbin")
+        ):
             (root / "usr/bin" / applet).symlink_to("/bin/busybox")
 
 

@@ -21,7 +21,7 @@ from edgekit.progress import Progress, silent
 QEMU = "qemu-system-aarch64"
 _NEEDED_GLIBC = (2, 36)  # Debian 12's, which its programs are linked with
 # Packages whose files must stay the host's own: the C library belongs to the loader that the host has.
-_UNUSED = ("libc6", "libc-bin", "libgcc-s1", "passwd", "adduser", "debconf", "perl-base", "iso-codes")
+_UNUSED = ("libc6", "libc-bin", "passwd", "adduser", "debconf", "perl-base", "iso-codes")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _check_glibc(package: str) -> None:
             f"Debian 12's {package} doesn't run on this machine",
             got=f"{name or 'an unknown C library'} {version}".strip(),
             expected=f"glibc {'.'.join(map(str, _NEEDED_GLIBC))} or later",
-            next=f"install it with the system's own package manager: on Debian and Ubuntu, apt install {package}",
+            next=f"install the system's own: on Debian and Ubuntu, apt install {package}",
         )
 
 

@@ -13,7 +13,8 @@ from edgekit.errors import DeviceError, MissingExtraError
 
 PYTHON = "3.11"
 # What Debian 12's C library (2.36) can load, newest first.
-PLATFORMS = tuple(f"manylinux_2_{minor}_aarch64" for minor in (35, 34, 31, 28, 27, 26, 24, 17)) + (
+PLATFORMS = (
+    *(f"manylinux_2_{minor}_aarch64" for minor in (35, 34, 31, 28, 27, 26, 24, 17)),
     "manylinux2014_aarch64",
 )
 # Runtimes whose answers are compared with those of this machine, so in the same version; and the version

@@ -1,0 +1,11 @@
+"""edgekit's own ARM board: Debian on an emulated CPU, built from packages, whose clock counts instructions.
+
+``ensure_built`` puts it together once, ``start``, ``running`` and ``stop`` are for boards that stay, and
+``booted`` is one for as long as it is needed. It is reached over ssh and adb, as any board is.
+"""
+
+from edgekit.devices.board.build import BoardFiles, ensure_built
+from edgekit.devices.board.qemu import CPUS
+from edgekit.devices.board.running import RunningBoard, booted, running, start, stop
+
+__all__ = ["CPUS", "BoardFiles", "RunningBoard", "booted", "ensure_built", "running", "start", "stop"]
