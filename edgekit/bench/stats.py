@@ -27,7 +27,6 @@ BETWEEN_RECORDS = 0.03
 
 DRIFT = 0.10  # relative change of the median, first against last window, from which a run counts as unstable
 SPREAD = 0.50  # how far p90 may lie above p50
-LEVELS = 0.10  # how far apart two levels of the rounds' medians may lie
 FEW = 20  # fewer samples than these say little
 _BEYOND = 10  # as many samples have to lie beyond a quantile before it is told: 1,000 for p99
 _GRID = 4096
@@ -51,7 +50,7 @@ class Estimate(Interval):
 
 def percentile(values: Values, q: float) -> float:
     """The q-th percentile (0…100), linear between the two nearest samples. Raises ValueError for none."""
-    array = _array(values)
+    array = as_array(values)
     if not 0 <= q <= 100:
         raise ValueError(f"q must be within 0…100, got {q}")
     return float(np.percentile(array, q))
@@ -128,7 +127,7 @@ def ratio_of_counts(numerator: Values, denominator: Values) -> Estimate:
 
     Raises ValueError for counts that aren't positive.
     """
-    top, bottom = _array(numerator), _array(denominator)
+    top, bottom = as_array(numerator), as_array(denominator)
     if min(top.min(), bottom.min()) <= 0:
         raise ValueError("the counts hold values that are not positive")
     value = float(np.median(top) / np.median(bottom))
@@ -146,7 +145,7 @@ def quantile_of_rounds(
     """
     if not 0 < q < 100:
         raise ValueError(f"q must be within 0…100, got {q}")
-    parts = [np.sort(_array(one)) for one in rounds]
+    parts = [np.sort(as_array(one)) for one in rounds]
     ordered = np.sort(np.concatenate(parts)) if parts else np.empty(0)
     total = len(ordered)
     if len(parts) < 2 or total * min(q, 100 - q) / 100 < _BEYOND * (1 - 1e-9):
@@ -180,7 +179,7 @@ def ratio_interval(
 
     Raises ValueError for a denominator that isn't positive throughout.
     """
-    if _array(denominator).min() <= 0:
+    if as_array(denominator).min() <= 0:
         raise ValueError("the denominator holds values that are not positive")
     rng = np.random.default_rng(seed)
     top = bootstrap_medians(numerator, resamples, rng)
@@ -194,7 +193,7 @@ def bootstrap_medians(values: Values, resamples: int, rng: np.random.Generator) 
     at floor(n·U), where U, the k-th smallest of n uniform numbers, is Beta(k, n - k + 1) distributed (David
     and Nagaraja 2003, §2.1). That makes ten thousand timings as cheap as ten.
     """
-    ordered = np.sort(_array(values))
+    ordered = np.sort(as_array(values))
     n = len(ordered)
     k = (n + 1) // 2
     uniform = rng.beta(k, n - k + 1, resamples)
@@ -215,11 +214,11 @@ def instability(values: Values) -> str | None:
 
     Looks for drift (first against last third: throttling, a neighbour's load), for spread, and for too few.
     """
-    array = _array(values)
+    array = as_array(values)
     if len(array) < FEW:
         return f"only {len(array)} runs; raise benchmark.min_runs (--min-runs) to {FEW} or more"
     third = len(array) // 3
-    found = _drift(float(np.median(array[:third])), float(np.median(array[-third:])))
+    found = drift(float(np.median(array[:third])), float(np.median(array[-third:])))
     if found is not None:
         return found
     middle, high = float(np.median(array)), percentile(array, 90)
@@ -228,68 +227,27 @@ def instability(values: Values) -> str | None:
     return None
 
 
-def instability_of_rounds(rounds: Rounds) -> str | None:
-    """As ``instability``, for runs by round: also tells when the rounds jump between two levels.
-
-    A slow-down that stays (throttling) is told apart from jumps to and fro (cores of two kinds, a neighbour
-    that comes and goes) by how often the level changes.
-    """
-    medians = np.array([np.median(_array(one)) for one in rounds])
-    levels = _two_levels(medians)
-    if levels is not None:
-        low, high, slow = levels
-        return (
-            f"the rounds jump between two levels, {slow} of {len(medians)} are {high / low - 1:.0%} slower (cores "
-            "of two kinds, or a program that comes and goes); set `affinity` in the device's profile, or close "
-            "other programs"
-        )
-    third = len(medians) // 3
-    if third >= 2:
-        found = _drift(float(np.median(medians[:third])), float(np.median(medians[-third:])))
-        if found is not None:
-            return found
-    return instability([value for one in rounds for value in one])
-
-
-def _drift(first: float, last: float) -> str | None:
-    drift = last / first - 1 if first > 0 else 0.0
-    if abs(drift) <= DRIFT:
+def drift(first: float, last: float) -> str | None:
+    """What it means that a median went from ``first`` to ``last``, with the next step; None if it is little."""
+    change = last / first - 1 if first > 0 else 0.0
+    if abs(change) <= DRIFT:
         return None
-    if drift > 0:
+    if change > 0:
         return (
-            f"the last third was {drift:.0%} slower than the first (throttling, or another load that began); let "
-            "it cool down, set `cooldown_seconds` in the device's profile, or raise benchmark.min_seconds"
+            f"the last third was {change:.0%} slower than the first (throttling, or another load that began); "
+            "let it cool down, set `cooldown_seconds` in the device's profile, or raise benchmark.min_seconds"
         )
     return (
-        f"the last third was {-drift:.0%} faster than the first (another load that ended, or a clock that was "
-        "still speeding up); measure again, or raise benchmark.min_seconds"
+        f"the last third was {-change:.0%} faster than the first (another load that ended, or a clock that "
+        "was still speeding up); measure again, or raise benchmark.min_seconds"
     )
-
-
-def _two_levels(medians: npt.NDArray[np.float64]) -> tuple[float, float, int] | None:
-    """Lower and higher level, and how many rounds are at the higher; None if there is one level.
-
-    Two levels: split at the widest gap, a fifth of the rounds lies on either side, the gap takes up most of
-    the way from one level to the other, and the rounds cross it three times or more.
-    """
-    if len(medians) < 6 or medians.min() <= 0:
-        return None
-    ordered = np.sort(medians)
-    cut = int(np.argmax(np.diff(ordered))) + 1
-    fewer = min(cut, len(ordered) - cut)
-    low, high = float(np.median(ordered[:cut])), float(np.median(ordered[cut:]))
-    gap = ordered[cut] - ordered[cut - 1]
-    crossings = int(np.count_nonzero(np.diff(medians >= ordered[cut])))
-    if high / low - 1 > LEVELS and fewer >= len(ordered) / 5 and gap > (high - low) / 2 and crossings >= 3:
-        return low, high, len(ordered) - cut
-    return None
 
 
 # --- pieces ----------------------------------------------------------------------------------------------
 
 
 def _log_medians(rounds: Rounds) -> npt.NDArray[np.float64]:
-    medians = np.array([np.median(_array(one)) for one in rounds])
+    medians = np.array([np.median(as_array(one)) for one in rounds])
     if not len(medians) or medians.min() <= 0:
         raise ValueError("no rounds, or a round whose median is not positive")
     return np.log(medians)
@@ -329,7 +287,8 @@ def _level(level: float) -> float:
     return level
 
 
-def _array(values: Values) -> npt.NDArray[np.float64]:
+def as_array(values: Values) -> npt.NDArray[np.float64]:
+    """One axis of finite numbers. Raises ValueError."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"expected a list with at least one value, got shape {array.shape}")

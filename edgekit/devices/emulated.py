@@ -6,7 +6,6 @@ instructions. They are exact, and they are no time: no cache, no memory and no p
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +59,7 @@ def stop(name: str | Path) -> bool:
 
 def facts(running: RunningBoard) -> dict[str, Any]:
     """What there is to know of it, as JSON values."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(running).items()}
+    return running.to_json()
 
 
 def told(running: RunningBoard) -> str:
@@ -92,12 +91,8 @@ def _connect(device: Device, running: RunningBoard) -> ShellTransport:
     if device.via == "adb":
         there = device.model_copy(update={"address": f"127.0.0.1:{running.adb_port}", "setup": setup})
         return open_adb(there, adb=running.adb_argv, env=running.adb_env)
-    options = [
-        *("-F", "none", "-i", str(running.key), "-o", "IdentitiesOnly=yes"),
-        *("-o", f"UserKnownHostsFile={running.known_hosts}", "-o", "StrictHostKeyChecking=yes"),
-    ]
     there = device.model_copy(update={"address": "root@127.0.0.1", "port": running.ssh_port, "setup": setup})
-    return open_ssh(there, options=options)
+    return open_ssh(there, options=running.ssh_options())
 
 
 def _switch_off_after(link: ShellTransport, cpu: str) -> None:
