@@ -194,7 +194,9 @@ def counts_view(counts: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
             count = human_count(row["instructions"])
             table.add_row(row["artifact"], count, fewer, human_share(row.get("accuracy")), same)
         asked = max((row.get("checked", 0) for row in rows), default=0)
-        note = f"emulated: {device} counts instructions, which say nothing of time; {asked} samples were asked"
+        note = (
+            f"emulated: {device} counts instructions, which say nothing of time; {asked} samples were asked"
+        )
         parts += [Text(note, "italic"), table, Text("")]
     return parts
 

@@ -25,7 +25,9 @@ def devices_view(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
             table.add_row(Text(row["name"], "bold"), "", Text(row["fault"], "red"))
             continue
         reach = "nothing: a budget" if row["transport"] == "none" else row["transport"]
-        table.add_row(Text(row["name"], "bold"), f"{reach} {row['address']}".strip(), Text(row["description"]))
+        table.add_row(
+            Text(row["name"], "bold"), f"{reach} {row['address']}".strip(), Text(row["description"])
+        )
     return table
 
 

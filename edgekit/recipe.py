@@ -52,7 +52,7 @@ class BenchmarkConfig(Config):
     threads: tuple[Threads, ...] = Field((1, "all"), min_length=1)
     min_seconds: float = Field(1.0, ge=0, le=600)  # for each candidate
     min_runs: int = Field(50, ge=1, le=1_000_000)  # for each candidate
-    samples: int = Field(256, ge=0, le=1_000_000)  # asked on each device but this machine, which is asked all
+    samples: int = Field(256, ge=0, le=1_000_000)  # asked on a device; this machine is asked all
 
 
 class RecommendConfig(Config):

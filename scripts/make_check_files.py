@@ -3,7 +3,7 @@
     python scripts/make_check_files.py
 
 One small convolutional network with random weights, as int8 ONNX and int8 LiteRT from one int8 graph. The
-answers are each runtime's own: their roundings differ by a step here and there, but not from device to device.
+answers are each runtime's own: their roundings differ by a step here and there, but not between devices.
 """
 
 from __future__ import annotations

@@ -121,7 +121,11 @@ def benchmark(
         emulated=device.emulated,
         profile=device.model_dump(mode="json", exclude_defaults=True),
         about=about,
-        settings={"min_seconds": min_seconds, "min_runs": min_runs, "input": "random" if sample is None else "data"},
+        settings={
+            "min_seconds": min_seconds,
+            "min_runs": min_runs,
+            "input": "random" if sample is None else "data",
+        },
         results=tuple(results),
         failures=tuple(failures),
         seconds=round(time.monotonic() - started, 3),
@@ -130,7 +134,9 @@ def benchmark(
 
 def refuse_strangers(device: Device, about: Mapping[str, Any]) -> None:
     """Raise MeasurementError if the device is of another architecture than its profile says."""
-    machine = {"arm64": "aarch64", "amd64": "x86_64", "armv8l": "armv7l"}.get(about["machine"], about["machine"])
+    machine = {"arm64": "aarch64", "amd64": "x86_64", "armv8l": "armv7l"}.get(
+        about["machine"], about["machine"]
+    )
     if device.arch is not None and machine != device.arch:
         raise MeasurementError(
             "this device isn't what its profile says",
@@ -224,7 +230,11 @@ def _snr_db(expected: Outputs, outputs: Outputs) -> float:
 
 
 def candidates_for(
-    artifact: Path, runtimes: Sequence[str], threads: Sequence[int], device: Device, sample: Path | None = None
+    artifact: Path,
+    runtimes: Sequence[str],
+    threads: Sequence[int],
+    device: Device,
+    sample: Path | None = None,
 ) -> list[Candidate]:
     """One candidate for each runtime, each of the profile's backends for it, and each number of threads."""
     found = []

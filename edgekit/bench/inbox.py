@@ -19,7 +19,8 @@ class Requests:
 
     When the input ends while a request is being worked on, the connection was lost: the process leaves at
     once, be it inside native code, so that no orphan keeps a device busy. (A runtime that holds the
-    interpreter's lock all the while delays this.) When it ends at rest, or after "quit", iteration ends.
+    interpreter's lock all the while delays this.) When it ends at rest, all being ``answered``, or after
+    "quit", iteration ends.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -33,9 +34,12 @@ class Requests:
             line = self._lines.get()
             if line is None:
                 return
-            yield line  # control is back when the answer was told
-            with self._lock:
-                self._unanswered -= 1
+            yield line
+
+    def answered(self) -> None:
+        """The work on the line that came last is done: from here on, an end of the input is no loss."""
+        with self._lock:
+            self._unanswered -= 1
 
     def _read(self, descriptor: int) -> None:
         # os.read, not sys.stdin: a buffered reader's lock would be held while the interpreter shuts down.

@@ -167,7 +167,9 @@ def _take_turn(lane: _Lane, device: Device, min_ns: int, min_runs: int, progress
     answer = lane.session.ask(request, device.timeout_seconds + seconds)
     samples = answer["samples_ns"]
     if not samples or min(samples) < 0:
-        raise MeasurementError("the device's clock can't be relied on", got=f"runs of {min(samples, default=0)} ns")
+        raise MeasurementError(
+            "the device's clock can't be relied on", got=f"runs of {min(samples, default=0)} ns"
+        )
     lane.rounds.append(tuple(samples))
     lane.answers.append(answer)
 
@@ -241,6 +243,8 @@ def _result(lane: _Lane, device: Device) -> Measurement | Failure:
         ops=lane.ops,
         sensors=tuple(answer.get("sensors") or {} for answer in answers),
         energy_uj=sum(energy or 0.0 for energy in energies) / runs if known else None,
-        energy_source=next((str(answer["energy_source"]) for answer in answers if answer.get("energy_source")), ""),
+        energy_source=next(
+            (str(answer["energy_source"]) for answer in answers if answer.get("energy_source")), ""
+        ),
     )
     return Measurement(one, device.name, result)

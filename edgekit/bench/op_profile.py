@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, Tuple
 
 Row = Dict[str, Any]
-Call = Tuple[str, str, float]  # name, kind, and time in any one unit
+Call = Tuple[str, str, int, float]  # name, kind, calls, and their time in any one unit
 
 INTEGER_TYPES = {"int8", "uint8", "int4", "uint4", "int16", "uint16"}
 # ONNX Runtime's kernels that take floats and multiply in integers, and those that only convert.
@@ -21,9 +21,9 @@ CONVERTERS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
 def rows(calls: Iterable[Call], integers: dict[str, bool | None] | None = None) -> list[Row]:
     """One row for each name, the largest share first. ``integers``: name → computes in integers."""
     found: dict[str, tuple[str, int, float]] = {}
-    for name, kind, time in calls:
-        _, count, spent = found.get(name, (kind, 0, 0.0))
-        found[name] = (kind, count + 1, spent + time)
+    for name, kind, count, time in calls:
+        _, counted, spent = found.get(name, (kind, 0, 0.0))
+        found[name] = (kind, counted + count, spent + time)
     whole = sum(spent for _, _, spent in found.values())
     if not whole > 0:
         return []
@@ -50,7 +50,7 @@ def onnx_rows(events: Iterable[dict[str, Any]]) -> list[Row]:
             continue
         node, about = name[: -len("_kernel_time")], one.get("args", {})
         kind = str(about.get("op_name", ""))
-        calls.append((node, kind, float(one["dur"])))
+        calls.append((node, kind, 1, float(one["dur"])))
         integers[node] = _integer(kind, about.get("input_type_shape"))
     return rows(calls, integers)
 

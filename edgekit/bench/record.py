@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgekit.errors import ComparisonError
 from edgekit.files import atomic_write
 
-SCHEMA = "edgekit-bench/1"
+SCHEMA: Literal["edgekit-bench/1"] = "edgekit-bench/1"
 
 Unit = Literal["ns", "instructions"]
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from edgekit.progress import Event, Progress, silent
 
 REFERENCE = Path(__file__).parent / "reference"
 FILES: dict[str, str] = {"onnxruntime": "check.onnx", "litert": "check.tflite"}
-_NASTY = "it's a \"file\" with $(spaces)\nand lines"
+_NASTY = 'it\'s a "file" with $(spaces)\nand lines'
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class Step:
         return asdict(self)
 
 
-def check_device(device: Device, *, transport: Transport | None = None, progress: Progress = silent) -> list[Step]:
+def check_device(
+    device: Device, *, transport: Transport | None = None, progress: Progress = silent
+) -> list[Step]:
     """Try everything that a benchmark needs. Stops at what makes the rest impossible; raises nothing."""
     steps: list[Step] = []
 
@@ -66,8 +69,10 @@ def check_device(device: Device, *, transport: Transport | None = None, progress
             return steps
         attempt("lock", lambda: _lock(way))
         for runtime in device.runtimes:
-            if runtime in FILES and attempt(f"{runtime}: right answers", lambda r=runtime: _right(device, way, r)):  # type: ignore[misc]
-                attempt(f"{runtime}: timing", lambda r=runtime: _timing(device, way, r))  # type: ignore[misc]
+            if runtime not in FILES:
+                continue
+            if attempt(f"{runtime}: right answers", partial(_right, device, way, runtime)):
+                attempt(f"{runtime}: timing", partial(_timing, device, way, runtime))
     finally:
         if transport is None:
             for one in link:
@@ -109,7 +114,9 @@ def _right(device: Device, link: Transport, runtime: RuntimeName) -> str:
     expected = np.load(REFERENCE / f"{runtime}.npy")
     outputs = evaluate(REFERENCE / FILES[runtime], runtime, device, REFERENCE / "samples.npy", transport=link)
     if outputs.shape != expected.shape:
-        raise MeasurementError("answers of another shape", got=str(outputs.shape), expected=str(expected.shape))
+        raise MeasurementError(
+            "answers of another shape", got=str(outputs.shape), expected=str(expected.shape)
+        )
     different = int((outputs != expected).sum())
     if different:
         worst = float(np.abs(outputs - expected).max())
@@ -125,11 +132,16 @@ def _right(device: Device, link: Transport, runtime: RuntimeName) -> str:
 def _timing(device: Device, link: Transport, runtime: RuntimeName) -> str:
     candidate = Candidate(REFERENCE / FILES[runtime], runtime, 1)
     (found,) = measure(
-        [candidate], device, sample=REFERENCE / "samples.npy", min_seconds=0.1, min_runs=20, rounds=2, transport=link
+        [candidate],
+        device,
+        sample=REFERENCE / "samples.npy",
+        min_seconds=0.1,
+        min_runs=20,
+        rounds=2,
+        transport=link,
     )
     if isinstance(found, Failure):
         raise found.error
     middle = sorted(found.result.samples)[len(found.result.samples) // 2]
     text = f"{middle / 1e3:,.1f} µs" if device.unit == "ns" else f"{middle:,} instructions"
     return f"{text}, peak {found.result.peak_rss_bytes / 2**20:.0f} MiB"
-

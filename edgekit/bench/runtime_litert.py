@@ -93,6 +93,12 @@ class LiteRTModel(Model):
         run: Callable[[], object] = self._interpreter.invoke
         return run
 
+    def profile(self, runs: int) -> dict[str, Any]:
+        reason = (
+            "LiteRT's Python package has no profiler of ops; its benchmark_model has: --enable_op_profiling"
+        )
+        return {"ops": [], "reason": reason}
+
     def output(self) -> Any:
         raw = self._interpreter.get_tensor(self._output["index"])
         scale, zero_point = self._output["quantization"]

@@ -84,7 +84,7 @@ class OpenVINOModel(Model):
         for _ in range(runs):
             request.infer()
             calls += [
-                (one.node_name, one.exec_type or one.node_type, one.real_time.total_seconds())
+                (one.node_name, one.exec_type or one.node_type, 1, one.real_time.total_seconds())
                 for one in request.profiling_info
                 if "EXECUTED" in str(one.status)
             ]

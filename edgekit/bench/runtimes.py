@@ -37,6 +37,7 @@ class Model:
 
     version = ""
     backend = ""
+    told = True  # whether the file says what its input looks like
 
     def __init__(self, batch: int | None, shape: tuple[int | None, ...], dtype: str) -> None:
         self.batch, self.shape, self.dtype = batch, shape, np.dtype(dtype)

@@ -16,7 +16,7 @@ import subprocess
 from pathlib import Path
 from typing import Callable
 
-# Zones and hwmon chips that sit at the CPU: x86_pkg_temp, cpu-thermal, soc_thermal, cpu-0-1-usr, CPU-therm, ...
+# Zones and hwmon chips at the CPU: x86_pkg_temp, cpu-thermal, soc_thermal, cpu-0-1-usr, CPU-therm, ...
 CPU_ZONE = re.compile(r"cpu|x86_pkg|soc[-_]|core[-_]?thermal|^big|^little", re.IGNORECASE)
 CPU_CHIPS = {"coretemp", "k10temp", "zenpower", "cpu_thermal", "scpi_sensors"}
 PLAUSIBLE_CELSIUS = (-40.0, 150.0)

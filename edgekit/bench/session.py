@@ -7,16 +7,18 @@ another round, or goes on evaluating where it was. A worker that died by itself 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from edgekit.bench.device_files import DEVICE_FILES
 from edgekit.devices.device import Device, RuntimeName
 from edgekit.devices.transport import Message, Process, Transport, connect
 from edgekit.errors import MeasurementError, UnreachableError
 from edgekit.progress import Event, Progress, silent
+
+T = TypeVar("T")
 
 Layout = Literal["auto", "NCHW", "NHWC"]
 
@@ -104,7 +106,7 @@ class Session:
             self._process.close()
             self._process = None
 
-    def _retried(self, attempt: Any) -> Any:
+    def _retried(self, attempt: Callable[[], T]) -> T:
         while True:
             try:
                 return attempt()
@@ -145,7 +147,9 @@ class Session:
             answer = self._process.receive(timeout_seconds)
             if "error" in answer:
                 raise MeasurementError(
-                    "the runtime refused", got=answer["error"], next=_hint(answer, self.candidate, self.device)
+                    "the runtime refused",
+                    got=answer["error"],
+                    next=_hint(answer, self.candidate, self.device),
                 )
             if "done" not in answer:
                 return answer

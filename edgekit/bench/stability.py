@@ -27,7 +27,8 @@ def instability_of_rounds(rounds: stats.Rounds) -> str | None:
         )
     third = len(medians) // 3
     if third >= 2:
-        found = _drift(float(np.median(medians[:third])), float(np.median(medians[-third:])))
+        first, last = float(np.median(medians[:third])), float(np.median(medians[-third:]))
+        found = stats.drift(first, last)
         if found is not None:
             return found
     return stats.instability([value for one in rounds for value in one])

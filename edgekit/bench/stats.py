@@ -29,6 +29,9 @@ DRIFT = 0.10  # relative change of the median, first against last window, from w
 SPREAD = 0.50  # how far p90 may lie above p50
 FEW = 20  # fewer samples than these say little
 _BEYOND = 10  # as many samples have to lie beyond a quantile before it is told: 1,000 for p99
+_ROUNDS_BEYOND = (
+    4  # and they have to come from as many rounds in effect, else it is a figure of one bad round
+)
 _GRID = 4096
 
 
@@ -139,9 +142,10 @@ def quantile_of_rounds(
 ) -> Estimate | None:
     """The q-th percentile of all runs, and its interval; None if it isn't supported.
 
-    That is: if fewer than 10 runs are expected beyond it (p99 takes 1,000), or there are fewer than two
-    rounds. Whole rounds are resampled (cluster bootstrap; Davison and Hinkley 1997, §3.8), and the interval
-    is expanded for their small number (Hesterberg 2015, §5.3); the seed fixes it.
+    That is: if fewer than 10 runs are expected beyond it (p99 takes 1,000), or they come from fewer than four
+    rounds in effect (Kish 1965), and tell how bad one round was. Whole rounds are resampled (cluster
+    bootstrap; Davison and Hinkley 1997, §3.8), and the interval is expanded for their small number
+    (Hesterberg 2015, §5.3); the seed fixes it.
     """
     if not 0 < q < 100:
         raise ValueError(f"q must be within 0…100, got {q}")
@@ -151,6 +155,9 @@ def quantile_of_rounds(
     if len(parts) < 2 or total * min(q, 100 - q) / 100 < _BEYOND * (1 - 1e-9):
         return None
     value = float(np.percentile(ordered, q))
+    beyond = np.array([np.sum(part > value) if q > 50 else np.sum(part <= value) for part in parts])
+    if beyond.sum() ** 2 < _ROUNDS_BEYOND * (beyond.astype(np.float64) ** 2).sum():
+        return None
     ranks = np.unique(np.linspace(0, total - 1, min(total, _GRID)).round().astype(np.int64))
     grid = np.unique(ordered[ranks])
     below = np.stack([np.searchsorted(part, grid, side="right") for part in parts])  # (rounds, grid)
@@ -228,14 +235,15 @@ def instability(values: Values) -> str | None:
 
 
 def drift(first: float, last: float) -> str | None:
-    """What it means that a median went from ``first`` to ``last``, with the next step; None if it is little."""
+    """What it means that a median went from ``first`` to ``last``, and what to do; None if it is little."""
     change = last / first - 1 if first > 0 else 0.0
     if abs(change) <= DRIFT:
         return None
     if change > 0:
         return (
-            f"the last third was {change:.0%} slower than the first (throttling, or another load that began); "
-            "let it cool down, set `cooldown_seconds` in the device's profile, or raise benchmark.min_seconds"
+            f"the last third was {change:.0%} slower than the first (throttling, or another load that "
+            "began); let it cool down, set `cooldown_seconds` in the device's profile, or raise "
+            "benchmark.min_seconds"
         )
     return (
         f"the last third was {-change:.0%} faster than the first (another load that ended, or a clock that "
@@ -250,7 +258,8 @@ def _log_medians(rounds: Rounds) -> npt.NDArray[np.float64]:
     medians = np.array([np.median(as_array(one)) for one in rounds])
     if not len(medians) or medians.min() <= 0:
         raise ValueError("no rounds, or a round whose median is not positive")
-    return np.log(medians)
+    logs: npt.NDArray[np.float64] = np.log(medians)
+    return logs
 
 
 def _sign_rank(n: int, level: float) -> int:

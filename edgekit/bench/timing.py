@@ -24,11 +24,15 @@ class ClockError(RuntimeError):
 
 
 def warm_up(invoke: Callable[[], object], clock: Clock, min_ns: int) -> None:
-    """Run until caches, clock speed and branch predictors have settled."""
-    start, runs = clock(), 0
-    while runs < WARM_UP_RUNS or clock() - start < WARM_UP_SHARE * min_ns:
+    """Run until caches, clock speed and branch predictors have settled. Raises ClockError."""
+    start = now = clock()
+    runs = 0
+    while runs < WARM_UP_RUNS or now - start < WARM_UP_SHARE * min_ns:
         invoke()
         runs += 1
+        last, now = now, clock()
+        if now < last:
+            raise ClockError(_jump(last - now))
 
 
 def timed(invoke: Callable[[], object], clock: Clock, min_ns: int, min_runs: int) -> list[int]:
@@ -70,7 +74,7 @@ def counted(stopwatch: Callable[[], int], clock: Clock, min_ns: int, min_runs: i
 
 
 def _jump(back: int) -> str:
-    return f"the clock went backwards by {back} ns while the runs were timed: no timing can be relied on"
+    return f"the clock went backwards by {back} ns while runs were timed: no timing can be relied on"
 
 
 def planted(artifact: str, clock: Clock) -> Callable[[Callable[[], object]], Callable[[], object]] | None:

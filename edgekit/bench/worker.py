@@ -23,7 +23,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Sequence, TextIO
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence, TextIO
 
 import numpy as np
 
@@ -85,7 +85,7 @@ class Worker:
         self._model, self._layout, self._bound = None, layout, False
         base = sensors.peak_rss_bytes()
         start = self._clock()
-        self._model = model = kind(artifact, threads, backend)
+        model = kind(artifact, threads, backend)
         loaded = self._clock()
         first_ns = 0
         if sample is not None:
@@ -94,21 +94,21 @@ class Worker:
         elif random is not None:
             model.bind(model.random(random))
         if sample is not None or random is not None:
-            self._bound = True
             before = self._clock()
             model.invoke()
             first_ns = self._clock() - before
             timing.become_quiet()
         if loaded < start or first_ns < 0:
             raise timing.ClockError("the clock went backwards while the file was loaded")
+        self._model, self._bound = model, sample is not None or random is not None
         return {
             "load_ns": loaded - start,
             "first_ns": first_ns,
             "base_rss_bytes": base,
             "runtime_version": kind.version,
             "batch": model.batch or 1,
-            "shape": None if model.shape is None else list(model.shape),
-            "dtype": model.dtype.name,
+            "shape": list(model.shape) if model.told else None,
+            "dtype": model.dtype.name if model.told else None,
             "backend": model.backend,
         }
 
@@ -131,12 +131,12 @@ class Worker:
         else:
             samples = timing.counted(stopwatch, self._clock, min_ns, min_runs)
         spent = self._clock() - begin
-        joules = self._meter.end(spent)
+        microjoules = self._meter.end(spent)
         answer = {
             "samples_ns": samples,
             "sensors": self._sensors.end(),
-            "energy_uj": joules,
-            "energy_source": None if joules is None else self._meter.source,
+            "energy_uj": microjoules,
+            "energy_source": None if microjoules is None else self._meter.source,
         }
         if copier is not None:
             copier()
@@ -204,8 +204,8 @@ class Worker:
             raise ValueError('nothing to run: "load" a file with a sample, or with "random", first')
         return self._model
 
-    def serve(self, requests: Iterable[bytes]) -> None:
-        """Answer until told to quit, or until the host is gone."""
+    def serve(self, requests: Iterable[bytes], answered: Callable[[], None] = lambda: None) -> None:
+        """Answer until told to quit, or until the host is gone; ``answered`` is called before each answer."""
         verbs: dict[str, Any] = {
             "load": self.load,
             "time": self.time,
@@ -222,7 +222,8 @@ class Worker:
                     raise ValueError(f"unknown request {verb!r}; known: {', '.join(verbs)}, quit")
                 answer = verbs[verb](**message)
             except Exception as error:  # whatever a runtime raises is the host's to judge
-                answer = {"error": str(error) or repr(error), "kind": type(error).__name__}
+                answer = {"error": str(error).strip() or repr(error), "kind": type(error).__name__}
+            answered()
             self.tell(answer)
 
 
@@ -248,7 +249,8 @@ def main() -> None:
     worker = Worker(channel)
     try:
         worker.tell({"ready": True, "python": sys.version.split()[0], "pid": os.getpid()})
-        worker.serve(inbox.Requests(0))
+        requests = inbox.Requests(0)
+        worker.serve(requests, requests.answered)
     except BrokenPipeError:
         os._exit(inbox.ORPHANED)  # the host is gone; leaving in the ordinary way would write there once more
 

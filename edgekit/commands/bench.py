@@ -55,11 +55,14 @@ def bench(
         int, typer.Option("--samples", min=0, metavar="N", help="How many are asked; 0: timing alone.")
     ] = 256,
     threads: Annotated[
-        str, typer.Option("--threads", metavar="LIST", help="Such as 1,4,all; by default the profile's, or 1.")
+        str,
+        typer.Option("--threads", metavar="LIST", help="Such as 1,4,all; by default the profile's, or 1."),
     ] = "",
     runtime: Annotated[
         list[str] | None,
-        typer.Option("--runtime", metavar="NAME", help="Instead of the file's first. Repeatable.", show_default=False),
+        typer.Option(
+            "--runtime", metavar="NAME", help="Instead of the file's first. Repeatable.", show_default=False
+        ),
     ] = None,
     min_seconds: Annotated[float, typer.Option(min=0, max=600, help="For each candidate.")] = 1.0,
     min_runs: Annotated[int, typer.Option(min=1, max=1_000_000, help="For each candidate.")] = 50,

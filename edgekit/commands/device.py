@@ -89,7 +89,9 @@ def device_check(name: DeviceName = "local", as_json: Json = False, quiet: Quiet
 @devices.command("add")
 @exits
 def device_add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What you want to call it.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="What you want to call it.", show_default=False)
+    ],
     address: Annotated[
         str,
         typer.Option(

@@ -104,7 +104,7 @@ class AdbChannel:
                 self._connect()
 
     def close(self) -> None:
-        """adb's server keeps the connection: it isn't edgekit's alone."""
+        """Adb's server keeps the connection: it isn't edgekit's alone."""
 
     def _connect(self) -> None:
         said = self._ask("connect", self.serial)

@@ -28,7 +28,13 @@ def catalogue() -> list[dict[str, Any]]:
 
 
 def add(
-    name: str, *, address: str, like: str = "aarch64-linux", port: int | None = None, python: str = "", ask: bool = True
+    name: str,
+    *,
+    address: str,
+    like: str = "aarch64-linux",
+    port: int | None = None,
+    python: str = "",
+    ask: bool = True,
 ) -> tuple[Path, Device]:
     """Write a profile into the user's configuration folder.
 
@@ -47,13 +53,20 @@ def add(
     base = load_device(like)
     if base.transport not in ("ssh", "adb"):
         raise DeviceError(
-            "only boards and phones are added", where=like, got=f"transport {base.transport}", expected="ssh or adb"
+            "only boards and phones are added",
+            where=like,
+            got=f"transport {base.transport}",
+            expected="ssh or adb",
         )
     path = configfile.user_folder("devices") / f"{name}.yaml"
     if path.exists():
         raise DeviceError("there is such a profile already, and it is left as it is", where=str(path))
     given = {"name": name, "like": base.name, "address": address, "port": port}
-    values = {**base.model_dump(mode="json", exclude_defaults=True), **given, **({"python": python} if python else {})}
+    values = {
+        **base.model_dump(mode="json", exclude_defaults=True),
+        **given,
+        **({"python": python} if python else {}),
+    }
     values = {key: value for key, value in values.items() if value is not None}
     device = Device.model_validate(values) if _named(name) else base
     if ask:
@@ -83,5 +96,7 @@ def _named(name: str) -> bool:
     import re
 
     if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", name):
-        raise DeviceError("this can't be a name", got=repr(name), expected="letters, digits, '.', '_' and '-'")
+        raise DeviceError(
+            "this can't be a name", got=repr(name), expected="letters, digits, '.', '_' and '-'"
+        )
     return True

@@ -64,9 +64,10 @@ def facts(running: RunningBoard) -> dict[str, Any]:
 
 def told(running: RunningBoard) -> str:
     """How to get in, for a person."""
+    hosts = f"-o UserKnownHostsFile={running.known_hosts}"
     return (
         f"{running.cpu} is running (process {running.pid})\n"
-        f"  ssh -p {running.ssh_port} -i {running.key} -o UserKnownHostsFile={running.known_hosts} root@127.0.0.1\n"
+        f"  ssh -p {running.ssh_port} -i {running.key} {hosts} root@127.0.0.1\n"
         f"  adb connect 127.0.0.1:{running.adb_port}"
     )
 

@@ -136,7 +136,9 @@ class FakeTransport:
     def push(self, source: Path, name: str = "") -> str:
         kind = self.strike("push", name or source.name)
         content = source.read_bytes()
-        path = posixpath.join(self.folder, name or f"{hashlib.sha256(content).hexdigest()[:24]}/{source.name}")
+        path = posixpath.join(
+            self.folder, name or f"{hashlib.sha256(content).hexdigest()[:24]}/{source.name}"
+        )
         if kind == "full":
             raise MeasurementError("the device's disk is full", where=f"sending {source.name}")
         if kind == "damaged":
@@ -215,7 +217,9 @@ class FakeProcess:
         if answer == "killed":
             raise MeasurementError("a process died", got="killed by SIGKILL")
         if answer == "hang":
-            raise MeasurementError("a process gave no answer in time", got=f"silence for {timeout_seconds:g} s")
+            raise MeasurementError(
+                "a process gave no answer in time", got=f"silence for {timeout_seconds:g} s"
+            )
         if answer == "garbage":
             raise MeasurementError("a process spoke no JSON", got="Segmentation fa")
         kind = "ClockError" if answer == "clock" else "RuntimeError"

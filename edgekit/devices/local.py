@@ -22,7 +22,7 @@ __all__ = ["LocalProcess", "LocalTransport", "open_local"]
 
 
 def open_local(device: Device) -> LocalTransport:
-    """This machine, as the profile wants it."""
+    """Reach this machine, as its profile wants it."""
     environment = dict(one.split("=", 1) for one in device.setup)
     return LocalTransport(device.work_folder or None, environment)
 
@@ -82,7 +82,7 @@ class LocalTransport:
             yield
 
     def reconnect(self) -> None:
-        """This machine is always there."""
+        """Nothing to do: it is always there."""
 
     def close(self) -> None:
         for process in self._processes:
@@ -97,5 +97,3 @@ class LocalTransport:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-

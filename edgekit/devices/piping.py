@@ -1,4 +1,4 @@
-"""One local command with a file on its standard input or output, that may take as long as bytes are moving."""
+"""One local command with files on its ends, that may take as long as bytes are moving."""
 
 from __future__ import annotations
 
@@ -83,9 +83,7 @@ def _pump(
         while selector.get_map():
             ready = selector.select(max(0.0, moved + timeout_seconds - time.monotonic()))
             if not ready:
-                raise MeasurementError(
-                    "a command took too long", where=str(process.args[0]), got=f"nothing for {timeout_seconds:g} s"  # type: ignore[index]
-                )
+                raise MeasurementError("a command took too long", got=f"nothing for {timeout_seconds:g} s")
             for key, _ in ready:
                 if key.fileobj is process.stdin:
                     assert feed is not None

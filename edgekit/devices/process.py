@@ -1,4 +1,4 @@
-"""A child process that speaks one JSON object a line: a worker on this machine, or the client that reaches one."""
+"""A child process that speaks one JSON object a line: a worker, or the client that reaches one."""
 
 from __future__ import annotations
 

@@ -47,7 +47,9 @@ class RemoteProcess(LocalProcess):
             return self._link.unreachable(reason)
         if code is not None and code > 128:
             with contextlib.suppress(ValueError):
-                return self.death(f"killed by {signal.Signals(code - 128).name}", code == 128 + signal.SIGKILL)
+                return self.death(
+                    f"killed by {signal.Signals(code - 128).name}", code == 128 + signal.SIGKILL
+                )
         if code in (126, 127):
             return MeasurementError(
                 "a process can't be started",

@@ -106,7 +106,9 @@ class ShellTransport:
         """Make the session's folder; raises UnreachableError, after some attempts, if nobody answers."""
         q = shlex.quote
         template = q(f"{self.base}/edgekit-XXXXXX")
-        self.folder = self._insist(lambda: self._sh(f"mkdir -p {q(self.base)} && mktemp -d {template}")).strip()
+        self.folder = self._insist(
+            lambda: self._sh(f"mkdir -p {q(self.base)} && mktemp -d {template}")
+        ).strip()
         self._watch()
         self._sweep()
         return self
@@ -337,7 +339,12 @@ esac"""
     ) -> Completed:
         argv = self.channel.argv(script(body))
         done = pipe(
-            argv, self.channel.env, timeout_seconds=timeout_seconds, source=source, offset=offset, target=target
+            argv,
+            self.channel.env,
+            timeout_seconds=timeout_seconds,
+            source=source,
+            offset=offset,
+            target=target,
         )
         if done.returncode and (reason := self.channel.lost(done.returncode, done.stderr)):
             raise self.unreachable(reason)

@@ -38,7 +38,9 @@ def open_ssh(device: Device, *, options: Sequence[str] = ()) -> ShellTransport:
     if device.address.startswith("-"):
         raise DeviceError("an address doesn't begin with '-'", where=device.name, got=device.address)
     if shutil.which("ssh") is None:
-        raise MissingExtraError("there is no ssh here", next="on Debian and Ubuntu: apt install openssh-client")
+        raise MissingExtraError(
+            "there is no ssh here", next="on Debian and Ubuntu: apt install openssh-client"
+        )
     channel = SshChannel(device, options)
     try:
         return ShellTransport(channel, device, device.work_folder or "/tmp").connect()

@@ -74,7 +74,9 @@ class Transport(Protocol):
     def spawn(self, argv: Sequence[str]) -> Process:
         """Start a process that stays. Raises MeasurementError if it can't be started."""
 
-    def lock(self, *, exclusive: bool, progress: Progress = silent) -> contextlib.AbstractContextManager[None]:
+    def lock(
+        self, *, exclusive: bool, progress: Progress = silent
+    ) -> contextlib.AbstractContextManager[None]:
         """Hold the device: alone for timing, with others for what only computes.
 
         Waits for other edgekits, and tells so. A holder that dies lets go. Raises MeasurementError if it

@@ -146,7 +146,9 @@ def _onnx_there(path: Path, device: Device, link: Transport) -> Coverage:
         done = link.run(argv, timeout_seconds=device.timeout_seconds)
         if done.returncode:
             raise MeasurementError(
-                "can't count the integer kernels", where=f"{path.name} on {device.name}", got=done.stderr[-500:]
+                "can't count the integer kernels",
+                where=f"{path.name} on {device.name}",
+                got=done.stderr[-500:],
             )
         for name in ("trace.json", "executed.onnx"):
             link.pull(f"{link.folder}/{name}", local / name)

@@ -1,4 +1,4 @@
-"""``edgekit bench``: files, or a run's files, on a device, with the workload's own samples where there is one."""
+"""``edgekit bench``: files, or a run's files, on a device, with a workload's own samples."""
 
 from __future__ import annotations
 
@@ -109,7 +109,10 @@ def bench(
     progress(Event("stage-end", "benchmark", f"written to {path}"))
     if not record.results:
         raise MeasurementError(
-            "nothing could be measured", where=profile_of.name, got=record.failures[0].error, next=f"see {path}"
+            "nothing could be measured",
+            where=profile_of.name,
+            got=record.failures[0].error,
+            next=f"see {path}",
         )
     return record, path
 
@@ -127,7 +130,9 @@ def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | Non
             raise InputError("nothing to measure", where=str(target), got="nothing there", next="ls runs")
         elif path.suffix not in RUNTIMES:
             raise InputError(
-                "no runtime for such a file", where=str(target), expected=f"a run folder, or {', '.join(RUNTIMES)}"
+                "no runtime for such a file",
+                where=str(target),
+                expected=f"a run folder, or {', '.join(RUNTIMES)}",
             )
         else:
             found.append(_Subject(path, path.name))

@@ -181,7 +181,9 @@ def _key(job: Job, manifest: Manifest, one: Planned, rungs: Sequence[Rung]) -> s
             "source": one.rung.digest,
             "fake_quantized": rungs[-1].digest,
             "device": _device(job, one).model_dump(mode="json"),
-            "devices": [device.model_dump(mode="json") for device in job.devices if device.transport != "local"],
+            "devices": [
+                device.model_dump(mode="json") for device in job.devices if device.transport != "local"
+            ],
             "code": code_version("bench"),
         }
     )

@@ -46,7 +46,9 @@ def rows_of(records: Sequence[Record]) -> tuple[list[Measured], list[Counted], l
     """The rows of the report: figures and intervals from the single timings."""
     rows, counts, failures = [], [], []
     for record in records:
-        references = {one.threads: one for one in record.results if one.artifact == REFERENCE and not one.backend}
+        references = {
+            one.threads: one for one in record.results if one.artifact == REFERENCE and not one.backend
+        }
         for one in record.results:
             reference = references.get(one.threads)
             if one.unit == "ns":

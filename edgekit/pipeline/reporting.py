@@ -30,9 +30,7 @@ _ABOUT = (
 )
 
 
-def report_of(
-    job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequence[Record]
-) -> Report:
+def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequence[Record]) -> Report:
     """Everything that is known, the recommendation, and what a reader should be warned of."""
     baseline = rungs[0].figures
     stages = tuple(rung.row for rung in rungs if rung.row is not None)
@@ -76,7 +74,9 @@ def report_of(
         max_accuracy_drop=limit,
         folder=_shown(job.run.path),
         seconds=_seconds(rungs, manifest, records),
-        devices=tuple({"name": record.device, **{key: record.about.get(key) for key in _ABOUT}} for record in records),
+        devices=tuple(
+            {"name": record.device, **{key: record.about.get(key) for key in _ABOUT}} for record in records
+        ),
         versions={"edgekit": __version__, **versions(packages)},
     )
 

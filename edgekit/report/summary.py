@@ -120,7 +120,7 @@ class Counted(_Part):
     """One file on an emulated device: instructions of one inference, which are no time.
 
     ``fewer``: instructions of the reference over these. ``spread``: (most − fewest) / median of the runs.
-    ``checked`` samples were asked there; ``snr_db`` compares their answers with this machine's, 200 for equal.
+    ``checked`` samples were asked there; ``snr_db`` compares with this machine's answers, 200 for equal.
     """
 
     artifact: str

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.bench.measure import ROUNDS
 from edgekit.bench import Candidate, Failure, Measurement, evaluate, measure, stats
+from edgekit.bench.measure import ROUNDS
 from edgekit.devices import Device
 from edgekit.errors import MeasurementError
 from edgekit.progress import Event

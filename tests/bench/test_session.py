@@ -56,7 +56,9 @@ def test_a_lost_connection_is_taken_up_again(
 ) -> None:
     events: list[Event] = []
     link = FakeTransport(latency_ns={"a.onnx": 100, "b.onnx": 300}, faults=[Fault("lost", verb, nth)])
-    found = measure(candidates(files), link.device, sample=sample, transport=link, progress=events.append, **QUICK)
+    found = measure(
+        candidates(files), link.device, sample=sample, transport=link, progress=events.append, **QUICK
+    )
     assert all(isinstance(one, Measurement) and len(one.result.rounds) == 20 for one in found)
     assert link.log.count("reconnect") == 1
     assert sum(one.result.restarts for one in found if isinstance(one, Measurement)) == 1
@@ -104,7 +106,9 @@ def test_an_upload_that_fails_is_told(files: tuple[Path, Path], sample: Path, ki
                 raise MeasurementError(f"the device: {said}")
             return super().push(source, name)
 
-    one, two = measure(candidates(files), Device(name="fake", transport="fake"), sample=sample, transport=OnModel(), **QUICK)
+    one, two = measure(
+        candidates(files), Device(name="fake", transport="fake"), sample=sample, transport=OnModel(), **QUICK
+    )
     assert isinstance(one, Failure)
     assert said in str(one.error)
     assert isinstance(two, Measurement)
@@ -129,7 +133,9 @@ def test_evaluating_in_parts_gives_the_same(files: tuple[Path, Path], sample: Pa
     assert not [path for path in parts.files if "inputs" in path or "outputs" in path]
 
 
-def test_an_emulated_device_counts_and_never_tells_nanoseconds(files: tuple[Path, Path], sample: Path) -> None:
+def test_an_emulated_device_counts_and_never_tells_nanoseconds(
+    files: tuple[Path, Path], sample: Path
+) -> None:
     device = Device(name="emulated", transport="emulated", cpu="cortex-a76")
     link = FakeTransport(device=device, latency_ns={"a.onnx": 680_000})
     (one,) = measure(candidates(files[:1]), device, sample=sample, transport=link)
@@ -140,11 +146,19 @@ def test_an_emulated_device_counts_and_never_tells_nanoseconds(files: tuple[Path
         _ = one.raw_ns
 
 
-def test_a_record_says_everything_and_comes_back(files: tuple[Path, Path], sample: Path, tmp_path: Path) -> None:
+def test_a_record_says_everything_and_comes_back(
+    files: tuple[Path, Path], sample: Path, tmp_path: Path
+) -> None:
     link = FakeTransport(latency_ns={"a.onnx": 100, "b.onnx": 300})
     check = Check(lambda candidate: sample, lambda candidate, outputs: {"accuracy": 0.5})
     record = benchmark(
-        candidates(files), link.device, sample=sample, names={files[0]: "artifacts/a.onnx"}, check=check, transport=link, **QUICK
+        candidates(files),
+        link.device,
+        sample=sample,
+        names={files[0]: "artifacts/a.onnx"},
+        check=check,
+        transport=link,
+        **QUICK,
     )
     assert [one.artifact for one in record.results] == ["artifacts/a.onnx", "b.onnx"]
     assert record.results[0].accuracy is not None
@@ -157,7 +171,14 @@ def test_a_record_says_everything_and_comes_back(files: tuple[Path, Path], sampl
 
 def test_a_file_that_answers_nothing_isnt_timed(files: tuple[Path, Path], sample: Path) -> None:
     link = FakeTransport(faults=[Fault("killed", "evaluate", 1)])
-    record = benchmark(candidates(files), link.device, sample=sample, check=Check(lambda one: sample), transport=link, **QUICK)
+    record = benchmark(
+        candidates(files),
+        link.device,
+        sample=sample,
+        check=Check(lambda one: sample),
+        transport=link,
+        **QUICK,
+    )
     assert [one.artifact for one in record.failures] == ["a.onnx"]
     assert [one.artifact for one in record.results] == ["b.onnx"]
     assert "time a.onnx" not in link.log
@@ -169,13 +190,16 @@ def test_another_architecture_is_refused(machine: str, arch: Any) -> None:
         refuse_strangers(Device(name="x", transport="ssh", arch=arch), {"machine": machine})
 
 
-@pytest.mark.parametrize(("machine", "arch"), [("arm64", "aarch64"), ("amd64", "x86_64"), ("armv8l", "armv7l")])
+@pytest.mark.parametrize(
+    ("machine", "arch"), [("arm64", "aarch64"), ("amd64", "x86_64"), ("armv8l", "armv7l")]
+)
 def test_other_names_of_an_architecture_are_known(machine: str, arch: Any) -> None:
     refuse_strangers(Device(name="x", transport="ssh", arch=arch), {"machine": machine})
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"schema_version": "edgekit-bench/9"}', '{"schema_version": "edgekit-bench/1"}']
+    "content",
+    ["", "[]", "{}", '{"schema_version": "edgekit-bench/9"}', '{"schema_version": "edgekit-bench/1"}'],
 )
 def test_what_is_no_record_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "x.json").write_text(content)

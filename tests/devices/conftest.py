@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -85,7 +86,7 @@ class Proxy:
             self.cuts += 1
             for pair in self._pairs:
                 for end in pair:
-                    end.close() if end.fileno() < 0 else _reset(end)
+                    _reset(end)
             self._pairs.clear()
 
     def cut_after(self, count: int) -> None:
@@ -124,10 +125,8 @@ class Proxy:
 
 
 def _reset(end: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     end.close()
 
 
@@ -177,7 +176,8 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         "MaxSessions": 50,
     }
     (folder / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
-    Path("/run/sshd").mkdir(exist_ok=True) if os.geteuid() == 0 else None
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
     log = (folder / "log").open("wb")
     process = subprocess.Popen([program, "-D", "-e", "-f", str(folder / "config")], stderr=log)
     try:

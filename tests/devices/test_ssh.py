@@ -167,7 +167,9 @@ def test_a_board_of_another_architecture_is_refused(device: Device, link: ShellT
 
 def test_a_board_without_python_says_so(device: Device, link: ShellTransport) -> None:
     bare = device.model_copy(update={"python": "/nowhere/python3"})
-    (found,) = measure([Candidate(REFERENCE / "check.onnx", "onnxruntime", 1)], bare, sample=SAMPLES, transport=link)
+    (found,) = measure(
+        [Candidate(REFERENCE / "check.onnx", "onnxruntime", 1)], bare, sample=SAMPLES, transport=link
+    )
     assert found.error is not None
     assert "/nowhere/python3" in str(found.error)
 

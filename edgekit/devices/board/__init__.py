@@ -4,8 +4,8 @@
 ``booted`` is one for as long as it is needed. It is reached over ssh and adb, as any board is.
 """
 
+from edgekit.devices.board.boards import RunningBoard, booted, running, start, stop
 from edgekit.devices.board.build import BoardFiles, ensure_built
 from edgekit.devices.board.qemu import CPUS
-from edgekit.devices.board.running import RunningBoard, booted, running, start, stop
 
 __all__ = ["CPUS", "BoardFiles", "RunningBoard", "booted", "ensure_built", "running", "start", "stop"]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgekit.errors import MeasurementError
+from edgekit.files import disk_full
 from edgekit.progress import Event, Progress, silent
 
 PATIENCE_SECONDS = 1800.0
@@ -74,7 +75,8 @@ def try_lock(descriptor: int, kind: int) -> bool:
 def built(folder: Path, build: Callable[[Path], None], progress: Progress = silent) -> bool:
     """Build ``folder``, unless it is there: ``build`` fills a temporary sibling, which is renamed at the end.
 
-    Only one edgekit builds at a time. Returns whether something was built.
+    Only one edgekit builds at a time. Returns whether something was built. Raises DiskFullError, and what
+    ``build`` raises.
     """
     if folder.is_dir():
         return False
@@ -87,7 +89,10 @@ def built(folder: Path, build: Callable[[Path], None], progress: Progress = sile
         try:
             build(partial)
             partial.rename(folder)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
-            raise
+            full = disk_full(error, folder, refused=True)
+            if full is None:
+                raise
+            raise full from error
     return True

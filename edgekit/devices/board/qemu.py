@@ -159,7 +159,7 @@ def is_ours(pid: int, console: Path) -> bool:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return f"file:{console}".encode() in words
+    return os.fsencode(f"file:{console}") in words
 
 
 def terminate(pid: int, console: Path) -> None:

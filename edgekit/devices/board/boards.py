@@ -21,6 +21,7 @@ from typing import Any
 from edgekit.devices.board import qemu
 from edgekit.devices.board.build import BoardFiles, ensure_built
 from edgekit.devices.board.cache import cache_folder, locked, say, try_lock
+from edgekit.errors import MeasurementError
 from edgekit.files import write_json
 from edgekit.progress import Progress, silent
 
@@ -58,7 +59,7 @@ class RunningBoard:
         """Arguments for ssh and scp but the port (-p, -P): our key alone; the board's host key is checked."""
         return [
             *("-F", "/dev/null"),  # the user's configuration is for other hosts
-            *("-i", str(self.key), "-o", "IdentitiesOnly=yes"),
+            *("-o", f"IdentityFile={_quoted(self.key)}", "-o", "IdentitiesOnly=yes"),
             *(
                 "-o",
                 f"UserKnownHostsFile={_quoted(self.known_hosts)}",
@@ -198,6 +199,13 @@ def _read(cpu: str) -> RunningBoard | None:
         board = RunningBoard.from_json(json.loads(_path(cpu).read_text()))
     except FileNotFoundError:
         return None
+    except (TypeError, KeyError, ValueError) as error:
+        raise MeasurementError(
+            "another edgekit wrote about a board here what this one can't read",
+            where=str(_path(cpu)),
+            got=repr(error),
+            next="stop that board with the edgekit that started it, or end its QEMU and remove this file",
+        ) from None
     if qemu.is_ours(board.pid, board.console):
         return board
     _forget(cpu)
