@@ -93,7 +93,7 @@ def measure(path: Path) -> dict[str, list[list[float]]]:
 
 
 def network(path: Path) -> Path:
-    """Two convolutions on (1, 3, 32, 32)."""
+    """Two convolutions on (1, 3, 42, 42)."""
     rng = np.random.default_rng(0)
     weights = {"v": (16, 3, 3, 3), "w": (16, 16, 3, 3)}
     graph = helper.make_graph(
@@ -103,8 +103,8 @@ def network(path: Path) -> Path:
             helper.make_node("Conv", ["b", "w"], ["y"], pads=[1, 1, 1, 1]),
         ],
         "network",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16, 32, 32])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 42, 42])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16, 42, 42])],
         [
             numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
             for name, shape in weights.items()

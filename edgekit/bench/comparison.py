@@ -90,7 +90,7 @@ def percent(share: float) -> str:
 
 
 class CompareReport(_Part):
-    """All comparisons. ``unmatched``: what could not be compared, and why; ``notes``: what to bear in mind."""
+    """All comparisons. ``unmatched``: what couldn't be compared, and why; ``notes``: what to bear in mind."""
 
     first: str
     second: str

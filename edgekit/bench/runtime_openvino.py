@@ -80,12 +80,21 @@ class OpenVINOModel(Model):
         request = self._compile(batch.shape, {**self._settings, "PERF_COUNT": True})
         request.set_input_tensor(self.module.Tensor(batch, shared_memory=True))
         request.infer()  # the warm-up isn't counted
-        calls = []
+        calls, integers = [], {}
         for _ in range(runs):
             request.infer()
-            calls += [
-                (one.node_name, one.exec_type or one.node_type, 1, one.real_time.total_seconds())
-                for one in request.profiling_info
-                if "EXECUTED" in str(one.status)
-            ]
-        return {"ops": sibling("op_profile").rows(calls)}
+            for one in request.profiling_info:
+                if "EXECUTED" in str(one.status):
+                    kernel = one.exec_type or one.node_type
+                    calls.append((one.node_name, kernel, 1, one.real_time.total_seconds()))
+                    integers[one.node_name] = _integer(kernel)
+        rows = sibling("op_profile").rows(calls, integers)
+        return {"ops": rows} if rows else {"ops": [], "reason": "each op took less than OpenVINO can tell"}
+
+
+def _integer(kernel: str) -> bool | None:
+    """Whether a kernel computes in integers, by the type at the end of its name: brgconv_avx512_i8."""
+    precision = kernel.rpartition("_")[2]
+    if precision in ("i8", "u8"):
+        return True
+    return False if precision in ("f32", "f16", "bf16") else None

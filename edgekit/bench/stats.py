@@ -74,13 +74,13 @@ def ratio_of_rounds(
 
     The value is the median, over the rounds, of the ratio of their medians; what slows both down in a round
     cancels. The interval is that of the sign test (order statistics of the ratios; Conover 1999, §3.2), which
-    assumes nothing but that rounds are independent, widened by ``floor`` on both sides for what differs
+    assumes little more than that rounds are independent, widened by ``floor`` on both sides for what differs
     between two processes in all rounds.
 
     Args:
         numerator: its runs, round by round.
         denominator: the other's, in the same rounds.
-        level: of the interval; for two-sided order statistics at least this much.
+        level: of the interval.
         floor: relative.
 
     Raises:
@@ -94,10 +94,11 @@ def ratio_of_rounds(
             f"{len(top)} rounds can't support an interval of {level:.1%}; at least {rounds_needed(level)} can"
         )
     ordered = np.sort(top - bottom)
-    rank = _sign_rank(len(ordered), level)
-    wider = math.log1p(floor)
-    low, value, high = ordered[rank - 1] - wider, np.median(ordered), ordered[-rank] + wider
-    return Estimate(math.exp(low), math.exp(high), level, math.exp(value))
+    low, high = _sign_interval(ordered, level)
+    wider, value = math.log1p(floor), float(np.median(ordered))
+    return Estimate(
+        math.exp(min(low, value) - wider), math.exp(max(high, value) + wider), level, math.exp(value)
+    )
 
 
 def ratio_of_records(
@@ -262,14 +263,22 @@ def _log_medians(rounds: Rounds) -> npt.NDArray[np.float64]:
     return logs
 
 
-def _sign_rank(n: int, level: float) -> int:
-    """The largest k for which the k-th smallest and k-th largest of n enclose the median at this level."""
-    outside, below = 1 - level, 0
-    for k in range(n // 2 + 1):
-        below += math.comb(n, k)  # 2^n · P(at most k of n fall below the median)
-        if 2 * below / 2**n > outside * (1 + 1e-9):
-            return k
-    return n // 2
+def _sign_interval(ordered: npt.NDArray[np.float64], level: float) -> tuple[float, float]:
+    """Interval of the median from sorted values: between the two pairs of order statistics whose levels
+    enclose the wanted one (Hettmansperger and Sheather 1986).
+    """
+    n, k, outside = len(ordered), 0, 1.0
+    while True:  # the pair (k + 1, n - k) leaves twice P(at most k of n fall below the median) outside
+        inner = 2 * sum(math.comb(n, below) for below in range(k + 1)) / 2**n
+        if inner > (1 - level) * (1 + 1e-9) or 2 * (k + 1) > n:
+            break
+        k, outside = k + 1, inner
+    low, high = float(ordered[k - 1]), float(ordered[n - k])
+    if 2 * (k + 1) > n:
+        return low, high
+    way = (1 - level - outside) / (inner - outside)
+    weight = (n - k) * way / (k + (n - 2 * k) * way)
+    return low + weight * (float(ordered[k]) - low), high - weight * (high - float(ordered[n - k - 1]))
 
 
 def _expanded(outside: float, n: int) -> float:

@@ -48,7 +48,7 @@ ABOUT: dict[str, Any] = {
     "memory_bytes": 1 << 30,
     "load_average": [0.0, 0.0, 0.0],
     "python": "3.8.0",
-    "runtimes": {"onnxruntime": "0", "ai-edge-litert": "0"},
+    "runtimes": {"onnxruntime": "1.20.0", "ai-edge-litert": "2.0.0"},
 }
 
 
