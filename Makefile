@@ -1,5 +1,6 @@
 # make demo   compress the embedded demo: from the trained network to measured ONNX and LiteRT files
 # make test   the default test tier: CPU, offline
+# make board  the tests on the emulated ARM board, which is built once from Debian's packages (about a minute)
 # make lint   ruff and mypy
 # make fix    let ruff repair what it can
 #
@@ -14,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.edgekit-installed
 
-.PHONY: demo test lint fix clean
+.PHONY: demo test board lint fix clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -22,6 +23,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+board: $(STAMP)
+	$(BIN)/python -m pytest -m device tests/devices
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

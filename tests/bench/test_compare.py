@@ -69,10 +69,10 @@ def failed(artifact: str, error: str = "it crashed") -> FailedResult:
     ("factor", "verdict", "says"),
     [
         (1.0, "not distinguishable", "not distinguishable (−"),
-        (1.2, "slower", "slower: takes 20."),
-        (0.8, "faster", "faster: takes "),
+        (1.2, "slower", "% more time (+"),
+        (0.8, "faster", " % less time (−"),
         (2.5, "slower", "times as long"),
-        (0.25, "faster", "4.0"),
+        (0.25, "faster", "times as fast (−7"),
     ],
 )
 @pytest.mark.parametrize("in_turns", [True, False])
@@ -315,7 +315,7 @@ def test_files_that_hold_nothing_to_compare_are_refused(tmp_path: Path) -> None:
     record(result("a.onnx")).save(tmp_path / "one.json")
     with pytest.raises(ComparisonError, match="nothing to compare within this file") as caught:
         compare(tmp_path / "one.json")
-    assert caught.value.got == "a.onnx in onnxruntime, 1 thread"
+    assert caught.value.got == "results: a.onnx in onnxruntime, 1 thread"
     with pytest.raises(ComparisonError, match="can't be read"):
         compare(tmp_path / "absent.json")
     (tmp_path / "empty").mkdir()

@@ -183,7 +183,7 @@ def test_without_pairing_the_same_rounds_say_much_less() -> None:
 
 
 def test_what_all_rounds_share_is_covered_by_the_floor() -> None:
-    """Two processes of one file, one of them 0.4 % slower from birth: the rounds alone would call it slower."""
+    """Two processes of one file, one 0.4 % slower from birth: the rounds alone would call it slower."""
     rng = np.random.default_rng(0)
     one = [rng.normal(1000, 1, 50) for _ in range(20)]
     other = [rng.normal(1004, 1, 50) for _ in range(20)]
