@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from edgekit.bench import stats
-from edgekit.bench.compare import compare_results
-from edgekit.bench.comparison import Comparison, CompareReport, percent
+from edgekit.bench.compare import compare_in_turns
+from edgekit.bench.comparison import CompareReport, Comparison, percent
 from edgekit.bench.gate import GateReport
 from edgekit.bench.matching import label_of
 from edgekit.bench.record import Record, Result
@@ -46,8 +47,10 @@ def bench_view(record: Record) -> RenderableType:
     if record.emulated:
         parts.append(Text(EMULATED, "yellow"))
     if record.results:
+        names = [f"{number:>2}  {one.label}" for number, one in enumerate(record.results, 1)]
+        parts += [Text(""), *(Text(name, "bold") for name in names)]
         parts += [Text(""), _figures(record), Text(""), _costs(record.results)]
-        parts.append(_indented(_legend(record)))
+        parts.append(Text(_legend(record), "dim"))
     for one in record.results:
         if one.ops:
             parts += [Text(""), ops_view(one)]
@@ -66,49 +69,45 @@ def ops_view(result: Result, top: int = 12) -> RenderableType:
 
 
 def _title(record: Record) -> Text:
-    cpu = record.about.get("cpu") or record.about.get("board") or ""
-    return Text(record.device, "bold").append(f"  {cpu}  {record.created}".replace("    ", "  "), "")
+    cpu = record.about.get("cpu") or record.about.get("board")
+    return Text(record.device, "bold").append("".join(f"  {one}" for one in (cpu, record.created) if one), "")
 
 
 def _figures(record: Record) -> Table:
-    """Latency (or instructions), with its interval, and the ratio to the first of as many threads."""
+    """Latency, or instructions, with the interval of the median."""
     tell = _teller(record.emulated)
-    head = "p50" if not record.emulated else "instructions"
-    more = ["p90", "p99", "first", "load"] if not record.emulated else ["first run", "load"]
-    table = _table(["file", ""], ["", head, *more], [])
-    for one in record.results:
+    heads = ["instructions"] if record.emulated else ["p50", "p90", "p99"]
+    table = _table([""], [*heads, "first run", "load"], [])
+    for number, one in enumerate(record.results, 1):
         row = [tell(stats.percentile(one.samples, 50)) + _plus_minus(one)]
         if not record.emulated:
             p99 = stats.quantile_of_rounds(one.rounds, 99, resamples=200)
             row += [tell(stats.percentile(one.samples, 90)), tell(p99.value) if p99 else "–"]
-        row += [tell(one.first), tell(one.load)]
-        table.add_row(Text(one.artifact, "bold"), Text(_runtime(one)), _threads(one.threads), *row)
+        table.add_row(f"{number:>2}", *row, tell(one.first), tell(one.load))
     return table
 
 
 def _costs(results: Sequence[Result]) -> Table:
-    """Size and memory, accuracy on the device, and how each stands to the first."""
-    table = _table(["file", ""], ["size", "peak RSS", "accuracy", "energy"], ["against the first"])
-    record_of = {one.threads: index for index, one in reversed(list(enumerate(results)))}
-    for index, one in enumerate(results):
-        accuracy = human_share(one.accuracy.accuracy if one.accuracy else None)
-        energy = "–" if one.energy_uj is None else f"{one.energy_uj:.3g} µJ"
-        first = results[record_of[one.threads]]
-        table.add_row(
-            Text(one.artifact, "bold"),
-            Text(f"{_runtime(one)}, {_threads(one.threads)}"),
-            human_bytes(one.size_bytes),
-            human_bytes(one.peak_rss_bytes),
-            accuracy,
-            energy,
-            _against(first, one) if record_of[one.threads] != index else Text("–", "dim"),
+    """Size and memory, accuracy on the device, and the ratio to the first of as many threads."""
+    energy = any(one.energy_uj is not None for one in results)
+    table = _table([""], ["size", "peak RSS", "accuracy", *(["energy"] if energy else [])], ["against"])
+    firsts: dict[int, int] = {}
+    for number, one in enumerate(results, 1):
+        first = firsts.setdefault(one.threads, number)
+        row = [human_bytes(one.size_bytes), human_bytes(one.peak_rss_bytes)]
+        row.append(human_share(one.accuracy.accuracy if one.accuracy else None))
+        if energy:
+            row.append("–" if one.energy_uj is None else f"{one.energy_uj:.3g} µJ")
+        against = (
+            Text("") if first == number else Text(f"{first}: ").append(_against(results[first - 1], one))
         )
+        table.add_row(f"{number:>2}", *row, against)
     return table
 
 
 def _against(first: Result, one: Result) -> Text:
     try:
-        found = compare_results(_pair(first, one), 0, 1)
+        found = compare_in_turns(first, one, "")
     except ComparisonError as error:
         return Text(error.got or error.what, "dim")
     if found.verdict in ("not distinguishable", "equal"):
@@ -117,15 +116,11 @@ def _against(first: Result, one: Result) -> Text:
     return Text(f"{percent(found.ratio.value - 1)} {unit}", _STYLES[found.verdict])
 
 
-def _pair(first: Result, one: Result) -> Record:
-    return Record.model_construct(results=(first, one), device="")
-
-
 def _plus_minus(one: Result) -> str:
     """Half of the interval of the median, in per cent of it; of counts, nothing where all were equal."""
     if one.unit == "instructions":
         low, high = min(one.samples), max(one.samples)
-        return "" if low == high else f" {percent((high - low) / low)}"
+        return "" if low == high else f" +{human_count(high - low)}"
     found = stats.quantile_of_rounds(one.rounds, 50, resamples=500)
     if found is None or not found.value:
         return ""
@@ -138,7 +133,7 @@ def _legend(record: Record) -> str:
     batches = {one.batch for one in record.results} - {1}
     text = f"{runs} runs in turns"
     if not record.emulated:
-        text += f"; ±: {stats.LEVEL:.0%} interval of the p50, by round; p99 only where it is supported"
+        text += f"; ±: {100 * stats.LEVEL:.0f} % interval of the p50, by round; p99 where it is supported"
     if batches:
         text += f"; a run answers for {', '.join(map(str, sorted(batches)))} samples where a batch is fixed"
     return text
@@ -219,20 +214,9 @@ def _teller(emulated: bool) -> Callable[[float], str]:
     return human_count if emulated else human_ns
 
 
-def _runtime(one: Result) -> str:
-    return f"{one.runtime} ({one.backend})" if one.backend else one.runtime
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread" + ("" if count == 1 else "s")
-
-
-def _indented(text: str) -> Table:
+def _indented(text: str) -> Padding:
     """Text with its lines kept, set in under what it belongs to."""
-    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2), show_header=False)
-    table.add_column(overflow="fold")
-    table.add_row(Text(text))
-    return table
+    return Padding(Text(text), (0, 0, 0, 4))
 
 
 def _table(left: Sequence[str], right: Sequence[str], rest: Sequence[str]) -> Table:

@@ -163,7 +163,13 @@ def _device(device: Mapping[str, Any]) -> list[RenderableType]:
     needed = "unknown" if memory["needed_bytes"] is None else f"about {human_bytes(memory['needed_bytes'])}"
     have = "unknown" if memory["bytes"] is None else human_bytes(memory["bytes"])
     verdict = {True: "enough", False: "NOT enough", None: "can't be compared"}[memory["suffices"]]
-    rows.append(("memory", f"{verdict}: needs {needed} (weights and activations), has {have}"))
+    flash = device["flash"]
+    kept = "activations" if flash else "weights and activations"
+    rows.append(("memory", f"{verdict}: needs {needed} ({kept}), has {have}"))
+    if flash:
+        verdict = "enough" if flash["suffices"] else "NOT enough"
+        sizes = human_bytes(flash["needed_bytes"]), human_bytes(flash["bytes"])
+        rows.append(("flash", f"{verdict}: needs {sizes[0]} (the file), has {sizes[1]}"))
     has = {True: "yes", False: "no", None: ""}[dot["has"]]
     rows.append(("int8 dot products", " ".join(filter(None, [has, ", ".join(dot["by"]), dot["note"]]))))
     return [title(f"on {device['name']}", device["description"]), facts(rows)]

@@ -30,7 +30,12 @@ def compare_results(record: Record, i: int, j: int) -> Comparison:
 
     Raises ComparisonError: different units, threads or batch sizes; too few rounds.
     """
-    return _compared(record, record.results[i], record.results[j], in_turns=True)
+    return compare_in_turns(record.results[i], record.results[j], record.device)
+
+
+def compare_in_turns(first: Result, second: Result, device: str) -> Comparison:
+    """As ``compare_results``, of two results that are known to be of one record."""
+    return _compared(device, first, second, in_turns=True)
 
 
 def compare_pair(first: Record, i: int, second: Record, j: int) -> Comparison:
@@ -39,7 +44,7 @@ def compare_pair(first: Record, i: int, second: Record, j: int) -> Comparison:
     Raises ComparisonError: different devices, units, threads or batch sizes; too few rounds.
     """
     refuse_other_devices(first, second)
-    found = _compared(second, first.results[i], second.results[j], in_turns=False)
+    found = _compared(second.device, first.results[i], second.results[j], in_turns=False)
     return found.model_copy(update={"notes": (*found.notes, *changes(first, second))})
 
 
@@ -143,14 +148,14 @@ def _merged(reports: list[CompareReport], first: str, second: str, alone: list[s
     )
 
 
-def _compared(record: Record, first: Result, second: Result, *, in_turns: bool) -> Comparison:
+def _compared(device: str, first: Result, second: Result, *, in_turns: bool) -> Comparison:
     refuse_unequal(first, second)
     try:
         ratio, verdict = _judged(first, second, in_turns)
     except ValueError as error:
         raise ComparisonError(
             "these timings can't be compared",
-            where=f"{second.label} on {record.device}",
+            where=f"{second.label} on {device}",
             got=str(error),
             expected=f"{stats.rounds_needed()} rounds or more, of runs that took time",
             next="measure again with `edgekit bench`",
@@ -159,7 +164,7 @@ def _compared(record: Record, first: Result, second: Result, *, in_turns: bool) 
     if first.runtime == second.runtime and first.runtime_version != second.runtime_version:
         notes.append(f"{first.runtime} was {first.runtime_version}, and is {second.runtime_version}")
     return Comparison(
-        device=record.device,
+        device=device,
         unit=first.unit,
         first=_side(first),
         second=_side(second),

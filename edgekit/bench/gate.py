@@ -224,7 +224,7 @@ def _latency(found: Comparison, limits: Limits) -> GateCheck:
         outcome = "failed"
     elif found.ratio.value > limit:
         outcome = "warning"
-        text = f"not certain: {percent(found.ratio.value - 1)} {'instructions' if counts else 'time'}; {text}"
+        text = f"not certain: {text}"
         if not counts:
             text += "; measure longer (--min-seconds), or both in turns"
     text += "".join(f"; {note}" for note in found.notes if outcome != "passed")

@@ -59,16 +59,16 @@ def inspect(
         profile = load_device(device)
     if target is None or re.search(r"\.py(:|$)", str(target)):
         result = _model(target, progress)
-        needed = result["arena"]["int8"]["bytes"] + result["totals"]["int8_bytes"]
+        arena, stored = result["arena"]["int8"]["bytes"], result["totals"]["int8_bytes"]
     else:
         result = _artifact(Path(target), top)
         arena = (result["executed"] or {}).get("arena_bytes") or (result["arena"] or {}).get("bytes")
-        needed = None if arena is None else arena + result["size_bytes"]
+        stored = result["size_bytes"]
     if profile is None:
         return result
     from edgekit.inspecting.on_device import describe
 
-    return {**result, "device": describe(profile, needed)}
+    return {**result, "device": describe(profile, arena, stored)}
 
 
 def _model(target: str | Path | None, progress: Progress) -> dict[str, Any]:

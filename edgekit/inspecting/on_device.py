@@ -17,12 +17,13 @@ _PACKAGES = {
 _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp", "svei8mm", "sve2")
 
 
-def describe(device: Device, needed_bytes: int | None) -> dict[str, Any]:
+def describe(device: Device, arena_bytes: int | None, stored_bytes: int = 0) -> dict[str, Any]:
     """As JSON: which runtimes apply, whether memory suffices, whether the CPU has int8 dot products.
 
     Args:
         device: a device of transport "local" is asked; of any other only the profile is read.
-        needed_bytes: weights and activations together; None if it isn't known.
+        arena_bytes: what activations take; None if it isn't known.
+        stored_bytes: what weights take, or the file. A device with flash keeps them there, any other in memory.
 
     Raises:
         MeasurementError: this machine's Python can't answer.
@@ -34,8 +35,9 @@ def describe(device: Device, needed_bytes: int | None) -> dict[str, Any]:
         "cpu": facts["cpu"] if facts else None,
         "probed": facts is not None,
         "runtimes": {runtime: _runtime(device, runtime, facts) for runtime in RUNTIMES},
-        "memory": _memory(device, facts, needed_bytes),
-        "int8_dot_product": _dot_product(facts),
+        "memory": _memory(device, facts, arena_bytes, stored_bytes),
+        "flash": _flash(device, stored_bytes),
+        "int8_dot_product": _dot_product(device, facts),
     }
 
 
@@ -50,8 +52,11 @@ def _runtime(device: Device, runtime: str, facts: dict[str, Any] | None) -> dict
     return {"applies": not reason, "version": version, "reason": reason}
 
 
-def _memory(device: Device, facts: dict[str, Any] | None, needed: int | None) -> dict[str, Any]:
-    stated: int | None = getattr(device, "memory_bytes", None)  # a profile may know what can't be asked
+def _memory(
+    device: Device, facts: dict[str, Any] | None, arena: int | None, stored: int
+) -> dict[str, Any]:
+    stated = device.memory_bytes  # a profile may know what can't be asked
+    needed = arena if arena is None or device.flash_bytes else arena + stored
     size = stated or (facts["memory_bytes"] if facts else None)
     return {
         "bytes": size,
@@ -61,9 +66,19 @@ def _memory(device: Device, facts: dict[str, Any] | None, needed: int | None) ->
     }
 
 
-def _dot_product(facts: dict[str, Any] | None) -> dict[str, Any]:
+def _flash(device: Device, stored: int) -> dict[str, Any] | None:
+    if device.flash_bytes is None:
+        return None
+    return {
+        "bytes": device.flash_bytes,
+        "needed_bytes": stored,
+        "suffices": stored <= device.flash_bytes,
+    }
+
+
+def _dot_product(device: Device, facts: dict[str, Any] | None) -> dict[str, Any]:
     """``has`` is None where the device wasn't asked, or says nothing of its instructions."""
-    flags = set(facts["isa"]) if facts else set()
+    flags = set(facts["isa"] if facts else device.isa)
     if not flags:
         return {"has": None, "by": [], "note": "unknown: the device wasn't asked" if not facts else "unknown"}
     by = [flag for flag in _DOT_PRODUCTS if flag in flags]

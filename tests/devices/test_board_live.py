@@ -16,6 +16,7 @@ from edgekit.devices.board import (
     BoardFiles,
     RunningBoard,
     booted,
+    bundle,
     ensure_built,
     qemu,
     rootfs,
@@ -245,8 +246,9 @@ def test_a_board_without_a_disk_says_what_its_console_said(files: BoardFiles, tm
 def test_adb_out_of_debians_packages_talks_to_the_board(
     files: BoardFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("apt-get", "apt-cache", "apt-config", "dpkg", "dpkg-deb", "sh", "tar", "gpgv", "rm"):
-        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    for path in Path("/usr/bin").iterdir():
+        if path.name != "adb":
+            (tmp_path / path.name).symlink_to(path)
     with booted("cortex-a76") as board:
         monkeypatch.setenv("PATH", str(tmp_path))
         unpacked = tools.adb()
@@ -264,3 +266,21 @@ def test_adb_out_of_debians_packages_talks_to_the_board(
             assert subprocess.run(shell, env=env, capture_output=True, check=True).stdout == b"aarch64\n"
         finally:
             subprocess.run([*unpacked.argv, "kill-server"], env=env, capture_output=True, check=True)
+
+
+def test_the_bundle_runs_where_there_is_no_c_library(files: BoardFiles, tmp_path: Path) -> None:
+    bundle(tmp_path / "runner.tar.gz")
+    code = "import sys, ssl, ctypes, numpy, onnxruntime, ai_edge_litert.interpreter; print(sys.executable)"
+    with booted("cortex-a53") as board:
+        adb(board, "connect", board.adb_serial)
+        adb(board, "-s", board.adb_serial, "push", str(tmp_path / "runner.tar.gz"), "/data/local/tmp/")
+        # A root with a static shell and the kernel's folders, and nothing else: what a phone has in common.
+        ssh(
+            board,
+            "set -e; r=/data/local/tmp/phone; mkdir -p $r/bin $r/proc $r/dev $r/tmp; "
+            "cp /bin/busybox $r/bin/sh; "
+            "mount -t proc proc $r/proc; mount --bind /dev $r/dev; "
+            "tar -xf /data/local/tmp/runner.tar.gz -C $r; ! test -e $r/lib",
+        )
+        started = f"chroot /data/local/tmp/phone /bin/sh -c '/runner/python3 -c \"{code}\"'"
+        assert ssh(board, started) == "/runner/python3\n"

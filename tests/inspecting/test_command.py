@@ -168,7 +168,9 @@ def test_memory_runtimes_and_instructions_of_a_device(board: Device) -> None:
         "needed_bytes": 1001,
         "suffices": False,
     }
+    assert describe(board, 900, 101)["memory"] == found["memory"]
     assert describe(board, 1000)["memory"]["suffices"] is True
+    assert found["flash"] is None
     assert describe(board, None)["memory"]["suffices"] is None
     assert found["runtimes"]["onnxruntime"] == {
         "applies": True,
@@ -178,6 +180,13 @@ def test_memory_runtimes_and_instructions_of_a_device(board: Device) -> None:
     assert "pip install ai-edge-litert" in found["runtimes"]["litert"]["reason"]
     assert found["int8_dot_product"]["has"] is False
     assert "saturate" in found["int8_dot_product"]["note"]
+
+
+def test_a_microcontroller_keeps_weights_in_flash() -> None:
+    values: dict[str, Any] = {"memory_bytes": 1000, "flash_bytes": 5000}
+    found = describe(Device(name="mcu", transport="none", **values), 1000, 5001)
+    assert found["memory"]["suffices"] is True
+    assert found["flash"] == {"bytes": 5000, "needed_bytes": 5001, "suffices": False}
 
 
 def test_a_runtime_that_the_profile_leaves_out(board: Device) -> None:

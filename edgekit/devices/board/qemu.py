@@ -36,7 +36,7 @@ STOP_SECONDS = 10.0
 _ATTEMPTS = 5
 _TAKEN = "Could not set up host forwarding"
 _UNKNOWN_CPU = ("unable to find CPU model", "CPU model")
-_KERNEL_OPTIONS = "console=ttyAMA0 quiet loglevel=3 mitigations=off norandmaps"
+_KERNEL_OPTIONS = "console=ttyAMA0 quiet loglevel=3 mitigations=off norandmaps panic=-1"
 
 
 @dataclass(frozen=True)
