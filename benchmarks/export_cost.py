@@ -55,7 +55,7 @@ def run(step: str, name: str, folder: Path) -> dict[str, float]:
     import torch
     from networks import NETWORKS, images, make
 
-    from edgekit.bench.worker import peak_rss_bytes
+    from edgekit.bench.sensors import peak_rss_bytes
     from edgekit.int8 import storage
 
     network = NETWORKS[name]

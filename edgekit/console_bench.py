@@ -180,10 +180,10 @@ def _comparison(one: Comparison) -> list[RenderableType]:
 
 
 def _sizes(values: Sequence[int]) -> str:
-    if values[0] == values[1]:
-        return human_bytes(values[0])
-    change = f" ({percent(values[1] / values[0] - 1)})" if values[0] else ""
-    return f"{human_bytes(values[0])} → {human_bytes(values[1])}{change}"
+    before, after = map(human_bytes, values)
+    if before == after:
+        return before
+    return f"{before} → {after}" + (f" ({percent(values[1] / values[0] - 1)})" if values[0] else "")
 
 
 # --- edgekit gate ----------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from edgekit.bench import stats
 from edgekit.bench.evaluating import evaluate
 from edgekit.bench.record import FailedResult, OpTime, Result
 from edgekit.bench.session import Candidate, Session, linked, located
+from edgekit.bench.stability import instability_of_rounds
 from edgekit.devices.device import Device
 from edgekit.devices.transport import Message, Transport
 from edgekit.errors import MeasurementError
@@ -222,7 +223,7 @@ def _result(lane: _Lane, device: Device) -> Measurement | Failure:
     energies = [answer.get("energy_uj") for answer in answers]
     runs = sum(len(round) for round in lane.rounds)
     known = all(energy is not None for energy in energies)
-    raw = [value for round in lane.rounds for value in round]
+    sensors = tuple(answer.get("sensors") or {} for answer in answers)
     result = Result(
         artifact=one.artifact.name,
         sha256=sha256(one.artifact),
@@ -236,12 +237,13 @@ def _result(lane: _Lane, device: Device) -> Measurement | Failure:
         load=loaded["load_ns"],
         first=loaded["first_ns"],
         rounds=tuple(lane.rounds),
+        with_copies=tuple(value for answer in answers for value in answer.get("with_copies_ns") or ()),
         base_rss_bytes=loaded["base_rss_bytes"],
         peak_rss_bytes=max(answer["peak_rss_bytes"] for answer in answers),
         restarts=lane.session.restarts,
-        unstable=None if device.emulated else stats.instability(raw),
+        unstable=None if device.emulated else instability_of_rounds(lane.rounds, sensors),
         ops=lane.ops,
-        sensors=tuple(answer.get("sensors") or {} for answer in answers),
+        sensors=sensors,
         energy_uj=sum(energy or 0.0 for energy in energies) / runs if known else None,
         energy_source=next(
             (str(answer["energy_source"]) for answer in answers if answer.get("energy_source")), ""

@@ -71,6 +71,8 @@ class Result(_Part):
     load: int = Field(ge=0)
     first: int = Field(ge=0)
     rounds: tuple[tuple[int, ...], ...]
+    # On an accelerator the runs above are on data that is there already; these copy it there and back.
+    with_copies: tuple[int, ...] = ()
     base_rss_bytes: int = Field(default=0, ge=0)  # of the worker before it loaded the file
     peak_rss_bytes: int = Field(default=0, ge=0)
     restarts: int = Field(default=0, ge=0)  # how often a lost connection was taken up again

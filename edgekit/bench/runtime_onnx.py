@@ -133,8 +133,4 @@ class OnnxRuntimeModel(Model):
                 session.run([self._names[1]], {self._names[0]: np.ascontiguousarray(batch)})
             written = Path(session.end_profiling()).read_text(encoding="utf-8", errors="replace")
         rows = sibling("op_profile").onnx_rows(json.loads(written))
-        return (
-            {"ops": rows}
-            if rows
-            else {"ops": [], "reason": "every op took less than a microsecond"}
-        )
+        return {"ops": rows} if rows else {"ops": [], "reason": "every op took less than a microsecond"}

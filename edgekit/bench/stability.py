@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from edgekit.bench import stats
 
+Sensors = Sequence[Mapping[str, float]]
+
 LEVELS = 0.10  # how far apart two levels of the rounds' medians may lie
+CLOCK = 0.05  # relative change of the clock that explains a drift
 
 
-def instability_of_rounds(rounds: stats.Rounds) -> str | None:
-    """As ``instability``, for runs by round: also tells when the rounds jump between two levels.
+def instability_of_rounds(rounds: stats.Rounds, sensors: Sensors = ()) -> str | None:
+    """As ``stats.instability``, for runs by round: also tells when the rounds jump between two levels, and
+    when the device itself says that it was throttled.
 
     A slow-down that stays (throttling) is told apart from jumps to and fro (cores of two kinds, a neighbour
     that comes and goes) by how often the level changes.
+
+    Args:
+        rounds: runs, round by round, in the order in which they were taken.
+        sensors: what the device's sensors said in each of them, as in ``Result.sensors``; may be empty.
     """
+    held = [one for one in sensors if one.get("throttled")]
+    if held:
+        return (
+            f"the device says that it was throttled in {len(held)} of {len(sensors)} rounds{_heat(held)}; "
+            "let it cool down, look at its power supply, or set `temperature_limit_celsius` and "
+            "`cooldown_seconds` in its profile"
+        )
     medians = np.array([np.median(stats.as_array(one)) for one in rounds])
     levels = _two_levels(medians)
     if levels is not None:
@@ -27,11 +44,30 @@ def instability_of_rounds(rounds: stats.Rounds) -> str | None:
         )
     third = len(medians) // 3
     if third >= 2:
-        first, last = float(np.median(medians[:third])), float(np.median(medians[-third:]))
-        found = stats.drift(first, last)
+        found = stats.drift(*_ends(medians, third))
         if found is not None:
-            return found
+            return found + _clock(sensors)
     return stats.instability([value for one in rounds for value in one])
+
+
+def _ends(values: npt.NDArray[np.float64], third: int) -> tuple[float, float]:
+    return float(np.median(values[:third])), float(np.median(values[-third:]))
+
+
+def _heat(held: Sensors) -> str:
+    degrees = [one["temperature_celsius"] for one in held if "temperature_celsius" in one]
+    return f", at up to {max(degrees):.0f} °C" if degrees else ""
+
+
+def _clock(sensors: Sensors) -> str:
+    """What the clock did meanwhile, where the device tells it."""
+    clocks = np.array([one["frequency_khz"] for one in sensors if "frequency_khz" in one])
+    if len(clocks) < 6:
+        return ""
+    first, last = _ends(clocks, len(clocks) // 3)
+    if abs(last - first) < CLOCK * first:
+        return "; its clock stayed the same, so look for another load"
+    return f"; its clock went from {first / 1e6:.2f} to {last / 1e6:.2f} GHz"
 
 
 def _two_levels(medians: npt.NDArray[np.float64]) -> tuple[float, float, int] | None:

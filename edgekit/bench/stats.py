@@ -161,10 +161,12 @@ def quantile_of_rounds(
         return None
     ranks = np.unique(np.linspace(0, total - 1, min(total, _GRID)).round().astype(np.int64))
     grid = np.unique(ordered[ranks])
-    below = np.stack([np.searchsorted(part, grid, side="right") for part in parts])  # (rounds, grid)
+    # (rounds, grid): how many runs of a round are at most so long. As floats, whose product is much faster.
+    below = np.stack([np.searchsorted(part, grid, side="right") for part in parts]).astype(np.float64)
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(parts), np.full(len(parts), 1 / len(parts)), resamples)
-    reached = drawn @ below >= (drawn @ np.array([len(part) for part in parts]))[:, None] * (q / 100)
+    drawn = rng.multinomial(len(parts), np.full(len(parts), 1 / len(parts)), resamples).astype(np.float64)
+    wanted = drawn @ np.array([len(part) for part in parts]) * (q / 100)
+    reached = drawn @ below >= wanted[:, None] * (1 - 1e-12)
     quantiles = grid[np.argmax(reached, axis=1)]
     outside = _expanded(1 - _level(level), len(parts))
     low, high = np.quantile(quantiles, [outside / 2, 1 - outside / 2])

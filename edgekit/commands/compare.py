@@ -18,7 +18,9 @@ def compare(
     ],
     second: Annotated[
         Path | None,
-        typer.Argument(metavar="B", help="Others; without them, all results in A with its first.", show_default=False),
+        typer.Argument(
+            metavar="B", help="Others; without them, all results in A with its first.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -42,12 +44,15 @@ def compare(
 @exits
 def gate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or results of `edgekit bench`.")],
-    baseline: Annotated[Path, typer.Option("--baseline", metavar="OLD", help="What it must not fall behind.")],
+    baseline: Annotated[
+        Path, typer.Option("--baseline", metavar="OLD", help="What it must not fall behind.")
+    ],
     max_slowdown: Annotated[
         str, typer.Option("--max-slowdown", metavar="SHARE", help="How much longer a run may take.")
     ] = "5%",
     max_drop: Annotated[
-        float, typer.Option("--max-drop", metavar="POINTS", min=0, help="Accuracy that may be lost, in points.")
+        float,
+        typer.Option("--max-drop", metavar="POINTS", min=0, help="Accuracy that may be lost, in points."),
     ] = 0.5,
     max_growth: Annotated[
         str | None,
@@ -56,7 +61,9 @@ def gate(
     strict: Annotated[bool, typer.Option("--strict", help="What only looks worse fails, too.")] = False,
     junit: Annotated[
         Path | None,
-        typer.Option("--junit", metavar="FILE", help="Also as JUnit XML, for CI systems.", show_default=False),
+        typer.Option(
+            "--junit", metavar="FILE", help="Also as JUnit XML, for CI systems.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

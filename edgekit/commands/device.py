@@ -56,7 +56,7 @@ def device_probe(name: DeviceName = "local", as_json: Json = False) -> None:
     """Ask a device what it is: CPU, instruction sets, cores, governor, sensors, runtimes."""
     from edgekit.devices.device import load_device, probe
 
-    about = probe(load_device(name))
+    about = probe(load_device(name), providers=True)
     if as_json:
         print_json(about)
     else:

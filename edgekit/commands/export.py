@@ -33,7 +33,11 @@ def export(
     formats: Annotated[
         str,
         typer.Option(
-            "--format", "-f", metavar="LIST", help="Any of onnx, litert, executorch.", show_default=True
+            "--format",
+            "-f",
+            metavar="LIST",
+            help="Any of onnx, litert, executorch, aotinductor (for NVIDIA GPUs).",
+            show_default=True,
         ),
     ] = "onnx,litert",
     precisions: Annotated[
@@ -42,7 +46,8 @@ def export(
             "--precision",
             "-p",
             metavar="LIST",
-            help="Of fp32, fp16, int8, int8-dynamic, int16x8; by default int8 where there is an int8 graph.",
+            help="Of fp32, fp16, bf16, int8, int8-dynamic, int16x8; by default int8 where there is an int8 "
+            "graph, and fp16 for aotinductor alone.",
             show_default=False,
         ),
     ] = "",
@@ -69,7 +74,9 @@ def export(
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option("--batch", metavar="N", help="A fixed batch; else free in ONNX, 1 in LiteRT."),
+        typer.Option(
+            "--batch", metavar="N", help="A fixed batch; else free in ONNX and AOTInductor, 1 in LiteRT."
+        ),
     ] = None,
     io: Annotated[
         str | None,

@@ -87,6 +87,8 @@ def fill_in(device: Device, about: dict[str, Any]) -> Device:
         "cores": len(about["affinity"]) or None,
         "memory_bytes": about["memory_bytes"],
         "versions": dict(about["runtimes"]),
+        "clusters": tuple(about.get("clusters") or ()),
+        "gpu": ", ".join(str(one) for one in about.get("gpus") or ()),
     }
     values = {**device.model_dump(mode="json"), **{key: value for key, value in found.items() if value}}
     return Device.model_validate(values)

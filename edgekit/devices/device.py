@@ -165,8 +165,12 @@ def resolve_threads(threads: int | Literal["all"], device: Device) -> int:
     return len(probe(device)["affinity"])
 
 
-def probe(device: Device | None = None, *, transport: Transport | None = None) -> dict[str, Any]:
+def probe(
+    device: Device | None = None, *, transport: Transport | None = None, providers: bool = False
+) -> dict[str, Any]:
     """Ask a device what it is; by default this machine. The keys are those of ``probe.py``.
+
+    With ``providers`` its ONNX Runtime is imported, which takes a while, and says what it can execute on.
 
     Raises MeasurementError if the device's Python can't answer.
     """
@@ -176,7 +180,8 @@ def probe(device: Device | None = None, *, transport: Transport | None = None) -
     link = transport or connect(device)
     try:
         script = link.push(Path(__file__).with_name("probe.py"))
-        done = link.run([device.interpreter, script], timeout_seconds=device.timeout_seconds)
+        more = ["--runtimes"] if providers else []
+        done = link.run([device.interpreter, script, *more], timeout_seconds=device.timeout_seconds)
     finally:
         if transport is None:
             link.close()

@@ -13,12 +13,16 @@ litert_compat.py  which runtimes have the ops of a file
 subsampling.py    strided slices as depthwise convolutions of ones
 executorch.py     ExecuTorch (.pte), delegated to XNNPACK
 executorch_passes.py  the graph as XNNPACK's partitioner takes it whole
+aotinductor.py    AOTInductor packages (.pt2): code compiled for an NVIDIA GPU, or for this CPU
 divergence.py     where a file first leaves its graph, layer by layer
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,25 +41,32 @@ if TYPE_CHECKING:
 
 __all__ = ["SUFFIX", "ExportOptions", "Format", "Precision", "Target", "export", "require"]
 
-SUFFIX: dict[str, str] = {"onnx": ".onnx", "litert": ".tflite", "executorch": ".pte"}
+SUFFIX: dict[str, str] = {
+    "onnx": ".onnx",
+    "litert": ".tflite",
+    "executorch": ".pte",
+    "aotinductor": ".pt2",
+}
 _INSTALL = {
     "onnx": "onnx onnxscript",
     "litert": '"edgekit-toolkit[litert]"',
     "executorch": '"edgekit-toolkit[executorch]"',
+    "aotinductor": "torch",
 }
 _NEEDS = {
     "onnx": ("onnx", "onnxscript"),
     "litert": ("litert_torch", "ai_edge_litert"),
     "executorch": ("executorch",),
+    "aotinductor": ("torch",),
 }
 _PLAIN = ExportOptions()
 
 
 def require(format: str) -> None:
-    """Check that a format's packages are installed, without importing them.
+    """Check that a format's packages are installed, without importing them; for AOTInductor a compiler, too.
 
     Raises:
-        MissingExtraError: a package is missing; the message holds the install command.
+        MissingExtraError: a package or the C++ compiler is missing; the message holds the install command.
     """
     missing = [name for name in _NEEDS[format] if importlib.util.find_spec(name) is None]
     if missing:
@@ -65,6 +76,8 @@ def require(format: str) -> None:
             got="not installed",
             next=f"pip install {_INSTALL[format]}   (or leave {format} out of exports.formats)",
         )
+    if format == "aotinductor":
+        _require_compiler()
 
 
 def export(
@@ -86,10 +99,10 @@ def export(
         format: of the file.
         precision: see ``options.PRECISIONS``.
         metadata: plain strings kept inside the file (classes, preprocessing, recipe, …).
-        options: batch, types at the ends, embedded preprocessing, instruction set.
+        options: batch, types at the ends, embedded preprocessing, instruction set, processor.
 
     Raises:
-        MissingExtraError: the format's packages aren't installed.
+        MissingExtraError: the format's packages, or the compiler that it needs, aren't installed.
         CaptureError: torch.export can't capture the model.
         ExportError: the converter failed, the format has no such precision, the options contradict each
             other, or an int8 export was asked of a float model.
@@ -110,9 +123,24 @@ def export(
         from edgekit.export.onnx import write
     elif format == "litert":
         from edgekit.export.litert import write
-    else:
+    elif format == "executorch":
         from edgekit.export.executorch import write
+    else:
+        from edgekit.export.aotinductor import write
     write(graph, example[:1], path, metadata, options, precision)
+
+
+def _require_compiler() -> None:
+    # What torch looks for, and in the same way; it compiles with it for GPUs as well.
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        raise MissingExtraError(
+            "exporting aotinductor needs a C++ compiler",
+            where="exports.formats: aotinductor",
+            got=f"no {compiler}",
+            expected="g++ on the path, or the name of a compiler in CXX",
+            next="apt install g++   (or leave aotinductor out of exports.formats)",
+        )
 
 
 def _check_int8(model: nn.Module, path: Path) -> None:

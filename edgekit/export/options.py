@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from edgekit.devices.device import Device
     from edgekit.preprocessing import Preprocessing
 
-Format = Literal["onnx", "litert", "executorch"]
-Precision = Literal["fp32", "fp16", "int8", "int8-dynamic", "int16x8"]
+Format = Literal["onnx", "litert", "executorch", "aotinductor"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic", "int16x8"]
+Processor = Literal["cuda", "cpu"]
 Io = Literal["float32", "int8", "uint8"]
 FORMATS: tuple[Format, ...] = ("onnx", "litert")
-EXTRA_FORMATS: tuple[Format, ...] = ("executorch",)  # in float32 and int8 alone; asked for by name
+EXTRA_FORMATS: tuple[Format, ...] = ("executorch", "aotinductor")  # asked for by name
 IOS: tuple[Io, ...] = ("float32", "int8", "uint8")
 
 
@@ -33,9 +34,14 @@ class Kind:
 
 
 PRECISIONS: dict[Precision, Kind] = {
-    "fp32": Kind(False, FORMATS, "float32 weights and arithmetic"),
-    "fp16": Kind(False, FORMATS, "float16 weights, widened when the file is loaded: half the size"),
-    "int8": Kind(True, FORMATS, "the int8 graph: integer weights, activations and kernels"),
+    "fp32": Kind(False, (*FORMATS, "executorch", "aotinductor"), "float32 weights and arithmetic"),
+    "fp16": Kind(
+        False,
+        (*FORMATS, "aotinductor"),
+        "float16 weights: half the size. AOTInductor also computes in float16, others widen them when loaded",
+    ),
+    "bf16": Kind(False, ("aotinductor",), "bfloat16 weights and arithmetic: float32's range, 8 bits of it"),
+    "int8": Kind(True, (*FORMATS, "executorch"), "the int8 graph: integer weights, activations and kernels"),
     "int8-dynamic": Kind(False, FORMATS, "int8 weights; matrix products quantise their input as they run"),
     "int16x8": Kind(True, ("litert",), "the int8 graph with int16 activations: more accurate, slow on CPUs"),
 }
@@ -48,25 +54,33 @@ def pairs(formats: tuple[Format, ...], precisions: tuple[Precision, ...]) -> lis
 
 
 def has(format: str, precision: str) -> bool:
-    """Whether a format has a precision; one that isn't in the table has float and int8 alone."""
+    """Whether a format has a precision."""
     kind = PRECISIONS.get(precision)  # type: ignore[call-overload]
-    return kind is not None and (format in kind.formats or (format not in FORMATS and precision in _EVERY))
+    return kind is not None and format in kind.formats
 
 
-_EVERY = ("fp32", "int8")
+def why_not(format: str, precision: str) -> str:
+    """Why a format has no such precision."""
+    if format == "aotinductor" and precision in INT8_GRAPH:
+        return "AOTInductor computes an int8 graph in float: there are no integer kernels to count on"
+    return "no runtime of this format has kernels for it"
 
 
 def refuse(format: str, precision: str, where: str) -> None:
     """Raise ExportError if the format has no such precision."""
-    if not has(format, precision):
-        formats = PRECISIONS[precision].formats  # type: ignore[index]
-        raise ExportError(
-            f"{format} has no {precision}",
-            where=where,
-            got="no runtime of this format has kernels for it",
-            expected=f"{precision} in {' or '.join(formats)}",
-            next=f"--format {formats[0]}, or --precision int8 (fp16 where accuracy is what counts)",
-        )
+    if has(format, precision):
+        return
+    formats = PRECISIONS[precision].formats  # type: ignore[index]
+    instead = "int8 (fp16 where accuracy is what counts)"
+    if format == "aotinductor":
+        instead = "fp16; for integers on a GPU, TensorRT and ONNX Runtime read the int8 file of onnx"
+    raise ExportError(
+        f"{format} has no {precision}",
+        where=where,
+        got=why_not(format, precision),
+        expected=f"{precision} in {' or '.join(formats)}",
+        next=f"--format {formats[0]}, or --precision {instead}",
+    )
 
 
 # --- the instruction set ---------------------------------------------------------------------------------
@@ -165,13 +179,15 @@ class ExportOptions:
     """How a file is written; the defaults are right for most.
 
     Args:
-        batch: samples in a call. None leaves it free in ONNX, and is 1 in LiteRT, whose batch is fixed.
+        batch: samples in a call. None leaves it free in ONNX and AOTInductor, and is 1 in LiteRT and
+            ExecuTorch, whose batch is fixed.
         io: type of input and output of a quantised LiteRT file; None is that of its activations. ONNX files
             always take and give float32.
         preprocessing: folded into the model, whose input then is raw uint8 pixels, (N, H, W, C).
         raw_size: (height, width) of these, needed where the preprocessing resizes them.
         target: the instruction set and runtime version that ONNX files are spelled for.
         shapes: keep the shape of every value inside an ONNX file, for tools that don't infer them.
+        processor: what AOTInductor compiles for; None is the GPU where torch finds one, else this CPU.
     """
 
     batch: int | None = None
@@ -180,6 +196,7 @@ class ExportOptions:
     raw_size: tuple[int, int] | None = None
     target: Target = Target()
     shapes: bool = False
+    processor: Processor | None = None
 
     def check(self, precision: str, format: str, where: str) -> None:
         """Raise ExportError for what contradicts the precision or makes no sense."""
@@ -193,9 +210,19 @@ class ExportOptions:
                 next="--io float32",
             )
 
+    def compiled_for(self) -> Processor:
+        """The processor that AOTInductor compiles for here. Looks for a GPU, with torch."""
+        if self.processor is not None:
+            return self.processor
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
     def suffix(self, format: str, precision: str) -> str:
-        """What a file's name says beside its precision: all that isn't as usual."""
-        parts = []
+        """What a name says beside the precision: what it is compiled for, and all that isn't as usual."""
+        parts: list[str] = []
+        if format == "aotinductor":
+            parts.append(self.compiled_for())
         if format == "onnx" and precision in ("int8", "int8-dynamic") and self.target.weight_bits == 7:
             parts.append("7bit")
         if format == "onnx" and precision == "int8" and self.target.activations == "int8":
@@ -224,4 +251,5 @@ class ExportOptions:
                 "ir_version": ir,
             },
             "shapes": self.shapes,
+            "processor": self.processor,
         }

@@ -52,9 +52,7 @@ def _runtime(device: Device, runtime: str, facts: dict[str, Any] | None) -> dict
     return {"applies": not reason, "version": version, "reason": reason}
 
 
-def _memory(
-    device: Device, facts: dict[str, Any] | None, arena: int | None, stored: int
-) -> dict[str, Any]:
+def _memory(device: Device, facts: dict[str, Any] | None, arena: int | None, stored: int) -> dict[str, Any]:
     stated = device.memory_bytes  # a profile may know what can't be asked
     needed = arena if arena is None or device.flash_bytes else arena + stored
     size = stated or (facts["memory_bytes"] if facts else None)

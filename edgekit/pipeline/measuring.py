@@ -202,12 +202,13 @@ def _row(one: Result, device: str, reference: Result | None) -> Measured:
     if reference is one:
         faster = {"faster": 1.0}
     elif reference is not None:
-        base = _for_one(reference)
-        ratio = stats.ratio_interval(base, raw)
+        # They took turns: compared round by round, what slowed both down cancels.
+        ratio = stats.ratio_of_rounds(reference.rounds, one.rounds)
+        batches = one.batch / reference.batch
         faster = {
-            "faster": round(stats.percentile(base, 50) / p50, 4),
-            "faster_low": round(ratio.low, 4),
-            "faster_high": round(ratio.high, 4),
+            "faster": round(stats.percentile(_for_one(reference), 50) / p50, 4),
+            "faster_low": round(ratio.low * batches, 4),
+            "faster_high": round(ratio.high * batches, 4),
         }
     return Measured(
         artifact=one.artifact,

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import cast
 
 from edgekit.errors import InputError, did_you_mean
-from edgekit.export.options import EXTRA_FORMATS, FORMATS, IOS, PRECISIONS, Format, Io, Precision, has
+from edgekit.export.options import (
+    EXTRA_FORMATS,
+    FORMATS,
+    IOS,
+    PRECISIONS,
+    Format,
+    Io,
+    Precision,
+    has,
+    why_not,
+)
 
 _KNOWN = (*FORMATS, *EXTRA_FORMATS)
 
@@ -37,6 +47,8 @@ def wanted(
         InputError: unknown or contradicting values; all of them at once.
     """
     formats = list(formats) or list(FORMATS)
+    if set(formats) == {"aotinductor"}:
+        precisions = list(precisions) or ["fp16"]  # it has no int8, which a run would be best for
     faults = [
         f"--format {name}: unknown format, {did_you_mean(name, _KNOWN)}" for name in _not(formats, _KNOWN)
     ]
@@ -49,7 +61,10 @@ def wanted(
     for name in precisions:
         if name in PRECISIONS and not faults and not any(has(format, name) for format in formats):
             other = " or ".join(PRECISIONS[name].formats)
-            faults.append(f"--precision {name}: {', '.join(formats)} has none; it needs --format {other}")
+            why = f" ({why_not(*formats, name)})" if len(formats) == 1 else ""
+            faults.append(
+                f"--precision {name}: {', '.join(formats)} has none{why}; it needs --format {other}"
+            )
     if "int16x8" in precisions and io in ("int8", "uint8"):
         faults.append(f"--io {io}: int16x8 takes float32, or its own int16 (no --io)")
     if faults:

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA = 1
 # Which runtime executes a format.
-RUNTIME: dict[str, Literal["onnxruntime", "litert", "executorch"]] = {
+RUNTIME: dict[str, Literal["onnxruntime", "litert", "executorch", "torch"]] = {
     "onnx": "onnxruntime",
     "litert": "litert",
     "executorch": "executorch",
+    "aotinductor": "torch",
 }
 
 
@@ -58,8 +59,8 @@ class Artifact(_Part):
     """
 
     file: str  # relative to the run folder
-    format: Literal["onnx", "litert", "executorch"]
-    precision: Literal["fp32", "fp16", "int8", "int8-dynamic", "int16x8"]
+    format: Literal["onnx", "litert", "executorch", "aotinductor"]
+    precision: Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic", "int16x8"]
     sha256: str
     size_bytes: int
     accuracy: float

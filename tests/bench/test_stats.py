@@ -364,3 +364,19 @@ def test_rounds_are_looked_at_as_runs_as_well() -> None:
     assert instability_of_rounds([[100.0] * 3] * 5) == stats.instability([100.0] * 15)
     spread = [[100.0, 100, 100, 100, 300]] * 20
     assert "p90 is 3.0 × p50" in (instability_of_rounds(spread) or "")
+
+
+def test_what_the_device_says_of_itself_is_told() -> None:
+    slowing = [[float(level)] * 30 for level in np.linspace(100, 140, 20)]
+    steady = [[100.0] * 30] * 20
+    throttled = [{"throttled": float(k > 14), "temperature_celsius": 60.0 + k} for k in range(20)]
+    found = instability_of_rounds(steady, throttled)
+    assert found is not None
+    assert "throttled in 5 of 20 rounds, at up to 79 °C; let it cool down" in found
+    assert instability_of_rounds(steady, [{**one, "throttled": 0.0} for one in throttled]) is None
+    falling = [{"frequency_khz": 2_400_000.0 - 40_000 * k} for k in range(20)]
+    assert "its clock went from 2.30 to 1.74 GHz" in (instability_of_rounds(slowing, falling) or "")
+    assert instability_of_rounds(steady, falling) is None
+    constant = [{"frequency_khz": 2_400_000.0}] * 20
+    assert "look for another load" in (instability_of_rounds(slowing, constant) or "")
+    assert "clock went" not in (instability_of_rounds(slowing) or "")

@@ -27,7 +27,7 @@ class BoardFiles:
     folder: Path
     qemu: tools.Tool
     adb: tools.Tool
-    build_seconds: float  # what building it took, whenever that was
+    build_seconds: float  # what building it took, whenever that was, without the programs
 
     @property
     def kernel(self) -> Path:
@@ -76,11 +76,12 @@ def ensure_built(progress: Progress = silent) -> BoardFiles:
     host.architecture()
     folder = cache_folder() / f"image-{recipe_hash()}"
     started = time.monotonic()
-    if built(folder, lambda target: _build(target, progress), progress):
-        seconds = time.monotonic() - started
-        progress(Event("note", "board", f"built in {seconds:.0f} s"))
+    new = built(folder, lambda target: _build(target, progress), progress)
     facts = json.loads((folder / "board.json").read_text())
-    return BoardFiles(folder, tools.qemu(progress), tools.adb(progress), float(facts["build_seconds"]))
+    files = BoardFiles(folder, tools.qemu(progress), tools.adb(progress), float(facts["build_seconds"]))
+    if new:
+        progress(Event("note", "board", f"built in {time.monotonic() - started:.0f} s"))
+    return files
 
 
 def _build(target: Path, progress: Progress) -> None:

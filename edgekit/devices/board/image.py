@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.devices.board import host
-from edgekit.devices.board.rootfs import module
+from edgekit.devices.board.rootfs import FAILED, module
 from edgekit.errors import DeviceError
 
 DISK_BYTES = 2 << 30  # sparse: only what is used takes space
@@ -29,7 +29,10 @@ $busybox mount -t devtmpfs dev /dev
 for module in {" ".join(Path(name).name for name in MODULES)}; do $busybox insmod /lib/$module.ko; done
 tries=0
 while [ ! -b /dev/vda ] && [ $tries -lt 100 ]; do $busybox sleep 0.1; tries=$((tries + 1)); done
-$busybox mount -t ext4 -o rw,noatime /dev/vda /root
+$busybox mount -t ext4 -o rw,noatime /dev/vda /root || {{
+  echo "{FAILED}: the disk can't be mounted"
+  $busybox poweroff -f
+}}
 $busybox mount --move /dev /root/dev
 exec $busybox switch_root /root /sbin/board-init
 """

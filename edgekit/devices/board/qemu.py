@@ -36,7 +36,7 @@ STOP_SECONDS = 10.0
 _ATTEMPTS = 5
 _TAKEN = "Could not set up host forwarding"
 _UNKNOWN_CPU = ("unable to find CPU model", "CPU model")
-_KERNEL_OPTIONS = "console=ttyAMA0 quiet loglevel=3 mitigations=off norandmaps panic=-1"
+_KERNEL_OPTIONS = "console=ttyAMA0 quiet loglevel=3 mitigations=off norandmaps nokaslr panic=-1"
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,19 @@ def wait_until_ready(pid: int, console: Path) -> None:
             raise MeasurementError(
                 "the emulated board doesn't come up",
                 where=str(console),
-                got=host.last_words(said, lines=12),
+                got=console_words(said),
                 expected=f"{READY!r} on its console" + (f" within {BOOT_SECONDS:.0f} s" if late else ""),
                 next="remove the folder `board` in edgekit's cache to build it anew",
             )
         time.sleep(0.02)
+
+
+def console_words(said: str, lines: int = 12) -> str:
+    """What a console says of a failure: from the line that tells it on, else the last lines."""
+    written = [line.rstrip() for line in said.splitlines() if line.strip()]
+    marks = [at for at, line in enumerate(written) if FAILED in line or "Kernel panic" in line]
+    first = marks[0] if marks else max(0, len(written) - lines)
+    return "\n".join(written[first : first + lines]) or "nothing"
 
 
 def is_ours(pid: int, console: Path) -> bool:

@@ -98,7 +98,7 @@ elif behaviour == "failed":
     console.write_text("edgekit-board failed: adbd\\nlibc++.so: cannot open\\n")
     time.sleep(600)
 elif behaviour == "panic":
-    console.write_text("Kernel panic - not syncing: no root\\n")
+    console.write_text("booting\\nKernel panic - not syncing: no root\\n" + "a call\\n" * 30)
 """
 
 

@@ -106,7 +106,7 @@ def test_ports_that_are_always_taken_end_in_qemus_words(stand_in: StandIn, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "words"), [("failed", "libc\\+\\+.so: cannot open"), ("panic", "Kernel panic")]
+    ("behaviour", "words"), [("failed", "libc\\+\\+.so: cannot open"), ("panic", "got: +Kernel panic")]
 )
 def test_a_board_that_does_not_come_up_is_told_with_its_consoles_words(
     behaviour: str, words: str, stand_in: StandIn, cache: Path

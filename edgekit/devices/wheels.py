@@ -1,0 +1,93 @@
+"""Wheels for a board: chosen by pip, by the board's Python, architecture and C library (PEP 600)."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.bench.session import PACKAGES
+from edgekit.devices.device import Device
+from edgekit.errors import DeviceError, DiskFullError, MissingExtraError
+
+_OLDEST_GLIBC = 17  # 2.17 is manylinux2014, the oldest that has wheels for Arm
+_ARMV7 = {"litert": "tflite-runtime==2.14.0", "numpy": "numpy<2"}  # the last ones for 32-bit Arm
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board's Python, as wheels see it. ``glibc``: 2.x."""
+
+    version: tuple[int, int]
+    machine: str
+    glibc: int
+    home: str
+
+    @property
+    def tag(self) -> str:
+        """``cp311``."""
+        return f"cp{self.version[0]}{self.version[1]}"
+
+    @property
+    def platforms(self) -> list[str]:
+        """Platform tags that it can load, the newest first; the last is what piwheels builds."""
+        newer = [f"manylinux_2_{minor}_{self.machine}" for minor in range(self.glibc, _OLDEST_GLIBC - 1, -1)]
+        return [*newer, f"manylinux2014_{self.machine}", f"linux_{self.machine}"]
+
+
+def requirements(device: Device, board: Board) -> list[str]:
+    """NumPy and the profile's runtimes, as pip's requirements."""
+    old = _ARMV7 if board.machine == "armv7l" else {}
+    return [old.get("numpy", "numpy"), *(old.get(one, PACKAGES[one]) for one in device.runtimes)]
+
+
+def download(wanted: Sequence[str], board: Board, folder: Path) -> list[Path]:
+    """The wheels for these requirements and what they need.
+
+    Raises MissingExtraError: no pip here; DiskFullError: no space here; DeviceError: there are none.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise MissingExtraError(
+            "wheels for the board are chosen by pip, which is not installed here",
+            where=sys.executable,
+            next=f"{sys.executable} -m ensurepip",
+        )
+    version = ".".join(map(str, board.version))
+    argv = [
+        *(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"),
+        *(
+            "--only-binary=:all:",
+            "--dest",
+            str(folder),
+            "--implementation",
+            "cp",
+            "--python-version",
+            version,
+        ),
+        *(word for name in board.platforms for word in ("--platform", name)),
+        *wanted,
+    ]
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
+    said = f"{done.stdout}\n{done.stderr}"
+    if done.returncode and "No space left" in said:
+        raise DiskFullError(
+            "no space for the wheels",
+            where=str(folder),
+            next="free some space, or set TMPDIR to another folder",
+        )
+    if done.returncode:
+        newest, oldest = board.platforms[0], board.platforms[-2]
+        raise DeviceError(
+            f"there are no such wheels for this board: {', '.join(wanted)}",
+            got="\n".join([line for line in said.splitlines() if "ERROR" in line][-4:])
+            or said.strip()[-500:],
+            expected=f"wheels for CPython {version} on {newest} … {oldest}",
+            next="name other versions with --package, such as --package 'onnxruntime<1.20'; see pip's own "
+            "settings with `python -m pip config list`",
+        )
+    return sorted(folder.glob("*.whl"))
