@@ -133,7 +133,7 @@ def benchmark(
 
 
 def refuse_strangers(device: Device, about: Mapping[str, Any]) -> None:
-    """Raise MeasurementError if the device is of another architecture than its profile says."""
+    """Raise MeasurementError if the device is another than its profile says: architecture, or no GPU."""
     machine = {"arm64": "aarch64", "amd64": "x86_64", "armv8l": "armv7l"}.get(
         about["machine"], about["machine"]
     )
@@ -144,6 +144,15 @@ def refuse_strangers(device: Device, about: Mapping[str, Any]) -> None:
             got=f"architecture {machine}",
             expected=device.arch,
             next="correct `arch` in the profile, or `address`: perhaps another board answers there",
+        )
+
+    if device.gpu and device.providers and not about.get("gpus"):
+        raise MeasurementError(
+            "no such device",
+            where=device.name,
+            got="no GPU: nvidia-smi and the driver name none",
+            expected=f"a GPU ({device.gpu})",
+            next="look whether its driver is loaded, or choose another device: edgekit device ls",
         )
 
 
@@ -236,10 +245,15 @@ def candidates_for(
     device: Device,
     sample: Path | None = None,
 ) -> list[Candidate]:
-    """One candidate for each runtime, each of the profile's backends for it, and each number of threads."""
+    """One candidate for each runtime, each of the profile's backends for it, and each number of threads.
+
+    Of a GPU's profile only what runs on the GPU; of any other what it names comes after the CPU.
+    """
     found = []
     for runtime in runtimes:
         extra = {"onnxruntime": device.providers, "litert": device.delegates}.get(runtime, ())
+        on_gpu = bool(device.gpu and device.providers)
+        backends = {"torch": ("cuda",)}.get(runtime, extra) if on_gpu else ("", *extra)
         base = Candidate(artifact, runtime, 1, sample=sample)  # type: ignore[arg-type]
-        found += [replace(base, threads=n, backend=b) for b in ("", *extra) for n in threads]
+        found += [replace(base, threads=n, backend=b) for b in backends for n in threads]
     return found

@@ -19,7 +19,7 @@ def compare(
     second: Annotated[
         Path | None,
         typer.Argument(
-            metavar="B", help="Others; without them, all results in A with its first.", show_default=False
+            metavar="B", help="Others; without them, all of A with its first.", show_default=False
         ),
     ] = None,
     as_json: Json = False,
@@ -52,7 +52,7 @@ def gate(
     ] = "5%",
     max_drop: Annotated[
         float,
-        typer.Option("--max-drop", metavar="POINTS", min=0, help="Accuracy that may be lost, in points."),
+        typer.Option("--max-drop", metavar="POINTS", min=0, help="Accuracy it may lose, in points."),
     ] = 0.5,
     max_growth: Annotated[
         str | None,
@@ -61,9 +61,7 @@ def gate(
     strict: Annotated[bool, typer.Option("--strict", help="What only looks worse fails, too.")] = False,
     junit: Annotated[
         Path | None,
-        typer.Option(
-            "--junit", metavar="FILE", help="Also as JUnit XML, for CI systems.", show_default=False
-        ),
+        typer.Option("--junit", metavar="FILE", help="Also JUnit XML, for CI systems.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -23,7 +23,7 @@ def describe(device: Device, arena_bytes: int | None, stored_bytes: int = 0) -> 
     Args:
         device: a device of transport "local" is asked; of any other only the profile is read.
         arena_bytes: what activations take; None if it isn't known.
-        stored_bytes: what weights take, or the file. A device with flash keeps them there, any other in memory.
+        stored_bytes: what weights take, or the file. In flash where there is some, else in memory.
 
     Raises:
         MeasurementError: this machine's Python can't answer.

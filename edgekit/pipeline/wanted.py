@@ -61,10 +61,8 @@ def wanted(
     for name in precisions:
         if name in PRECISIONS and not faults and not any(has(format, name) for format in formats):
             other = " or ".join(PRECISIONS[name].formats)
-            why = f" ({why_not(*formats, name)})" if len(formats) == 1 else ""
-            faults.append(
-                f"--precision {name}: {', '.join(formats)} has none{why}; it needs --format {other}"
-            )
+            listed, why = ", ".join(formats), why_not(formats[0], name)
+            faults.append(f"--precision {name}: {listed} has none ({why}); it needs --format {other}")
     if "int16x8" in precisions and io in ("int8", "uint8"):
         faults.append(f"--io {io}: int16x8 takes float32, or its own int16 (no --io)")
     if faults:

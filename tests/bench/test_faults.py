@@ -26,7 +26,8 @@ Open = Callable[..., tuple[Device, ShellTransport]]
 # What a device's Python finds before it finds the real thing.
 SEGFAULT = "import ctypes\n__version__ = '0'\nInferenceSession = lambda *a, **k: ctypes.string_at(0)\n"
 SEGFAULT += "class SessionOptions: pass\nclass ExecutionMode: ORT_SEQUENTIAL = 0\n"
-SEGFAULT += "class GraphOptimizationLevel: ORT_ENABLE_ALL = 0\ndef get_available_providers(): return ['CPUExecutionProvider']\n"
+SEGFAULT += "class GraphOptimizationLevel: ORT_ENABLE_ALL = 0\n"
+SEGFAULT += "def get_available_providers(): return ['CPUExecutionProvider']\n"
 ABSENT = "raise ModuleNotFoundError(\"No module named 'onnxruntime'\")\n"
 BACKWARDS = """
 import time

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgekit.bench import Candidate, Failure, Measurement, evaluate, measure
-from edgekit.bench.benchmark import Check, benchmark, refuse_strangers
+from edgekit.bench.benchmark import Check, benchmark, candidates_for, refuse_strangers
 from edgekit.bench.record import Record, read_record
 from edgekit.devices.device import Device
 from edgekit.devices.fake import FakeTransport, Fault
@@ -188,6 +188,28 @@ def test_a_file_that_answers_nothing_isnt_timed(files: tuple[Path, Path], sample
 def test_another_architecture_is_refused(machine: str, arch: Any) -> None:
     with pytest.raises(MeasurementError, match="isn't what its profile says"):
         refuse_strangers(Device(name="x", transport="ssh", arch=arch), {"machine": machine})
+
+
+def test_a_gpu_that_isnt_there_is_no_such_device() -> None:
+    gpu = Device(name="gpu", transport="local", gpu="any", providers=("CUDAExecutionProvider",))
+    with pytest.raises(MeasurementError, match="no such device"):
+        refuse_strangers(gpu, {"machine": "x86_64", "gpus": []})
+    refuse_strangers(gpu, {"machine": "x86_64", "gpus": ["NVIDIA H100"]})
+
+
+def test_on_a_gpu_nothing_is_measured_on_the_cpu(tmp_path: Path) -> None:
+    gpu = Device(
+        name="gpu",
+        transport="local",
+        gpu="any",
+        runtimes=("onnxruntime", "torch"),
+        providers=("CUDAExecutionProvider",),
+    )
+    found = candidates_for(tmp_path / "a", gpu.runtimes, [1], gpu)
+    assert [(one.runtime, one.backend) for one in found] == [
+        ("onnxruntime", "CUDAExecutionProvider"),
+        ("torch", "cuda"),
+    ]
 
 
 @pytest.mark.parametrize(
