@@ -229,7 +229,7 @@ def _sentence(warning: Any) -> str:
 def _result_tables(report: Mapping[str, Any], device: str, width: int) -> list[RenderableType]:
     """One table, or two where the terminal is too narrow for all columns: sizes, then latencies."""
     measured = [row for row in report["measurements"] if row["device"] == device]
-    runtimes = list(dict.fromkeys(row["runtime"] for row in measured))
+    runtimes = list(dict.fromkeys(_engine(row) for row in measured))
     heads = ["accuracy", "parameters", "MACs", "bytes", "×smaller"]
     heads += [*(f"{runtime}\np50 / p90" for runtime in runtimes), "×faster"]
     rows = _rows(report, measured, runtimes)
@@ -268,12 +268,18 @@ def _rows(
         own = [row for row in measured if row["artifact"] == file]
         cells = [*_figures(artifact), human_bytes(size), f"{reference / size:.2f}" if reference else "–"]
         for runtime in runtimes:
-            lines = [_latency(row) for row in own if row["runtime"] == runtime]
+            lines = [_latency(row) for row in own if _engine(row) == runtime]
             cells.append("\n".join(lines) or ("failed" if (file, runtime) in failed else "–"))
         cells.append("\n".join(f"{row['faster']:.2f}" if row.get("faster") else "–" for row in own) or "–")
         best = file == report["recommended"]["artifact"]
         rows.append((Text(file, "bold green" if best else ""), cells))
     return rows
+
+
+def _engine(row: Mapping[str, Any]) -> str:
+    """The runtime, with the backend that isn't its default: "onnxruntime CUDA"."""
+    backend = str(row.get("backend") or "").removesuffix("ExecutionProvider")
+    return f"{row['runtime']} {backend}".strip()
 
 
 def _figures(row: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -21,7 +21,7 @@ from edgekit.bench.session import linked
 from edgekit.devices.device import Device, find_device, load_device
 from edgekit.devices.profile_setup import pointed_at, write_setup
 from edgekit.devices.transport import Transport
-from edgekit.devices.wheels import Board, download, requirements
+from edgekit.devices.wheels import OLDEST_GLIBC, Board, download, requirements
 from edgekit.errors import DeviceError, MeasurementError
 from edgekit.files import sha256
 from edgekit.progress import Event, Progress, silent
@@ -44,7 +44,7 @@ class Installed:
     @property
     def line(self) -> str:
         """The profile's line."""
-        return f"setup: {json.dumps(list(self.setup))}"
+        return f"setup: {json.dumps(list(self.setup), ensure_ascii=False)}"
 
 
 def install(
@@ -117,7 +117,8 @@ def ask(device: Device, link: Transport) -> Board:
     """What decides which wheels fit. Raises DeviceError: there are none for such a Python."""
     said = _run(device, link, "ask")
     kind, libc = said["implementation"], list(said["libc"])
-    if kind != "cpython" or libc[0] != "glibc" or not libc[1].startswith("2."):
+    glibc = re.match(r"2\.(\d+)", libc[1]) if libc[0] == "glibc" else None
+    if kind != "cpython" or glibc is None or int(glibc[1]) < OLDEST_GLIBC:
         raise DeviceError(
             "there are no wheels for such a Python",
             where=f"{device.interpreter} on {device.name}",
@@ -136,7 +137,7 @@ def ask(device: Device, link: Transport) -> Board:
     if said["bits"] == 32:  # a 32-bit system often runs below a 64-bit kernel
         machine = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(machine, machine)
     major, minor = said["version"][:2]
-    return Board((major, minor), machine, int(libc[1].split(".")[1]), str(said["home"]))
+    return Board((major, minor), machine, int(glibc[1]), str(said["home"]))
 
 
 def _put(
@@ -184,7 +185,8 @@ def _verify(
             "the board can't import what was put there",
             where=error.where,
             got=error.got,
-            next="name another version with --package; SIGILL means that the CPU is older than it expects",
+            next="name another version, or what is missing besides, with --package; "
+            "after SIGILL, an older version: the CPU lacks instructions of this one",
         ) from None
 
 

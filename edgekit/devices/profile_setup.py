@@ -39,7 +39,7 @@ def write_setup(path: Path, setup: Sequence[str]) -> bool:
         expected["setup"] = list(setup)
     else:
         expected.pop("setup", None)
-    line = f"setup: {json.dumps(list(setup))}\n" if setup else ""
+    line = f"setup: {json.dumps(list(setup), ensure_ascii=False)}\n" if setup else ""
     changed, found = _ENTRY.subn(lambda match: line, text, count=1)
     if not found:
         changed = text if not text or text.endswith("\n") else text + "\n"

@@ -1,4 +1,8 @@
-"""Wheels for a board: chosen by pip, by the board's Python, architecture and C library (PEP 600)."""
+"""Wheels for a board: chosen by pip, by the board's Python, architecture and C library (PEP 600).
+
+pip reads conditions of requirements ("; python_version < '3.11'") by the Python that it runs in, which is this
+machine's. What a board's Python needs beyond that is missed when it is imported there, and has to be named.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from edgekit.bench.session import PACKAGES
 from edgekit.devices.device import Device
 from edgekit.errors import DeviceError, DiskFullError, MissingExtraError
 
-_OLDEST_GLIBC = 17  # 2.17 is manylinux2014, the oldest that has wheels for Arm
+OLDEST_GLIBC = 17  # 2.17 is manylinux2014, the oldest that has wheels for Arm
 _ARMV7 = {"litert": "tflite-runtime==2.14.0", "numpy": "numpy<2"}  # the last ones for 32-bit Arm
 
 
@@ -34,7 +38,7 @@ class Board:
     @property
     def platforms(self) -> list[str]:
         """Platform tags that it can load, the newest first; the last is what piwheels builds."""
-        newer = [f"manylinux_2_{minor}_{self.machine}" for minor in range(self.glibc, _OLDEST_GLIBC - 1, -1)]
+        newer = [f"manylinux_2_{minor}_{self.machine}" for minor in range(self.glibc, OLDEST_GLIBC - 1, -1)]
         return [*newer, f"manylinux2014_{self.machine}", f"linux_{self.machine}"]
 
 
@@ -58,15 +62,8 @@ def download(wanted: Sequence[str], board: Board, folder: Path) -> list[Path]:
     version = ".".join(map(str, board.version))
     argv = [
         *(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"),
-        *(
-            "--only-binary=:all:",
-            "--dest",
-            str(folder),
-            "--implementation",
-            "cp",
-            "--python-version",
-            version,
-        ),
+        *("--only-binary=:all:", "--dest", str(folder)),
+        *("--implementation", "cp", "--python-version", version),
         *(word for name in board.platforms for word in ("--platform", name)),
         *wanted,
     ]
@@ -82,10 +79,10 @@ def download(wanted: Sequence[str], board: Board, folder: Path) -> list[Path]:
         )
     if done.returncode:
         newest, oldest = board.platforms[0], board.platforms[-2]
+        errors = [line for line in said.splitlines() if line.startswith("ERROR")]
         raise DeviceError(
             f"there are no such wheels for this board: {', '.join(wanted)}",
-            got="\n".join([line for line in said.splitlines() if "ERROR" in line][-4:])
-            or said.strip()[-500:],
+            got="\n".join(errors[-4:]) or said.strip()[-500:],
             expected=f"wheels for CPython {version} on {newest} … {oldest}",
             next="name other versions with --package, such as --package 'onnxruntime<1.20'; see pip's own "
             "settings with `python -m pip config list`",

@@ -28,7 +28,7 @@ RUNTIMES: dict[str, tuple[RuntimeName, ...]] = {
     ".pte": ("executorch",),
     ".pt2": ("torch",),
 }
-FOLDER = "benchmarks"  # in a run folder
+FOLDER, HERE = "benchmarks", Path("bench-results")  # in a run folder; for files that belong to none
 _DEMO = "digits"
 
 
@@ -70,7 +70,7 @@ def bench(
         min_seconds: see ``bench.measure``.
         min_runs: see ``bench.measure``.
         profile: also say which ops take how long.
-        out: where the record is written; by default ``benchmarks/`` in the run folder, or here.
+        out: where the record is written; by default ``benchmarks/`` of the run, or ``bench-results/`` here.
         progress: told what happens.
 
     Returns:
@@ -222,7 +222,7 @@ def _candidates(
 
 def _path(run: Path | None, device: Device, record: Record) -> Path:
     stamp = record.created.replace(":", "").replace("-", "")[:15]
-    return (run or Path()) / FOLDER / f"{device.name}-{stamp}.json"
+    return (run / FOLDER if run else HERE) / f"{device.name}-{stamp}.json"
 
 
 class _Prepared:

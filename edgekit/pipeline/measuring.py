@@ -12,7 +12,7 @@ import torch
 
 from edgekit import __version__
 from edgekit.bench import stats
-from edgekit.bench.benchmark import Check, Outputs, benchmark
+from edgekit.bench.benchmark import Check, Outputs, benchmark, candidates_for
 from edgekit.bench.measure import Candidate
 from edgekit.bench.record import FailedResult, Record, Result, read_record
 from edgekit.devices.device import Device
@@ -46,11 +46,10 @@ def rows_of(records: Sequence[Record]) -> tuple[list[Measured], list[Counted], l
     """The rows of the report: figures and intervals from the single timings."""
     rows, counts, failures = [], [], []
     for record in records:
-        references = {
-            one.threads: one for one in record.results if one.artifact == REFERENCE and not one.backend
-        }
+        references = {(one.threads, one.backend): one for one in record.results if one.artifact == REFERENCE}
         for one in record.results:
-            reference = references.get(one.threads)
+            own = (references.get((one.threads, backend)) for backend in ("", one.backend))
+            reference = next((found for found in own if found is not None), None)
             if one.unit == "ns":
                 rows.append(_row(one, record.device, reference))
             else:
@@ -149,8 +148,8 @@ def _check(job: Job, manifest: Manifest, device: Device, raw: bool) -> Check | N
 
 def _candidates(
     job: Job, manifest: Manifest, device: Device, about: Mapping[str, Any]
-) -> dict[tuple[str, int], Candidate]:
-    """Every file with every number of threads, once; files whose runtime isn't on the device are left out."""
+) -> dict[tuple[str, str, int], Candidate]:
+    """Every file in each backend with every number of threads; those without a runtime there are left out."""
     wanted = (device.threads,) if device.threads is not None else job.recipe.benchmark.threads
     cores = device.cores or len(device.affinity) or len(about["affinity"]) or 1
     counts = dict.fromkeys(cores if count == "all" else count for count in wanted)
@@ -160,12 +159,11 @@ def _candidates(
         if runtime not in device.runtimes:
             job.tell("note", "benchmark", f"{Path(one.file).name}: no {runtime} on {device.name}")
             continue
-        for threads in counts:
-            path = manifest.path_of(one.file)
-            sample = job.run.work / _PIXELS if one.options.preprocessing is not None else None
-            if sample is not None and not sample.exists():
-                _inputs(job, manifest, device, raw=True)
-            found[one.file, threads] = Candidate(path, runtime, threads, sample=sample)
+        sample = job.run.work / _PIXELS if one.options.preprocessing is not None else None
+        if sample is not None and not sample.exists():
+            _inputs(job, manifest, device, raw=True)
+        for each in candidates_for(manifest.path_of(one.file), [runtime], list(counts), device, sample):
+            found[one.file, each.backend, each.threads] = each
     return found
 
 
@@ -214,6 +212,7 @@ def _row(one: Result, device: str, reference: Result | None) -> Measured:
         artifact=one.artifact,
         device=device,
         runtime=one.runtime,
+        backend=one.backend,
         runtime_version=one.runtime_version,
         threads=one.threads,
         load_ns=one.load,

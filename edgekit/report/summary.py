@@ -101,6 +101,7 @@ class Measured(_Part):
     device: str
     runtime: str
     threads: int
+    backend: str = ""  # execution provider or delegate; "" is the runtime's default on the CPU
     p50_ns: int
     p90_ns: int
     samples: int

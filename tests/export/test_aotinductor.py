@@ -141,7 +141,7 @@ def test_the_name_says_what_a_file_is_compiled_for() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there_is_an_error_and_not_another_file(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"(?s)no such device.*finds no CUDA device.*has the GPU"):
-        make(tmp_path, Doubled(2), "fp16", ExportOptions(processor="cuda"))
+        make(tmp_path, Doubled(2.0), "fp16", ExportOptions(processor="cuda"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,7 +150,7 @@ def test_without_a_compiler_the_package_to_install_is_named(
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(MissingExtraError, match=r"C\+\+ compiler(.|\n)*no no-such-compiler(.|\n)*install g"):
-        make(tmp_path, Doubled(2), "fp16")
+        make(tmp_path, Doubled(2.0), "fp16")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,7 +168,7 @@ def test_a_compiler_that_fails_is_told_and_leaves_nothing(
     monkeypatch.setattr(config.cpp, "cxx", (None, str(compiler)))
     before = dict(os.environ)
     with pytest.raises(ExportError, match=r"(?s)can't compile.*CppCompileError.*leave aotinductor out"):
-        make(tmp_path, Doubled(2), "fp32")
+        make(tmp_path, Doubled(2.0), "fp32")
     assert os.environ == before
     assert list(scratch.iterdir()) == []
     assert sorted(tmp_path.iterdir()) == [compiler, scratch]
