@@ -30,11 +30,13 @@ from edgekit.bench.sensors import CPU_ZONE, PLAUSIBLE_CELSIUS
 from edgekit.bench.session import RESTARTS, Candidate, located
 from edgekit.bench.stability import instability_of_rounds
 from edgekit.devices.device import Device
-from edgekit.devices.probe_shell import zones
+from edgekit.devices.probe_shell import without_python, zones
 from edgekit.devices.transport import Transport
 from edgekit.errors import MeasurementError, UnreachableError
 from edgekit.files import sha256
 from edgekit.progress import Event, Progress, silent
+
+__all__ = ["BACKEND", "SAMPLE", "measure_with_benchmark_model", "without_python"]
 
 BACKEND = "benchmark_model"
 SAMPLE = "mean of the runs of one call of benchmark_model"
@@ -55,11 +57,6 @@ class _Lane:
     batch: int = 1
     restarts: int = 0
     error: MeasurementError | None = None
-
-
-def without_python(device: Device) -> bool:
-    """Whether files are measured on this device with the program that its profile names."""
-    return device.transport == "adb" and not device.python and bool(device.benchmark_model)
 
 
 def measure_with_benchmark_model(

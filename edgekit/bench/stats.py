@@ -20,8 +20,9 @@ Values = Sequence[float] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
 Rounds = Sequence[Values]
 
 LEVEL = 0.99  # at 0.95, one of twenty comparisons of equals finds a difference
-# Two processes that run the same file in turns differ by up to 0.3 % all the time that they live, and two
-# measurements at different minutes by 1.5 % (benchmarks/aa_test.py, on a virtual machine, one core loaded).
+# Two processes that run the same file in turns differ a little for as long as they live (some 0.3 %), and two
+# measurements at different minutes by more (2.3 % at most): seen on a virtual machine with one core loaded.
+# benchmarks/aa_test.py checks that these floors are enough.
 BETWEEN_PROCESSES = 0.01
 BETWEEN_RECORDS = 0.03
 

@@ -32,6 +32,11 @@ _MARK = "@@edgekit "  # begins the lines that say which file comes next
 _SAFE = re.compile(r"^(?:proc|sys|etc)(?:/(?!\.)[\w.:@-]+)+$")
 
 
+def without_python(device: Device) -> bool:
+    """Whether a device is asked through its shell, and measured with the program that its profile names."""
+    return device.transport == "adb" and not device.python and bool(device.benchmark_model)
+
+
 def probe_shell(device: Device, link: Transport) -> dict[str, Any]:
     """Ask a device what it is. The keys are those of ``probe.py``; unknown is None or empty.
 

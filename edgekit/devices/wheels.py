@@ -1,7 +1,7 @@
 """Wheels for a board: chosen by pip, by the board's Python, architecture and C library (PEP 600).
 
-pip reads conditions of requirements ("; python_version < '3.11'") by the Python that it runs in, which is this
-machine's. What a board's Python needs beyond that is missed when it is imported there, and has to be named.
+pip reads conditions of requirements ("; python_version < '3.11'") by the Python that it runs in, which is
+this machine's. What a board's Python needs beyond that is missed on import there: it has to be named.
 """
 
 from __future__ import annotations

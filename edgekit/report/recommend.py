@@ -67,7 +67,7 @@ def recommend(
         best = min(kept, key=lambda one: (one.size_bytes, one.file))
         why = f"the smallest of the {len(kept)} files that keep within {limit} of the trained model"
         if objective == "latency":
-            why += " (no latency could be measured)"
+            why += " (no latency was measured)"
     return _told(best, timed, accuracy, reference, artifacts, why)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -312,6 +313,13 @@ def test_a_wheel_that_is_none_leaves_nothing(tmp_path: Path) -> None:
     answer = site_folder.main("unpack", str(tmp_path / "site"), str(bad))
     assert "BadZipFile" in str(answer["error"])
     assert sorted(path.name for path in tmp_path.iterdir()) == [bad.name]
+
+
+def test_what_runs_on_the_board_is_python_3_8_and_needs_nothing() -> None:
+    tree = ast.parse(Path(site_folder.__file__).read_text(), feature_version=(3, 8))
+    plain = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    froms = {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert plain | froms <= set(sys.stdlib_module_names)
 
 
 def test_removing_a_link_leaves_what_it_leads_to(tmp_path: Path) -> None:
