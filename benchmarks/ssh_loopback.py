@@ -2,9 +2,9 @@
 
     python benchmarks/ssh_loopback.py RUN [--out FILE]
 
-RUN is a finished run of the embedded demo. An sshd with keys of its own listens on a free port of 127.0.0.1; the
-command connects, sends the worker and all files of the run, asks them 256 validation samples, compares with this
-machine, measures, and cleans up. The limit is edgekit's own: 30 s.
+RUN is a finished run of the embedded demo. An sshd with keys of its own listens on a free port of 127.0.0.1;
+the command connects, sends the worker and all files of the run, asks them 256 validation samples, compares
+with this machine, measures, and cleans up. The limit is edgekit's own: 30 s.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def main() -> int:
         environment = {**os.environ, "HOME": str(folder)}
         home = folder / "config"
         home.write_text(
-            f"Host board\n HostName 127.0.0.1\n Port {port}\n IdentityFile {folder}/user\n IdentitiesOnly yes\n"
-            f" UserKnownHostsFile {folder}/known_hosts\n StrictHostKeyChecking yes\n"
+            f"Host board\n HostName 127.0.0.1\n Port {port}\n IdentityFile {folder}/user\n"
+            f" IdentitiesOnly yes\n UserKnownHostsFile {folder}/known_hosts\n StrictHostKeyChecking yes\n"
         )
         ssh = folder / "ssh"  # OpenSSH finds the user's configuration by the password file, not by HOME
         ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {home} "$@"\n')
@@ -84,8 +84,9 @@ def sshd() -> Iterator[tuple[Path, int]]:
     (folder / "authorized").write_bytes((folder / "user.pub").read_bytes())
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
     (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
-        "PidFile none\nUsePAM no\nStrictModes no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
+        f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nPasswordAuthentication no\n"
+        "PermitRootLogin prohibit-password\n"
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)

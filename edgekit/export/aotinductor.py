@@ -67,7 +67,7 @@ def write(
         spelled = _cast(graph, example, _DTYPES[precision], path.name)
         if options.preprocessing is not None:
             spelled, example = embed.embed(spelled, example, options)
-        rows = torch.cat([example[:1]] * (options.batch or 2))
+        rows = _plain(torch.cat([example[:1]] * (options.batch or 2)))
         program = export_program(_Ends(spelled), rows, free_batch=options.batch is None)
         shape = [options.batch, *example.shape[1:]]
         told = {
@@ -89,6 +89,11 @@ def write(
             next="leave aotinductor out of exports.formats to get the other files",
         ) from error
     atomic_write(path, content)
+
+
+def _plain(example: Tensor) -> Tensor:
+    """With the strides of its shape: the code is compiled for those of the example, and checks none."""
+    return torch.empty(example.shape, dtype=example.dtype).copy_(example)
 
 
 def _check_device(processor: Processor, where: str) -> None:

@@ -194,7 +194,7 @@ def _for_one(result: Result) -> list[float]:
 
 def _row(one: Result, device: str, reference: Result | None) -> Measured:
     raw = _for_one(one)
-    own = stats.p50_interval(raw)
+    own = stats.quantile_of_rounds([[value / one.batch for value in part] for part in one.rounds], 50)
     p50 = stats.percentile(raw, 50)
     faster: dict[str, float] = {}
     if reference is one:
@@ -222,8 +222,8 @@ def _row(one: Result, device: str, reference: Result | None) -> Measured:
         p50_ns=round(p50),
         p90_ns=round(stats.percentile(raw, 90)),
         samples=len(raw),
-        p50_low_ns=round(own.low),
-        p50_high_ns=round(own.high),
+        p50_low_ns=None if own is None else round(own.low),
+        p50_high_ns=None if own is None else round(own.high),
         accuracy=one.accuracy.accuracy if one.accuracy else None,
         **faster,
     )
