@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit import __version__
+from edgekit.bench.benchmark_model import SAMPLE, measure_with_benchmark_model
 from edgekit.bench.evaluating import evaluate
 from edgekit.bench.measure import Failure, measure
 from edgekit.bench.record import Accuracy, FailedResult, Record, Result
 from edgekit.bench.session import Candidate, linked, located
 from edgekit.devices.device import Device, probe
+from edgekit.devices.probe_shell import without_python
 from edgekit.devices.transport import Transport
 from edgekit.errors import MeasurementError
 from edgekit.progress import Event, Progress, silent
@@ -90,19 +92,25 @@ def benchmark(
         refuse_strangers(device, about)
         judged: dict[Key, Accuracy] = {}
         broken: dict[Key, MeasurementError] = {}
-        if check is not None:
+        bare = without_python(device)
+        if check is not None and not bare:
             judged, broken = _check(candidates, device, check, link, progress)
         rest = [one for one in candidates if _key(one) not in broken]
-        measured = measure(
-            rest,
-            device,
-            sample=sample,
-            min_seconds=min_seconds,
-            min_runs=min_runs,
-            profile_runs=profile_runs,
-            progress=progress,
-            transport=link,
-        )
+        limits: dict[str, Any] = {"min_seconds": min_seconds, "min_runs": min_runs}
+        if bare:
+            measured = measure_with_benchmark_model(
+                rest, device, link, profile=profile_runs, progress=progress, **limits
+            )
+        else:
+            measured = measure(
+                rest,
+                device,
+                sample=sample,
+                profile_runs=profile_runs,
+                progress=progress,
+                transport=link,
+                **limits,
+            )
     found = iter(measured)
     results: list[Result] = []
     failures: list[FailedResult] = []
@@ -122,9 +130,9 @@ def benchmark(
         profile=device.model_dump(mode="json", exclude_defaults=True),
         about=about,
         settings={
-            "min_seconds": min_seconds,
-            "min_runs": min_runs,
-            "input": "random" if sample is None else "data",
+            **limits,
+            "input": "random" if sample is None or bare else "data",
+            **({"sample": SAMPLE} if bare else {}),
         },
         results=tuple(results),
         failures=tuple(failures),

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from edgekit.commands.common import Json, exits, print_json
+from edgekit.commands.common import Json, Quiet, exits, print_json, run_view
+
+_FILES = {".onnx", ".tflite", ".pte", ".pt2"}
 
 
 @exits
@@ -22,14 +24,28 @@ def compare(
             metavar="B", help="Others; without them, all of A with its first.", show_default=False
         ),
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", "-d", metavar="NAME|FILE", help="Where, if A and B are exported files instead."
+        ),
+    ] = "local",
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say faster, slower, or not distinguishable, with the interval.
 
-    Results of different devices, or of an emulated and a real one, are refused.
+    A and B may be exported files: they are measured now, in turns. Results of different devices, or of an
+    emulated and a real one, are refused.
     """
     from edgekit.bench.compare import compare as compared
 
+    if second is not None and {first.suffix, second.suffix} <= _FILES:
+        with run_view(quiet=quiet) as progress:
+            from edgekit.pipeline.benchmarking import bench
+
+            _, first = bench([first, second], device, progress=progress)
+            second = None
     report = compared(first, second)
     if as_json:
         print_json(report.model_dump(mode="json"))

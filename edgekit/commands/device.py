@@ -1,4 +1,4 @@
-"""``edgekit device ls|show|probe|check|add|start|stop``."""
+"""``edgekit device ls|show|probe|check|add|install|start|stop``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekit.commands.common import Json, Quiet, complete, exits, print_json, run_view
+from edgekit.commands.device_install import device_install
 
 devices = typer.Typer(
     help="Devices: where models run, and how they are reached.",
@@ -128,6 +129,9 @@ def device_add(
         print_json({"path": str(path), "profile": device.model_dump(mode="json", exclude_defaults=True)})
     else:
         typer.echo(f"wrote {path}; try it with: edgekit device check {name}")
+
+
+devices.command("install")(device_install)
 
 
 @devices.command("start")

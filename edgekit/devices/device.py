@@ -174,11 +174,14 @@ def probe(
 
     Raises MeasurementError if the device's Python can't answer.
     """
+    from edgekit.devices.probe_shell import probe_shell, without_python
     from edgekit.devices.transport import connect
 
     device = device or Device(name="local", transport="local")
     link = transport or connect(device)
     try:
+        if without_python(device):
+            return probe_shell(device, link)
         script = link.push(Path(__file__).with_name("probe.py"))
         more = ["--runtimes"] if providers else []
         done = link.run([device.interpreter, script, *more], timeout_seconds=device.timeout_seconds)

@@ -6,6 +6,8 @@ instructions. They are exact, and they are no time: no cache, no memory and no p
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
     from edgekit.devices.board import RunningBoard
     from edgekit.devices.shell import ShellTransport
 
-# Where the board has its packages: its shells for commands read no profile.
-_SETUP = ("PYTHONPATH=/opt/site", "OPENBLAS_NUM_THREADS=1")
+_SETUP = ("OPENBLAS_NUM_THREADS=1",)  # its shells for commands read no profile
 
 
 def open_emulated(device: Device, *, progress: Progress = silent) -> ShellTransport:
@@ -30,16 +31,11 @@ def open_emulated(device: Device, *, progress: Progress = silent) -> ShellTransp
     """
     from edgekit.devices import board
 
-    ours = device.cpu not in {one.cpu for one in board.running()}
-    running = board.start(device.cpu, progress=progress)
-    try:
+    with contextlib.ExitStack() as stack:
+        # Whoever uses it last switches it off, unless `edgekit device start` said that it stays.
+        running = stack.enter_context(board.booted(device.cpu, progress))
         link = _connect(device, running)
-    except BaseException:
-        if ours:
-            board.stop(device.cpu)
-        raise
-    if ours:
-        _switch_off_after(link, device.cpu)
+        _then(link, stack.pop_all())
     return link
 
 
@@ -64,11 +60,10 @@ def facts(running: RunningBoard) -> dict[str, Any]:
 
 def told(running: RunningBoard) -> str:
     """How to get in, for a person."""
-    hosts = f"-o UserKnownHostsFile={running.known_hosts}"
+    ssh = shlex.join(["ssh", *running.ssh_options(), "-p", str(running.ssh_port), "root@127.0.0.1"])
     return (
-        f"{running.cpu} is running (process {running.pid})\n"
-        f"  ssh -p {running.ssh_port} -i {running.key} {hosts} root@127.0.0.1\n"
-        f"  adb connect 127.0.0.1:{running.adb_port}"
+        f"{running.cpu} is running (process {running.pid}, booted in {running.boot_seconds:.1f} s)\n"
+        f"  {ssh}\n  adb connect {running.adb_serial}"
     )
 
 
@@ -96,14 +91,12 @@ def _connect(device: Device, running: RunningBoard) -> ShellTransport:
     return open_ssh(there, options=running.ssh_options())
 
 
-def _switch_off_after(link: ShellTransport, cpu: str) -> None:
-    """Have ``close`` also switch the board off."""
-    from edgekit.devices import board
-
+def _then(link: ShellTransport, stack: contextlib.ExitStack) -> None:
+    """Have ``close`` also let go of the board."""
     close = link.channel.close
 
     def closed() -> None:
         close()
-        board.stop(cpu)
+        stack.close()
 
     link.channel.close = closed  # type: ignore[method-assign]

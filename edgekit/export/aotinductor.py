@@ -219,9 +219,12 @@ def _compile(program: torch.export.ExportedProgram, processor: Processor, metada
     from torch._inductor import config
     from torch.export.passes import move_to_device_pass
 
-    settings: dict[str, Any] = {"aot_inductor.metadata": metadata}
-    if hasattr(config.aot_inductor, "enable_line_tables"):
-        settings["aot_inductor.enable_line_tables"] = False  # tables for debuggers: a megabyte, and paths
+    # Tables for debuggers are a megabyte, and name this machine's paths; precompiled headers stay in /tmp.
+    unwanted = [
+        one for one in ("enable_line_tables", "precompile_headers") if hasattr(config.aot_inductor, one)
+    ]
+    settings: dict[str, Any] = {f"aot_inductor.{one}": False for one in unwanted}
+    settings["aot_inductor.metadata"] = metadata
     with _own_cache() as folder, _quiet():
         if processor == "cuda":
             program = move_to_device_pass(program, "cuda")

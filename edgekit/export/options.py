@@ -62,7 +62,7 @@ def has(format: str, precision: str) -> bool:
 def why_not(format: str, precision: str) -> str:
     """Why a format has no such precision."""
     if format == "aotinductor" and precision in INT8_GRAPH:
-        return "AOTInductor computes an int8 graph in float: there are no integer kernels to count on"
+        return "on a GPU, AOTInductor computes an int8 graph in float: it has no integer kernels to count"
     return "no runtime of this format has kernels for it"
 
 

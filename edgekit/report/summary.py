@@ -93,8 +93,8 @@ class LadderStep(_Part):
 class Measured(_Part):
     """One file in its runtime with a number of threads. ``samples``: timed runs of one inference each.
 
-    The intervals are those of rounds, at 99 % (bench/stats.py). ``faster``: p50 of the reference with as many threads on the
-    same device, over this p50. ``unstable`` says why the timings shouldn't be relied on.
+    The intervals are those of rounds, at 99 % (bench/stats.py). ``faster``: p50 of the reference with as many
+    threads on the same device, over this p50. ``unstable`` says why the timings shouldn't be relied on.
     """
 
     artifact: str

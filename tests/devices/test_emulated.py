@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgekit.bench import Candidate, Measurement, evaluate, measure
 from edgekit.bench.roundtrip import FILES, REFERENCE, check_device
@@ -57,6 +58,54 @@ def test_int8_files_give_the_same_bits_as_here(board: tuple[Device, Transport], 
     here = evaluate(path, runtime, load_device("local"), SAMPLES)  # type: ignore[arg-type]
     there = evaluate(path, runtime, device, SAMPLES, transport=link)  # type: ignore[arg-type]
     np.testing.assert_array_equal(there, here)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], Path, NDArray[np.int64]]:
+    """The demo's network as int8 files, 64 validation samples, and their classes."""
+    import torch
+
+    from edgekit.export import export
+    from edgekit.export.options import ExportOptions, Target
+    from edgekit.int8.calibration import calibrate
+    from edgekit.int8.capture import capture
+    from edgekit.zoo.digits import workload
+
+    demo, folder = workload(), tmp_path_factory.mktemp("digits")
+    batches = demo.preprocessing(demo.train.inputs[:256]).split(64)
+    graph = calibrate(capture(demo.model, demo.example(1)), batches)
+    # 7 bits: sums that no processor saturates, so that every machine that runs this test agrees.
+    options = ExportOptions(target=Target("uint8", 7))
+    files = {"onnxruntime": folder / "digits.onnx", "litert": folder / "digits.tflite"}
+    for format, path in (("onnx", files["onnxruntime"]), ("litert", files["litert"])):
+        export(graph, demo.example(1), path, format=format, precision="int8", metadata={}, options=options)  # type: ignore[arg-type]
+    samples = folder / "samples.npy"
+    np.save(samples, demo.preprocessing(demo.validation.inputs[:64]).numpy())
+    targets: NDArray[np.int64] = torch.as_tensor(demo.validation.targets[:64]).numpy()
+    return files, samples, targets
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("via", ["ssh", "adb"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+def test_the_demo_is_as_accurate_there(
+    board: tuple[Device, Transport],
+    digits: tuple[dict[str, Path], Path, NDArray[np.int64]],
+    runtime: str,
+    via: str,
+) -> None:
+    files, samples, targets = digits
+    device = board[0].model_copy(update={"via": via})
+    here = evaluate(files[runtime], runtime, load_device("local"), samples)  # type: ignore[arg-type]
+    there = evaluate(files[runtime], runtime, device, samples)  # type: ignore[arg-type]
+    if runtime == "litert":
+        np.testing.assert_array_equal(there, here)
+    else:  # its additions round otherwise on ARM, see docs/emulation.md: a step here and there
+        steps = np.abs(there - here) / np.unique(np.abs(here[here != 0])).min()
+        assert steps.max() < 2.5
+        assert (steps > 0.5).mean() < 0.1
+        np.testing.assert_array_equal(there.argmax(1), here.argmax(1))
+    assert (there.argmax(1) == targets).mean() >= 0.95
 
 
 @pytest.mark.device
