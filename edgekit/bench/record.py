@@ -119,7 +119,7 @@ class Record(_Part):
     transport: str
     emulated: bool = False  # counts instructions; never to be compared with a real device
     profile: dict[str, Any]  # the device's profile, whole
-    about: dict[str, Any]  # what the device said of itself: see devices/probe.py
+    about: dict[str, Any]  # what the device said of itself: see devices/probe_script.py
     settings: dict[str, Any]  # min_seconds, min_runs, rounds, input, samples
     results: tuple[Result, ...]
     failures: tuple[FailedResult, ...] = ()

@@ -168,7 +168,7 @@ def resolve_threads(threads: int | Literal["all"], device: Device) -> int:
 def probe(
     device: Device | None = None, *, transport: Transport | None = None, providers: bool = False
 ) -> dict[str, Any]:
-    """Ask a device what it is; by default this machine. The keys are those of ``probe.py``.
+    """Ask a device what it is; by default this machine. The keys are those of ``probe_script.py``.
 
     With ``providers`` its ONNX Runtime is imported, which takes a while, and says what it can execute on.
 
@@ -182,7 +182,7 @@ def probe(
     try:
         if without_python(device):
             return probe_shell(device, link)
-        script = link.push(Path(__file__).with_name("probe.py"))
+        script = link.push(Path(__file__).with_name("probe_script.py"))
         more = ["--runtimes"] if providers else []
         done = link.run([device.interpreter, script, *more], timeout_seconds=device.timeout_seconds)
     finally:

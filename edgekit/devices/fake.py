@@ -125,7 +125,7 @@ class FakeTransport:
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float) -> Completed:
         self.strike("run", posixpath.basename(argv[-1]))
-        if any(one.endswith("probe.py") for one in argv):
+        if any(one.endswith("probe_script.py") for one in argv):
             return Completed(0, json.dumps(self._about), "")
         if argv[0] == "rm":
             for path in argv[1:]:

@@ -1,7 +1,7 @@
 """What a device without Python is, asked through its POSIX shell alone.
 
 The shell prints the kernel's files; they are put below a folder of this machine and read by the functions of
-``probe.py``, so that both ways tell the same. Android's toybox and busybox have all that is called.
+``probe_script.py``, so that both ways tell the same. Android's toybox and busybox have all that is called.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.devices.device import Device
-from edgekit.devices.probe import ANDROID, ISA, clusters, first, frequencies, kinds, temperatures, text
+from edgekit.devices.probe_script import ANDROID, ISA, clusters, first, frequencies, kinds, temperatures, text
 from edgekit.devices.transport import Transport
 from edgekit.errors import MeasurementError
 
@@ -38,7 +38,7 @@ def without_python(device: Device) -> bool:
 
 
 def probe_shell(device: Device, link: Transport) -> dict[str, Any]:
-    """Ask a device what it is. The keys are those of ``probe.py``; unknown is None or empty.
+    """Ask a device what it is. The keys are those of ``probe_script.py``; unknown is None or empty.
 
     ``python`` is None and ``runtimes`` are empty: neither can be asked this way.
 

@@ -6,7 +6,6 @@ this machine's. What a board's Python needs beyond that is missed on import ther
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from edgekit.bench.session import PACKAGES
 from edgekit.devices.device import Device
+from edgekit.devices.pip import has_pip
 from edgekit.errors import DeviceError, DiskFullError, MissingExtraError
 
 OLDEST_GLIBC = 17  # 2.17 is manylinux2014, the oldest that has wheels for Arm
@@ -53,7 +53,7 @@ def download(wanted: Sequence[str], board: Board, folder: Path) -> list[Path]:
 
     Raises MissingExtraError: no pip here; DiskFullError: no space here; DeviceError: there are none.
     """
-    if importlib.util.find_spec("pip") is None:
+    if not has_pip():
         raise MissingExtraError(
             "wheels for the board are chosen by pip, which is not installed here",
             where=sys.executable,

@@ -184,6 +184,7 @@ def _inputs(job: Job, files: Sequence[tuple[str, bool]]) -> dict[str, Any]:
         "onnx": {"shape": ["batch", *shape], "layout": "NCHW" if len(shape) == 3 else "as is"},
         "litert": {"shape": [1, *channels_last], "layout": "NHWC" if len(shape) == 3 else "as is"},
     }
+    known["aotinductor"] = known["onnx"]
     known["executorch"] = {**known["onnx"], "shape": [1, *shape]}
     return {format: known[format] for format in dict.fromkeys(format for format, _ in files)}
 

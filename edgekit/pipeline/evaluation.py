@@ -96,6 +96,7 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
         inputs,
         threads=resolve_threads("all", device),
         batch=_BATCH,
+        backend=_backend(one),
         output_shape=tuple(source.shape[1:]),
         progress=job.progress,
     )
@@ -135,6 +136,8 @@ def _fitting(answers: Tensor, source: Tensor, path: Path) -> Tensor:
 
 def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
     """The share of MACs in integer kernels, and the layers that are not; None if it couldn't be counted."""
+    if one.format == "aotinductor":  # float throughout, and its kernels have no names to count by
+        return None
     try:
         counted = _counted(job, path, one)
     except MeasurementError as error:
@@ -152,6 +155,10 @@ def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
             for layer in layers
         ],
     }
+
+
+def _backend(one: Planned) -> str:
+    return "cuda" if one.format == "aotinductor" and one.options.compiled_for() == "cuda" else ""
 
 
 def _counted(job: Job, path: Path, one: Planned) -> coverage.Coverage:

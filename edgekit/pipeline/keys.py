@@ -37,7 +37,7 @@ _BENCH = ("bench", "devices", "int8/coverage.py", "tasks.py", "preprocessing.py"
 LIBRARIES: dict[Part, tuple[str, ...]] = {
     "stages": ("torch", "torch-pruning", "nncf", "torchao", "numpy"),
     "export": ("torch", "onnx", "onnxscript", "litert-torch", "ai-edge-quantizer", "executorch"),
-    "bench": ("onnxruntime", "ai-edge-litert", "openvino", "executorch", "numpy"),
+    "bench": ("onnxruntime", "ai-edge-litert", "openvino", "executorch", "torch", "numpy"),
 }
 
 

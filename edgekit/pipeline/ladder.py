@@ -26,7 +26,7 @@ from edgekit.stages.base import Form
 # Signal-to-noise ratio against the model that a file was made from, in dB. What works is at 30 and above in
 # int8; what a converter got silently wrong was measured below 16. Files on another grid than their model
 # carry the difference of the two.
-GATES_DB = {"fp32": 40.0, "fp16": 30.0, "int8": 20.0, "int16x8": 12.0, "int8-dynamic": 12.0}
+GATES_DB = {"fp32": 40.0, "fp16": 30.0, "bf16": 25.0, "int8": 20.0, "int16x8": 12.0, "int8-dynamic": 12.0}
 _LAYER_GATE_DB = 15.0
 _SAMPLES = 256
 

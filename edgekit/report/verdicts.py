@@ -162,6 +162,8 @@ _OTHER_PRECISIONS = {
 
 
 def _why_slower(artifact: Artifact, rival_macs: int, dot_products: bool | None) -> str:
+    if artifact.format == "aotinductor":
+        return f"{artifact.precision} code that torch generated for this processor is slower at these shapes"
     if artifact.precision in _OTHER_PRECISIONS:
         return _OTHER_PRECISIONS[artifact.precision]
     if artifact.precision == "fp32":

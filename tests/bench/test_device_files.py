@@ -15,7 +15,7 @@ from edgekit.bench.device_files import DEVICE_FILES
 from tests.bench.worker_process import QUICK, Process, copied, direct, load
 
 
-@pytest.mark.parametrize("name", [*(f"bench/{name}" for name in DEVICE_FILES), "devices/probe.py"])
+@pytest.mark.parametrize("name", [*(f"bench/{name}" for name in DEVICE_FILES), "devices/probe_script.py"])
 def test_device_files_are_python_3_8_and_need_nothing_beside_numpy(root: Path, name: str) -> None:
     """A runtime is imported by name when it is asked for, so that a board needs only the one that it has."""
     tree = ast.parse((root / "edgekit" / name).read_text(), feature_version=(3, 8))

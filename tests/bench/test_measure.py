@@ -259,7 +259,7 @@ def test_peak_memory_is_the_workers_own(conv: Path, images: Path, device: Device
     assert results[0].result.peak_rss_bytes < 300 * 1024 * 1024
 
 
-@pytest.mark.parametrize("name", ["bench/worker.py", "bench/runtimes.py", "devices/probe.py"])
+@pytest.mark.parametrize("name", ["bench/worker.py", "bench/runtimes.py", "devices/probe_script.py"])
 def test_what_runs_on_the_device_is_python_3_8_and_needs_no_more_than_numpy(root: Path, name: str) -> None:
     tree = ast.parse((root / "edgekit" / name).read_text(), feature_version=(3, 8))
     imported = {

@@ -221,7 +221,7 @@ def test_no_pip_and_no_space_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(DiskFullError, match="no space"):
             download(["numpy"], board, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(wheels.importlib.util, "find_spec", lambda name: None)
+        patch.setattr(wheels, "has_pip", lambda: False)
         with pytest.raises(MissingExtraError, match="not installed here") as caught:
             download(["numpy"], board, tmp_path)
     assert "ensurepip" in caught.value.next

@@ -15,7 +15,7 @@ import pytest
 from edgekit.devices import probe as device_probe
 from edgekit.devices.device import Cluster
 
-SCRIPT = Path(__file__).resolve().parents[2] / "edgekit/devices/probe.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "edgekit/devices/probe_script.py"
 KEYS = {
     *("system", "kernel", "os", "machine", "board", "cpu", "clusters", "affinity", "governors"),
     *("frequency_khz", "isa", "virtual", "memory_bytes", "load_average", "temperature_celsius"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.devices.board import host
+from edgekit.devices.pip import has_pip
 from edgekit.errors import DeviceError, MissingExtraError
 
 PYTHON = "3.11"
@@ -41,7 +41,7 @@ def install(wanted: Sequence[str], target: Path, kept: Path) -> None:
 
     Raises MissingExtraError: no pip; DeviceError: no such wheel, or no network.
     """
-    if importlib.util.find_spec("pip") is None:
+    if not has_pip():
         raise MissingExtraError(
             "the emulated board needs pip, which is not installed",
             where=sys.executable,

@@ -150,7 +150,7 @@ def test_a_wheel_that_is_nowhere_is_told_in_pips_words(
 
 
 def test_a_missing_pip_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(wheels, "has_pip", lambda: False)
     with pytest.raises(MissingExtraError, match="ensurepip"):
         wheels.install(["toy"], tmp_path / "site", tmp_path / "kept")
 
