@@ -25,7 +25,7 @@ from edgekit.bench.session import Candidate, linked, located
 from edgekit.devices.device import Device, probe
 from edgekit.devices.probe_shell import without_python
 from edgekit.devices.transport import Transport
-from edgekit.errors import MeasurementError
+from edgekit.errors import MeasurementError, UnreachableError
 from edgekit.progress import Event, Progress, silent
 
 Outputs = npt.NDArray[Any]
@@ -177,6 +177,8 @@ def _check(
     for key, one in reversed(firsts.items()):
         try:
             judged[key] = _judge(one, device, check, link, progress)
+        except UnreachableError:  # the device is gone for all of them
+            raise
         except MeasurementError as error:
             broken[key] = error if str(one) in error.where else located(error, one, device)
             progress(Event("warning", "benchmark", str(broken[key])))

@@ -20,7 +20,7 @@ from edgekit.bench.session import Candidate, Session, linked, located
 from edgekit.bench.stability import instability_of_rounds
 from edgekit.devices.device import Device
 from edgekit.devices.transport import Message, Transport
-from edgekit.errors import MeasurementError
+from edgekit.errors import MeasurementError, UnreachableError
 from edgekit.files import sha256
 from edgekit.progress import Event, Progress, silent
 
@@ -146,6 +146,9 @@ def measure(
                 progress(Event("step", "benchmark", text, done=turn + 1, total=rounds, seconds_left=left))
             if profile_runs:
                 _profile(lanes, device, profile_runs, progress)
+        except UnreachableError as error:  # the device is gone for all of them
+            for lane in lanes:
+                lane.error = lane.error or located(error, lane.candidate, device)
         finally:
             for lane in lanes:
                 lane.session.close()
@@ -213,6 +216,8 @@ def _recorded(lane: _Lane, device: Device, progress: Progress) -> Iterator[None]
         lane.error = located(error, lane.candidate, device)
         lane.session.close()
         progress(Event("warning", "benchmark", str(lane.error)))
+        if isinstance(error, UnreachableError):
+            raise
 
 
 def _result(lane: _Lane, device: Device) -> Measurement | Failure:

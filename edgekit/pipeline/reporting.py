@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
-from edgekit.bench.record import Record
+from edgekit.bench.benchmark import WRONG_DB
+from edgekit.bench.record import Accuracy, Record
 from edgekit.pipeline import ladder
 from edgekit.pipeline.artifacts import REFERENCE, Manifest, Planned
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import LIBRARIES, versions
 from edgekit.pipeline.measuring import rows_of
-from edgekit.report import Artifact, Report, recommend, verdicts
+from edgekit.report import Artifact, LadderStep, Report, Warned, recommend, verdicts
+from edgekit.units import human_share
 
 _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm", "sve")
 _ABOUT = (
@@ -55,7 +57,8 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
             objective=wanted.objective,
             max_accuracy_drop=limit,
         ),
-        warnings=tuple(
+        warnings=tuple(_otherwise(records))
+        + tuple(
             verdicts(
                 baseline,
                 stages,
@@ -68,7 +71,7 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
             )
         ),
         failures=tuple(failures),
-        ladder=ladder.climb(job, rungs, list(manifest.entries.values())),
+        ladder=(*ladder.climb(job, rungs, list(manifest.entries.values())), *_elsewhere(records)),
         reference=REFERENCE,
         task=job.workload.task.describe(),
         max_accuracy_drop=limit,
@@ -79,6 +82,28 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
         ),
         versions={"edgekit": __version__, **versions(packages)},
     )
+
+
+def _elsewhere(records: Sequence[Record]) -> Iterator[LadderStep]:
+    """The last rung: each file on another device, against itself on this machine."""
+    for device, file, found in _compared(records):
+        yield LadderStep(rung=f"{file} on {device}", against=file, agreement=None, snr_db=found.snr_db or 0.0)
+
+
+def _otherwise(records: Sequence[Record]) -> Iterator[Warned]:
+    for device, file, found in _compared(records):
+        if found.snr_db is not None and found.snr_db < WRONG_DB:
+            message = f"{file} answers otherwise on {device} than on this machine: {found.snr_db:.1f} dB on "
+            message += f"{found.samples} samples, accuracy there {human_share(found.accuracy)}"
+            yield Warned(kind="agreement", about=file, message=message)
+
+
+def _compared(records: Sequence[Record]) -> Iterator[tuple[str, str, Accuracy]]:
+    for record in records:
+        for file in dict.fromkeys(one.artifact for one in record.results):
+            found = next(one.accuracy for one in record.results if one.artifact == file)
+            if found is not None and found.snr_db is not None:
+                yield record.device, file, found
 
 
 def _artifact(entry: dict[str, Any], one: Planned) -> Artifact:

@@ -85,7 +85,7 @@ class LadderStep(_Part):
 
     rung: str
     against: str
-    agreement: float
+    agreement: float | None  # None on another device, where only numbers are compared
     snr_db: float
     max_steps: float | None = None
 

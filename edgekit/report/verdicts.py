@@ -32,14 +32,7 @@ def verdicts(
     products); None where that isn't known.
     """
     return [
-        *(
-            Warned(
-                kind="failed",
-                about=one.artifact,
-                message=f"{one.artifact} could not be measured: {one.error}",
-            )
-            for one in failures
-        ),
+        *_failed(failures),
         *_accuracy(baseline, stages, artifacts, max_accuracy_drop),
         *_agreement(artifacts),
         *_coverage(artifacts),
@@ -47,6 +40,16 @@ def verdicts(
         *_larger(artifacts, reference),
         *_unstable(measurements),
     ]
+
+
+def _failed(failures: Sequence[Failed]) -> Iterator[Warned]:
+    """One warning for all files that failed on a device for one reason: it was unplugged, say."""
+    for device, error in dict.fromkeys((one.device, one.error) for one in failures):
+        files = list(
+            dict.fromkeys(one.artifact for one in failures if (one.device, one.error) == (device, error))
+        )
+        what = files[0] if len(files) == 1 else f"{len(files)} files"
+        yield Warned(kind="failed", about=files[0], message=f"{what} could not be measured: {error}")
 
 
 def _unstable(measurements: Sequence[Measured]) -> Iterator[Warned]:

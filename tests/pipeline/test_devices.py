@@ -80,6 +80,10 @@ def test_a_board_is_asked_and_measured(tmp_path: Path, recipe: Path, board: Path
         assert row.device == "board"
         assert row.accuracy == one.accuracy.accuracy
     assert any("bit-equal to this machine" in event.message for event in events)
+    assert [(one.rung, one.snr_db) for one in report.ladder[-2:]] == [
+        (f"{ORIGINAL} on board", 200.0),
+        (f"{INT8} on board", 200.0),
+    ]
     assert [path.name for path in plug.base.iterdir()] == ["edgekit.lock"]
     again: list[Event] = []
     run(tmp_path / "run", recipe, board, again.append)
@@ -117,7 +121,9 @@ def test_a_board_that_is_unplugged_costs_only_its_measurements(
     assert {one.file for one in report.artifacts} == {ORIGINAL, INT8}
     assert {one.artifact for one in report.failures} <= {ORIGINAL, INT8}
     assert report.failures
-    assert any(one.kind == "failed" for one in report.warnings)
+    failed = [one for one in report.warnings if one.kind == "failed"]
+    assert len(failed) == 1  # both files, for one reason
+    assert "2 files could not be measured" in failed[0].message
     plug.pulled = False
     events: list[Event] = []
     mended = run(tmp_path / "run", recipe, board, events.append)
