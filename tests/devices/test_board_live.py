@@ -25,8 +25,9 @@ from edgekit.devices.board import (
     stop,
     tools,
 )
-from edgekit.errors import MeasurementError
+from edgekit.errors import InputError, MeasurementError
 from edgekit.progress import Event
+from tests.devices.conftest import skip_where_there_is_nothing_to_build_from
 
 pytestmark = pytest.mark.device
 
@@ -69,7 +70,11 @@ def events() -> list[Event]:
 @pytest.fixture(scope="module")
 def files(cache: Path, events: list[Event]) -> BoardFiles:
     """A board that was built from nothing."""
-    return ensure_built(events.append)
+    try:
+        return ensure_built(events.append)
+    except InputError as error:
+        skip_where_there_is_nothing_to_build_from(error)
+        raise
 
 
 @pytest.fixture(scope="module", params=["cortex-a53", "cortex-a72", "cortex-a76"])

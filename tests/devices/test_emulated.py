@@ -16,6 +16,7 @@ from edgekit.devices.device import Device, load_device
 from edgekit.devices.transport import Transport
 from edgekit.errors import DeviceError, InputError
 from edgekit.int8 import coverage
+from tests.devices.conftest import skip_where_there_is_nothing_to_build_from
 
 SAMPLES = REFERENCE / "samples.npy"
 REPEATS, SPREAD = 3, 0.01
@@ -35,8 +36,9 @@ def board(request: pytest.FixtureRequest) -> Iterator[tuple[Device, Transport]]:
     device = load_device(f"emulated-{request.param}")
     try:
         link = connect(device)
-    except InputError as error:  # no qemu, no packages, no network: nothing that a change here could mend
-        pytest.skip(f"the board can't be built here: {error}")
+    except InputError as error:
+        skip_where_there_is_nothing_to_build_from(error)
+        raise
     with link:
         yield device, link
 

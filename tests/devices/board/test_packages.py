@@ -17,15 +17,13 @@ from tests.devices.board.conftest import needs
 def test_the_mirror_is_the_hosts_own() -> None:
     listed = (
         "Docker|Docker CE|https://mirror.example/docker/\n"
-        "Debian|Debian|http://mirror.example/debian/\n"
-        "Debian|Debian-Security|http://secure.example/debian-security\n"
-        "Debian|Debian|http://other.example/debian/\n"
+        "Debian|Debian|http://mirror.example/repo/\n"
+        "Debian|Debian-Security|http://secure.example/repo-security\n"
+        "Debian|Debian|http://other.example/repo/\n"
     )
-    assert parse_mirror(listed) == Mirror(
-        "http://mirror.example/debian", "http://secure.example/debian-security"
-    )
-    assert parse_mirror("Debian|Debian|http://m.example/debian/\n").security == (
-        "http://m.example/debian-security"
+    assert parse_mirror(listed) == Mirror("http://mirror.example/repo", "http://secure.example/repo-security")
+    assert parse_mirror("Debian|Debian|http://m.example/repo/\n").security == (
+        "http://m.example/repo-security"
     )
 
 
@@ -37,7 +35,7 @@ def test_without_a_mirror_the_variable_is_named() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("http://m.example/debian/", Mirror("http://m.example/debian", "http://m.example/debian-security")),
+        ("http://m.example/repo/", Mirror("http://m.example/repo", "http://m.example/repo-security")),
         ("http://m.example/d http://s.example/s/", Mirror("http://m.example/d", "http://s.example/s")),
     ],
 )
@@ -47,7 +45,7 @@ def test_the_variable_wins(value: str, expected: Mirror, monkeypatch: pytest.Mon
 
 
 def test_every_source_is_checked_against_debians_keys() -> None:
-    lines = sources(Mirror("http://m.example/debian", "http://s.example/security")).splitlines()
+    lines = sources(Mirror("http://m.example/repo", "http://s.example/security")).splitlines()
     assert all(line.startswith(f"deb [signed-by={packages.KEYRING}] http") for line in lines)
     assert [line.split()[-2] for line in lines] == [
         "bookworm",
