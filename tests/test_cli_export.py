@@ -122,7 +122,7 @@ def test_a_device_profile_spells_the_files(run: Path, tmp_path: Path) -> None:
 def test_a_table_for_people(run: Path) -> None:
     result = call(str(run), FILE, "--format", "onnx")
     assert result.exit_code == 0
-    assert "tiny_int8.onnx" in result.stdout
+    assert "tiny_int8.onnx" in "".join(result.stdout.split())  # a long path is folded
     assert "kept from before" in result.stderr
 
 
