@@ -33,7 +33,8 @@ class LocalTransport:
     def __init__(self, base: str | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._base = Path(base or tempfile.gettempdir())
         self.folder = tempfile.mkdtemp(prefix="edgekit-", dir=base)
-        self._environment = dict(environment or {})
+        # What runtimes write for themselves (ONNX Runtime leaves a session file) goes with the folder.
+        self._environment = {"TMPDIR": self.folder, **(environment or {})}
         self._processes: list[LocalProcess] = []
 
     def run(self, argv: Sequence[str], *, timeout_seconds: float) -> Completed:

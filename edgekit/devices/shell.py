@@ -286,8 +286,9 @@ done; true"""
             self._sh(f"kill -9 {pid} 2>/dev/null; true")
 
     def _command(self, argv: Sequence[str]) -> str:
-        variables = ["env", *self.device.setup] if self.device.setup else []
-        return f"cd {shlex.quote(self.folder)} && exec {quoted([*variables, *argv])}"
+        # What runtimes write for themselves (ONNX Runtime leaves a file) goes with the session's folder.
+        variables = [f"TMPDIR={self.folder}", *self.device.setup]
+        return f"cd {shlex.quote(self.folder)} && exec {quoted(['env', *variables, *argv])}"
 
     def _open(self, body: str) -> RemoteProcess:
         return RemoteProcess(self.channel.argv(script(body)), self)

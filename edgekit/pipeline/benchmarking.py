@@ -13,7 +13,7 @@ from edgekit.bench.record import Record
 from edgekit.bench.session import Candidate
 from edgekit.devices.device import Device, RuntimeName, load_device, probe
 from edgekit.devices.transport import connect
-from edgekit.errors import DataError, DeviceError, InputError, MeasurementError
+from edgekit.errors import DataError, DeviceError, InputError, Interrupted, MeasurementError
 from edgekit.files import sha256
 from edgekit.progress import Event, Progress, silent
 
@@ -81,6 +81,45 @@ def bench(
         MeasurementError: the device can't be reached, or nothing could be measured.
     """
     profile_of = device if isinstance(device, Device) else load_device(device)
+    try:
+        return _bench(
+            targets,
+            profile_of,
+            workload=workload,
+            inputs=inputs,
+            samples=samples,
+            runtimes=runtimes,
+            threads=threads,
+            min_seconds=min_seconds,
+            min_runs=min_runs,
+            profile=profile,
+            out=out,
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "interrupted",
+            where=profile_of.name,
+            got="nothing was written, and nothing is left on the device",
+            next="give the same command again: it measures anew",
+        ) from None
+
+
+def _bench(
+    targets: Sequence[str | Path],
+    profile_of: Device,
+    *,
+    workload: str | Path | Workload | None,
+    inputs: Path | None,
+    samples: int,
+    runtimes: Sequence[str],
+    threads: Sequence[int | Literal["all"]],
+    min_seconds: float,
+    min_runs: int,
+    profile: bool,
+    out: Path | None,
+    progress: Progress,
+) -> tuple[Record, Path]:
     subjects, run = _subjects(targets)
     source = _workload(workload, run, inputs)
     started = Event("stage-start", "benchmark", f"{len(subjects)} files on {profile_of.name}")
