@@ -50,6 +50,8 @@ class OnnxRuntimeModel(Model):
     def prepare(cls) -> None:
         cls.module = importlib.import_module("onnxruntime")
         cls.version = cls.module.__version__
+        # A benchmark on somebody's board reports to nobody.
+        getattr(cls.module, "disable_telemetry_events", lambda: None)()
 
     def __init__(self, artifact: str, threads: int, backend: str = "") -> None:
         self._artifact, self._threads, self.backend = artifact, threads, backend
