@@ -15,7 +15,7 @@ from edgekit.units import human_bytes, human_share
 def export_view(entries: Sequence[Mapping[str, Any]]) -> RenderableType:
     """One row a file: size, and accuracy and agreement where there was data to find them."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
+    table.add_column("", overflow="fold")
     heads = ["bytes", "accuracy", "same answer as\nits torch model", "made from"]
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
