@@ -35,7 +35,7 @@ def test_every_shipped_profile_loads_under_its_own_name(root: Path, away: Path) 
 def test_local_is_this_machine_with_its_runtimes(away: Path) -> None:
     device = load_device("local")
     assert device.transport == "local"
-    assert device.runtimes == ("onnxruntime", "litert", "executorch")
+    assert device.runtimes == ("onnxruntime", "litert", "executorch", "openvino", "torch")
     assert device.interpreter == sys.executable
 
 
