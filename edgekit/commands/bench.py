@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from edgekit.commands.common import Json, Quiet, complete, exits, print_json, run_view
+from edgekit.commands.common import Debug, Json, Quiet, complete, exits, print_json, run_view, show_tracebacks
 
 
 @exits
@@ -73,14 +72,13 @@ def bench(
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Take exported files to a device, check their answers there, and measure them.
 
     Every single timing is kept in a JSON file, for `edgekit compare` and `edgekit gate`.
     """
-    if debug:
-        os.environ["EDGEKIT_TRACEBACK"] = "1"
+    show_tracebacks(debug)
     with run_view(quiet=quiet) as progress:
         from edgekit.pipeline.benchmarking import bench as measure
 

@@ -41,6 +41,12 @@ def exits(command: F) -> F:
     return wrapped  # type: ignore[return-value]  # the same signature, which Typer reads through __wrapped__
 
 
+def show_tracebacks(wanted: bool) -> None:
+    """What ``--debug`` does."""
+    if wanted:
+        os.environ["EDGEKIT_TRACEBACK"] = "1"
+
+
 def wants_traceback() -> bool:
     """Whether the user asked for tracebacks instead of messages."""
     return os.environ.get("EDGEKIT_TRACEBACK", "0") not in ("", "0")
@@ -78,6 +84,7 @@ Sets = Annotated[
         show_default=False,
     ),
 ]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks, and what libraries print.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")]
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgekit.commands.common import Json, Sets, complete, exits, print_json, run_view
+from edgekit.commands.common import (
+    Debug,
+    Json,
+    Quiet,
+    Sets,
+    complete,
+    exits,
+    print_json,
+    run_view,
+    show_tracebacks,
+)
 
 
 @exits
@@ -55,17 +64,14 @@ def compress(
     ] = None,
     sets: Sets = None,
     as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks, and what libraries print.")
-    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Distill, prune and quantize a trained model, export it, and measure the files.
 
     Killed at any moment, the same command goes on where it was.
     """
-    if debug:
-        os.environ["EDGEKIT_TRACEBACK"] = "1"
+    show_tracebacks(debug)
     with run_view(quiet=quiet) as progress:
         from edgekit.pipeline import compress as run
 

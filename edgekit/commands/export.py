@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgekit.commands.common import Json, complete, exits, print_json, run_view
+from edgekit.commands.common import Debug, Json, Quiet, complete, exits, print_json, run_view, show_tracebacks
 
 
 @exits
@@ -91,17 +90,14 @@ def export(
         bool, typer.Option("--embed-preprocessing", help="Files that take raw uint8 pixels, (N, H, W, C).")
     ] = False,
     as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks, and what libraries print.")
-    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Export what is compressed already in further formats and precisions, without training.
 
     Nothing is calibrated again: int8 files come from the run's int8 graph.
     """
-    if debug:
-        os.environ["EDGEKIT_TRACEBACK"] = "1"
+    show_tracebacks(debug)
     with run_view(quiet=quiet) as progress:
         from edgekit.pipeline.exporting import export_files
         from edgekit.pipeline.wanted import wanted
