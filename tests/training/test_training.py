@@ -319,14 +319,14 @@ class TestResume:
 
     def test_kill_9(self, tmp_path: Path) -> None:
         code = (
-            "import sys, time; sys.path.insert(0, sys.argv[2]); from tests.test_training import *\n"
+            "import sys, time; sys.path.insert(0, sys.argv[2]); from tests.training.test_training import *\n"
             "from pathlib import Path\n"
             "def progress(event):\n"
             "    if event.kind == 'epoch':\n"
             "        print(event.epoch, flush=True); time.sleep(0.05)\n"
             "run(small(), Path(sys.argv[1]), config(epochs=40), progress=progress)\n"
         )
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path), root],
             stdout=subprocess.PIPE,

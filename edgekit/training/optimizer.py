@@ -1,0 +1,24 @@
+"""Which optimizer, and what weight decay is for."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from edgekit.stages.settings import TrainingConfig
+
+__all__ = ["make_optimizer"]
+
+
+def make_optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+    """Weight decay on matrices and kernels only: biases, batch norm and scales have nothing to shrink."""
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    groups = [g for g in groups if g["params"]] or [{"params": parameters}]
+    if not parameters:
+        groups = [{"params": [nn.Parameter(torch.zeros(1))]}]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
