@@ -1,10 +1,10 @@
-"""Which of NNCF's calibration settings keep most of a network: int8 graph against float model, untrained.
+"""Which calibration settings keep most of a network: int8 graph against float model, without QAT.
 
 python benchmarks/calibration_choices.py
 
 The networks of tests/models, trained for a moment, calibrated on 4 batches of 32 samples and compared on 48
-others. Rows: signal-to-noise ratio in dB with edgekit's settings (ranges as seen, no bias correction) against
-one with another setting each; ``ratio`` is the difference in dB.
+others. Rows: signal-to-noise ratio in dB with edgekit's defaults against one with other settings each, its
+own or NNCF's; ``ratio`` is the difference in dB.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +31,32 @@ def main() -> int:
     from provenance import surroundings
 
     from edgekit.export.divergence import snr_db
-    from edgekit.int8.calibration import calibrate
+    from edgekit.int8.calibration import CalibrationOptions, calibrate
     from edgekit.int8.capture import capture
     from tests.models import CASES, inputs, trained
 
     original = road.quantize_pt2e
-    others: dict[str, dict[str, Any]] = {
-        "with fast bias correction": {"fast_bias_correction": True},
-        "NNCF's range estimator": {"activations_range_estimator_params": None},
+    plain = CalibrationOptions(ranges="minmax", bias_correction=False)
+    others: dict[str, tuple[CalibrationOptions, dict[str, Any]]] = {
+        "ranges as seen, no bias correction": (plain, {}),
+        "NNCF's fast bias correction": (plain, {"fast_bias_correction": True}),
+        "NNCF's range estimator": (plain, {"activations_range_estimator_params": None}),
+        "percentile 99.99": (replace(plain, ranges="percentile"), {}),
+        "least squares ranges": (replace(plain, ranges="mse"), {}),
+        "bias correction": (replace(plain, bias_correction=True), {}),
+        "least squares weights too": (CalibrationOptions(weight_ranges="mse"), {}),
     }
+    own: dict[str, tuple[CalibrationOptions, dict[str, Any]]] = {"edgekit": (CalibrationOptions(), {})}
     rows = []
     for name in NAMES.split():
         case, model = CASES[name], copy.deepcopy(trained(name))
         batches, held_out = [inputs(case, 32, seed) for seed in range(1, 5)], inputs(case, 48, 99)
         found = {}
-        for setting, changed in {"edgekit": {}, **others}.items():
+        for setting, (options, changed) in {**own, **others}.items():
             road.quantize_pt2e = lambda *a, _changed=changed, **k: original(*a, **{**k, **_changed})
             with torch.no_grad():
                 found[setting] = snr_db(
-                    model(held_out), calibrate(capture(model, held_out), batches)(held_out)
+                    model(held_out), calibrate(capture(model, held_out), batches, options)(held_out)
                 )
         for setting in others:
             rows.append(

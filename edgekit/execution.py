@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from edgekit.errors import StageError
 
 __all__ = ["Forward", "has_fast_bfloat16", "mode", "set_mode", "spans"]
 
@@ -23,12 +25,18 @@ class Forward:
 
     An exported graph may hold a ``view`` that was right for the order in memory at capture: then the order
     stays.
+
+    ``compiled``: calls that record gradients go through ``torch.compile``, the others (examples, evaluation)
+    don't; what can't be compiled raises StageError in the first such call.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, compiled: bool = False) -> None:
         self.model = model
         self.order = torch.channels_last
         self.tried = False
+        self.compiled: Callable[[Tensor], Tensor] | None = None
+        if compiled:
+            self.compiled = torch.compile(model, dynamic=False)  # batches of a training have one size
 
     def __call__(self, inputs: Tensor) -> Tensor:
         if inputs.dim() != 4:
@@ -51,10 +59,26 @@ class Forward:
     def release(self) -> None:
         """Weights back in the usual order, which is what savers expect."""
         _reorder(self.model, torch.contiguous_format)
+        if self.compiled is not None:
+            # After a few compiled forms of one class the compiler gives up in silence: the next starts anew.
+            torch._dynamo.reset()
 
     def _call(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = self.model(inputs)
-        return outputs
+        if self.compiled is None or not torch.is_grad_enabled():
+            outputs: Tensor = self.model(inputs)
+            return outputs
+        try:
+            return self.compiled(inputs)
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            raise StageError(
+                "the model can't be compiled",
+                where=type(self.model).__name__,
+                got=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}",
+                expected="a forward() that torch.compile takes, and a C++ compiler",
+                next='set training.compile to "never"',
+            ) from error
 
 
 def spans(count: int, size: int) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Literal
 
 from edgekit.progress import Event, Progress
@@ -35,23 +36,28 @@ class Meter:
             self.told = now
             self._emit("step")
 
-    def end(self, lr: float) -> dict[str, float]:
-        self._emit("epoch")
+    def end(self, lr: float, more: Mapping[str, float] | None = None, message: str = "") -> dict[str, float]:
+        """The epoch's entry in the history; ``more`` is added to it, ``message`` told with the event."""
+        self._emit("epoch", lr, message)
+        seconds = time.monotonic() - self.began
         return {
             "epoch": self.epoch,
             "loss": self.loss / self.done,
             "accuracy": self.accuracy / self.done,
             "lr": lr,
-            "seconds": time.monotonic() - self.began,
+            "seconds": seconds,
+            "images_per_second": self.done / max(seconds, 1e-9),
+            **(more or {}),
         }
 
-    def _emit(self, kind: Literal["step", "epoch"]) -> None:
+    def _emit(self, kind: Literal["step", "epoch"], lr: float | None = None, message: str = "") -> None:
         speed = self.done / max(time.monotonic() - self.began, 1e-9)
         left = (self.epochs - self.epoch) * self.images + self.images - self.done
         self.progress(
             Event(
                 kind,
                 self.stage,
+                message,
                 epoch=self.epoch,
                 epochs=self.epochs,
                 done=self.done,
@@ -60,5 +66,6 @@ class Meter:
                 accuracy=self.accuracy / self.done,
                 images_per_second=speed,
                 seconds_left=left / speed,
+                lr=lr,
             )
         )

@@ -27,6 +27,7 @@ class Event:
     accuracy: float | None = None
     images_per_second: float | None = None
     seconds_left: float | None = None
+    lr: float | None = None  # of the epoch's last step, on "epoch" events
 
 
 Progress = Callable[[Event], None]

@@ -9,6 +9,7 @@
     artifacts/          the exported files, and the preprocessing that they expect
     manifest.json       every artifact with its sha256, its parent and its metrics
     measurements/       one file for each device, with every single timing
+    logs/               what TensorBoard and MLflow were told, where they were asked for
     report.json         written last
     work/               while a run goes on only
 

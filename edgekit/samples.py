@@ -1,9 +1,9 @@
-"""Data in memory: raw inputs and their targets, checked once."""
+"""Data: raw inputs and their targets, checked once; in memory, or in a mapped file where they don't fit."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,19 @@ import torch
 from torch import Tensor
 
 from edgekit.errors import DataError
+from edgekit.spool import Spool, is_mapped, memory_limit
 
-__all__ = ["Samples"]
+__all__ = ["Samples", "Unlabelled"]
 
 _CHUNK = 1 << 22  # elements looked at in one go while searching for NaN
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """inputs (N, …) and targets (N, …), raw: bytes stay bytes, and preprocessing happens per batch."""
+    """inputs (N, …) and targets (N, …), raw: bytes stay bytes, and preprocessing happens per batch.
+
+    Either may lie in a mapped file: then it is read where it is indexed.
+    """
 
     inputs: Tensor
     targets: Tensor
@@ -28,16 +32,29 @@ class Samples:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the targets are the user's own."""
+        return True
+
     @classmethod
     def of(cls, data: Any, name: str = "data") -> Samples:
-        """Take ``(inputs, targets)`` of arrays, tensors or lists, or a map-style dataset of such pairs.
+        """Take ``(inputs, targets)`` of arrays, tensors or lists, or a dataset (map-style or iterable) of
+        such pairs; or ``(inputs, None)``: then a model's answers will be the targets (see ``Unlabelled``).
 
         ``name`` ("train", "validation") stands in messages. A dataset is read once, so random transforms in
-        it are frozen: leave them to ``Augmentation``.
+        it are frozen: leave them to ``Augmentation``. What it decodes stays in memory up to a quarter of it,
+        and goes to a mapped file in edgekit's cache beyond. Arrays of ``numpy.load(…, mmap_mode="r")`` stay
+        where they are, if they are of a type that torch has.
 
         Raises:
             DataError: no samples, unequal lengths, ragged or non-numeric values, NaN or infinity.
+            DiskFullError: decoded samples fit neither into memory nor into the cache.
         """
+        if isinstance(data, Unlabelled) or (isinstance(data, tuple) and len(data) == 2 and data[1] is None):
+            x = _tensor(data.inputs if isinstance(data, Unlabelled) else data[0], f"{name} inputs")
+            _check_inputs(x, name)
+            return Unlabelled(x)
         inputs, targets = (data.inputs, data.targets) if isinstance(data, Samples) else _split(data, name)
         x, y = _tensor(inputs, f"{name} inputs"), _tensor(targets, f"{name} targets")
         y = y.float() if y.is_floating_point() else y.long()
@@ -48,11 +65,46 @@ class Samples:
                 got=f"{len(x)} inputs, {len(y)} targets",
                 expected="one target per input",
             )
-        if len(x) == 0:
-            raise DataError("no samples", where=f"{name} data", got="0 samples", expected="at least one")
-        for part, values in (("inputs", x), ("targets", y)):
-            _check_finite(values, f"{name} {part}")
+        _check_inputs(x, name)
+        _check_finite(y, f"{name} targets")
         return cls(x, y)
+
+
+class Unlabelled(Samples):
+    """Inputs alone. The targets are a model's answers, asked for when they are first needed, and kept.
+
+    A workload says which model: its own, the original one.
+    """
+
+    answer: Callable[[Tensor], Tensor] | None
+    known: Tensor | None
+
+    def __init__(self, inputs: Tensor, answer: Callable[[Tensor], Tensor] | None = None) -> None:
+        """``answer``: from all raw inputs (N, …) to targets (N, …)."""
+        object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "answer", answer)
+        object.__setattr__(self, "known", None)
+
+    @property
+    def labelled(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def targets(self) -> Tensor:
+        """Raises DataError outside of a workload."""
+        if self.known is None:
+            if self.answer is None:
+                raise DataError(
+                    "samples without labels have no targets",
+                    where="Samples.targets",
+                    got="(inputs, None)",
+                    expected="samples in a Workload, whose model answers",
+                )
+            answers = self.answer(self.inputs)
+            object.__setattr__(self, "known", answers)
+            return answers
+        return self.known
 
 
 def _split(data: Any, name: str) -> tuple[Any, Any]:
@@ -63,25 +115,42 @@ def _split(data: Any, name: str) -> tuple[Any, Any]:
         and (isinstance(data, tuple) or all(isinstance(part, (np.ndarray, Tensor)) for part in data))
     ):
         return data[0], data[1]
-    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, (dict, str)):
+    if not _readable(data):
         raise DataError(
             "data of an unknown kind",
             where=f"{name} data",
             got=type(data).__name__,
-            expected="(inputs, targets) of arrays, or a dataset with len() and indices",
+            expected="(inputs, targets) of arrays, or a dataset: with len() and indices, or iterable",
         )
-    pairs = [data[i] for i in range(len(data))]
-    if not pairs:
-        raise DataError("no samples", where=f"{name} data", got="an empty dataset", expected="at least one")
-    for i, pair in enumerate(pairs):
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise DataError(
-                "items of a dataset must be pairs",
-                where=f"{name} data, item {i}",
-                got=type(pair).__name__,
-                expected="(input, target)",
-            )
-    return [p[0] for p in pairs], [p[1] for p in pairs]
+    with (
+        Spool(f"{name} inputs", memory_limit()) as inputs,
+        Spool(f"{name} targets", memory_limit()) as targets,
+    ):
+        for i, pair in enumerate((data[i] for i in range(len(data))) if _map_style(data) else data):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise DataError(
+                    "items of a dataset must be pairs",
+                    where=f"{name} data, item {i}",
+                    got=type(pair).__name__,
+                    expected="(input, target)",
+                )
+            inputs.add(pair[0])
+            targets.add(pair[1])
+        if not inputs.count:
+            where = f"{name} data"
+            raise DataError("no samples", where=where, got="an empty dataset", expected="at least one")
+        return inputs.values(), targets.values()
+
+
+def _readable(data: Any) -> bool:
+    """Whether it is a dataset of either kind."""
+    return not isinstance(data, (dict, str, bytes)) and (_map_style(data) or isinstance(data, Iterable))
+
+
+def _map_style(data: Any) -> bool:
+    # torch's iterable datasets inherit a __getitem__ that only raises.
+    indexed = hasattr(data, "__len__") and hasattr(data, "__getitem__")
+    return indexed and not isinstance(data, torch.utils.data.IterableDataset)
 
 
 def _tensor(values: Any, where: str) -> Tensor:
@@ -124,12 +193,38 @@ def _from_array(array: np.ndarray[Any, Any], where: str) -> Tensor:
             expected="integers or floating point numbers",
             next="encode text or objects as numbers first",
         )
+    if is_mapped(array):
+        array = _converted(array, where)
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)  # torch knows wide unsigned types by name only
     elif array.dtype.kind == "f" and array.dtype != np.float32:
         array = array.astype(np.float32)
     native = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    if is_mapped(native):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # not writable: nothing in edgekit writes to samples
+            return torch.from_numpy(native)
     return torch.from_numpy(native if native.flags.writeable else native.copy())
+
+
+def _converted(array: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
+    """A mapped array as it is, or converted row by row if torch has no such type or order."""
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    wanted = {"b": np.uint8, "u": np.uint8 if size == 1 else np.int64, "f": np.float32}
+    target = np.dtype(wanted.get(kind, array.dtype.newbyteorder("=")))
+    if target == array.dtype and array.flags.c_contiguous:
+        return array
+    with Spool(where, memory_limit()) as spool:
+        for row in array:
+            spool.add(row.astype(target))
+        values = spool.values()
+    return np.stack(values) if isinstance(values, list) and values else np.asarray(values)
+
+
+def _check_inputs(inputs: Tensor, name: str) -> None:
+    if len(inputs) == 0:
+        raise DataError("no samples", where=f"{name} data", got="0 samples", expected="at least one")
+    _check_finite(inputs, f"{name} inputs")
 
 
 def _check_finite(values: Tensor, where: str) -> None:

@@ -19,6 +19,7 @@ Inputs may have any shape that the model takes: images (N, C, H, W), audio featu
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -61,12 +62,21 @@ class Task(ABC):
         self.check_outputs(outputs, targets)
 
     @abstractmethod
-    def loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-        """The task's own loss, a scalar. Tasks without classes ignore ``label_smoothing``."""
+    def loss(
+        self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, weights: Tensor | None = None
+    ) -> Tensor:
+        """The task's own loss, a scalar. ``weights``: (C,), how much each class counts.
+
+        Tasks without classes ignore ``label_smoothing`` and ``weights``.
+        """
 
     @abstractmethod
     def logits(self, outputs: Tensor) -> Tensor | None:
         """Rows of class scores (M, C) for distillation, or None where outputs are continuous."""
+
+    @abstractmethod
+    def answers(self, outputs: Tensor) -> Tensor:
+        """What the outputs say, in the form of targets."""
 
     @abstractmethod
     def score(self, outputs: Tensor, targets: Tensor) -> float:
@@ -75,6 +85,12 @@ class Task(ABC):
     @abstractmethod
     def agreement(self, outputs: Tensor, reference: Tensor) -> float:
         """Share (0…1) of answers in which ``outputs`` give the same answer as ``reference`` (same shape)."""
+
+    def against_original(self) -> Task:
+        """The same task, its metric named otherwise: for data whose targets are the original's answers."""
+        task = copy.copy(self)
+        object.__setattr__(task, "metric", f"{type(self).metric} against the original model")
+        return task
 
     def describe(self) -> dict[str, Any]:
         """The task as JSON, as kept in the report and in every artifact."""
@@ -136,11 +152,15 @@ class _Classes(Task):
                 expected=f"class scores (logits) of shape {self.outputs_form} = {tuple(wanted)}",
             )
 
-    def loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, weights: Tensor | None = None
+    ) -> Tensor:
         # -100 is no label of anyone: cross_entropy insists on an integer.
         ignored = -100 if self.ignore_label is None else self.ignore_label
         rows, labels = self.logits(outputs), targets.reshape(-1).long()
-        return F.cross_entropy(rows, labels, label_smoothing=label_smoothing, ignore_index=ignored)
+        return F.cross_entropy(
+            rows, labels, weight=weights, label_smoothing=label_smoothing, ignore_index=ignored
+        )
 
     def logits(self, outputs: Tensor) -> Tensor:
         return outputs.movedim(self.class_dim, -1).reshape(-1, outputs.shape[self.class_dim])
@@ -239,11 +259,17 @@ class _Continuous(Task):
                 next="reshape the targets, or let the model squeeze its output",
             )
 
-    def loss(self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, weights: Tensor | None = None
+    ) -> Tensor:
         return F.mse_loss(outputs, targets.to(outputs.dtype))
 
     def logits(self, outputs: Tensor) -> None:
         return None
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """The outputs themselves."""
+        return outputs.float()
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import DataError, WorkloadError
+from edgekit.execution import Forward, mode, spans
 from edgekit.loading import call, user_code, user_traceback
 from edgekit.preprocessing import Augmentation, Layout, Preprocessing
-from edgekit.samples import Samples
+from edgekit.samples import Samples, Unlabelled
 from edgekit.tasks import Task
 from edgekit.weights import load_weights
 
@@ -27,6 +28,7 @@ __all__ = ["Augmentation", "Layout", "Preprocessing", "Samples", "Workload", "lo
 FUNCTION = "workload"  # looked for in a workload file when none is named
 _PLAIN = Preprocessing()
 _CHECKED = 4  # samples that check() sends through the model
+_BATCH = 256  # of answers that stand for labels
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -38,11 +40,14 @@ class Workload:
         model: trained, on the CPU. It takes what ``preprocessing`` gives, and returns one tensor.
         task: what outputs and targets mean.
         train, validation: ``Samples``, or what ``Samples.of`` takes: ``(inputs, targets)`` or a dataset. Raw,
-            as they come before ``preprocessing``. Calibration and training see ``train`` only.
+            as they come before ``preprocessing``. Calibration and training see ``train`` only. Without
+            labels, ``(inputs, None)``: the model's own answers are the targets. Training then learns from its
+            teacher alone, and scores on such validation data are those against the original model.
         preprocessing: from raw samples to the model's inputs.
         augmentation: for training images only.
         student: a smaller model for the distill stage, or a function without arguments that builds one.
         classes: names, in the order of the labels.
+        teachers: further trained models; in distillation their answers are averaged with those of ``model``.
 
     Raises:
         DataError: samples that are none (see ``Samples.of``).
@@ -58,6 +63,7 @@ class Workload:
     augmentation: Augmentation | None
     student: nn.Module | Callable[[], nn.Module] | None
     classes: tuple[str, ...] | None
+    teachers: tuple[nn.Module, ...]
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class Workload:
         augmentation: Augmentation | None = None,
         student: nn.Module | Callable[[], nn.Module] | None = None,
         classes: Sequence[str] | None = None,
+        teachers: Sequence[nn.Module] = (),
     ) -> None:
         for key, value, kind in (
             ("name", name, str),
@@ -77,6 +84,7 @@ class Workload:
             ("task", task, Task),
             ("preprocessing", preprocessing, Preprocessing),
             ("augmentation", augmentation, Augmentation | None),
+            *((f"teachers[{i}]", teacher, nn.Module) for i, teacher in enumerate(teachers)),
         ):
             if not isinstance(value, kind):
                 expected = getattr(kind, "__name__", str(kind))
@@ -103,13 +111,29 @@ class Workload:
             "augmentation": augmentation,
             "student": student,
             "classes": None if classes is None else tuple(map(str, classes)),
+            "teachers": tuple(teachers),
         }
+        for split in ("train", "validation"):
+            if isinstance(samples := values[split], Unlabelled):
+                values[split] = Unlabelled(samples.inputs, self._answers)
+        if isinstance(values["validation"], Unlabelled):
+            values["task"] = task.against_original()
         for key, checked in values.items():
             object.__setattr__(self, key, checked)
 
     def example(self, n: int = 1) -> Tensor:
         """The first ``n`` validation inputs, preprocessed: what the model takes."""
         return self.preprocessing(self.validation.inputs[:n]).contiguous()
+
+    def _answers(self, raw: Tensor) -> Tensor:
+        """The model's answers to raw inputs (N, …), in the form of targets: in eval mode and float32."""
+        forward = Forward(self.model)
+        with mode(self.model, training=False), torch.no_grad():
+            told = [
+                self.task.answers(forward(self.preprocessing(raw[start:end])))
+                for start, end in spans(len(raw), _BATCH)
+            ]
+        return torch.cat(told).contiguous()
 
     def build_student(self) -> nn.Module | None:
         """A fresh student (the same weights on every call), or None if the workload has none."""
@@ -139,19 +163,22 @@ class Workload:
         self._check_settings()
         outputs = self._check_model(self.model, "model")
         student = self.build_student()
-        if student is not None:
-            answered = self._check_model(student, "student")
+        others = [] if student is None else [("student", student)]
+        others += [(f"teachers[{index}]", teacher) for index, teacher in enumerate(self.teachers)]
+        for role, other in others:
+            answered = self._check_model(other, role)
             if answered.shape != outputs.shape:
                 raise WorkloadError(
-                    "the student answers in another shape than the model",
-                    where=f"workload {self.name}: student",
+                    f"the {role.split('[')[0].removesuffix('s')} answers in another shape than the model",
+                    where=f"workload {self.name}: {role}",
                     got=str(tuple(answered.shape)),
                     expected=str(tuple(outputs.shape)),
                 )
 
     def _check_data(self) -> None:
         train, validation = self.train, self.validation
-        for part in ("inputs", "targets"):
+        labelled = train.labelled and validation.labelled
+        for part in ("inputs", "targets") if labelled else ("inputs",):
             one, other = getattr(train, part), getattr(validation, part)
             if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype:
                 raise DataError(
@@ -161,8 +188,9 @@ class Workload:
                     f"validation {tuple(other.shape[1:])} {other.dtype}",
                     expected="the same for both",
                 )
-        self.task.check_targets(train.targets, where="train targets")
-        self.task.check_targets(validation.targets, where="validation targets")
+        for split, samples in (("train", train), ("validation", validation)):
+            if samples.labelled:
+                self.task.check_targets(samples.targets, where=f"{split} targets")
 
     def _check_settings(self) -> None:
         where = f"workload {self.name}"
@@ -202,7 +230,7 @@ class Workload:
                     got=f"{name} on {parameter.device}",
                     next="model.cpu()",
                 )
-        inputs, targets = self.example(_CHECKED), self.validation.targets[:_CHECKED]
+        inputs = self.example(_CHECKED)
         outputs = self._forward(model, inputs, where)
         if not isinstance(outputs, Tensor):
             raise WorkloadError(
@@ -215,7 +243,10 @@ class Workload:
         if not bool(torch.isfinite(outputs).all()):
             raise WorkloadError("the model answers NaN or infinity", where=where, expected="finite outputs")
         # Labels of the whole split were looked at; a batch may well hold none that count.
-        self.task.check_outputs(outputs, targets)
+        labels = (
+            self.validation.targets[:_CHECKED] if self.validation.labelled else self.task.answers(outputs)
+        )
+        self.task.check_outputs(outputs, labels)
         return outputs
 
     def _forward(self, model: nn.Module, inputs: Tensor, where: str) -> Any:
@@ -249,11 +280,14 @@ class Workload:
             "classes": self.classes,
         }
         digest.update(json.dumps(described, sort_keys=True).encode())
-        for model in (self.model, self.build_student()):
+        for model in (self.model, self.build_student(), *self.teachers):
             _digest_model(digest, model)
         for split in (self.train, self.validation):
             _digest_tensor(digest, "inputs", split.inputs)
-            _digest_tensor(digest, "targets", split.targets)
+            if split.labelled:
+                _digest_tensor(digest, "targets", split.targets)
+            else:
+                digest.update(b"targets: the model's answers")
         return digest.hexdigest()
 
 

@@ -280,7 +280,7 @@ def test_everything_is_handed_on(pipeline: Callable[..., None]) -> None:
     pipeline(compress)
     result = call(
         *("compress", "w.py:f", "--recipe", "quick", "--device", "a", "--device", "b", "--out", "o"),
-        *("--set", "seed=1", "--set", "stages.qat.training.epochs=0"),
+        *("--set", "seed=1", "--set", "stages.qat.training.epochs=0", "--log", "tensorboard"),
     )
     assert result.exit_code == 0, result.stderr
     del seen["progress"]
@@ -290,6 +290,7 @@ def test_everything_is_handed_on(pipeline: Callable[..., None]) -> None:
         "devices": ("a", "b"),
         "out": Path("o"),
         "overrides": ("seed=1", "stages.qat.training.epochs=0"),
+        "log": ("tensorboard",),
     }
 
 

@@ -128,3 +128,19 @@ def test_an_error_inside_a_dataset_is_not_swallowed() -> None:
 
     with pytest.raises(ZeroDivisionError):
         Samples.of(Broken())
+
+
+def test_inputs_alone_have_no_targets_of_their_own() -> None:
+    samples = Samples.of((INPUTS, None), "train")
+    assert len(samples) == 4
+    assert not samples.labelled
+    assert Samples.of((INPUTS, TARGETS)).labelled
+    with pytest.raises(DataError, match="have no targets"):
+        _ = samples.targets
+
+
+def test_inputs_alone_are_checked() -> None:
+    with pytest.raises(DataError, match="NaN"):
+        Samples.of((np.full((2, 3), np.nan), None))
+    with pytest.raises(DataError, match="no samples"):
+        Samples.of((np.zeros((0, 3)), None))

@@ -328,3 +328,57 @@ class TestLoadWorkload:
         code = "from edgekit import load_weights\ndef workload():\n    load_weights(None, 'none.pt')\n"
         with pytest.raises(WeightsError, match="no such weights"):
             load_workload(write(code))
+
+
+class TestTeachers:
+    def test_count_in_the_fingerprint_and_are_checked(self) -> None:
+        workload = make(teachers=[net()])
+        workload.check()
+        assert workload.fingerprint() != make().fingerprint()
+        with pytest.raises(DataError, match="outputs don't fit the task"):
+            make(teachers=[net(), net(4)]).check()
+
+    def test_are_models(self) -> None:
+        with pytest.raises(WorkloadError, match=r"teachers\[0\]"):
+            make(teachers=[net])
+
+
+class TestWithoutLabels:
+    def test_the_targets_are_the_models_answers_asked_for_once(self) -> None:
+        calls = []
+        model = net()
+        model.register_forward_hook(lambda *_: calls.append(1))
+        x, _ = data(600)
+        workload = make(model=model, train=(x, None))
+        assert not workload.train.labelled
+        assert workload.validation.labelled
+        assert not calls
+        targets = workload.train.targets
+        assert len(calls) == 3
+        with torch.no_grad():
+            answers = model.eval()(workload.preprocessing(workload.train.inputs)).argmax(1)
+        assert torch.equal(targets, answers)
+        assert workload.train.targets is targets
+
+    def test_a_workload_without_any_label_scores_against_the_original(self) -> None:
+        x, _ = data(12)
+        workload = make(train=(x, None), validation=(x, None))
+        workload.check()
+        assert (
+            workload.task.score(workload.model.eval()(workload.example(12)), workload.validation.targets) == 1
+        )
+        assert workload.task.describe()["metric"] == "top-1 against the original model"
+        assert replace(workload, name="other").task.describe() == workload.task.describe()
+        assert make().task.describe()["metric"] == make(train=(x, None)).task.describe()["metric"] == "top-1"
+
+    def test_the_fingerprint_knows_the_difference(self) -> None:
+        x, y = data(12)
+        assert make(train=(x, None)).fingerprint() == make(train=(x, None)).fingerprint()
+        assert make(train=(x, None)).fingerprint() != make(train=(x, y)).fingerprint()
+
+    def test_inputs_and_outputs_are_checked_all_the_same(self) -> None:
+        x, _ = data(12)
+        with pytest.raises(DataError, match="inputs differ"):
+            make(train=(x[:, :4], None)).check()
+        with pytest.raises(DataError, match="outputs don't fit"):
+            make(model=net(4), train=(x, None), validation=(x, None)).check()

@@ -90,10 +90,10 @@ def resnet56() -> Workload:
 
 
 def _workload(name: str, model: nn.Module, weights: str) -> Workload:
-    folder = _folder()
+    folder = data_folder()
     load_weights(model, folder / "weights" / weights)
-    train, classes = _samples(folder / "cifar10_train.npz")
-    validation, _ = _samples(folder / "cifar10_test.npz")
+    train, classes = samples(folder / "cifar10_train.npz")
+    validation, _ = samples(folder / "cifar10_test.npz")
     return Workload(
         name=f"cifar10-{name}",
         model=model.eval(),
@@ -108,7 +108,8 @@ def _workload(name: str, model: nn.Module, weights: str) -> Workload:
     )
 
 
-def _folder() -> Path:
+def data_folder() -> Path:
+    """What EDGEKIT_DATA names. Raises WorkloadError if the data aren't there."""
     value = os.environ.get("EDGEKIT_DATA", "")
     folder = Path(value).expanduser()
     if not value or not (folder / "cifar10_train.npz").is_file():
@@ -122,14 +123,14 @@ def _folder() -> Path:
     return folder
 
 
-def _samples(path: Path) -> tuple[Samples, list[str]]:
+def samples(path: Path) -> tuple[Samples, list[str]]:
     """uint8 images (N, 32, 32, 3) and labels. Decoded once, then kept in the user's cache."""
     if not path.is_file():
         raise WorkloadError("a data file is missing", where=str(path))
     with np.load(path, allow_pickle=False) as archive:
         labels, offsets = archive["labels"], archive["offsets"]
         classes = [str(c) for c in archive["classes"]]
-        cache = _cache_folder() / f"{path.stem}-{hashlib.sha256(offsets.tobytes()).hexdigest()[:16]}.npy"
+        cache = cache_folder() / f"{path.stem}-{hashlib.sha256(offsets.tobytes()).hexdigest()[:16]}.npy"
         images = _cached(cache, len(labels))
         if images is None:
             images = _decode(archive["webp"].tobytes(), offsets)
@@ -137,7 +138,8 @@ def _samples(path: Path) -> tuple[Samples, list[str]]:
     return Samples(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))), classes
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where edgekit keeps what can be made again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit"
 
 

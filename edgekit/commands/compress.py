@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +21,18 @@ from edgekit.commands.common import (
     run_view,
     show_tracebacks,
 )
+from edgekit.errors import Interrupted
+
+
+@contextlib.contextmanager
+def _interrupts_told_once(others: bool) -> Iterator[None]:
+    """Ctrl-C reaches every process; the first one's message is enough."""
+    try:
+        yield
+    except Interrupted:
+        if others:
+            raise typer.Exit(Interrupted.exit_code) from None
+        raise
 
 
 @exits
@@ -63,17 +77,31 @@ def compress(
         ),
     ] = None,
     sets: Sets = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log",
+            metavar="tensorboard|mlflow",
+            help="Tell every epoch there too; training.csv is written in any case. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Distill, prune and quantize a trained model, export it, and measure the files.
 
-    Killed at any moment, the same command goes on where it was.
+    Killed at any moment, the same command goes on where it was. Several processes share the training:
+    `torchrun --nproc-per-node 2 -m edgekit compress ...`
     """
+    from edgekit.processes import rank_here
+
     show_tracebacks(debug)
-    with run_view(quiet=quiet) as progress:
+    others = rank_here() > 0  # of several processes the first one tells
+    with _interrupts_told_once(others), run_view(quiet=quiet) as progress:
         from edgekit.pipeline import compress as run
+        from edgekit.progress import silent
 
         report = run(
             workload,
@@ -81,8 +109,11 @@ def compress(
             devices=tuple(device or ()),
             out=out,
             overrides=tuple(sets or ()),
-            progress=progress,
+            log=tuple(log or ()),
+            progress=silent if others else progress,
         )
+    if others:
+        return
     if as_json:
         print_json(report.to_json())
     else:

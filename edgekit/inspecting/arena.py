@@ -28,11 +28,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Arena:
-    """``peak_bytes`` is reached in step ``at``; ``live`` are the tensors of that moment, largest first."""
+    """``peak_bytes`` is reached in step ``at``; ``live`` are the tensors of that moment, largest first.
+
+    ``levels``: bytes that are in use in each step.
+    """
 
     peak_bytes: int
     at: str
     live: tuple[tuple[Any, int], ...] = field(default=())
+    levels: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
     def describe(self, top: int = 5) -> dict[str, Any]:
         """As JSON, with the ``top`` largest tensors that are alive at the peak."""
@@ -108,6 +112,5 @@ def _highest(
         for tensor in first
         if tensor in weight and first[tensor] <= peak <= last[tensor]
     ]
-    return Arena(
-        levels[peak], steps[peak].name, tuple(sorted(alive, key=lambda item: (-item[1], str(item[0]))))
-    )
+    live = tuple(sorted(alive, key=lambda item: (-item[1], str(item[0]))))
+    return Arena(levels[peak], steps[peak].name, live, tuple(levels))

@@ -36,7 +36,7 @@ def find_channels(model: nn.Module, example: Tensor) -> dict[str, Any]:
         found = groups.find(model, example)
     except PruneError as error:
         return {**described, "error": f"{error.what} ({error.got})" if error.got else error.what}
-    modules = dict(model.named_modules())
+    modules = dict(found.traced.named_modules())
     for group in found.groups:
         makers = dict.fromkeys(member.layer for member in group.members if member.dim == "out")
         described["groups"].append(

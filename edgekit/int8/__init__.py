@@ -7,10 +7,14 @@ fold.py         batch norm, factors and offsets folded into layers
 fuse.py         training-time branches as one convolution
 lower.py        ops spelled as others that every runtime has in integer
 placement.py    where quantisers go (a torchao Quantizer)
-calibration.py  NNCF finds the ranges; explicit quantise/dequantise pairs
+calibration.py  NNCF places the pairs of quantise/dequantise; the steps of calibrating in order
+ranges.py       ranges from the distribution of values
+bias.py         what rounding the weights moves the mean by, off the biases
 unify.py        grids that tensors share, known grids, constants, symmetric weights
 grid.py         clamps that the grid does anyway, biases on their grid; integer spellings (int8, uint8)
 trainable.py    the form that is trained: pairs as fake-quantise ops, and back
+fake_quantize.py  these ops, with gradients
+scales.py       scales that learn with the weights
 storage.py      saving and loading an int8 graph
 probes.py       the tensors between layers as further outputs, to be compared
 coverage.py     which share of MACs runs in integer kernels in an exported file

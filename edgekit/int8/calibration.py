@@ -7,41 +7,111 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
 
 from edgekit.errors import StageError
 from edgekit.int8 import ops
+from edgekit.int8.bias import ChannelMeans, correct_biases
 from edgekit.int8.grid import absorb_clamps, meet_clamps, snap_biases
 from edgekit.int8.lower import lower
 from edgekit.int8.placement import EdgeQuantizer
-from edgekit.int8.unify import fit_weight_scales, quantize_constants, unify
+from edgekit.int8.ranges import float_values, histograms, mse_weight_scales, set_ranges
+from edgekit.int8.unify import fit_weight_scales, minmax_weight_scales, quantize_constants, unify
+
+_ALL = 1 << 30  # NNCF asks how many batches to look at
 
 
-def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModule:
-    """Place quantisers and find their scales and zero points on ``batches``.
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """How ranges are found.
 
-    The graph is lowered (see ``lower``), NNCF's post-training quantisation estimates ranges on the placement
-    of ``EdgeQuantizer``, then all that must share a grid gets one (see ``unify``), and clamps that the grid
-    does anyway are gone.
+    ``ranges``: of activations, the whole range that was seen, or cut at ``percentile`` at both ends, or where
+    the mean squared error is least. ``weight_ranges``: the largest weight of each channel, or the least
+    squared error. ``bias_correction``: see ``bias.py``.
+    """
+
+    ranges: Literal["minmax", "percentile", "mse"] = "mse"
+    percentile: float = 99.99
+    weight_ranges: Literal["minmax", "mse"] = "minmax"
+    bias_correction: bool = True
+
+
+class Streamed:
+    """Batches that are made when they are asked for, every time anew: only one of them is in memory."""
+
+    def __init__(self, draw: Callable[[], Iterator[Tensor]]) -> None:
+        self.draw = draw
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self.draw()
+
+
+def calibrate(
+    graph: fx.GraphModule, batches: Iterable[Tensor], options: CalibrationOptions | None = None
+) -> fx.GraphModule:
+    """Place quantisers and find their scales and zero points on ``batches``: ``estimate``, then ``settle``.
 
     Args:
         graph: what ``capture`` gave; it is not changed.
-        batches: preprocessed training inputs, each (N, ...). Never validation data.
+        batches: preprocessed training inputs, each (N, ...). Never validation data. They are gone through
+            more than once, and none is kept (see ``Streamed``).
+        options: how ranges are found.
 
     Returns:
         A graph with ``quantized_decomposed`` quantise/dequantise pairs around float weights.
 
     Raises:
-        StageError: NNCF can't quantise the graph; the message holds its reason.
+        StageError: NNCF can't quantise the graph; the message holds its reason. There are no batches, or they
+            can be gone through only once.
     """
-    data = list(batches)
-    if not data:
+    return settle(estimate(graph, batches, options))
+
+
+def estimate(
+    graph: fx.GraphModule, batches: Iterable[Tensor], options: CalibrationOptions | None = None
+) -> fx.GraphModule:
+    """The first part of ``calibrate``, with the same arguments: every grid is found, every clamp still there.
+
+    The graph is lowered (see ``lower``), NNCF's post-training quantisation finds the smallest and the largest
+    value of each tensor on the placement of ``EdgeQuantizer``, the options' estimators look closer, and all
+    that must share a grid gets one (see ``unify``).
+    """
+    options = options or CalibrationOptions()
+    if iter(batches) is batches:
+        raise StageError(
+            "calibration data can be gone through only once",
+            where="qat",
+            got=f"a {type(batches).__name__}",
+            expected="something that gives a new iterator each time, such as a list or `Streamed`",
+        )
+    if next(iter(batches), None) is None:
         raise StageError("no calibration data", where="qat", expected="at least one batch of training inputs")
-    graph = lower(copy.deepcopy(graph))
+    quantized = _placed(lower(copy.deepcopy(graph)), batches)
+    _drop_names(quantized)
+    _rename_constants(quantized)
+    fit_weight_scales(
+        quantized, mse_weight_scales if options.weight_ranges == "mse" else minmax_weight_scales
+    )
+    _look_closer(quantized, batches, options)
+    unify(quantized)
+    quantize_constants(quantized)
+    return quantized
+
+
+def settle(graph: fx.GraphModule) -> fx.GraphModule:
+    """The second part of ``calibrate``, in place: clamps that the grid does anyway go, biases are rounded."""
+    absorb_clamps(graph)
+    meet_clamps(graph)
+    snap_biases(graph)
+    return graph
+
+
+def _placed(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModule:
     with _quiet_nncf() as nncf:
         from nncf.experimental.torch.fx import quantize_pt2e
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -50,8 +120,8 @@ def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModul
             quantized: fx.GraphModule = quantize_pt2e(
                 graph,
                 EdgeQuantizer(),
-                nncf.Dataset(data),
-                subset_size=len(data),
+                nncf.Dataset(batches),
+                subset_size=_ALL,
                 fold_quantize=False,
                 # Its fast bias correction made most networks worse and none better (docs/int8.md).
                 fast_bias_correction=None,
@@ -66,15 +136,26 @@ def calibrate(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModul
                 got=f"{type(error).__name__}: {error}",
                 next="remove the qat stage from the recipe to export float files",
             ) from error
-    _drop_names(quantized)
-    _rename_constants(quantized)
-    fit_weight_scales(quantized)
-    unify(quantized)
-    quantize_constants(quantized)
-    absorb_clamps(quantized)
-    meet_clamps(quantized)
-    snap_biases(quantized)
     return quantized
+
+
+def _look_closer(graph: fx.GraphModule, batches: Iterable[Tensor], options: CalibrationOptions) -> None:
+    """One more pass over the data for all estimators that need one."""
+    counted = histograms(graph) if options.ranges != "minmax" else {}
+    means = ChannelMeans(graph) if options.bias_correction else None
+    if not counted and means is None:
+        return
+
+    def look(node: fx.Node, arguments: list[Any]) -> None:
+        if node.name in counted:
+            counted[node.name].add(arguments[0])
+        if means is not None:
+            means.look(node, arguments)
+
+    float_values(graph, batches, look)
+    set_ranges(graph, counted, options.ranges, options.percentile)
+    if means is not None:
+        correct_biases(graph, means)
 
 
 def calibration_batches(inputs: Tensor, samples: int, *, batch_size: int, seed: int) -> Iterator[Tensor]:

@@ -31,7 +31,7 @@ def absorb_clamps(graph: fx.GraphModule) -> int:
         if node.args[0].target in ops.DEQUANTIZE:
             continue  # without the clamp two grids would follow each other, which LiteRT's converter refuses
         grids = [_grid(graph, user) for user in node.users]
-        lower, upper = _bounds(node)
+        lower, upper = clamp_bounds(node)
         if all(grid is not None and _does_nothing(lower, upper, *grid) for grid in grids):
             node.replace_all_uses_with(node.args[0])
             graph.graph.erase_node(node)
@@ -84,7 +84,7 @@ def _grid(graph: fx.GraphModule, node: fx.Node) -> tuple[float, float, float] | 
     return (low - zero) * step, (high - zero) * step, step
 
 
-def _bounds(node: fx.Node) -> tuple[float, float]:
+def clamp_bounds(node: fx.Node) -> tuple[float, float]:
     """Lower and upper bound of a clamp node."""
     infinity = float("inf")
     if node.target is ops.aten.relu.default:

@@ -7,7 +7,7 @@ tensor alone; here all that belong together get the range that holds them all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -30,9 +30,8 @@ def unify(graph: fx.GraphModule) -> None:
         ValueError: a quantiser has another integer type than int8.
     """
     _fix_known(graph)
-    groups = _groups(graph)
-    for members in groups:
-        entering = [node for node in members if not _is_shared(node.args[0])]
+    for members in groups(graph, is_shared):
+        entering = [node for node in members if not is_shared(node.args[0])]
         fixed = [node for node in entering if _known_grid(node.args[0]) is not None]
         if fixed and len({grid_of(node) for node in entering}) > 1:
             members = [node for node in members if node not in fixed]
@@ -99,13 +98,18 @@ def _known_grid(node: Any) -> Grid | None:
     return ops.FIXED_GRID.get(node.target) if isinstance(node, fx.Node) else None  # type: ignore[call-overload]
 
 
-def _is_shared(node: Any) -> bool:
-    """Whether what the node gives lies within what enters it."""
+def is_shared(node: Any) -> bool:
+    """Whether what the node gives lies within what enters it, so that both must have one grid."""
     return isinstance(node, fx.Node) and node.target in ops.ONE_GRID and ops.moves_zero_alone(node)
 
 
-def _groups(graph: fx.GraphModule) -> list[list[fx.Node]]:
-    """Quantisers that must share a grid, in the graph's order (union-find over ``ONE_GRID`` ops)."""
+def has_known_grid(node: Any) -> bool:
+    """Whether the function that ``node`` computes brings its grid with it (sigmoid, tanh, softmax)."""
+    return _known_grid(node) is not None
+
+
+def groups(graph: fx.GraphModule, shared: Callable[[fx.Node], bool]) -> list[list[fx.Node]]:
+    """Quantisers with one grid, in the graph's order: ``shared`` ops join those around them (union-find)."""
     nodes = per_tensor(graph)
     leader = {node: node for node in nodes}
 
@@ -115,7 +119,7 @@ def _groups(graph: fx.GraphModule) -> list[list[fx.Node]]:
         return node
 
     for node in graph.graph.nodes:
-        if not _is_shared(node):
+        if not shared(node):
             continue
         beside = [*_quantizers_in_front(node), *(user for user in node.users if user in leader)]
         for other in beside[1:]:
@@ -135,7 +139,7 @@ def _quantizers_in_front(node: fx.Node) -> Iterator[fx.Node]:
 
 def _requantise_for_group(graph: fx.GraphModule, quantize: fx.Node, members: list[fx.Node]) -> None:
     """A second pair behind a known grid, for those readers that share the group's."""
-    readers = [user for user in quantize.users if any(_is_shared(reader) for reader in user.users)]
+    readers = [user for user in quantize.users if any(is_shared(reader) for reader in user.users)]
     if not readers:
         return
     known = _known_grid(quantize.args[0])
@@ -152,11 +156,23 @@ def _requantise_for_group(graph: fx.GraphModule, quantize: fx.Node, members: lis
         members.append(again)
 
 
-def fit_weight_scales(graph: fx.GraphModule) -> int:
-    """Every weight on the whole signed symmetric grid of its channel: ``scale = max |w| / 127``. In place.
+def minmax_weight_scales(rows: torch.Tensor) -> torch.Tensor:
+    """The scale (C,) of each row of ``rows`` (C, n) that holds all of it: ``max |w| / 127``."""
+    largest = rows.abs().amax(1)
+    # A channel of zeros alone: any scale will do.
+    return torch.where(largest > 0, largest / HIGH, torch.ones_like(largest))
+
+
+def fit_weight_scales(
+    graph: fx.GraphModule, scales_of: Callable[[torch.Tensor], torch.Tensor] = minmax_weight_scales
+) -> int:
+    """Every weight on a signed symmetric grid, one scale for each channel. In place.
 
     NNCF gives channels without negative weights a zero point, which LiteRT takes for 0, and gives the first
     layer half the grid, against an overflow that only x86 without VNNI has (the exporter sees to that one).
+
+    Args:
+        scales_of: finds the scales (C,) of a weight given as (C, n).
 
     Returns:
         How many weights there are.
@@ -167,9 +183,7 @@ def fit_weight_scales(graph: fx.GraphModule) -> int:
             continue
         weight, scale, zero_point = (ops.attribute(graph, str(arg.target)) for arg in node.args[:3])
         axis: int = node.args[3]
-        largest = weight.detach().abs().transpose(0, axis).flatten(1).amax(1)
-        # A channel of zeros alone: any scale will do.
-        scale.copy_(torch.where(largest > 0, largest / HIGH, torch.ones_like(largest)))
+        scale.copy_(scales_of(weight.detach().transpose(0, axis).flatten(1)))
         zero_point.zero_()
         count += 1
     return count

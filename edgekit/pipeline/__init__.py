@@ -14,6 +14,7 @@ benchmarking.py  `edgekit bench`: files, or those of a run, on a device
 job.py           what these share
 links.py         the ways to the devices
 keys.py          what a result depends on, as hashes
+following.py     several processes: what the others do
 
 Each of them skips what is finished. A result counts as finished if its record has the key that it would get
 now (workload, settings, seed, what it was made from, code) and its files still have the sha256 noted then.
@@ -22,6 +23,7 @@ now (workload, settings, seed, what it was made from, code) and its files still 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,7 @@ def compress(
     devices: Sequence[str | Path] = (),
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
+    log: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Report:
     """Compress a trained model, export it, measure the files, and say which one to take.
@@ -53,12 +56,16 @@ def compress(
     Called again with the same arguments after whatever ended it, it goes on: finished stages are loaded, a
     training continues after its last epoch, and the result is that of an undisturbed run.
 
+    Started by ``torchrun``, several processes share the training: all of them call it alike, the first one
+    writes the run folder and tells progress, and all return the report.
+
     Args:
         workload: what ``load_workload`` takes; None is the embedded demo.
         recipe: a name, a file, or a Recipe.
         devices: names or files of device profiles, instead of the recipe's.
         out: the run folder; by default one below ``runs/`` that is this run's own.
         overrides: settings of the recipe, ``"stages.prune.speedup=3"``.
+        log: "tensorboard", "mlflow": where epochs are told besides training.csv; see ``edgekit.trackers``.
         progress: told what happens; see ``edgekit.progress``.
 
     Returns:
@@ -75,7 +82,7 @@ def compress(
     place: list[Path] = []  # the run folder, once there is one
     try:
         with noticed(progress) as watched:
-            return _compress(workload, recipe, devices, out, overrides, watched, place)
+            return _compress(workload, recipe, devices, out, overrides, log, watched, place)
     except KeyboardInterrupt:
         raise Interrupted(
             "interrupted",
@@ -97,32 +104,45 @@ def _compress(
     devices: Sequence[str | Path],
     out: str | Path | None,
     overrides: Sequence[str],
+    log: Sequence[str],
     progress: Progress,
     place: list[Path],
 ) -> Report:
     # What costs nothing to check comes before what imports torch.
+    from edgekit import trackers
     from edgekit.recipe import load_recipe
 
     checked = load_recipe(recipe, overrides)
     profiles = _devices(devices or checked.benchmark.devices)
     _require_extras(checked)
+    trackers.require(log)
 
     from edgekit.bench.benchmark import refuse_strangers
     from edgekit.files import atomic_write, write_json
-    from edgekit.pipeline import artifacts, chain, evaluation, measuring, reporting
+    from edgekit.pipeline import artifacts, chain, evaluation, following, measuring, reporting
     from edgekit.pipeline.job import Job
     from edgekit.pipeline.links import Links
     from edgekit.recipe import dump
     from edgekit.run import RunFolder, run_name
+    from edgekit.training import parallel
     from edgekit.workload import load_workload
 
     loaded = load_workload(workload)
     loaded.check()
+    _check_trainings(checked, loaded)
     fingerprint = loaded.fingerprint()
     identity = _identity(loaded, fingerprint, checked)
     folder = RUNS / run_name(loaded.name, checked.name, identity) if out is None else Path(out)
-    with RunFolder.open(folder, identity) as run, Links() as links:
+    with ExitStack() as stack:
+        group = stack.enter_context(parallel.joined())
+        following.agree(checked, fingerprint)
+        if not group.is_first:
+            return following.follow(checked, loaded)
+        run = stack.enter_context(RunFolder.open(folder, identity))
+        links = stack.enter_context(Links())
         place.append(run.path)
+        about = _about(run.path.name, loaded, checked)
+        progress = stack.enter_context(trackers.tracked(log, run.path / "logs", about, progress))
         atomic_write(run.path / "recipe.yaml", dump(checked).encode())
         job = Job(checked, loaded, fingerprint, profiles, run, progress, links)
         for profile in profiles:
@@ -133,7 +153,19 @@ def _compress(
         records = measuring.measure_all(job, manifest)
         report = reporting.report_of(job, rungs, manifest, records)
         write_json(run.path / "report.json", report.to_json())
+        following.end(report)
         return report
+
+
+def _about(name: str, workload: Workload, recipe: Recipe) -> dict[str, Any]:
+    """The run in parameters, for its logs."""
+    about: dict[str, Any] = {"name": name, "workload": workload.name, "recipe": recipe.name}
+    about["seed"] = recipe.seed
+    for stage in recipe.stages:
+        for key, value in stage.model_dump(mode="json", exclude={"kind"}).items():
+            more = value.items() if isinstance(value, dict) else [("", value)]
+            about |= {f"{stage.kind}.{key}{f'.{part}' if part else ''}": one for part, one in more}
+    return about
 
 
 def _identity(workload: Workload, fingerprint: str, recipe: Recipe) -> dict[str, Any]:
@@ -156,6 +188,16 @@ def _devices(names: Sequence[str | Path]) -> tuple[Device, ...]:
 
     profiles = [load_device(name) for name in names]
     return tuple({profile.name: profile for profile in profiles}.values())
+
+
+def _check_trainings(recipe: Recipe, workload: Workload) -> None:
+    """Raise WorkloadError if a stage would mix what can't be mixed."""
+    from edgekit.training.mixing import check_mixing
+
+    for stage in recipe.stages:
+        training = getattr(stage, "training", None)
+        if training is not None:
+            check_mixing(training, workload)
 
 
 def _require_extras(recipe: Recipe) -> None:

@@ -19,14 +19,16 @@ from edgekit.errors import EdgekitError, StageError, WeightsError
 from edgekit.files import disk_full, sha256_of
 from edgekit.int8 import ops
 from edgekit.macs import count
+from edgekit.pipeline import following
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version, model_digest
 from edgekit.pipeline.stage_folder import METRICS, StageFolder, trained_seconds
 from edgekit.report import Figures, StageRow
 from edgekit.run import write_record
 from edgekit.stages import STAGES
-from edgekit.stages.base import Form, Stage, StageConfig, StageContext, StageResult
-from edgekit.training import evaluate
+from edgekit.stages.base import Form, Shipping, Stage, StageConfig, StageContext, StageResult
+from edgekit.stages.shipping import identity
+from edgekit.training import evaluate, parallel
 from edgekit.units import human_count, human_share
 
 
@@ -91,8 +93,11 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
     parent, stage = rungs[-1], STAGES[config.kind]
     # The parent's digest stands beside its key: should a stage that is made anew come out different, all
     # that was built on it is made anew as well.
+    exports = job.recipe.exports
+    shipping = Shipping(exports.formats, exports.precisions, job.devices, job.links.to, job.links.about)
     key = sha256_of(
         {
+            **identity(config, shipping),
             "stage": config.model_dump(mode="json"),
             "seed": job.recipe.seed,
             "workload": job.fingerprint,
@@ -101,12 +106,15 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
         }
     )
     folder = StageFolder(job, job.run.stage(index, config.kind), config.kind, key)
-    context = StageContext(job.workload, rungs[0].model, folder.path, job.recipe.seed, job.progress)
+    context = StageContext(
+        job.workload, rungs[0].model, folder.path, job.recipe.seed, job.progress, shipping
+    )
     done = [rung.kind for rung in rungs[1:]]
     _check_form(config.kind, "takes", stage.requires, parent.form, done)
     kept = folder.load(lambda: stage.load(parent.model, config, context))
     if kept is None:
         job.tell("stage-start", config.kind)
+    following.share(folder.path, finished=kept is not None)
     result, seconds = kept or _run(folder, stage, parent.model, config, context, done)
     form = form_of(result.model)
     _check_form(config.kind, "gives", stage.ensures, form, done)
@@ -152,6 +160,7 @@ def _run(
     # What a continued training took before it was killed stands in its history only.
     seconds = max(time.monotonic() - started, trained_seconds(result))
     folder.finish(result, seconds)
+    following.share(folder.path, finished=True)
     return result, seconds
 
 
@@ -161,14 +170,14 @@ def _attempt(
     """Run the stage; once more from its beginning if it stumbles over what a killed one left."""
     continued = folder.is_continued()
     try:
-        with _seeded(context.seed):
+        with seeded(context.seed):
             return stage.run(model, config, context)
     except WeightsError as error:
-        if not continued:
+        if not continued or parallel.current().size > 1:  # the others can't begin again with it
             raise
         folder.tell("warning", f"{error.what} ({error.where}); the stage starts over")
     folder.begin()
-    with _seeded(context.seed):
+    with seeded(context.seed):
         return stage.run(model, config, context)
 
 
@@ -210,7 +219,7 @@ def _facts(figures: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """The same random numbers for every run of a stage, whichever stages were loaded before it."""
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):

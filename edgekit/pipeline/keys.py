@@ -27,8 +27,10 @@ _PACKAGE = Path(__file__).parent.parent
 _NEVER = {  # presents, finds or stores results, but makes none
     "__init__.py", "__main__.py", "checkpoint.py", "cli.py", "commands", "configfile.py", "console.py",
     "console_artifact.py", "console_bench.py", "console_device.py", "console_export.py", "console_inspect.py",
-    "errors.py", "files.py", "inspecting", "loading.py", "meter.py", "pipeline", "progress.py", "recipe.py",
-    "report", "run.py", "streams.py", "units.py", "weights.py",
+    "console_prune.py",
+    "errors.py", "files.py", "inspecting", "loading.py", "meter.py", "pipeline", "processes.py",
+    "progress.py", "recipe.py",
+    "report", "run.py", "streams.py", "trackers.py", "units.py", "weights.py",
     "zoo",  # the demo: its model and data are in the workload's fingerprint
 }  # fmt: skip
 _LATER = {"export", "bench", "devices"}  # what comes after the stages

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -16,22 +15,33 @@ from edgekit.macs import Complexity
 from edgekit.pruning import groups
 from edgekit.pruning.choose import Goal, Limits, Search
 from edgekit.pruning.groups import Found, KeptWhole
-from edgekit.pruning.importance import Importance, importances
+from edgekit.pruning.importance import Backward, Importance, Worth, importances
 from edgekit.pruning.plan import Plan
+from edgekit.pruning.ranking import IsomorphicSearch, ignored, limits_of
+from edgekit.pruning.reaching import Aim, reasons, unreachable
+from edgekit.pruning.shipped import Shipped
 
-__all__ = ["Built", "for_goal", "for_width"]
+__all__ = ["Built", "Prepared", "Scope", "for_goal", "for_width", "prepare"]
 
-_TIGHTER = 1.01  # how much more is asked of the search when the counted speed-up falls short of its estimate
+Scope = Literal["global", "local", "isomorphic"]
 
 
 @dataclass(frozen=True)
 class Built:
-    """A plan, what it does to the model (counted, not estimated), and what had to stay whole."""
+    """A plan, what it does to the model (counted, not estimated), and what had to stay whole.
+
+    ``by_magnitude``: groups for which the wanted importance says nothing, so that magnitude decided.
+    ``aim``: JSON, what files show of the model before and after, where that is what was aimed at. ``lost``:
+    the worth of what leaves.
+    """
 
     plan: Plan
     before: Complexity
     after: Complexity
     whole: tuple[KeptWhole, ...]
+    by_magnitude: tuple[str, ...] = ()
+    aim: Mapping[str, Any] = field(default_factory=dict)
+    lost: float = 0.0
 
     @property
     def speedup(self) -> float:
@@ -58,42 +68,92 @@ class Built:
             "kept_whole": [
                 {"layer": w.name, "layers": list(w.layers), "reason": w.reason} for w in self.whole
             ],
+            **({"ranked_by_magnitude": list(self.by_magnitude)} if self.by_magnitude else {}),
+            **self.aim,
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model, looked at once for several plans: its groups, and what its layers cost.
+
+    ``origin``: channels of each group before earlier cuts, which limits are shares of; None if there were
+    none.
+    """
+
+    model: nn.Module
+    example: Tensor
+    found: Found
+    traced: Complexity  # of ``found.traced``
+    seed: int = 0
+    origin: Mapping[str, int] | None = field(default=None)
+
+
+def prepare(
+    model: nn.Module, example: Tensor, *, seed: int = 0, origin: Mapping[str, int] | None = None
+) -> Prepared:
+    """Find the groups of ``model``, which is not changed. ``example``: (N, …) inputs as it takes them, N >= 2
+    where possible.
+
+    Raises PruneError if the model can't be traced.
+    """
+    found = groups.find(model, example, seed=seed)
+    return Prepared(model, example, found, macs.count(found.traced, example), seed, origin)
+
+
 def for_goal(
-    model: nn.Module,
+    model: nn.Module | Prepared,
     example: Tensor,
     goal: Goal,
     limits: Limits,
     *,
     importance: Importance = "magnitude",
-    scope: Literal["global", "local"] = "global",
+    scope: Scope = "global",
+    patterns: Mapping[str, float] | None = None,
     seed: int = 0,
-    backward: Callable[[nn.Module], None] | None = None,
+    backward: Backward | None = None,
+    check: bool = True,
+    shipped: Shipped | None = None,
+    steer: bool = False,
 ) -> Built:
-    """A plan with which ``model`` needs as many times fewer MACs (for one sample) and parameters as wanted.
+    """A plan with which ``model`` meets the goal: fewer MACs (for one sample) and parameters, or a faster or
+    smaller file.
 
     Args:
-        model: not changed.
+        model: not changed; or what ``prepare`` made of it (with its example and seed).
         example: (N, …) inputs as the model takes them, N >= 2 where possible.
-        backward: for importance "taylor": puts the gradients of the loss on the model it is given.
+        scope: what is ranked against each other: all groups, none (all lose the same share), or those of the
+            same structure.
+        patterns: by pattern of layers, the share of their channels that may leave (see ``limits_of``).
+        backward: for importances by gradients, see there.
+        check: whether the plan is tried out as a whole, gradients and export included (see ``groups.check``),
+            and its files are looked at. Otherwise the estimate decides about what they have to show.
+        shipped: for goals that a file has to show: what it is, and where it runs.
+        steer: cut first where most time is, whatever the goal; needs ``shipped``.
 
     Raises:
-        PruneError: the goal is out of reach (it says how far one can get), or the model can't be traced.
+        PruneError: the goal is out of reach (it says how far one can get), the model can't be traced, or a
+            pattern matches no layer; time can't be measured on the device.
+        ExportError, MeasurementError: the model can't be shipped so.
     """
-    found, search = _search(model, example, limits, importance, seed, backward)
-    asked = goal
-    while search.reach(asked, scope):
-        built = _built(model, example, found, search, seed)
-        if goal.met(built.before, built.after):
-            return built
-        asked = Goal(*(1 + (factor - 1) * _TIGHTER for factor in asked))
-    search.cut_everything()
-    built = _built(model, example, found, search, seed)
-    if goal.met(built.before, built.after):
-        return built
-    raise _unreachable(goal, built, limits)
+    prepared = model if isinstance(model, Prepared) else prepare(model, example, seed=seed)
+    worth = importances(prepared.found, importance, seed=prepared.seed, backward=backward)
+    limits = limits_of(prepared.found, limits, patterns or {}, prepared.origin)
+    search = _search(prepared, worth, limits, scope)
+    aim = Aim(goal, search, prepared.model, example, shipped, steer, estimated=not check)
+    aim.prepare(prepared.found)
+    built = aim.reach(
+        "global" if scope == "global" else "local",
+        lambda: _built(prepared, search, worth, check),
+        lambda made: (made.before, made.after),
+        lambda made: _cut(prepared.model, made.plan),
+    )
+    if built is None:
+        furthest = _built(prepared, search, worth, check=False)  # the search stands at its end
+        reached = furthest.speedup, furthest.shrink
+        raise unreachable(goal, reached, limits, furthest.whole, limited=bool(patterns), aim=aim)
+    whole = (*built.whole, *ignored(prepared.found, patterns or {}))
+    return replace(built, aim=aim.describe(), whole=whole)
 
 
 def for_width(model: nn.Module, example: Tensor, width: float, limits: Limits, *, seed: int = 0) -> Built:
@@ -101,60 +161,37 @@ def for_width(model: nn.Module, example: Tensor, width: float, limits: Limits, *
 
     Raises PruneError if no layer can be made narrower, or the model can't be traced.
     """
-    found, search = _search(model, example, limits, "magnitude", seed, None)
+    prepared = prepare(model, example, seed=seed)
+    worth = importances(prepared.found, "magnitude")
+    search = _search(prepared, worth, limits, "local")
     search.cut_evenly(width)
-    built = _built(model, example, found, search, seed)
+    built = _built(prepared, search, worth)
     if not built.plan.cuts:
         raise PruneError(
             "no layer can be made narrower",
             where=f"width {width:g}",
-            got=_reasons(built.whole) or f"too few channels for multiples of {limits.channel_multiple}",
+            got=reasons(built.whole) or f"too few channels for multiples of {limits.channel_multiple}",
             next="lower width or channel_multiple, or give the workload a student of its own",
         )
     return built
 
 
-def _search(
-    model: nn.Module,
-    example: Tensor,
-    limits: Limits,
-    importance: Importance,
-    seed: int,
-    backward: Callable[[nn.Module], None] | None,
-) -> tuple[Found, Search]:
-    found = groups.find(model, example, seed=seed)
-    worth = importances(found, importance, seed=seed, backward=backward)
-    return found, Search(found, worth, macs.count(model, example), limits)
+def _search(prepared: Prepared, worth: Worth, limits: Limits, scope: Scope) -> Search:
+    kind = IsomorphicSearch if scope == "isomorphic" else Search
+    return kind(prepared.found, worth.scores, prepared.traced, limits)
 
 
-def _built(model: nn.Module, example: Tensor, found: Found, search: Search, seed: int) -> Built:
+def _built(prepared: Prepared, search: Search, worth: Worth, check: bool = True) -> Built:
+    model, example, found = prepared.model, prepared.example, prepared.found
     plan = found.plan(search.removed())
+    small = _cut(model, plan)
+    if plan.cuts and check:
+        groups.check(plan, model, example, seed=prepared.seed)
+    before, after = macs.count(model, example), macs.count(small, example)
+    return Built(plan, before, after, tuple(found.whole), worth.by_magnitude, lost=search.lost)
+
+
+def _cut(model: nn.Module, plan: Plan) -> nn.Module:
     small = copy.deepcopy(model)
     plan.apply(small)
-    if plan.cuts:
-        groups.check(plan, model, example, seed=seed)
-    return Built(plan, macs.count(model, example), macs.count(small, example), tuple(found.whole))
-
-
-def _unreachable(goal: Goal, furthest: Built, limits: Limits) -> PruneError:
-    reached = Goal(*(math.floor(factor * 100) / 100 for factor in (furthest.speedup, furthest.shrink)))
-    whole = _reasons(furthest.whole)
-    failing = [key for key, got, want in zip(goal._fields, reached, goal, strict=True) if got < want]
-    advice = " and ".join(f"{key} to {getattr(reached, key):.2f} or less" for key in failing)
-    return PruneError(
-        "the wanted speed-up can't be reached" if "speedup" in failing else "the model can't shrink so far",
-        where="stage prune",
-        got=f"at most {reached.speedup:.2f}x fewer MACs and {reached.shrink:.2f}x fewer parameters, with "
-        f"channel_multiple {limits.channel_multiple} and max_ratio {limits.max_ratio:g}"
-        + (f"; kept whole: {whole}" if whole else ""),
-        expected=f"speedup {goal.speedup:g}" + (f", shrink {goal.shrink:g}" if goal.shrink > 1 else ""),
-        next=f"set {advice}, raise max_ratio, or lower channel_multiple"
-        if reached.speedup > 1
-        else "leave the prune stage out of the recipe",
-    )
-
-
-def _reasons(whole: tuple[KeptWhole, ...]) -> str:
-    return "; ".join(f"{w.name} ({w.reason})" for w in whole[:4]) + (
-        f" and {len(whole) - 4} more" if len(whole) > 4 else ""
-    )
+    return small

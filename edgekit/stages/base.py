@@ -17,12 +17,15 @@ from edgekit.stages.settings import Config, DistillationConfig, TrainingConfig
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgekit.devices.device import Device
+    from edgekit.devices.transport import Transport
     from edgekit.workload import Workload
 
 __all__ = [
     "Config",
     "DistillationConfig",
     "Form",
+    "Shipping",
     "Stage",
     "StageConfig",
     "StageContext",
@@ -45,11 +48,26 @@ class StageConfig(Config):
 
 
 @dataclass(frozen=True)
+class Shipping:
+    """What will become of the model after the stages: files in formats and precisions, for devices.
+
+    ``link`` and ``about``: the way to a device, and what it says of itself (``devices.device.probe``).
+    """
+
+    formats: tuple[str, ...]
+    precisions: tuple[str, ...]
+    devices: tuple[Device, ...]
+    link: Callable[[Device], Transport]
+    about: Callable[[Device], dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class StageContext:
     """What a stage may use beside the model.
 
     ``teacher`` is the original trained model, in eval mode; never changed by a stage.
     ``folder`` exists; the stage writes what it needs to be loaded again there (atomically, see ``run.py``).
+    ``shipping`` is None where nothing is known of it.
     """
 
     workload: Workload
@@ -57,6 +75,7 @@ class StageContext:
     folder: Path
     seed: int = 0
     progress: Progress = silent
+    shipping: Shipping | None = None
 
 
 @dataclass(frozen=True)

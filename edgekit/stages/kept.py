@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from edgekit.pruning.plan import Plan
     from edgekit.stages.base import StageContext, StageResult
+    from edgekit.training import TrainingHistory
 
 PLAN = "plan.json"
 WEIGHTS = "weights.safetensors"
@@ -110,11 +111,15 @@ def begun(folder: Path, model: nn.Module, settings: dict[str, Any]) -> tuple[Pla
     return (plan, described) if known == settings and isinstance(described, dict) else None
 
 
-def fine_tune(model: nn.Module, training: Any, context: StageContext, stage: str) -> list[dict[str, float]]:
-    """Train ``model`` in place against the teacher; the history by epoch."""
+def fine_tune(model: nn.Module, training: Any, context: StageContext, stage: str) -> TrainingHistory:
+    """Train ``model`` in place against the teacher.
+
+    What happened belongs into the stage's result: ``details()`` of the history, and its ``note`` (see
+    ``noted``), which says that a training diverged and went back, or which learning rate was found.
+    """
     from edgekit.training import train
 
-    history = train(
+    return train(
         model,
         context.teacher,
         context.workload,
@@ -124,4 +129,8 @@ def fine_tune(model: nn.Module, training: Any, context: StageContext, stage: str
         stage=stage,
         progress=context.progress,
     )
-    return list(history.epochs)
+
+
+def noted(*notes: str) -> str:
+    """Notes of a stage and of its training as one; empty ones are left out."""
+    return "; ".join(filter(None, notes))

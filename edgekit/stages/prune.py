@@ -1,52 +1,110 @@
-"""Structured pruning: channels leave until a MACs speed-up is reached, then the rest learns to do without."""
+"""Structured pruning: channels leave until the goal is reached, then the rest learns to do without."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgekit.stages import kept
-from edgekit.stages.base import StageConfig, StageContext, StageResult, TrainingConfig
+from edgekit.stages.base import Config, StageConfig, StageContext, StageResult, TrainingConfig
+from edgekit.stages.parts import drop_parts
+from edgekit.stages.targets import MAIN, TargetConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgekit.pruning.plan import Plan
+Measure = Literal["magnitude", "taylor", "hessian", "bn_scale", "fpgm", "lamp", "random"]
+Ranking = Literal["global", "local", "isomorphic"]  # among all groups, none, those of the same structure
+MEASURES: tuple[Measure, ...] = ("magnitude", "taylor", "hessian", "bn_scale", "fpgm", "lamp")
 
-_TAYLOR_SAMPLES = 1024
-_TAYLOR_BATCH = 128
+
+class TrialConfig(Config):
+    """How ``importance: auto`` and ``scope: auto`` choose: each cuts, learns for a moment, and is judged.
+
+    On training data that it didn't learn from; validation data is never looked at.
+    """
+
+    candidates: tuple[Measure, ...] = Field(MEASURES, min_length=1)  # of importance: auto
+    scopes: tuple[Ranking, ...] = Field(("global", "local", "isomorphic"), min_length=1)  # of scope: auto
+    samples: int = Field(2048, ge=2, le=10_000_000)  # training samples that each learns from
+    held_out: int = Field(1024, ge=1, le=1_000_000)  # training samples that judge; a quarter at most
+    epochs: int = Field(1, ge=0, le=1000)
 
 
-class PruneConfig(StageConfig):
-    """Cut to at least ``speedup`` times fewer MACs (and ``shrink`` times fewer parameters), then train."""
+class SparseConfig(Config):
+    """Sparse learning before the cut: weak channels shrink together with all that is coupled to them."""
+
+    strength: float = Field(1e-3, gt=0, le=10)  # of the pull; like weight decay for the strongest channels
+    training: TrainingConfig = TrainingConfig(epochs=5, lr=0.02)
+
+
+class PruneConfig(TargetConfig, StageConfig):
+    """Cut until the target is met (by default 2x fewer MACs), then train.
+
+    ``limits`` and ``ignore`` name layers by patterns as in a shell; channels that are coupled to a layer are
+    under its limit too. docs/pruning.md says what each choice is good for.
+    """
 
     kind: Literal["prune"] = "prune"
-    speedup: float = Field(2.0, gt=1, le=64)  # MACs before / MACs after, for one sample
-    shrink: float = Field(1.0, ge=1, le=64)  # parameters before / parameters after; 1 asks for nothing
-    channel_multiple: int = Field(8, ge=1, le=1024)  # channels of what is cut; 8 or 16 suit SIMD kernels
-    importance: Literal["magnitude", "taylor", "bn_scale", "random"] = "magnitude"
-    scope: Literal["global", "local"] = "global"  # the least worthy of all layers, or all alike
+    plan: str | None = Field(None, min_length=1)  # a plan.json to replay, which says already what is cut
+    # Channels of what is cut; 8 or 16 suit SIMD kernels. auto: what the device's kernels like, by measuring.
+    channel_multiple: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 8
+    importance: Measure | Literal["auto"] = "magnitude"  # auto: by a trial
+    scope: Ranking | Literal["auto"] = "global"  # auto: by a trial
+    trial: TrialConfig = TrialConfig()  # of what is auto
     max_ratio: float = Field(0.75, gt=0, lt=1)  # share of a layer's channels that may leave at most
+    # The same for some layers, as {"layer4.*": 0.5}.
+    limits: dict[str, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = ()  # layers that stay whole
+    sparse: SparseConfig | None = None
+    steps: int = Field(1, ge=1, le=100)  # 1: one shot; else cut a little, recover, cut again
+    recovery: TrainingConfig = TrainingConfig(epochs=2, lr=0.02)  # between two steps
     training: TrainingConfig = TrainingConfig(epochs=20, lr=0.05)
+
+    @model_validator(mode="after")
+    def _plan_alone(self) -> PruneConfig:
+        known = type(self).model_fields
+        others = [
+            name
+            for name in (*MAIN, "shrink", "importance", "scope", "max_ratio", "limits", "ignore", "steps")
+            if getattr(self, name) != known[name].get_default(call_default_factory=True)
+        ]
+        if self.plan is not None and others:
+            raise ValueError(f"the plan says already what is cut: leave out {', '.join(others)}")
+        return self
+
+    @property
+    def by_trial(self) -> bool:
+        """Whether something is chosen by a trial."""
+        return self.plan is None and "auto" in (self.importance, self.scope)
+
+    @property
+    def patterns(self) -> dict[str, float]:
+        """``limits`` and ``ignore`` together."""
+        return {**self.limits, **dict.fromkeys(self.ignore, 0.0)}
 
 
 def prune(model: nn.Module, config: PruneConfig, context: StageContext) -> StageResult:
     """Cut and fine-tune a copy of ``model``.
 
     ``context.folder`` receives plan.json (replays on a fresh model), weights.safetensors, summary.json. The
-    result's details say what was cut, and what was kept whole for which reason.
+    result's details say what was cut, what was kept whole for which reason, and what each candidate of
+    ``importance: auto`` was worth.
 
     Raises:
-        PruneError: speedup or shrink is out of reach (it says how far one gets); the model can't be traced.
+        PruneError: the goal is out of reach (it says how far one gets); the model can't be traced; a limit
+            names no layer; a given plan can't be read or doesn't fit.
         StageError: the training diverged.
     """
-    plan, details = _plan(model, config, context)
-    small = kept.cut(model, plan)
+    from edgekit.stages.cutting import Cutting
+
+    small, details = Cutting(model, config, context).run()
     history = kept.fine_tune(small, config.training, context, "prune")
-    result = StageResult(small.eval(), True, _note(details), {**details, "history": history})
+    note = kept.noted(_note(details), history.note)
+    result = StageResult(small.eval(), True, note, {**details, **history.details()})
     kept.save(result, context.folder)
+    drop_parts(context.folder)
     return result
 
 
@@ -56,44 +114,9 @@ def load(model: nn.Module, config: PruneConfig, context: StageContext) -> StageR
     Raises:
         PruneError, WeightsError: files are missing, damaged, or don't fit ``model``.
     """
-    return kept.load(kept.cut(model, kept.read_plan(context.folder)), context.folder)
-
-
-def _plan(model: nn.Module, config: PruneConfig, context: StageContext) -> tuple[Plan, dict[str, Any]]:
-    """The plan and its description; those of a killed run, if there are any."""
-    from edgekit.pruning import build
-    from edgekit.pruning.choose import Goal, Limits
-
-    settings = {**config.model_dump(mode="json", exclude={"kind", "training"}), "seed": context.seed}
-    if found := kept.begun(context.folder, model, settings):
-        return found
-    built = build.for_goal(
-        model,
-        context.workload.example(2),
-        Goal(config.speedup, config.shrink),
-        Limits(config.channel_multiple, config.max_ratio),
-        importance=config.importance,
-        scope=config.scope,
-        seed=context.seed,
-        backward=lambda traced: _gradients(traced, context),
-    )
-    plan = dataclasses.replace(built.plan, settings={**settings, "result": built.describe()})
-    kept.write_plan(plan, context.folder)
-    return plan, built.describe()
-
-
-def _gradients(model: nn.Module, context: StageContext) -> None:
-    """Gradients of the task's loss over some training samples, without augmentation."""
-    import torch
-
-    workload = context.workload
-    generator = torch.Generator().manual_seed(context.seed)
-    chosen = torch.randperm(len(workload.train), generator=generator)[:_TAYLOR_SAMPLES]
-    model.zero_grad()
-    for rows in chosen.split(_TAYLOR_BATCH):
-        outputs = model(workload.preprocessing(workload.train.inputs[rows]))
-        loss = workload.task.loss(outputs, workload.train.targets[rows])
-        (loss * (len(rows) / len(chosen))).backward()
+    result = kept.load(kept.cut(model, kept.read_plan(context.folder)), context.folder)
+    drop_parts(context.folder)  # of a stage that was killed after its last file
+    return result
 
 
 def _note(details: dict[str, Any]) -> str:
@@ -105,4 +128,4 @@ def _note(details: dict[str, Any]) -> str:
     if whole:
         one = whole[0]
         note += f"; {sum(len(w['layers']) for w in whole)} kept whole ({one['layer']}: {one['reason']})"
-    return note
+    return kept.noted(note, details.get("trial", {}).get("note", ""))

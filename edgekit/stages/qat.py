@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -10,18 +11,26 @@ from edgekit.stages import kept
 from edgekit.stages.base import StageConfig, StageContext, StageResult, TrainingConfig
 
 if TYPE_CHECKING:
-    from torch import fx, nn
+    from torch import Tensor, fx, nn
 
 GRAPH = "int8_graph.pt2"
 CALIBRATED = "calibrated.pt2"
 
 
 class QatConfig(StageConfig):
-    """Calibrate on ``calibration_samples`` training samples, then train against the teacher."""
+    """Calibrate on ``calibration_samples`` training samples, then train against the teacher.
+
+    docs/int8.md says what each choice was found to be good for.
+    """
 
     kind: Literal["qat"] = "qat"
     calibration_samples: int = Field(1024, ge=1, le=1_000_000)
-    calibration_batch: int = Field(64, ge=1, le=4096)
+    calibration_batch: int = Field(64, ge=1, le=4096)  # samples in memory at a time
+    ranges: Literal["minmax", "percentile", "mse"] = "mse"  # of activations
+    percentile: float = Field(99.99, gt=50, le=100)  # cut at both ends, with ranges: percentile
+    weight_ranges: Literal["minmax", "mse"] = "minmax"  # of each channel of weights
+    bias_correction: bool = True  # what rounding the weights moves a layer's mean by, off its bias
+    learn_scales: bool = False  # scales learn with the weights (LSQ); a third more time for each step
     # Small steps: the weights stand on their grid already, and the distillation loss is large.
     training: TrainingConfig = TrainingConfig(epochs=3, lr=1e-3, weight_decay=0.0)
 
@@ -39,41 +48,31 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
         StageError: calibration or training failed.
     """
     from edgekit.int8 import storage
-    from edgekit.int8.grid import snap_biases
-    from edgekit.int8.trainable import copy_parameters, trainable
-    from edgekit.training import train
+    from edgekit.int8.calibration import settle
+    from edgekit.int8.scales import clamp_limits
 
     example = context.workload.example(1)
     calibrated = context.folder / CALIBRATED
-    if calibrated.exists():  # a killed training goes on from the very ranges that it started with
-        graph = storage.load(calibrated)
-    else:
-        graph = _calibrate(model, config, context)
-        storage.save(graph, example, calibrated)
-    note = f"calibrated on {min(config.calibration_samples, len(context.workload.train))} training samples"
-    history: list[dict[str, float]] = []
+    if not calibrated.exists():
+        storage.save(_calibrate(model, config, context), example, calibrated)
+    # Read back: a killed training goes on from the very ranges that it started with.
+    graph = storage.load(calibrated)
+    limits = clamp_limits(graph)
+    settle(graph)
+    note = (
+        f"{_how(config)} on {min(config.calibration_samples, len(context.workload.train))} training samples"
+    )
+    details: dict[str, Any] = {"history": []}
     if config.training.epochs:
-        trained = trainable(graph)
-        done = train(
-            trained,
-            context.teacher,
-            context.workload,
-            config.training,
-            seed=context.seed,
-            checkpoint=context.folder / kept.CHECKPOINT,
-            stage="qat",
-            progress=context.progress,
-            autocast=False,  # bfloat16 has fewer digits than the rounding that is being learned
-        )
-        copy_parameters(trained, graph)
-        snap_biases(graph)
-        history = list(done.epochs)
+        details, told = _train(graph, limits, config, context)
         note += f", trained {config.training.epochs} epochs"
+        note += " with learned scales" if config.learn_scales else ""
+        note = kept.noted(note, told)
     else:
         note += ", not trained"
     storage.save(graph, example, context.folder / GRAPH)
     # Read back: what goes on from here is what a continued run will read.
-    result = StageResult(storage.load(context.folder / GRAPH), True, note, {"history": history})
+    result = StageResult(storage.load(context.folder / GRAPH), True, note, details)
     kept.save_summary(result, context.folder)
     calibrated.unlink(missing_ok=True)
     return result
@@ -91,16 +90,67 @@ def load(model: nn.Module, config: QatConfig, context: StageContext) -> StageRes
     return kept.load_summary(storage.load(context.folder / GRAPH), context.folder)
 
 
+def _how(config: QatConfig) -> str:
+    """What differs from the defaults is told."""
+    ranges = {"minmax": "minmax", "percentile": f"percentile {config.percentile:g}", "mse": ""}
+    weights = {"minmax": "", "mse": "weights by mse"}
+    told = [ranges[config.ranges], weights[config.weight_ranges]]
+    told.append("" if config.bias_correction else "no bias correction")
+    told = [part for part in told if part]
+    return f"calibrated ({', '.join(told)})" if told else "calibrated"
+
+
 def _calibrate(model: nn.Module, config: QatConfig, context: StageContext) -> fx.GraphModule:
     import torch
 
-    from edgekit.int8.calibration import calibrate, calibration_batches
+    from edgekit.int8.calibration import CalibrationOptions, Streamed, calibration_batches, estimate
     from edgekit.int8.capture import capture
 
     workload = context.workload
-    graph = capture(model, workload.example(1))
     order = torch.arange(len(workload.train))
-    rows = calibration_batches(
-        order, config.calibration_samples, batch_size=config.calibration_batch, seed=context.seed
+
+    def draw() -> Iterator[Tensor]:
+        for rows in calibration_batches(
+            order, config.calibration_samples, batch_size=config.calibration_batch, seed=context.seed
+        ):
+            yield workload.preprocessing(workload.train.inputs[rows])
+
+    options = CalibrationOptions(
+        ranges=config.ranges,
+        percentile=config.percentile,
+        weight_ranges=config.weight_ranges,
+        bias_correction=config.bias_correction,
     )
-    return calibrate(graph, [workload.preprocessing(workload.train.inputs[r]) for r in rows])
+    return estimate(capture(model, workload.example(1)), Streamed(draw), options)
+
+
+def _train(
+    graph: fx.GraphModule, limits: dict[str, float], config: QatConfig, context: StageContext
+) -> tuple[dict[str, Any], str]:
+    """Train the int8 graph in place; what the report says of it: details, and a note that may be empty."""
+    from edgekit.int8.grid import snap_biases
+    from edgekit.int8.scales import LearnedScales
+    from edgekit.int8.trainable import copy_parameters, trainable
+    from edgekit.training import train
+
+    scales = LearnedScales.of(graph, limits) if config.learn_scales else None
+    trained = trainable(graph, scales)
+    done = train(
+        trained,
+        context.teacher,
+        context.workload,
+        config.training,
+        seed=context.seed,
+        checkpoint=context.folder / kept.CHECKPOINT,
+        stage="qat",
+        progress=context.progress,
+        autocast=False,  # bfloat16 has fewer digits than the rounding that is being learned
+    )
+    copy_parameters(trained, graph)
+    details: dict[str, Any] = done.details()
+    if scales is not None:
+        moved = scales.write_back(trained, graph)
+        learned = len(scales.activations) + len(scales.weights)
+        details["learned_scales"] = {"count": learned, "largest_change_log2": moved}
+    snap_biases(graph)
+    return details, done.note

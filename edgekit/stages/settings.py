@@ -5,11 +5,11 @@ This file needs no torch, so that a recipe can be read and checked in an instant
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["Config", "DistillationConfig", "TrainingConfig"]
+__all__ = ["Config", "DistillationConfig", "EarlyStoppingConfig", "FeaturesConfig", "TrainingConfig"]
 
 
 class Config(BaseModel):
@@ -18,12 +18,50 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class DistillationConfig(Config):
-    """How the teacher's answer enters the loss: ``(1 - weight) * task loss + weight * distillation loss``."""
+class FeaturesConfig(Config):
+    """What the student is told beside the answers: feature maps inside. docs/distillation.md."""
 
-    loss: Literal["standardized", "classical", "none"] = "standardized"
+    kind: Literal["hint", "attention"]
+    weight: float = Field(1.0, gt=0, le=10_000)  # added to the rest of the loss with this factor
+    # [[student's layer, teacher's layer], …]; auto: the last ones of each resolution that both have
+    layers: Literal["auto"] | tuple[tuple[str, str], ...] = "auto"
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_are_there(cls, layers: Any) -> Any:
+        if layers == ():
+            raise ValueError('an empty list; write "auto", or leave out features')
+        return layers
+
+
+class DistillationConfig(Config):
+    """How the teacher enters the loss: ``(1 - weight) * task loss + weight * distillation loss + features``.
+
+    Training data without labels: the distillation loss alone, whatever ``weight`` is.
+    """
+
+    # Of class scores. For numbers every loss but "none" is what ``continuous`` says.
+    loss: Literal["standardized", "classical", "dkd", "dist", "none"] = "standardized"
     temperature: float = Field(2.0, gt=0, le=100)
     weight: float = Field(0.9, ge=0, le=1)
+    dkd_alpha: float = Field(1.0, ge=0, le=100)  # the target class
+    dkd_beta: float = Field(8.0, ge=0, le=100)  # the other classes among each other
+    dist_inter: float = Field(1.0, ge=0, le=100)  # relations between the classes of a sample
+    dist_intra: float = Field(1.0, ge=0, le=100)  # relations between the samples of a class
+    continuous: Literal["mse", "bounded"] = "mse"  # bounded: only where the student is worse than the teacher
+    margin: float = Field(0.0, ge=0)  # with bounded, squared error
+    features: FeaturesConfig | None = None
+
+
+class EarlyStoppingConfig(Config):
+    """Stop when a held-out share of the *training* data gets no better; the best epoch's weights are kept.
+
+    The held-out samples are the same for every stage of one seed, and none of them is trained on.
+    """
+
+    patience: int = Field(5, ge=1, le=10_000)  # epochs without a better score
+    held_out: float = Field(0.1, gt=0, le=0.5)  # share of the training samples
+    min_delta: float = Field(0.0, ge=0, le=1)  # a better score is one that is more than this higher
 
 
 class TrainingConfig(Config):
@@ -32,10 +70,27 @@ class TrainingConfig(Config):
     epochs: int = Field(10, ge=0, le=10_000)
     batch_size: int = Field(128, ge=2, le=65_536)
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.02, gt=0, le=10)
+    lr: Annotated[float, Field(gt=0, le=10)] | Literal["auto"] = 0.02  # "auto": found by a range test
+    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0, le=1)
-    warmup_epochs: float = Field(0.5, ge=0)  # linear from 0 to lr; then cosine to 0
+    warmup_epochs: float = Field(0.5, ge=0)  # linear from 0 to lr; one_cycle has a rise of its own
+    ema_decay: float | None = Field(None, gt=0, lt=1)  # 0.999: the averaged weights are what is kept
+    early_stopping: EarlyStoppingConfig | None = None
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: rare classes count as much as common ones
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     gradient_clip: float | None = Field(5.0, gt=0)  # global norm
     distillation: DistillationConfig = DistillationConfig()
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the arithmetic; auto: what is faster here
+    compile: Literal["auto", "always", "never"] = "auto"  # torch.compile; auto: tried in long trainings
+    mixup: float = Field(0.0, ge=0, le=10)  # alpha of the Beta distribution; 0: off
+    cutmix: float = Field(0.0, ge=0, le=10)  # likewise; with both, half of the batches each
+
+    @model_validator(mode="after")
+    def _features_are_seen(self) -> TrainingConfig:
+        if self.compile == "always" and self.distillation.features is not None:
+            # What is compiled into one function has no layers to look into.
+            raise ValueError(
+                'compile "always" and distillation.features exclude each other; set it to "never"'
+            )
+        return self

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from edgekit.stages.settings import TrainingConfig
+from edgekit.training.mixing import Mixed, Mixing, check_mixing
 from edgekit.training.seeds import seed_of
 from edgekit.workload import Workload
 
@@ -17,34 +19,86 @@ __all__ = ["Batch", "Batches"]
 @dataclass(frozen=True, eq=False)
 class Batch:
     """``rows``: (N,) positions in the training data; ``inputs``: (N, …) as the model takes them;
-    ``targets``: (N, …).
+    ``targets``: (N, …). ``mixed``: how the inputs were mixed, or None; ``targets`` are then those of the
+    larger share.
     """
 
     rows: Tensor
     inputs: Tensor
     targets: Tensor
+    mixed: Mixed | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def task_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """``loss`` of the targets; of both targets, by their shares, where inputs are mixed."""
+        return loss(self.targets) if self.mixed is None else self.mixed.loss(loss)
+
+    def part(self, start: int, end: int) -> Batch:
+        """Samples [start, end) alone: what one of several processes computes."""
+        span, mixed = slice(start, end), self.mixed
+        if mixed is not None:
+            mixed = Mixed(mixed.inputs[span], mixed.targets[span], mixed.others[span], mixed.share)
+        return Batch(self.rows[span], self.inputs[span], self.targets[span], mixed)
 
 
 class Batches:
     """Training batches: raw data stays in memory as it is, each batch is augmented and preprocessed when
     drawn.
+
+    ``config`` says whether batches are mixed. ``rows``: (R,) the samples that are trained on, None for all.
+    Raises WorkloadError if they can't be mixed.
     """
 
-    def __init__(self, workload: Workload, batch_size: int, seed: int, stage: str) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        batch_size: int,
+        seed: int,
+        stage: str,
+        config: TrainingConfig | None = None,
+        rows: Tensor | None = None,
+    ) -> None:
         self.workload, self.seed, self.stage = workload, seed, stage
-        self.size = min(batch_size, len(workload.train))
-        self.steps = len(workload.train) // self.size  # a last, smaller batch is left out
+        self.rows = torch.arange(len(workload.train)) if rows is None else rows
+        self.size = min(batch_size, len(self.rows))
+        self.steps = len(self.rows) // self.size  # a last, smaller batch is left out
         self.images = self.steps * self.size
+        self.mixup, self.cutmix = (config.mixup, config.cutmix) if config else (0.0, 0.0)
+        if config is not None:
+            check_mixing(config, workload)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether inputs are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether a row's inputs are the same in every epoch."""
+        augmentation = self.workload.augmentation
+        return not self.mixes and (augmentation is None or not augmentation.active)
 
     def of_epoch(self, epoch: int) -> Iterator[Batch]:
         data, workload = self.workload.train, self.workload
         generator = torch.Generator().manual_seed(seed_of(self.seed, self.stage, epoch, "data"))
-        order = torch.randperm(len(data), generator=generator)
+        order = self.rows[torch.randperm(len(self.rows), generator=generator)]
+        mixing = self._mixing(epoch)
         for chosen in order[: self.images].split(self.size):
             raw = data.inputs[chosen]
             if workload.augmentation is not None:
                 raw = workload.augmentation(raw, generator, layout=workload.preprocessing.layout)
-            yield Batch(chosen, workload.preprocessing(raw), data.targets[chosen])
+            batch = Batch(chosen, workload.preprocessing(raw), data.targets[chosen])
+            yield batch if mixing is None else self._mix(batch, mixing)
+
+    def _mixing(self, epoch: int) -> Mixing | None:
+        if not self.mixes:
+            return None
+        seed = seed_of(self.seed, self.stage, epoch, "mixing")
+        return Mixing(self.mixup, self.cutmix, spatial=self.workload.task.spatial_targets, seed=seed)
+
+    @staticmethod
+    def _mix(batch: Batch, mixing: Mixing) -> Batch:
+        mixed = mixing(batch.inputs, batch.targets)
+        return Batch(batch.rows, mixed.inputs, mixed.targets, mixed)

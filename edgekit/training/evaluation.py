@@ -29,12 +29,16 @@ def evaluate(
     split: Literal["validation", "train"] = "validation",
     batch_size: int = 256,
     limit: int | None = None,
+    rows: Tensor | None = None,
 ) -> Evaluation:
-    """Score ``model`` on a split (its first ``limit`` samples), in eval mode and exact float32.
+    """Score ``model`` on a split, in eval mode and exact float32.
 
+    On its first ``limit`` samples, or on those at ``rows`` (R,).
     Modules are left in the mode in which they were found. Raises DataError if outputs don't fit the task.
     """
     samples: Samples = getattr(workload, split)
+    if rows is not None:
+        samples = Samples(samples.inputs[rows], samples.targets[rows])
     count = len(samples) if limit is None else min(limit, len(samples))
     outputs: list[Tensor] = []
     forward = Forward(model)

@@ -4,42 +4,49 @@ Every fine-tuning (after distilling, pruning, fake-quantising) is ``train``. Wha
 but its arguments: the order of the batches, the augmentation and the dropout of an epoch are drawn from
 generators seeded by (seed, stage, epoch). So a training that was killed and continued ends with the same
 weights, bit for bit, as one that was left alone.
+
+A training that diverges goes back to its last good epoch, once, with half the learning rate.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
+import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from edgekit import checkpoint as checkpoints
+from edgekit.checkpoint import Part
+from edgekit.distillation.features import FeatureDistillation
 from edgekit.errors import StageError
-from edgekit.execution import Forward, has_fast_bfloat16, mode, set_mode
+from edgekit.execution import Forward, mode, set_mode
 from edgekit.meter import Meter
-from edgekit.progress import Progress
+from edgekit.progress import Progress, silent
 from edgekit.stages.settings import TrainingConfig
+from edgekit.training import parallel
+from edgekit.training.averaging import Average
 from edgekit.training.batches import Batch, Batches
+from edgekit.training.class_weights import balanced
+from edgekit.training.divergence import Diverged, Watch, chance_loss
+from edgekit.training.early_stopping import Stopper, split
+from edgekit.training.evaluation import evaluate
+from edgekit.training.history import TrainingHistory, features_text, lr_text, roll_back_text
+from edgekit.training.keeping import Keeper
+from edgekit.training.lr_finder import range_of, range_test
 from edgekit.training.objective import Objective, Penalty
 from edgekit.training.optimizer import make_optimizer
 from edgekit.training.schedule import lr_factor
 from edgekit.training.seeds import seed_of
-from edgekit.training.teacher import Teacher
+from edgekit.training.speed import autocast_of, check_compiled, choose
+from edgekit.training.teachers import Teachers
+from edgekit.units import human_share
 from edgekit.workload import Workload
 
 __all__ = ["TrainingHistory", "train"]
-
-
-@dataclass(frozen=True)
-class TrainingHistory:
-    """One entry per epoch: "epoch" (from 1), "loss", "accuracy" (on training batches), "lr", "seconds"."""
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
 
 
 def train(
@@ -58,23 +65,29 @@ def train(
 ) -> TrainingHistory:
     """Train ``model`` in place on the workload's training data, and leave it in eval mode.
 
-    loss = (1 - weight) * task loss + weight * distillation loss to ``teacher`` (mean squared error where the
-    task has no class scores); without a teacher the task loss alone. No choice by validation data: the last
-    epoch counts.
+    loss = (1 - weight) * task loss + weight * distillation loss to ``teacher`` (``config.distillation``);
+    without a teacher the task loss alone, without labels the distillation loss alone. No choice by validation
+    data: the last epoch counts, or the best one on a held-out share of the training data
+    (``config.early_stopping``).
+
+    Where ``parallel.joined`` found several processes, all of them must make this call.
 
     Args:
         model: an nn.Module or an exported ``torch.fx.GraphModule``.
-        teacher: answers for the same augmented batch; never changed.
+        teacher: answers for the same augmented batch, averaged with ``workload.teachers``; never changed.
         seed: together with ``stage`` it fixes every random number.
         checkpoint: file to continue from if it exists, and written after every epoch. One that is damaged, or
-            belongs to another training, is ignored with a "warning" event. The caller removes it.
+            belongs to another training, is ignored with a "warning" event. The caller removes it. A table of
+            the epochs is written beside it: training.csv.
         stage: name in events.
-        autocast: compute in bfloat16 where the CPU is fast at it (weights stay float32).
+        autocast: whether bfloat16 is allowed; it is used where it is faster (weights stay float32).
         parameters: what to train; None for every parameter that requires a gradient.
         penalty: of the model, a scalar that is added to the loss in every step (sparse learning).
 
     Raises:
-        StageError: the loss or a weight became NaN or infinite.
+        StageError: the training diverged twice; or early stopping, class weights, several processes or
+            layers to learn from were asked for where they can't be had; or there are neither labels nor a
+            teacher.
         DiskFullError: the checkpoint can't be written.
     """
     return _Training(
@@ -101,110 +114,276 @@ class _Training:
     ) -> None:
         self.model, self.workload, self.config = model, workload, config
         self.seed, self.checkpoint, self.stage = seed, checkpoint, stage
-        self.autocast = autocast and has_fast_bfloat16()
-        teaches = config.distillation.loss != "none" and config.distillation.weight > 0
-        self.teacher = Teacher(teacher, self._precision()) if teacher is not None and teaches else None
-        self.objective = Objective(workload.task, config, penalty)
+        self.autocast = autocast
+        self.facts: dict[str, Any] = {"roll_backs": []}
+        self.group = parallel.current()
+        check_compiled(model, config, stage)
+        self.teaching = self._taught_by(teacher)
+        self.teacher: Teachers | None = None
+        rows = self._hold_out()
+        targets = workload.train.targets if rows is None else workload.train.targets[rows]
+        weights = balanced(workload.task, targets) if config.class_weights == "balanced" else None
+        labelled = workload.train.labelled
+        self.objective = Objective(workload.task, config, penalty, weights, labelled=labelled)
         chosen = model.parameters() if parameters is None else parameters
         self.parameters = [p for p in chosen if p.requires_grad]
+        self.features = self._look_inside()
+        if self.features is not None and self.parameters:
+            self.parameters += self.features.parameters()
         self.optimizer = make_optimizer(self.parameters, config)
-        self.batches = Batches(workload, config.batch_size, seed, stage)
+        self.batches = Batches(workload, config.batch_size, seed, stage, config, rows)
+        self.group.check(self.batches.size)
+        progress = progress if self.group.is_first else silent
         self.meter = Meter(stage, config.epochs, self.batches.images, progress)
+        self.watch = Watch(chance_loss(workload.task, targets))
+        self.average = Average(model, config.ema_decay) if config.ema_decay is not None else None
+        self.stopper = Stopper(config.early_stopping) if config.early_stopping is not None else None
+        own = {"average": self.average, "stopper": self.stopper, "features": self.features}
+        parts: dict[str, Part] = {name: part for name, part in own.items() if part is not None}
+        parts["watch"] = self.watch
+        self.keeper = Keeper(
+            *(checkpoint, self._identity(), model, self.optimizer, parts),
+            *(self.facts, self.group, self.meter),
+        )
+        self.history = self.keeper.history
+        self._tell_teaching()
 
     def run(self) -> TrainingHistory:
         if self.config.epochs == 0 or not self.parameters:
             return TrainingHistory()
-        first, history = self._resume()
+        self.group.sync(self.model)
         self.forward = Forward(self.model)
-        example = self.workload.example(2)
-        self.forward.prepare(example)
-        if self.teacher is not None:
-            self.teacher.prepare(example)
+        self.keeper.resume()
         try:
-            for epoch in range(first, self.config.epochs):
-                history.append(self._epoch(epoch))
-                self._save(epoch + 1, history)
+            if not self._is_over():
+                self._prepare()
+                self._begin()
+            while not self._is_over():
+                try:
+                    self.history.append(self._epoch(len(self.history)))
+                except Diverged as seen:
+                    self._roll_back(seen)
+                self.keeper.keep()
+            self._settle()
         finally:
+            if self.features is not None:
+                self.features.close()
             self.forward.release()
             set_mode(self.model, training=False)
-        return TrainingHistory(history)
+        return TrainingHistory(self.history, self.facts)
+
+    def _taught_by(self, teacher: nn.Module | None) -> nn.Module | None:
+        """The teacher, None if it isn't to be heard. Raises StageError if there is nothing to learn from."""
+        told, labelled = self.config.distillation, self.workload.train.labelled
+        heard = told.loss != "none" and (told.weight > 0 or not labelled)
+        if teacher is not None and (heard or told.features is not None):
+            return teacher
+        if labelled or not self.config.epochs:
+            return None
+        raise StageError(
+            "training data without labels needs a teacher",
+            where=f"stage {self.stage}: training.distillation",
+            got="no teacher" if teacher is None else "loss: none",
+            expected="a distillation loss, or labels",
+        )
+
+    def _look_inside(self) -> FeatureDistillation | None:
+        """The layers that learn from the teacher's, None if none do."""
+        wanted = self.config.distillation.features
+        if wanted is None or self.teaching is None or not self.config.epochs:
+            return None
+        seed = seed_of(self.seed, self.stage, 0, "projections")
+        found = FeatureDistillation(self.model, self.teaching, self._inputs(0, 2), wanted, seed=seed)
+        self.facts["features"] = found.describe()
+        return found if found.pairs else None
+
+    def _tell_teaching(self) -> None:
+        """What one wouldn't expect of how this training is taught."""
+        if self.teaching is None or not self.config.epochs:
+            return
+        if self.workload.teachers:
+            self.facts["teachers"] = 1 + len(self.workload.teachers)
+        if not self.workload.train.labelled:
+            self.facts["unlabelled"] = True
+        if "features" in self.facts and self.features is None:
+            self.meter.tell("warning", features_text(self.facts["features"]))
+
+    def _hold_out(self) -> Tensor | None:
+        """The rows that are trained on, None for all; the others, if any, are ``self.held_out``."""
+        self.held_out: Tensor | None = None
+        if (stopping := self.config.early_stopping) is None:
+            return None
+        rows, self.held_out = split(len(self.workload.train), stopping.held_out, self.seed)
+        return rows
+
+    def _is_over(self) -> bool:
+        stopped = self.stopper is not None and self.stopper.is_over
+        return stopped or len(self.history) >= self.config.epochs
+
+    def _prepare(self) -> None:
+        """Everything that is decided and computed before the first step."""
+        config, example = self.config, self.workload.example(2)
+        # Measured once for all processes: they have to compute alike.
+        self.choice = self.group.first(
+            lambda: choose(
+                self.model,
+                self.teaching,
+                self._inputs(0, self.batches.size),
+                self.batches.steps * config.epochs,
+                # What is compiled into one function has no layers to look into.
+                config if self.features is None else config.model_copy(update={"compile": "never"}),
+                checkpoint=self.checkpoint,
+                autocast=self.autocast,
+                tell=lambda text: self.meter.tell("note", text),
+            )
+        )
+        self.forward = Forward(self.model, compiled=self.choice.compiled and self.group.size == 1)
+        self.forward.prepare(example)
+        self.forward.model = self.group.wrap(self.model)
+        if self.teaching is None:
+            return
+        models = [self.teaching, *self.workload.teachers]
+        self.teacher = Teachers(models, self.workload.task, self._precision())
+        if slower := self.teacher.prepare(example, fuse=self.choice.fused and self.features is None):
+            self.meter.tell("note", slower)
+        if self.features is not None:
+            self.features.watch(self.model, self.teacher.model)
+        elif self.batches.deterministic and config.epochs > 1:
+            self.teacher.remember(len(self.workload.train), self._inputs, self.batches.size)
+
+    def _inputs(self, start: int, end: int) -> Tensor:
+        return self.workload.preprocessing(self.workload.train.inputs[start:end])
+
+    def _begin(self) -> None:
+        """The learning rate, if it is to be found, and the state to go back to."""
+        self.keeper.remember()
+        if self.config.lr != "auto" or "lr_found" in self.facts:
+            return
+        watch, self.watch = self.watch, Watch(float("inf"))
+        batches = itertools.chain.from_iterable(
+            self.batches.of_epoch(self.config.epochs + turn) for turn in itertools.count()
+        )
+
+        def step(lr: float) -> float:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            try:
+                return self._step(next(batches))[0]
+            except Diverged:
+                return float("nan")
+
+        with torch.random.fork_rng(devices=[]), mode(self.model, training=True):
+            torch.manual_seed(seed_of(self.seed, self.stage, 0, "lr"))
+            found = range_test(step, *range_of(self.config), usual=watch.chance)
+        self.keeper.go_back()
+        self.watch = watch
+        self.facts["lr_found"] = asdict(found)
+        self.meter.tell("note", lr_text(self.facts["lr_found"]))
+        self.keeper.keep()
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         self.meter.start(epoch)
+        self.watch.start()
         # Dropout and the like draw from the global generator: seeded here, and given back to the caller.
         with torch.random.fork_rng(devices=[]), mode(self.model, training=True):
-            torch.manual_seed(seed_of(self.seed, self.stage, epoch, "model"))
+            own = f"model {self.group.rank}" if self.group.rank else "model"
+            torch.manual_seed(seed_of(self.seed, self.stage, epoch, own))
             for step, batch in enumerate(self.batches.of_epoch(epoch)):
                 self._set_lr(epoch * self.batches.steps + step)
                 loss, outputs = self._step(batch)
                 self.meter.add(len(batch), loss, self.workload.task.score(outputs, batch.targets))
-        self._check_weights(epoch)
-        return self.meter.end(self.optimizer.param_groups[0]["lr"])
+        self.watch.weights(self.parameters)
+        self.group.sync(self.model)  # batch norm's running statistics are each process's own
+        more = {"roll_backs": float(len(self.facts["roll_backs"]))}
+        if self.stopper is not None:
+            more["held_out"] = self._judge(epoch + 1, self.stopper)
+        message = f"held out {human_share(more['held_out'])}" if "held_out" in more else ""
+        return self.meter.end(self.optimizer.param_groups[0]["lr"], more, message)
+
+    def _judge(self, epoch: int, stopper: Stopper) -> float:
+        """The score on the held-out samples, of the weights that would be kept."""
+        with self.average.applied() if self.average is not None else nullcontext():
+            score = self.group.first(
+                lambda: evaluate(self.model, self.workload, split="train", rows=self.held_out).score
+            )
+            stopper.see(epoch, score, self.model)
+        return score
 
     def _step(self, batch: Batch) -> tuple[float, Tensor]:
-        taught = None if self.teacher is None else self.teacher(batch)
-        with self._precision():
-            outputs = self.forward(batch.inputs)
-        outputs = outputs.float()
+        part = self.group.part(batch)
+        with nullcontext() if self.features is None else self.features.recording():
+            taught = None if self.teacher is None else self.group.gather(self.teacher(part), len(batch))
+            with self._precision():
+                outputs = self.forward(part.inputs)
+        outputs = self.group.gather(outputs.float(), len(batch))
         loss = self.objective(self.model, outputs, batch, taught)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise self._diverged(f"the loss is {value}")
+        if self.features is not None:
+            loss = loss + self.features.loss(lambda values: self.group.gather(values, len(batch)))
+        value = self.group.first(lambda: float(loss.detach()))
+        self.watch.loss(value)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         return value, outputs.detach()
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.autocast)
+        return autocast_of(self.choice.precision)
 
     def _set_lr(self, step: int) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * lr_factor(self.config, step, self.batches.steps)
+            group["lr"] = self._peak_lr() * lr_factor(self.config, step, self.batches.steps)
 
-    def _check_weights(self, epoch: int) -> None:
-        # A last step can break the weights after the last loss was seen; such a state must not be kept.
-        if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
-            raise self._diverged(f"weights are NaN or infinite after epoch {epoch + 1}")
+    def _peak_lr(self) -> float:
+        lr = self.facts["lr_found"]["lr"] if self.config.lr == "auto" else self.config.lr
+        return float(lr) * 0.5 ** len(self.facts["roll_backs"])
 
-    def _diverged(self, got: str) -> StageError:
+    def _settle(self) -> None:
+        """The weights that are kept: the best epoch's, the averaged ones, or those of the last step."""
+        if self.stopper is not None:
+            self.model.load_state_dict(self.stopper.best)
+            self.facts["kept_epoch"] = self.stopper.epoch
+            self.facts["stopped_early"] = len(self.history) < self.config.epochs
+        elif self.average is not None:
+            self.average.apply()
+        self.group.sync(self.model)
+
+    # --- going back, and going on ------------------------------------------------------------------------
+
+    def _roll_back(self, seen: Diverged) -> None:
+        """Once: the state after the last good epoch again, and half the learning rate."""
+        before = self.facts["roll_backs"]
+        if before:
+            raise self._diverged(seen)
+        self.keeper.go_back()
+        epoch = len(self.history)
+        now = {"epoch": epoch + 1, "back_to": epoch, "seen": str(seen), "lr": self._peak_lr() / 2}
+        before.append(now)
+        self.meter.tell("warning", roll_back_text(now))
+
+    def _diverged(self, seen: Diverged) -> StageError:
+        first = self.facts["roll_backs"][0]
         return StageError(
-            "the training diverged",
+            "the training diverged twice",
             where=f"stage {self.stage}, epoch {self.meter.epoch}",
-            got=got,
-            expected="a finite loss",
-            next=f"lower lr (now {self.config.lr:g}) by a factor of 3 to 10, or raise warmup_epochs "
+            got=f"{seen}; before, at twice the learning rate, in epoch {first['epoch']} ({first['seen']})",
+            expected="a finite loss that doesn't explode",
+            next=f"lower lr (last {self._peak_lr():g}) by a factor of 3 to 10, or raise warmup_epochs "
             f"(now {self.config.warmup_epochs:g})"
             + ("" if self.config.gradient_clip else ", or set gradient_clip"),
         )
 
-    def _identity(self) -> str:
+    def _identity(self) -> dict[str, Any]:
         """Which training a checkpoint belongs to."""
-        settings = {
+        return {
             "config": self.config.model_dump(mode="json"),
             "seed": self.seed,
             "stage": self.stage,
             "autocast": self.autocast,
-            "taught": self.teacher is not None,
+            "taught": 0 if self.teaching is None else 1 + len(self.workload.teachers),
             "samples": len(self.workload.train),
             "parameters": [list(p.shape) for p in self.parameters],
         }
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-    def _resume(self) -> tuple[int, list[dict[str, float]]]:
-        found, reason = checkpoints.read(self.checkpoint, self._identity())
-        if found is not None:
-            reason = checkpoints.restore(found, self.model, self.optimizer)
-            if not reason:
-                self.meter.tell("note", f"continuing after epoch {found.epoch} of {self.config.epochs}")
-                return found.epoch, list(found.history)
-        if reason:
-            self.meter.tell("warning", f"checkpoint {self.checkpoint.name} ignored: {reason}; starting over")
-        return 0, []
-
-    def _save(self, epoch: int, history: list[dict[str, float]]) -> None:
-        state = self.model.state_dict()
-        found = checkpoints.Checkpoint(self._identity(), epoch, state, self.optimizer.state_dict(), history)
-        checkpoints.write(self.checkpoint, found)

@@ -19,7 +19,8 @@ from edgekit.inspecting.model import inspect_model
 from edgekit.inspecting.rules import RUNTIMES
 from edgekit.int8 import coverage
 from edgekit.pruning.groups import OUTPUTS
-from tests.networks import Concatenated, Mobile, Residual, ZeroPaddedShortcut, images, seeded
+from tests.networks import Concatenated, Mobile, Residual, images, seeded
+from tests.pruning.networks import Attention
 
 Build = Callable[..., Workload]
 
@@ -58,11 +59,11 @@ def test_what_prunes(residual: Workload) -> None:
 
 
 def test_what_stays_whole_says_why(workload: Build) -> None:
-    found = inspect_model(workload(seeded(ZeroPaddedShortcut)))
+    found = inspect_model(workload(seeded(Attention)))
     kept = {row["name"]: row["reason"] for row in found["pruning"]["kept_whole"]}
-    whole = by_name(found)["body"]["prunable"]
+    whole = by_name(found)["qkv"]["prunable"]
     assert not whole["cut"]
-    assert whole["reason"] == kept["body"] != OUTPUTS
+    assert whole["reason"] == kept["qkv"] != OUTPUTS
 
 
 def test_how_far_pruning_goes() -> None:

@@ -91,7 +91,9 @@ class UpDown(nn.Module):
 
 
 class Attention(nn.Module):
-    """A transformer block in small: heads by reshaping, layer norm over the stream, a mean over patches."""
+    """A transformer block in small: layer norm over the stream, a mean over patches; heads by reshaping, with
+    numbers that stand in the code.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,12 +135,11 @@ class Grouped(nn.Module):
 
 
 class Normalized(nn.Module):
-    """Group norm mixes channels outside of a layer; instance norm doesn't; two layers share weights."""
+    """Group norm that is no layer mixes channels; instance norm doesn't; two layers share weights."""
 
     def __init__(self) -> None:
         super().__init__()
         self.mixed = nn.Conv2d(3, 16, 3, padding=1)
-        self.group = nn.GroupNorm(4, 16)
         self.apart = nn.Conv2d(16, 16, 3, padding=1)
         self.instance = nn.InstanceNorm2d(16, affine=True)
         self.tied1 = nn.Conv2d(16, 16, 1)
@@ -147,7 +148,7 @@ class Normalized(nn.Module):
         self.head = nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.group(self.mixed(x)))
+        x = F.relu(F.group_norm(self.mixed(x), 4))
         x = F.relu(self.instance(self.apart(x)))
         x = F.relu(self.tied2(F.relu(self.tied1(x))))
         return self.head(x.mean((2, 3)))
@@ -170,14 +171,14 @@ class Words(nn.Module):
 
 # First layers of the groups that may be cut, and of those that must stay whole (beside the outputs).
 COUPLINGS: dict[type[nn.Module], tuple[set[str], set[str]]] = {
-    ZeroPadded: ({"conv1"}, {"stem"}),
+    ZeroPadded: ({"stem", "conv1"}, set()),
     SqueezeExcite: ({"stem", "expand", "squeeze"}, set()),
     Dense: ({"one", "two", "three"}, set()),
     UpDown: ({"enter", "down", "up", "merge"}, set()),
-    Attention: ({"wide"}, {"qkv", "project"}),
-    Grouped: ({"wide"}, {"stem", "grouped", "twice"}),
+    Attention: ({"wide", "patches", "project", "narrow"}, {"qkv"}),
+    Grouped: ({"stem", "wide"}, {"grouped", "twice"}),
     Normalized: (set(), {"mixed", "apart", "tied1", "tied2"}),
-    Words: ({"conv1", "conv2"}, set()),
+    Words: ({"embedding", "conv1", "conv2"}, set()),
 }
 CUTTABLE = [build for build, (cut, _) in COUPLINGS.items() if cut]
 

@@ -78,10 +78,10 @@ def test_out_of_reach_says_how_far_one_gets(scope: str) -> None:
     with pytest.raises(PruneError) as caught:
         building.for_goal(model, x, Goal(20), Limits(8, 0.75), scope=scope)  # type: ignore[arg-type]
     message = str(caught.value)
-    assert "at most 2.99x" in message
-    assert "kept whole: stem (removing channels is not the same as ignoring them" in message
-    reached = building.for_goal(model, x, Goal(2.99), Limits(8, 0.75))
-    assert reached.speedup >= 2.99
+    assert "at most 4.90x" in message
+    assert "kept whole: conv2 (16 of its 32 channels: the model fails without some of its channels" in message
+    reached = building.for_goal(model, x, Goal(4.90), Limits(8, 0.75))
+    assert reached.speedup >= 4.90
 
 
 def test_parameters_shrink_as_wanted_too() -> None:

@@ -43,13 +43,28 @@ def test_removing_channels_is_the_same_as_ignoring_them(build: type[nn.Module]) 
     assert not found.groups or not torch.allclose(small(x), model(x), atol=1e-3)
 
 
-@pytest.mark.parametrize("fixed", [True, False])
-def test_zero_padding_shortcuts_are_kept_whole(fixed: bool) -> None:
-    """Without ``fixed`` nothing would fail: torch-pruning's group runs, and answers wrongly."""
-    found = find(seeded(ZeroPadded, fixed), images(2))
+def test_zero_padding_shortcuts_are_followed() -> None:
+    """What the shortcut passes on leaves on both of its sides; what it pads stays: a number in the code."""
+    found = find(seeded(ZeroPadded), images(2))
+    assert [(group.name, group.channels) for group in found.groups] == [("stem", 16), ("conv1", 32)]
     (padded,) = [each for each in found.whole if each.reason != OUTPUTS]
-    assert set(padded.layers) == {"stem", "conv2"}
-    assert [group.name for group in found.groups] == ["conv1"]
+    assert padded.layers == ("conv2",)
+    assert padded.reason.startswith("16 of its 32 channels: the model fails")
+    cuts = found.groups[0].cuts([0, 3])
+    assert cuts["stem", "out"] == cuts["conv1", "in"] == {0, 3}
+    assert cuts["conv2", "out"] == cuts["head", "in"] == {8, 11}
+
+
+def test_padding_that_is_made_up_leaves_from_both_sides() -> None:
+    """Nothing would fail here: torch-pruning's group runs, and answers wrongly."""
+    found = find(seeded(ZeroPadded, False), images(2))
+    assert [each.name for each in found.whole] == ["head"]
+    padded = next(group for group in found.groups if group.name == "conv2")
+    assert (padded.channels, padded.width) == (8, 2)
+    for unit in range(8):
+        below, above = sorted(padded.cuts([unit])["conv2", "out"])
+        assert below < 8
+        assert above >= 24
 
 
 def test_a_group_that_fails_names_the_error() -> None:
@@ -73,7 +88,8 @@ def test_zero_weights_hide_no_wrong_coupling() -> None:
     nn.init.zeros_(model.get_parameter("norm2.weight"))
     nn.init.zeros_(model.get_parameter("norm2.bias"))
     found = find(model, images(2))
-    assert [group.name for group in found.groups] == ["conv1"]
+    assert [group.name for group in found.groups] == ["stem", "conv1", "conv2"]
+    assert found.groups[0].cuts([0])["conv2", "out"] == {8}
 
 
 def test_finding_leaves_the_model_alone() -> None:

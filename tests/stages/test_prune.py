@@ -41,9 +41,13 @@ def test_the_model_shrinks_and_learns_to_do_without(tmp_path: Path) -> None:
 def test_the_result_says_what_was_kept_whole_and_why(tmp_path: Path) -> None:
     work = workload(seeded(ZeroPadded))
     result = prune(work.model, CONFIG, context(work, tmp_path)[0])
-    assert result.note.startswith("3.00x fewer MACs, 1 layer cut; 2 kept whole (stem: removing channels")
-    assert {row["layer"] for row in result.details["kept_whole"]} == {"stem", "head"}
-    assert result.details["cut"] == [{"layer": "conv1", "channels_before": 32, "channels_after": 8}]
+    assert result.note.startswith("2.84x fewer MACs, 3 layers cut; 1 kept whole (conv2: 16 of its 32 ")
+    assert {row["layer"] for row in result.details["kept_whole"]} == {"conv2", "head"}
+    assert result.details["cut"] == [
+        {"layer": "stem", "channels_before": 16, "channels_after": 8},
+        {"layer": "conv1", "channels_before": 32, "channels_after": 16},
+        {"layer": "conv2", "channels_before": 32, "channels_after": 24},
+    ]
     assert json.loads(json.dumps(result.details)) == result.details
 
 
@@ -51,7 +55,8 @@ def test_the_folder_holds_plain_data_from_which_the_result_loads(tmp_path: Path)
     work = workload(seeded(ZeroPadded))
     setting, _ = context(work, tmp_path)
     result = prune(work.model, CONFIG, setting)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["plan.json", "summary.json", "weights.safetensors"]
+    files = ["plan.json", "summary.json", "training.csv", "weights.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
     again = load(work.model, CONFIG, setting)
     assert (again.changed, again.note, again.details) == (result.changed, result.note, result.details)
     x = work.example(8)
@@ -98,9 +103,9 @@ def test_without_training_the_model_is_only_cut(tmp_path: Path) -> None:
     work = workload(seeded(ZeroPadded))
     config = PruneConfig(speedup=1.5, training=TrainingConfig(epochs=0))
     result = prune(work.model, config, context(work, tmp_path)[0])
-    conv = result.model.get_submodule("conv1")
+    conv = result.model.get_submodule("stem")
     assert isinstance(conv, nn.Conv2d)
-    assert conv.out_channels == 16
+    assert conv.out_channels == 8
     assert result.details["history"] == []
 
 
@@ -117,7 +122,7 @@ def test_taylor_importance_reads_training_data(tmp_path: Path) -> None:
 
 def test_out_of_reach_leaves_nothing_behind(tmp_path: Path) -> None:
     work = workload(seeded(ZeroPadded))
-    with pytest.raises(PruneError, match="at most 2.99x"):
+    with pytest.raises(PruneError, match="at most 4.90x"):
         prune(work.model, PruneConfig(speedup=10), context(work, tmp_path)[0])
     assert not list(tmp_path.iterdir())
 

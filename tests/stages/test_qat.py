@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,12 @@ import torch
 
 from edgekit import Classification, Workload
 from edgekit.errors import WeightsError
+from edgekit.int8.unify import grid_of, per_tensor
+from edgekit.preprocessing import Preprocessing
 from edgekit.progress import Event
-from edgekit.stages.base import StageContext, TrainingConfig
+from edgekit.stages.base import DistillationConfig, StageContext, TrainingConfig
 from edgekit.stages.qat import QatConfig, load, qat
+from edgekit.stages.settings import FeaturesConfig
 from tests.networks import Residual, images, seeded
 
 
@@ -44,7 +48,9 @@ def test_result_is_loaded_again_bit_for_bit(tmp_path: Path) -> None:
     x = images(8, seed=9)
     assert torch.equal(result.model(x), again.model(x))
     assert (again.note, again.details) == (result.note, result.details)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["int8_graph.pt2", "summary.json"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"int8_graph.pt2", "summary.json"} <= names
+    assert not {"calibrated.pt2", "checkpoint.pt"} & names  # what only a training that goes on needs
 
 
 def test_training_moves_weights_and_leaves_the_float_model_alone(tmp_path: Path) -> None:
@@ -54,14 +60,18 @@ def test_training_moves_weights_and_leaves_the_float_model_alone(tmp_path: Path)
     config = CONFIG.model_copy(update={"training": TrainingConfig(epochs=0)})
     calibrated = qat(made.model, config, context(made, tmp_path / "calibrated"))
     assert "not trained" in calibrated.note
-    x = images(8, seed=9)
-    assert not torch.equal(trained.model(x), calibrated.model(x))
+    after, start = dict(trained.model.named_parameters()), dict(calibrated.model.named_parameters())
+    assert all(not torch.equal(after[name], start[name]) for name in start)
     assert all(torch.equal(before[name], value) for name, value in made.model.state_dict().items())
 
 
-def test_a_killed_training_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
+LEARNING = CONFIG.model_copy(update={"learn_scales": True, "ranges": "mse", "bias_correction": True})
+
+
+@pytest.mark.parametrize("config", [CONFIG, LEARNING])
+def test_a_killed_training_ends_where_an_undisturbed_one_does(tmp_path: Path, config: QatConfig) -> None:
     made = workload()
-    whole = qat(made.model, CONFIG, context(made, tmp_path / "whole"))
+    whole = qat(made.model, config, context(made, tmp_path / "whole"))
 
     class Killed(Exception):
         pass
@@ -71,10 +81,66 @@ def test_a_killed_training_ends_where_an_undisturbed_one_does(tmp_path: Path) ->
             raise Killed
 
     with pytest.raises(Killed):
-        qat(made.model, CONFIG, context(made, tmp_path / "killed", kill))
-    continued = qat(made.model, CONFIG, context(made, tmp_path / "killed"))
+        qat(made.model, config, context(made, tmp_path / "killed", kill))
+    continued = qat(made.model, config, context(made, tmp_path / "killed"))
     x = images(8, seed=9)
     assert torch.equal(whole.model(x), continued.model(x))
+    one, other = whole.model.state_dict(), continued.model.state_dict()
+    assert list(one) == list(other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [grid_of(node) for node in per_tensor(whole.model)] == [  # type: ignore[arg-type]
+        grid_of(node)
+        for node in per_tensor(continued.model)  # type: ignore[arg-type]
+    ]
+
+
+def test_scales_learn_when_asked_and_the_report_says_so(tmp_path: Path) -> None:
+    made = workload()
+    fixed = qat(made.model, CONFIG, context(made, tmp_path / "fixed"))
+    config = CONFIG.model_copy(update={"learn_scales": True})
+    learned = qat(made.model, config, context(made, tmp_path / "learned"))
+    assert "learned scales" in learned.note
+    assert "learned scales" not in fixed.note
+    assert learned.details["learned_scales"]["count"] > 5
+    assert 0 < learned.details["learned_scales"]["largest_change_log2"] < 1
+    before, after = ({grid_of(node) for node in per_tensor(r.model)} for r in (fixed, learned))  # type: ignore[arg-type]
+    assert before != after
+
+
+def test_ranges_are_chosen_by_the_recipe(tmp_path: Path) -> None:
+    made = workload()
+    config = CONFIG.model_copy(
+        update={"ranges": "percentile", "percentile": 95.0, "training": TrainingConfig(epochs=0)}
+    )
+    cut = qat(made.model, config, context(made, tmp_path / "cut"))
+    whole = qat(made.model, config.model_copy(update={"ranges": "minmax"}), context(made, tmp_path / "whole"))
+    assert cut.note == "calibrated (percentile 95) on 64 training samples, not trained"
+    assert whole.note == "calibrated (minmax) on 64 training samples, not trained"
+    widths = [max(grid_of(node)[0] for node in per_tensor(r.model)) for r in (cut, whole)]  # type: ignore[arg-type]
+    assert widths[0] < 0.8 * widths[1]
+
+
+def test_calibration_preprocesses_a_batch_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many samples calibrate: of the batches that were made, only the last ones live."""
+    made = workload()
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    seen: list[tuple[int, int]] = []
+    original = Preprocessing.__call__
+
+    def watched(self: Preprocessing, raw: torch.Tensor) -> torch.Tensor:
+        batch = original(self, raw).clone()
+        alive.add(batch)
+        seen.append((len(batch), len(alive)))
+        return batch
+
+    monkeypatch.setattr(Preprocessing, "__call__", watched)
+    config = CONFIG.model_copy(
+        update={"calibration_samples": 128, "calibration_batch": 8, "training": TrainingConfig(epochs=0)}
+    )
+    qat(made.model, config, context(made, tmp_path))
+    calibrating = [living for size, living in seen if size == 8]
+    assert len(calibrating) >= 16
+    assert max(calibrating) <= 3
 
 
 def test_a_damaged_graph_is_noticed(tmp_path: Path) -> None:
@@ -83,3 +149,18 @@ def test_a_damaged_graph_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "int8_graph.pt2").write_bytes(b"garbage")
     with pytest.raises(WeightsError):
         load(made.model, CONFIG, context(made, tmp_path))
+
+
+def test_the_fake_quantised_graph_learns_from_feature_maps(tmp_path: Path) -> None:
+    made = workload()
+    told = DistillationConfig(features=FeaturesConfig(kind="hint"))
+    training = CONFIG.training.model_copy(update={"distillation": told})
+    result = qat(
+        made.model, CONFIG.model_copy(update={"training": training}), context(made, tmp_path / "hints")
+    )
+    (pair,) = result.details["training"]["features"]["pairs"]
+    assert (pair["teacher"], pair["resolution"], pair["channels"]) == ("norm2", "8x8", [8, 8])
+    plain = qat(made.model, CONFIG, context(made, tmp_path / "plain"))
+    x = images(8, seed=9)
+    assert not torch.equal(result.model(x), plain.model(x))
+    assert set(result.model.state_dict()) == set(plain.model.state_dict())

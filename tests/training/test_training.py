@@ -92,6 +92,10 @@ def identical(a: nn.Module, b: nn.Module) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
+def without_times(entry: dict[str, float]) -> dict[str, float]:
+    return {key: value for key, value in entry.items() if key not in ("seconds", "images_per_second")}
+
+
 class Killed(Exception):
     pass
 
@@ -184,7 +188,6 @@ class TestTrain:
             run(Exploding(), tmp_path, settings, teacher=None, autocast=False)
         assert "lower lr" in error.value.next
         assert "gradient_clip" in error.value.next
-        assert not (tmp_path / "checkpoint.pt").exists()
 
 
 class TestEvents:
@@ -260,7 +263,7 @@ class TestResume:
         events: list[Event] = []
         got = run(continued, tmp_path / "b", settings, progress=events.append)
         assert identical(continued, undisturbed)
-        timeless = [[{**e, "seconds": 0} for e in history.epochs] for history in (expected, got)]
+        timeless = [[without_times(e) for e in history.epochs] for history in (expected, got)]
         assert timeless[0] == timeless[1]
         assert {e.epoch for e in events if e.kind == "epoch"} == set(range(epoch, 5))
 
@@ -315,7 +318,7 @@ class TestResume:
 
     def test_nothing_but_the_checkpoint_is_left(self, tmp_path: Path) -> None:
         run(small(), tmp_path)
-        assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "training.csv"]
 
     def test_kill_9(self, tmp_path: Path) -> None:
         code = (

@@ -1,0 +1,86 @@
+"""What is wanted of a cut model. This file needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekit.macs import Complexity
+
+__all__ = ["Goal"]
+
+_TIGHTER = 1.01  # how much more is asked of the search when what is counted falls short of its estimate
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is wanted of the cut model, all of it at once; 1 and None ask for nothing.
+
+    ``speedup``, ``shrink``: how many times fewer MACs and parameters. ``pruning_ratio``: at least this share
+    of the channels that can leave does. ``latency_ns`` (p50 for one sample), ``size_bytes`` (of the exported
+    file) and ``peak_bytes`` (of activations): at most so much.
+    """
+
+    speedup: float = 1.0
+    shrink: float = 1.0
+    latency_ns: float | None = None
+    size_bytes: float | None = None
+    peak_bytes: float | None = None
+    pruning_ratio: float | None = None
+
+    def highest(self, whole: Mapping[str, float]) -> dict[str, float]:
+        """By the name of a cost, how much of it is allowed. ``whole``: the costs of the uncut model."""
+        found: dict[str, float] = {}
+        if self.speedup > 1:
+            found["macs"] = whole["macs"] / self.speedup
+        if self.shrink > 1:
+            found["parameters"] = whole["parameters"] / self.shrink
+        if self.pruning_ratio is not None:
+            found["channels"] = whole["channels"] * (1 - self.pruning_ratio)
+        return found | self.judged
+
+    @property
+    def judged(self) -> dict[str, float]:
+        """What the cut model itself has to show, as a file or by its graph: highest allowed values."""
+        wanted = {name: getattr(self, name) for name in ("latency_ns", "size_bytes", "peak_bytes")}
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    def met(self, before: Complexity, after: Complexity, figures: Mapping[str, float] | None = None) -> bool:
+        """By what was counted; ``figures``: what the cut model showed of ``judged``."""
+        return (
+            before.macs >= self.speedup * after.macs
+            and before.parameters >= self.shrink * after.parameters
+            and all((figures or {}).get(name, 0.0) <= most for name, most in self.judged.items())
+        )
+
+    def tighter(self) -> Goal:
+        """A little more of what is only estimated during the search, and counted afterwards."""
+        return replace(
+            self, speedup=1 + (self.speedup - 1) * _TIGHTER, shrink=1 + (self.shrink - 1) * _TIGHTER
+        )
+
+    def at(
+        self, share: float, whole: Mapping[str, float], *, macs_left: float = 1.0, parameters_left: float = 1.0
+    ) -> Goal:
+        """``share`` of the way there (0: nothing, 1: this goal), in equal factors, for a model on the way.
+
+        Args:
+            whole: what the uncut model shows of ``judged``.
+            macs_left, parameters_left: shares of the uncut model's that the model on the way still has. Its
+                ``pruning_ratio`` isn't known here and stays what it is.
+        """
+
+        def between(name: str) -> float | None:
+            wanted = getattr(self, name)
+            return None if wanted is None else max(wanted, whole[name]) ** (1 - share) * wanted**share
+
+        return Goal(
+            max(1.0, self.speedup**share * macs_left),
+            max(1.0, self.shrink**share * parameters_left),
+            between("latency_ns"),
+            between("size_bytes"),
+            between("peak_bytes"),
+            self.pruning_ratio,
+        )

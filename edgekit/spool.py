@@ -1,0 +1,136 @@
+"""Rows that may be more than memory holds: kept in memory while they are few, in a mapped file otherwise.
+
+The file lies in edgekit's cache and has no name any more once it is mapped: it is gone when the process ends,
+however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+
+from edgekit.caching import cache_folder
+from edgekit.errors import DataError, DiskFullError
+from edgekit.files import disk_full
+
+__all__ = ["Spool", "is_mapped", "memory_limit"]
+
+_SHARE = 4  # one data set may take this part of the memory
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def memory_limit() -> int:
+    """Bytes of one split that are kept in memory: a quarter of what this machine (or container) has."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # "max", or no control groups
+        total = min(total, int(_CGROUP.read_text()))
+    return total // _SHARE
+
+
+def is_mapped(array: np.ndarray[Any, Any]) -> bool:
+    """Whether the array lies in a file, and not in memory."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap):
+            return True
+        base = base.base
+    return False
+
+
+class Spool:
+    """Takes one array after the other and gives back all of them; to be used in a ``with`` block.
+
+    Args:
+        where: what they are, for messages: "train inputs".
+        limit: bytes that are kept in memory; beyond it everything goes to a file.
+    """
+
+    def __init__(self, where: str, limit: int) -> None:
+        self.where, self.limit = where, limit
+        self.rows: list[np.ndarray[Any, Any]] = []
+        self.bytes = self.count = 0
+        self.stream: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.stream is not None:
+            self.stream.close()
+
+    def add(self, row: Any) -> None:
+        """Raises DataError if it is no array or, in the file, doesn't fit the first; DiskFullError."""
+        try:
+            array = np.asarray(row)
+        except (TypeError, ValueError) as error:
+            raise self._unequal(str(error)) from error
+        if array.dtype.kind == "f":
+            array = array.astype(np.float32)
+        self.count += 1
+        self.bytes += array.nbytes
+        if self.stream is not None:
+            self._write(array)
+            return
+        self.rows.append(array)
+        if self.bytes > self.limit:
+            self._open()
+
+    def values(self) -> Any:
+        """The list of rows, or a mapped array (N, …) of them, which outlives the spool."""
+        if self.stream is None:
+            return self.rows
+        try:
+            self.stream.flush()
+        except OSError as error:
+            raise self._full(error) from error
+        # "c": a write would go to memory; with "r" it would end the process.
+        return np.memmap(self.stream, self.dtype, mode="c", shape=(self.count, *self.shape))
+
+    def _open(self) -> None:
+        first = self.rows[0]
+        self.shape, self.dtype = first.shape, first.dtype
+        if self.dtype.kind not in "biuf":
+            raise DataError(
+                "samples are not numbers",
+                where=self.where,
+                got=f"dtype {self.dtype}",
+                expected="integers or floating point numbers",
+                next="encode text or objects as numbers first",
+            )
+        folder = cache_folder() / "data"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - __exit__ closes it
+        except OSError as error:
+            raise self._full(error) from error
+        for row in self.rows:
+            self._write(row)
+        self.rows = []
+
+    def _write(self, array: np.ndarray[Any, Any]) -> None:
+        if array.shape != self.shape:
+            raise self._unequal(f"shapes {self.shape} and {array.shape}")
+        if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+            raise self._unequal(f"types {self.dtype} and {array.dtype}")
+        assert self.stream is not None
+        try:
+            self.stream.write(np.ascontiguousarray(array, self.dtype).data)
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _full(self, error: OSError) -> DiskFullError | OSError:
+        return disk_full(error, cache_folder() / "data", refused=True) or error
+
+    def _unequal(self, got: str) -> DataError:
+        return DataError(
+            "samples don't stack to one array",
+            where=self.where,
+            got=got,
+            expected="samples of one shape and a numeric type",
+            next="resize or pad the samples to one shape first",
+        )

@@ -1,0 +1,74 @@
+"""When a training has diverged: a loss or a weight that is no number, or a loss that has exploded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgekit.tasks import Task
+
+__all__ = ["Diverged", "Watch", "chance_loss"]
+
+_FACTOR = 10.0  # times the usual loss
+_PATIENCE = 5  # steps in a row: a single odd batch is no divergence
+
+
+class Diverged(Exception):
+    """What was seen, in words. Never leaves the training: it is rolled back, or becomes a StageError."""
+
+
+class Watch:
+    """Looks at the loss of every step, and at the weights after every epoch.
+
+    A loss has exploded if it was more than 10 times its usual size in 5 steps in a row. Its usual size is
+    that of the first step, or ``chance`` where that is larger: a model that starts as its own teacher has
+    almost no loss, and a multiple of almost nothing is no explosion.
+
+    Args:
+        chance: the loss of a model that knows nothing, see ``chance_loss``.
+    """
+
+    def __init__(self, chance: float) -> None:
+        self.chance = chance
+        self.first: float | None = None  # the loss of the first step
+        self.high = 0
+
+    def start(self) -> None:
+        """At the beginning of every epoch: what is counted doesn't reach across a checkpoint."""
+        self.high = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"first": self.first}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.first = state["first"]
+
+    def loss(self, value: float) -> None:
+        """Look at the loss of a step. Raises Diverged."""
+        if not math.isfinite(value):
+            raise Diverged(f"the loss is {value}")
+        if self.first is None:
+            self.first = value
+        limit = _FACTOR * max(self.first, self.chance)
+        self.high = self.high + 1 if value > limit else 0
+        if self.high >= _PATIENCE:
+            raise Diverged(f"the loss is {value:.3g}, above {limit:.3g} for {_PATIENCE} steps")
+
+    def weights(self, parameters: Iterable[Tensor]) -> None:
+        """Look at the weights: a last step can break them after the last loss was seen. Raises Diverged."""
+        if not all(bool(torch.isfinite(p).all()) for p in parameters):
+            raise Diverged("weights are NaN or infinite at the end of the epoch")
+
+
+def chance_loss(task: Task, targets: Tensor) -> float:
+    """The loss of a model that knows nothing: ln(C) with C classes, else the variance of the targets."""
+    classes = getattr(task, "num_classes", None)
+    if classes is not None:
+        return math.log(classes)
+    return float(targets.var(correction=0))

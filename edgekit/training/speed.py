@@ -1,0 +1,226 @@
+"""How a training computes: in which precision, compiled or not, the teacher fused or not.
+
+What is fastest differs by machine and model: on a CPU with AVX-512 BF16 but without AMX, the convolutions of
+a ResNet-20 run twice as fast in float32 as in bfloat16; AMX, made for bfloat16, should turn that round. So a
+longer training tries what there is on a batch of its own before it begins. A short one isn't worth that.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgekit.errors import StageError
+from edgekit.execution import Forward, has_fast_bfloat16, mode
+from edgekit.stages.settings import TrainingConfig
+from edgekit.training.remembered import Memory
+
+__all__ = ["Choice", "choose"]
+
+Precision = Literal["float32", "bfloat16"]
+
+_FUSE_FROM = 1e11  # MACs of the teacher: a second or more, about what capturing it takes
+_MEASURE_FROM = 400  # steps: trying takes some ten
+_COMPILE_FROM_SECONDS = 600.0  # expected training time: compiling takes about a minute and gains a fifth
+_REPEATS = 3
+_GAIN = 0.95  # of the plain way's time: less gained isn't worth other digits
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a training computes. ``fused``: the teacher. ``measured``: seconds per step, by what was tried."""
+
+    precision: Precision = "float32"
+    compiled: bool = False
+    fused: bool = False
+    measured: dict[str, float] | None = None
+
+    def __str__(self) -> str:
+        tried = [f"{name} {seconds * 1000:.0f} ms" for name, seconds in (self.measured or {}).items()]
+        how = self.precision + (", compiled" if self.compiled else "")
+        return f"computes in {how}" + (f" (a step: {', '.join(tried)})" if tried else "")
+
+
+def choose(
+    model: nn.Module,
+    teacher: nn.Module | None,
+    inputs: Tensor,
+    steps: int,
+    config: TrainingConfig,
+    *,
+    checkpoint: Path,
+    autocast: bool,
+    tell: Callable[[str], None],
+) -> Choice:
+    """Decide, or recall what was decided.
+
+    Args:
+        model: what will be trained; as it was afterwards.
+        teacher: what will answer, or None.
+        inputs: a batch, (N, …) as the model takes it.
+        steps: of the whole training.
+        checkpoint: its file; a measured choice is kept beside it and in the user's cache.
+        autocast: whether bfloat16 is allowed at all.
+        tell: is told what was measured.
+
+    Raises:
+        StageError: the model can't be compiled, and ``config.compile`` says "always".
+    """
+    fused = teacher is not None and _macs(teacher, inputs) * steps * len(inputs) >= _FUSE_FROM
+    precision = _given_precision(config, autocast)
+    candidates: list[Precision] = [precision] if precision else ["float32", "bfloat16"]
+    open_ends = len(candidates) > 1 or (config.compile == "auto" and can_compile(model))
+    if steps < _MEASURE_FROM or not open_ends:
+        # What isn't measured goes by the one thing that is known: matrix units are for bfloat16.
+        matrix_unit = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        guessed: Precision = precision or ("bfloat16" if matrix_unit else "float32")
+        return Choice(guessed, config.compile == "always", fused)
+    memory = Memory(_subject(model, teacher, inputs, steps, config, autocast), checkpoint)
+    if (found := memory.recall()) is not None:
+        return Choice(**found)
+    choice = _measure(model, inputs, steps, config, candidates, fused)
+    if choice.measured:
+        tell(str(choice))
+    if failed := memory.keep(asdict(choice)):
+        tell(failed)
+    return choice
+
+
+def _given_precision(config: TrainingConfig, autocast: bool) -> Precision | None:
+    """The only one that comes into question, if there is only one."""
+    if not autocast:
+        return "float32"
+    if config.precision != "auto":
+        return config.precision
+    return None if has_fast_bfloat16() else "float32"
+
+
+def _measure(
+    model: nn.Module,
+    inputs: Tensor,
+    steps: int,
+    config: TrainingConfig,
+    candidates: list[Precision],
+    fused: bool,
+) -> Choice:
+    """Try the precisions in turns on a copy of the model; then, for a long training, compiling."""
+    trial = copy.deepcopy(model)
+    forward = Forward(trial)
+    forward.prepare(inputs[:2])
+    seconds: dict[str, float] = {}
+    with torch.random.fork_rng(devices=[]), mode(trial, training=True):
+        plain = {p: _Step(forward, inputs, p) for p in candidates}
+        taken = _in_turns(plain)
+        seconds.update(taken)
+        precision: Precision = "float32" if "float32" in taken else candidates[0]
+        if taken.get("bfloat16", float("inf")) < _GAIN * taken[precision]:
+            precision = "bfloat16"
+        compiled = config.compile == "always"
+        long = taken[precision] * steps >= _COMPILE_FROM_SECONDS
+        if config.compile == "auto" and long and can_compile(model):
+            compiled = _compiling_pays(trial, inputs, precision, plain[precision], seconds)
+    return Choice(precision, compiled, fused, {name: round(s, 4) for name, s in seconds.items()})
+
+
+def _compiling_pays(
+    trial: nn.Module, inputs: Tensor, precision: Precision, plain: _Step, seconds: dict[str, float]
+) -> bool:
+    forward = Forward(trial, compiled=True)
+    forward.prepare(inputs[:2])
+    try:
+        taken = _in_turns({"plain": plain, "compiled": _Step(forward, inputs, precision)})
+    except Exception:  # dynamo and inductor raise whatever they run into; then it doesn't pay
+        return False
+    seconds[f"{precision} compiled"] = taken["compiled"]
+    return taken["compiled"] < _GAIN * taken["plain"]
+
+
+class _Step:
+    """Forward and backward; the loss doesn't matter for the time that they take."""
+
+    def __init__(self, forward: Forward, inputs: Tensor, precision: Precision) -> None:
+        self.forward, self.inputs, self.precision = forward, inputs, precision
+
+    def __call__(self) -> None:
+        with autocast_of(self.precision):
+            outputs = self.forward(self.inputs)
+        outputs.float().square().mean().backward()
+        self.forward.model.zero_grad(set_to_none=True)
+
+
+def _in_turns(candidates: dict[Any, _Step]) -> dict[Any, float]:
+    """The fastest of a few runs each, in seconds: what disturbs makes slower, never faster."""
+    for step in candidates.values():
+        step()  # allocates, compiles, chooses kernels
+    best = dict.fromkeys(candidates, float("inf"))
+    for _ in range(_REPEATS):
+        for name, step in candidates.items():
+            began = time.perf_counter()
+            step()
+            best[name] = min(best[name], time.perf_counter() - began)
+    return best
+
+
+def autocast_of(precision: Precision) -> torch.autocast:
+    """The context that computes in a precision; weights stay float32."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def can_compile(model: nn.Module) -> bool:
+    """Whether ``torch.compile`` has a C++ compiler here, and the model isn't an exported graph."""
+    # An exported graph carries guards and hooks of its own, which the compiler trips over.
+    graph = any(isinstance(module, fx.GraphModule) for module in model.modules())
+    return not graph and any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+def check_compiled(model: nn.Module, config: TrainingConfig, stage: str) -> None:
+    """Raises StageError if ``config.compile`` says "always" where nothing can be compiled."""
+    if config.compile == "always" and not can_compile(model):
+        raise StageError(
+            "the model can't be compiled",
+            where=f"stage {stage}: training.compile",
+            got="no C++ compiler, or an exported graph",
+            expected="g++ or clang++ on the path, and an ordinary module",
+            next='set compile to "auto" or "never"',
+        )
+
+
+def _macs(model: nn.Module, inputs: Tensor) -> int:
+    from edgekit.macs import count
+
+    return count(model, inputs[:1]).macs
+
+
+def _subject(
+    model: nn.Module,
+    teacher: nn.Module | None,
+    inputs: Tensor,
+    steps: int,
+    config: TrainingConfig,
+    autocast: bool,
+) -> dict[str, Any]:
+    """All that a choice depends on, but the machine. Names, as two architectures may have equal shapes."""
+
+    def shapes(module: nn.Module | None) -> Any:
+        if module is None:
+            return None
+        kinds = [type(m).__name__ for m in module.modules()]
+        return [kinds, [[name, list(value.shape)] for name, value in module.named_parameters()]]
+
+    return {
+        "model": shapes(model),
+        "teacher": shapes(teacher),
+        "inputs": [list(inputs.shape), str(inputs.dtype)],
+        "steps": steps,
+        "precision": config.precision,
+        "compile": config.compile,
+        "autocast": autocast,
+    }

@@ -1,0 +1,47 @@
+"""One teacher or several: what they answer together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edgekit.distillation import averaged
+from edgekit.tasks import Task
+from edgekit.training.batches import Batch
+from edgekit.training.teacher import Teacher
+
+__all__ = ["Teachers"]
+
+
+class Teachers:
+    """Answers like a single ``Teacher``; several answers are averaged (see ``distillation.averaged``).
+
+    Args:
+        models: the original model first; it is the one whose feature maps are looked at.
+        task: says whether answers are class scores.
+        precision: in which they compute.
+    """
+
+    def __init__(self, models: Sequence[nn.Module], task: Task, precision: torch.autocast) -> None:
+        self.each = [Teacher(model, precision) for model in models]
+        self.class_dim: int | None = getattr(task, "class_dim", None)
+
+    @property
+    def model(self) -> nn.Module:
+        """The copy of the original model that answers."""
+        return self.each[0].model
+
+    def prepare(self, example: Tensor, *, fuse: bool = False) -> str:
+        """See ``Teacher.prepare``; what was found in the way of any of them."""
+        return next(filter(None, [one.prepare(example, fuse=fuse) for one in self.each]), "")
+
+    def remember(self, count: int, inputs: Callable[[int, int], Tensor], batch_size: int) -> None:
+        """See ``Teacher.remember``."""
+        for one in self.each:
+            one.remember(count, inputs, batch_size)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Their outputs for the inputs of the batch, outside of inference mode."""
+        return averaged([one(batch) for one in self.each], self.class_dim)

@@ -1,0 +1,203 @@
+"""Range estimators against NumPy, and calibration that keeps no data."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgekit.errors import StageError
+from edgekit.int8 import ops
+from edgekit.int8.calibration import CalibrationOptions, Streamed, calibrate
+from edgekit.int8.capture import capture
+from edgekit.int8.ranges import (
+    BINS,
+    Histogram,
+    mse_range,
+    mse_weight_scales,
+    percentile_range,
+)
+from edgekit.int8.unify import grid_for, grid_of, minmax_weight_scales, per_tensor
+from tests.networks import Concatenated, Mobile, Residual, images, seeded, snr_db
+
+SEEDS = st.integers(0, 1000)
+
+
+def skewed(seed: int, count: int = 20_000) -> NDArray[np.float32]:
+    """A long tail on one side, a few far outliers on the other."""
+    generator = np.random.default_rng(seed)
+    values = generator.exponential(1.0, count) - 0.5
+    values[:5] = -6 - generator.random(5)
+    return values.astype(np.float32)
+
+
+def counted(values: NDArray[np.float32], batches: int = 4) -> Histogram:
+    histogram = Histogram(float(values.min()) - 0.1, float(values.max()) + 0.1)
+    for part in np.array_split(values, batches):
+        histogram.add(torch.from_numpy(part))
+    return histogram
+
+
+def error_of(values: NDArray[np.float32], low: float, high: float) -> float:
+    """Mean squared error of int8 fake-quantising, in plain NumPy."""
+    scale, zero_point = grid_for(low, high)
+    integers = np.clip(np.rint(values / scale) + zero_point, -128, 127)
+    return float(np.square((integers - zero_point) * scale - values).mean())
+
+
+@given(SEEDS, st.sampled_from([90.0, 99.0, 99.9, 99.99]))
+@settings(max_examples=25)
+def test_percentiles_are_those_of_numpy(seed: int, percentile: float) -> None:
+    values = skewed(seed)
+    histogram = counted(values)
+    width = (histogram.high - histogram.low) / BINS
+    low, high = percentile_range(histogram, percentile)
+    # NumPy interpolates between two neighbours, which lie far apart in the tail.
+    below, above = (np.percentile(values, p, method="lower") for p in (100 - percentile, percentile))
+    upper = [np.percentile(values, p, method="higher") for p in (100 - percentile, percentile)]
+    assert below - width <= low <= upper[0] + width
+    assert above - width <= high <= upper[1] + width
+
+
+def test_the_hundredth_percentile_is_the_whole_range() -> None:
+    values = skewed(1)
+    assert percentile_range(counted(values), 100) == (float(values.min()), float(values.max()))
+
+
+@given(SEEDS)
+@settings(max_examples=15)
+def test_least_squares_range_beats_all_that_plain_search_finds(seed: int) -> None:
+    values = skewed(seed)
+    low, high = mse_range(counted(values))
+    found = error_of(values, low, high)
+    ends = float(values.min()), float(values.max())
+    others = [(ends[0] * a, ends[1] * b) for a in np.linspace(0.1, 1, 10) for b in np.linspace(0.1, 1, 10)]
+    assert found <= 1.02 * min(error_of(values, *other) for other in others)
+    assert found < 0.99 * error_of(values, *ends)  # a tail: something is to be won
+
+
+def test_values_without_a_tail_keep_nearly_their_whole_range() -> None:
+    values = np.random.default_rng(0).uniform(-1, 2, 20_000).astype(np.float32)
+    low, high = mse_range(counted(values))
+    assert low == pytest.approx(-1, abs=0.05)
+    assert high == pytest.approx(2, abs=0.05)
+
+
+@given(st.integers(1, 7), SEEDS)
+@settings(max_examples=20)
+def test_how_data_is_batched_changes_nothing(batches: int, seed: int) -> None:
+    values = skewed(seed, 500)
+    one, other = counted(values, 1), counted(values, batches)
+    assert torch.equal(one.counts, other.counts)
+    assert int(one.counts.sum()) == len(values)
+
+
+@given(SEEDS)
+@settings(max_examples=20)
+def test_weight_scales_have_the_least_error_of_all_that_were_tried(seed: int) -> None:
+    rows = torch.from_numpy(np.random.default_rng(seed).standard_t(3, (6, 50)).astype(np.float32))
+    rows[0] = 0
+    found = mse_weight_scales(rows)
+    assert bool((found > 0).all())
+
+    def errors(scale: Tensor) -> NDArray[np.float64]:
+        step = scale.double().numpy()[:, None]
+        values = rows.double().numpy()
+        return np.square(np.clip(np.rint(values / step), -127, 127) * step - values).sum(1)
+
+    whole = minmax_weight_scales(rows)
+    for percent in (100, 90, 75, 50):
+        assert bool((errors(found) <= errors(whole * (percent / 100)) * (1 + 1e-4) + 1e-12).all())
+
+
+def test_the_grid_of_the_input_is_that_of_its_percentiles() -> None:
+    batches = [images(16, seed) for seed in range(4)]
+    graph = calibrate(
+        capture(seeded(Residual), images(1)), batches, CalibrationOptions("percentile", percentile=99)
+    )
+    (quantize,) = (node for node in per_tensor(graph) if node.args[0].op == "placeholder")
+    scale, zero_point = grid_of(quantize)
+    low, high = np.percentile(torch.cat(batches).numpy(), [1, 99])
+    wanted = grid_for(float(low), float(high))
+    assert scale == pytest.approx(wanted[0], rel=0.01)
+    assert abs(zero_point - wanted[1]) <= 1
+
+
+@pytest.mark.parametrize("build", [Mobile, Concatenated])
+@pytest.mark.parametrize(
+    "options", [CalibrationOptions("percentile"), CalibrationOptions("mse", 99.99, "mse")]
+)
+def test_estimated_ranges_keep_what_the_graph_promises(build: type, options: CalibrationOptions) -> None:
+    model = seeded(build)
+    graph = calibrate(capture(model, images(1)), [images(16, seed) for seed in range(4)], options)
+    assert not [node for node in graph.graph.nodes if node.target in ops.CLAMPS]
+    for node in graph.graph.nodes:
+        if node.target in ops.CONCATENATIONS:
+            around = [*(part.args[0] for part in node.args[0]), *node.users]
+            assert len({grid_of(quantize) for quantize in around}) == 1
+    assert snr_db(model(images(64, 99)), graph(images(64, 99))) > 22
+
+
+def test_a_percentile_leaves_an_outlier_out() -> None:
+    """One pixel of a calibration image is broken; the grids of all others must not suffer."""
+    model = seeded(Residual)
+    batches = [images(16, seed) for seed in range(4)]
+    batches[2][0, 0, 0, 0] = 400.0
+    held_out = images(64, 99)
+    quality = {}
+    for percentile in (100, 99.9):
+        options = CalibrationOptions("percentile", percentile)
+        graph = calibrate(capture(model, images(1)), batches, options)
+        quality[percentile] = snr_db(model(held_out), graph(held_out))
+    assert quality[99.9] > quality[100] + 3
+
+
+class Watched:
+    """Gives batches anew each time, and counts how many of them live."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.passes, self.most = count, 0, 0
+        self.alive: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def draw(self) -> Iterator[Tensor]:
+        self.passes += 1
+        for seed in range(self.count):
+            batch = images(4, seed)
+            self.alive.add(batch)
+            self.most = max(self.most, len(self.alive))
+            yield batch
+            del batch
+
+
+@pytest.mark.parametrize("options", [CalibrationOptions(), CalibrationOptions("mse", bias_correction=True)])
+def test_memory_does_not_depend_on_the_number_of_batches(options: CalibrationOptions) -> None:
+    graph = capture(seeded(Residual), images(1))
+    most = []
+    for count in (3, 12):
+        data = Watched(count)
+        calibrate(graph, Streamed(data.draw), options)
+        assert data.passes > 1
+        most.append(data.most)
+    assert most[0] == most[1] <= 2
+
+
+def test_streamed_batches_give_the_graph_that_a_list_gives() -> None:
+    graph = capture(seeded(Mobile), images(1))
+    batches = [images(8, seed) for seed in range(3)]
+    options = CalibrationOptions("mse", bias_correction=True)
+    one = calibrate(graph, batches, options)
+    other = calibrate(graph, Streamed(lambda: iter(batches)), options)
+    assert torch.equal(one(images(8, 9)), other(images(8, 9)))
+
+
+def test_data_that_is_used_up_after_one_pass_is_refused() -> None:
+    with pytest.raises(StageError, match="gone through only once"):
+        calibrate(capture(seeded(Residual), images(1)), iter([images(4)]))
