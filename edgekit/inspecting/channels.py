@@ -24,7 +24,8 @@ def find_channels(model: nn.Module, example: Tensor) -> dict[str, Any]:
     and ``limits``. ``example``: (N, …) inputs as the model takes them.
     """
     defaults = PruneConfig()
-    limits = Limits(defaults.channel_multiple, defaults.max_ratio)
+    multiple = PruneConfig.model_fields["channel_multiple"].default
+    limits = Limits(multiple, defaults.max_ratio)
     described: dict[str, Any] = {
         "groups": [],
         "kept_whole": [],

@@ -106,9 +106,7 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
         }
     )
     folder = StageFolder(job, job.run.stage(index, config.kind), config.kind, key)
-    context = StageContext(
-        job.workload, rungs[0].model, folder.path, job.recipe.seed, job.progress, shipping
-    )
+    context = StageContext(job.workload, rungs[0].model, folder.path, job.recipe.seed, job.progress, shipping)
     done = [rung.kind for rung in rungs[1:]]
     _check_form(config.kind, "takes", stage.requires, parent.form, done)
     kept = folder.load(lambda: stage.load(parent.model, config, context))

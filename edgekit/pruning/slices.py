@@ -95,7 +95,11 @@ def rows(model: nn.Module, side: Side, *, bias: bool = False, gradients: bool = 
         parameter = getattr(model.get_submodule(owner), name)
         learned = value(parameter) if isinstance(parameter, nn.Parameter) else None
         size = parameter.shape[side.axis]
-        return parameter.new_zeros(size, 0) if learned is None else learned.movedim(side.axis, 0).flatten(1)
+        return (
+            parameter.new_zeros(size, 0)
+            if learned is None
+            else learned.movedim(side.axis, 0).reshape(size, -1)
+        )
     layer = model.get_submodule(side.layer)
     if isinstance(layer, nn.RNNBase):
         return _recurrent_rows(layer, side, value, bias=bias)

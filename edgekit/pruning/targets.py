@@ -62,7 +62,12 @@ class Goal:
         )
 
     def at(
-        self, share: float, whole: Mapping[str, float], *, macs_left: float = 1.0, parameters_left: float = 1.0
+        self,
+        share: float,
+        whole: Mapping[str, float],
+        *,
+        macs_left: float = 1.0,
+        parameters_left: float = 1.0,
     ) -> Goal:
         """``share`` of the way there (0: nothing, 1: this goal), in equal factors, for a model on the way.
 

@@ -148,6 +148,12 @@ def choose(
             folder.finish(known)
         plans[name] = known["plan"]
         scores[name] = {key: value for key, value in known.items() if key != "plan"}
+    return _verdict(candidates, scores, rows)
+
+
+def _verdict(
+    candidates: Mapping[str, Candidate], scores: dict[str, dict[str, Any]], rows: tuple[Tensor, Tensor]
+) -> Verdict:
     fit = [name for name in candidates if scores[name]["score"] is not None]
     if not fit:
         raise StageError(
@@ -156,8 +162,8 @@ def choose(
             got="; ".join(f"{name}: {found['error']}" for name, found in scores.items()),
             next="lower training.lr, or name importance and scope instead of auto",
         )
-    winner = max(fit, key=lambda name: scores[name]["score"])  # of equal ones the first
-    return Verdict(winner, candidates[winner], len(judged), len(trained_on), scores)
+    winner = max(fit, key=lambda name: float(scores[name]["score"]))  # of equal ones the first
+    return Verdict(winner, candidates[winner], len(rows[1]), len(rows[0]), scores)
 
 
 def _tried(

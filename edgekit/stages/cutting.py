@@ -252,9 +252,13 @@ class Cutting:
         kept.write_plan(dataclasses.replace(plan, settings=settings), self.context.folder)
         return small, described
 
+    @property
+    def part_settings(self) -> dict[str, Any]:
+        """What pieces of work depend on; a trial trains as the last training does."""
+        return {**self.settings, "training": self.config.training.model_dump(mode="json")}
+
     def _part(self, name: str) -> Part:
-        training = self.config.training.model_dump(mode="json")
-        return Part(self.context.folder, name, {**self.settings, "training": training})
+        return Part(self.context.folder, name, self.part_settings)
 
     def _tell(self, message: str) -> None:
         self.context.progress(Event("note", "prune", message))

@@ -26,11 +26,14 @@ class FeaturesConfig(Config):
     # [[student's layer, teacher's layer], …]; auto: the last ones of each resolution that both have
     layers: Literal["auto"] | tuple[tuple[str, str], ...] = "auto"
 
-    @field_validator("layers")
+    @field_validator("layers", mode="before")
     @classmethod
-    def _layers_are_there(cls, layers: Any) -> Any:
-        if layers == ():
-            raise ValueError('an empty list; write "auto", or leave out features')
+    def _layers_are_pairs(cls, layers: Any) -> Any:
+        pairs = isinstance(layers, (list, tuple)) and all(
+            isinstance(pair, (list, tuple)) and [type(name) for name in pair] == [str, str] for pair in layers
+        )
+        if layers != "auto" and not (pairs and layers):
+            raise ValueError("must be \"auto\" or pairs of names, [[student's, teacher's], …]")
         return layers
 
 

@@ -41,7 +41,7 @@ def shipped_for(config: TargetConfig, context: StageContext) -> Shipped | None:
     from edgekit.devices.device import probe
     from edgekit.pruning.shipped import Shipped
 
-    shipping, more = context.shipping, {"threads": config.threads, "progress": context.progress}
+    shipping = context.shipping
     runtime, precision = _file(config, shipping)
     device = _device(config, shipping)
     if not config.needs_time:
@@ -50,9 +50,17 @@ def shipped_for(config: TargetConfig, context: StageContext) -> Shipped | None:
     Shipped(device, runtime, precision).refuse_untimed()
     if shipping is not None and device in shipping.devices:
         return Shipped(
-            device, runtime, precision, about=shipping.about(device), link=shipping.link(device), **more
+            device,
+            runtime,
+            precision,
+            about=shipping.about(device),
+            link=shipping.link(device),
+            threads=config.threads,
+            progress=context.progress,
         )
-    return Shipped.to(device, runtime=runtime, precision=precision, **more)
+    return Shipped.to(
+        device, runtime=runtime, precision=precision, threads=config.threads, progress=context.progress
+    )
 
 
 def _file(config: TargetConfig, shipping: Shipping | None) -> tuple[Runtime, Precision]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -34,13 +34,12 @@ class TargetConfig(Config):
     precision: Literal["fp32", "int8"] | None = None  # none: int8 if the recipe has a qat stage
     threads: int = Field(1, ge=1, le=1024)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _default_target(cls, data: Any) -> Any:
-        given = isinstance(data, dict) and any(data.get(name) is not None for name in (*MAIN, "plan"))
-        if isinstance(data, dict) and not given:
-            return {**data, "speedup": _DEFAULT_SPEEDUP}
-        return data
+    @model_validator(mode="after")
+    def _default_target(self) -> TargetConfig:
+        # No validator before: behind it pydantic, strict, would refuse JSON's lists where tuples are wanted.
+        if all(getattr(self, name, None) is None for name in (*MAIN, "plan")):
+            object.__setattr__(self, "speedup", _DEFAULT_SPEEDUP)
+        return self
 
     @model_validator(mode="after")
     def _one_target(self) -> TargetConfig:

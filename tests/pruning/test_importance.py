@@ -19,6 +19,8 @@ from edgekit.pruning.slices import slices
 from edgekit.tasks import Classification
 from edgekit.workload import Workload
 from tests.networks import seeded
+from tests.pruning import architectures
+from tests.pruning.architectures import VisionTransformer, Windows
 from tests.pruning.networks import CUTTABLE, inputs
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -131,9 +133,10 @@ def test_torch_pruning_agrees_where_it_counts_all_weights(
             torch.testing.assert_close(mine.scores[group.name], theirs.double(), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("build", CUTTABLE)
+@pytest.mark.parametrize("build", [*CUTTABLE, VisionTransformer, Windows])
 def test_every_side_of_every_group_has_its_weights(build: type[nn.Module]) -> None:
-    found = groups.find(seeded(build), inputs(build))
+    example = inputs(build) if build in CUTTABLE else architectures.inputs(build)
+    found = groups.find(seeded(build), example)
     for group in found.groups:
         cut = slices(group)
         assert {(each.side.layer, each.side.dim) for each in cut} >= {(m.layer, m.dim) for m in group.members}

@@ -77,7 +77,7 @@ def test_a_set_loses_the_same_share_and_its_weakest_channels() -> None:
     assert abs(shares[0] - shares[1]) < 0.1
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(speedup=st.floats(1.05, 3.0), multiple=st.sampled_from([1, 2, 4]))
 def test_isomorphic_reaches_what_it_is_asked_for(speedup: float, multiple: int) -> None:
     built = building.for_goal(seeded(Twins), TWINS, Goal(speedup), Limits(multiple, 0.75), scope="isomorphic")

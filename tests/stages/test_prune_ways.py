@@ -12,10 +12,13 @@ from pydantic import ValidationError
 from torch import nn
 
 from edgekit import macs
-from edgekit.errors import PruneError
+from edgekit.errors import PruneError, RecipeError, StageError
 from edgekit.progress import Event
+from edgekit.recipe import load_recipe
 from edgekit.stages.base import StageContext, TrainingConfig
 from edgekit.stages.candidates import parted
+from edgekit.stages.cutting import Cutting
+from edgekit.stages.parts import Part
 from edgekit.stages.prune import PruneConfig, SparseConfig, TrialConfig, load, prune
 from edgekit.tasks import Classification
 from edgekit.training import evaluate
@@ -191,6 +194,21 @@ def test_the_same_cut_is_not_tried_twice(tmp_path: Path) -> None:
     assert trial["winner"] == "magnitude"
 
 
+def test_candidates_that_diverge_are_told_and_lose(tmp_path: Path) -> None:
+    """All of them: an error that says so. One of them: another wins."""
+    work = workload(seeded(ZeroPadded))
+    wild = QUICK.model_copy(update={"lr": 1e30, "gradient_clip": None})
+    config = WAYS["auto"].model_copy(update={"training": wild})
+    with pytest.raises(StageError, match="every candidate diverged"):
+        prune(work.model, config, context(work, tmp_path / "all")[0])
+    setting, _ = context(work, tmp_path / "one")
+    part = Part(setting.folder, "trial-magnitude", Cutting(work.model, WAYS["auto"], setting).part_settings)
+    part.finish({"plan": "{}", "speedup": 2.0, "score": None, "error": "a loss of NaN", "seconds": 1.0})
+    trial = prune(work.model, WAYS["auto"], setting).details["trial"]
+    assert trial["candidates"]["magnitude"]["error"] == "a loss of NaN"
+    assert trial["winner"] != "magnitude"
+
+
 def test_steps_come_nearer_by_equal_factors(undisturbed: Callable[[str], tuple[Path, int, object]]) -> None:
     folder, _, _ = undisturbed("steps")
     steps = json.loads((folder / "summary.json").read_text())["details"]["steps"]
@@ -251,6 +269,35 @@ def test_a_plan_and_a_choice_exclude_each_other() -> None:
         PruneConfig(plan="plan.json", importance="taylor", steps=2)
     config = PruneConfig(plan="plan.json")
     assert PruneConfig.model_validate(config.model_dump()) == config  # every default written out
+
+
+def test_all_of_it_can_stand_in_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        """
+        stages:
+          - kind: prune
+            importance: auto
+            scope: auto
+            trial: {candidates: [lamp, fpgm], scopes: [local], samples: 100}
+            limits: {"layer4.*": 0.5}
+            ignore: [stem, "head.*"]
+            steps: 2
+            recovery: {epochs: 1}
+            sparse: {strength: 0.01, training: {epochs: 2}}
+        exports: {precisions: [fp32]}
+        """
+    )
+    recipe = load_recipe(path)
+    (config,) = recipe.stages
+    assert isinstance(config, PruneConfig)
+    assert config.trial.candidates == ("lamp", "fpgm")
+    assert config.patterns == {"layer4.*": 0.5, "stem": 0.0, "head.*": 0.0}
+    assert config.sparse is not None
+    assert config.sparse.training.epochs == 2
+    assert load_recipe(recipe) == recipe
+    with pytest.raises(RecipeError, match="did you mean 'candidates'"):
+        load_recipe(path, ["stages.prune.trial.candidate=[lamp]"])
 
 
 def test_an_unknown_layer_in_limits_is_named(tmp_path: Path) -> None:
