@@ -68,6 +68,7 @@ def make_plan(
     """
     from edgekit.pruning import build
     from edgekit.pruning.choose import Goal, Limits
+    from edgekit.pruning.damage import training_inputs
     from edgekit.pruning.gradients import backward_for
 
     wish = wish or Wish()
@@ -83,6 +84,7 @@ def make_plan(
         patterns=wish.limits,
         seed=wish.seed,
         backward=backward_for(wish.importance, workload, seed=wish.seed),
+        inputs=training_inputs(workload, seed=wish.seed),
     )
     settings = {**dataclasses.asdict(wish), "limits": dict(wish.limits), "result": built.describe()}
     plan = dataclasses.replace(built.plan, settings=settings)

@@ -14,6 +14,7 @@ from edgekit.errors import PruneError
 from edgekit.macs import Complexity
 from edgekit.pruning import groups
 from edgekit.pruning.choose import Goal, Limits, Search
+from edgekit.pruning.damage import Inputs, scaled
 from edgekit.pruning.groups import Found, KeptWhole
 from edgekit.pruning.importance import Backward, Importance, Worth, importances
 from edgekit.pruning.plan import Plan
@@ -112,6 +113,7 @@ def for_goal(
     patterns: Mapping[str, float] | None = None,
     seed: int = 0,
     backward: Backward | None = None,
+    inputs: Inputs | None = None,
     check: bool = True,
     shipped: Shipped | None = None,
     steer: bool = False,
@@ -126,6 +128,8 @@ def for_goal(
             same structure.
         patterns: by pattern of layers, the share of their channels that may leave (see ``limits_of``).
         backward: for importances by gradients, see there.
+        inputs: training inputs, by which worths of different groups are made comparable for the global scope
+            (damage.py). Without them they are taken as they are.
         check: whether the plan is tried out as a whole, gradients and export included (see ``groups.check``),
             and its files are looked at. Otherwise the estimate decides about what they have to show.
         shipped: for goals that a file has to show: what it is, and where it runs.
@@ -138,6 +142,9 @@ def for_goal(
     """
     prepared = model if isinstance(model, Prepared) else prepare(model, example, seed=seed)
     worth = importances(prepared.found, importance, seed=prepared.seed, backward=backward)
+    if scope == "global" and inputs is not None:
+        scores = scaled(worth.scores, prepared.model, prepared.found, inputs, macs=prepared.traced.macs)
+        worth = replace(worth, scores=scores)
     limits = limits_of(prepared.found, limits, patterns or {}, prepared.origin)
     search = _search(prepared, worth, limits, scope)
     aim = Aim(goal, search, prepared.model, example, shipped, steer, estimated=not check)

@@ -23,7 +23,7 @@ from edgekit.pruning.patterns import Lots, lots, merged
 from edgekit.pruning.rewrites import numbers
 from edgekit.pruning.trial import NO_EFFECT, OUTPUTS, Trial, short
 
-__all__ = ["repair", "some_of"]
+__all__ = ["half_is_another", "repair", "some_of"]
 
 _TRIALS = 60  # for one group
 _TRIALS_WITH_NUMBERS = 16  # for one pattern
@@ -59,10 +59,18 @@ def repair(found: Found, failed: list[KeptWhole], example: Tensor, trial: Trial,
             found.whole.append(replace(whole, name=left[0], layers=left))
 
 
-def some_of(count: int, generator: torch.Generator) -> list[int]:
-    """About half of so many channels at random: a number that no division into equal parts suits."""
-    number = next(n for n in range(max(1, count // 2), 0, -1) if math.gcd(n, count) == 1)
+def some_of(count: int, generator: torch.Generator, *, half: bool = False) -> list[int]:
+    """About half of so many channels at random: a number that no division into equal parts suits.
+
+    ``half``: just half of them, whatever suits it.
+    """
+    number = next(n for n in range(max(1, count // 2), 0, -1) if half or math.gcd(n, count) == 1)
     return sorted(torch.randperm(count, generator=generator)[:number].tolist())
+
+
+def half_is_another(count: int) -> bool:
+    """Whether ``some_of`` is a single one and half of them are more: one alone can leave by a wrong rule too."""
+    return count in (4, 6)
 
 
 def _kinds(units: list[Unit], taken: dict[str, set[int]]) -> list[list[Unit]]:
@@ -242,13 +250,15 @@ class _Mender:
             failure = self._try([group])
             if failure != NO_EFFECT:
                 break
+        if not failure and half_is_another(group.channels):
+            failure = self._try([group], half=True)
         if failure or not self.found.groups:
             return failure
         together = self._try([*self.found.groups, group])
         return f"together with other groups: {together}" if together not in ("", NO_EFFECT) else ""
 
-    def _try(self, groups: list[Group]) -> str:
-        some = {each.name: some_of(each.channels, self.trial.generator) for each in groups}
+    def _try(self, groups: list[Group], *, half: bool = False) -> str:
+        some = {each.name: some_of(each.channels, self.trial.generator, half=half) for each in groups}
         try:
             plan = only(self.found, groups).plan(some)
         except Exception as error:

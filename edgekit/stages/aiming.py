@@ -13,6 +13,7 @@ from edgekit.macs import Complexity
 from edgekit.pruning import build
 from edgekit.pruning.build import Built, Prepared, Scope
 from edgekit.pruning.choose import Goal, Limits
+from edgekit.pruning.damage import Inputs
 from edgekit.pruning.importance import Backward, Importance
 from edgekit.pruning.shipped import Shipped
 from edgekit.stages.base import StageContext
@@ -76,12 +77,15 @@ class Aiming:
         importance: Importance,
         scope: Scope,
         backward: Backward | None,
+        inputs: Inputs,
         *,
         check: bool = True,
     ) -> Built:
-        """See ``build.for_goal``. Of several processes the first one measures, for all of them."""
-        work = functools.partial(self._plan, prepared, goal, importance, scope, backward, check)
-        return parallel.current().first(work) if self.config.needs_files else work()
+        """See ``build.for_goal``. Of several processes the first one decides for all: each might measure, or
+        round, differently.
+        """
+        work = functools.partial(self._plan, prepared, goal, importance, scope, backward, inputs, check)
+        return parallel.current().first(work)
 
     def _plan(
         self,
@@ -90,6 +94,7 @@ class Aiming:
         importance: Importance,
         scope: Scope,
         backward: Backward | None,
+        inputs: Inputs,
         check: bool,
     ) -> Built:
         config = self.config
@@ -104,6 +109,7 @@ class Aiming:
                 scope=scope,
                 patterns=config.patterns,
                 backward=backward,
+                inputs=inputs,
                 check=check,
                 shipped=self.shipped,
                 steer=config.steps_by == "latency",

@@ -23,6 +23,7 @@ from edgekit.pruning import build
 from edgekit.pruning.build import Built, Prepared
 from edgekit.pruning.choose import Goal
 from edgekit.pruning.compose import compose
+from edgekit.pruning.damage import training_inputs
 from edgekit.pruning.gradients import backward_for
 from edgekit.pruning.importance import Backward
 from edgekit.pruning.plan import Plan
@@ -144,7 +145,11 @@ class Cutting:
         *,
         check: bool = True,
     ) -> Built:
-        return self.aiming.plan(prepared, goal, choice.importance, choice.scope, backward, check=check)
+        rows = self.trial_rows[0] if self.config.by_trial else None
+        inputs = training_inputs(self.context.workload, seed=self.context.seed, rows=rows)
+        return self.aiming.plan(
+            prepared, goal, choice.importance, choice.scope, backward, inputs, check=check
+        )
 
     # --- which importance, ranked how --------------------------------------------------------------------
 
