@@ -23,6 +23,8 @@ def save(graph: fx.GraphModule, example: Tensor, path: Path) -> None:
         example: one input, (N, ...); its shape behind N becomes the program's.
     """
     program = export_program(graph, torch.cat([example[:1], example[:1]]))
+    for node in program.graph.nodes:
+        node.meta.pop("from_node", None)  # addresses in this process: the same graph gives the same bytes
     # By way of memory: on a full disk torch's own writer ends the process.
     buffer = io.BytesIO()
     with warnings.catch_warnings():

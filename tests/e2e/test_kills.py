@@ -17,8 +17,6 @@ from typing import Any
 import pytest
 
 from edgekit.files import sha256
-from edgekit.int8 import storage
-from edgekit.pipeline.keys import model_digest
 from tests.e2e import torchrun
 
 pytestmark = pytest.mark.slow
@@ -45,15 +43,10 @@ def results(folder: Path) -> dict[str, str]:
     files = [*folder.glob("artifacts/*"), *folder.glob("stages/*/*")]
     kept = (".onnx", ".tflite", ".safetensors", ".pt2", "plan.json")
     return {
-        path.relative_to(folder).as_posix(): content(path)
+        path.relative_to(folder).as_posix(): sha256(path)
         for path in sorted(files)
         if path.name.endswith(kept) and "trial" not in path.name
     }
-
-
-def content(path: Path) -> str:
-    """sha256 of a file; of the code and the tensors of a graph, whose file holds addresses in memory."""
-    return model_digest(storage.load(path)) if path.suffix == ".pt2" else sha256(path)
 
 
 @pytest.fixture(scope="module")

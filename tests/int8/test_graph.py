@@ -120,6 +120,14 @@ def test_storage_gives_the_same_graph_back(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["graph.pt2"]
 
 
+def test_the_same_graph_made_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    model = seeded(Residual)
+    for name in ("one.pt2", "other.pt2"):
+        graph = calibrate(capture(model, images(2)), [images(8)])
+        storage.save(graph, images(1), tmp_path / name)
+    assert (tmp_path / "one.pt2").read_bytes() == (tmp_path / "other.pt2").read_bytes()
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
 def test_a_damaged_graph_is_an_error_with_advice(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "graph.pt2"

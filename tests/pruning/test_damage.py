@@ -63,7 +63,9 @@ def test_damage_is_that_of_the_weakest_half_with_zeros_in_its_place() -> None:
 def test_only_the_scale_of_a_group_changes() -> None:
     model = seeded(Faint)
     prepared = building.prepare(model, X[:2])
-    scores = importances(prepared.found, "taylor", backward=lambda one: one(X).square().sum().backward()).scores
+    scores = importances(
+        prepared.found, "taylor", backward=lambda one: one(X).square().sum().backward()
+    ).scores
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
     told = scaled(scores, model, prepared.found, lambda count: X[:count], macs=1)
