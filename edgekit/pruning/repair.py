@@ -69,7 +69,7 @@ def some_of(count: int, generator: torch.Generator, *, half: bool = False) -> li
 
 
 def half_is_another(count: int) -> bool:
-    """Whether ``some_of`` is a single one and half of them are more: one alone can leave by a wrong rule too."""
+    """Whether ``some_of`` is a single one, which can leave by a wrong rule too, and half of them are more."""
     return count in (4, 6)
 
 
