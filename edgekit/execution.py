@@ -1,27 +1,40 @@
-"""How a model is called: the order of images in memory, the mode of its modules, the size of batches."""
+"""How a model is called: where, the order of images in memory, the mode of its modules, sizes of batches."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from edgekit.errors import StageError
 
-__all__ = ["Forward", "has_fast_bfloat16", "mode", "set_mode", "spans"]
+__all__ = ["Forward", "device_of", "fast_half", "mode", "set_mode", "spans"]
 
 
-def has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX); ARM was not measured."""
-    # Elsewhere bfloat16 is emulated and slower than float32.
+def fast_half(device: torch.device) -> Literal["bfloat16", "float16"] | None:
+    """The type of 16 bits that the device multiplies in hardware; the one of wider range if it has both.
+
+    CPUs: AVX-512 BF16 or AMX; ARM was not measured. Elsewhere it is emulated, and slower than float32.
+    """
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     abilities = torch.cpu.get_capabilities()
-    return any(bool(abilities.get(key)) for key in ("avx512_bf16", "amx_bf16"))
+    return "bfloat16" if any(bool(abilities.get(key)) for key in ("avx512_bf16", "amx_bf16")) else None
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where its weights are; the CPU for a model without any."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 class Forward:
-    """Calls a model with images in channels_last order, the fast one for convolutions, if the model takes it.
+    """Calls a model where its weights are, with images in channels_last order, the fast one for convolutions,
+    if the model takes it. Inputs are brought there, outputs come back to where the inputs were.
 
     An exported graph may hold a ``view`` that was right for the order in memory at capture: then the order
     stays.
@@ -39,6 +52,12 @@ class Forward:
             self.compiled = torch.compile(model, dynamic=False)  # batches of a training have one size
 
     def __call__(self, inputs: Tensor) -> Tensor:
+        own = device_of(self.model)
+        if inputs.device == own:
+            return self._ordered(inputs)
+        return self._ordered(inputs.to(own, non_blocking=True)).to(inputs.device)
+
+    def _ordered(self, inputs: Tensor) -> Tensor:
         if inputs.dim() != 4:
             return self._call(inputs)
         if self.tried or self.order is torch.contiguous_format:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["count_here", "rank_here"]
+__all__ = ["count_here", "local_rank_here", "rank_here"]
 
 
 def count_here() -> int:
@@ -15,3 +15,8 @@ def count_here() -> int:
 def rank_here() -> int:
     """The number of this process, from 0; 0 without torchrun."""
     return int(os.environ.get("RANK", "0")) if count_here() > 1 else 0
+
+
+def local_rank_here() -> int:
+    """The number of this process among those on the same machine, from 0; 0 without torchrun."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if count_here() > 1 else 0

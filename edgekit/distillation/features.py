@@ -94,6 +94,10 @@ class FeatureDistillation:
                 self.projections.extend(_projection(pair) for pair in self.pairs)
         self.taps: tuple[Taps, Taps] | None = None
 
+    def to(self, device: torch.device) -> None:
+        """What is learned goes where the models are."""
+        self.projections.to(device)
+
     def parameters(self) -> list[nn.Parameter]:
         """What is to be trained beside the student."""
         return list(self.projections.parameters())

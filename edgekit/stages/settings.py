@@ -84,7 +84,9 @@ class TrainingConfig(Config):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     gradient_clip: float | None = Field(5.0, gt=0)  # global norm
     distillation: DistillationConfig = DistillationConfig()
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the arithmetic; auto: what is faster here
+    device: Literal["cpu", "cuda"] = "cpu"  # cuda: an NVIDIA GPU, one for each process
+    # Of the arithmetic; auto: what is faster on the device.
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: Literal["auto", "always", "never"] = "auto"  # torch.compile; auto: tried in long trainings
     mixup: float = Field(0.0, ge=0, le=10)  # alpha of the Beta distribution; 0: off
     cutmix: float = Field(0.0, ge=0, le=10)  # likewise; with both, half of the batches each

@@ -24,8 +24,7 @@ evaluation.py   the one evaluation
 seeds.py        where the random numbers come from
 """
 
-from edgekit.execution import has_fast_bfloat16
 from edgekit.training.evaluation import Evaluation, evaluate
 from edgekit.training.loop import TrainingHistory, train
 
-__all__ = ["Evaluation", "TrainingHistory", "evaluate", "has_fast_bfloat16", "train"]
+__all__ = ["Evaluation", "TrainingHistory", "evaluate", "train"]

@@ -31,6 +31,8 @@ from edgekit.training import parallel
 from edgekit.training.averaging import Average
 from edgekit.training.batches import Batch, Batches
 from edgekit.training.class_weights import balanced
+from edgekit.training.descent import Descent
+from edgekit.training.device import CPU, devices_with_generators, on_device, training_device
 from edgekit.training.divergence import Diverged, Watch, chance_loss
 from edgekit.training.early_stopping import Stopper, split
 from edgekit.training.evaluation import evaluate
@@ -85,14 +87,20 @@ def train(
         penalty: of the model, a scalar that is added to the loss in every step (sparse learning).
 
     Raises:
-        StageError: the training diverged twice; or early stopping, class weights, several processes or
-            layers to learn from were asked for where they can't be had; or there are neither labels nor a
+        StageError: the training diverged twice; or early stopping, class weights, several processes, a GPU
+            or layers to learn from were asked for where they can't be had; or there are neither labels nor a
             teacher.
         DiskFullError: the checkpoint can't be written.
     """
-    return _Training(
-        model, teacher, workload, config, seed, checkpoint, stage, progress, autocast, parameters, penalty
-    ).run()
+    device = training_device(config, stage)
+    with on_device(device, stage):
+        try:
+            return _Training(
+                *(model, teacher, workload, config, device, seed, checkpoint),
+                *(stage, progress, autocast, parameters, penalty),
+            ).run()
+        finally:
+            model.to(CPU)
 
 
 class _Training:
@@ -104,6 +112,7 @@ class _Training:
         teacher: nn.Module | None,
         workload: Workload,
         config: TrainingConfig,
+        device: torch.device,
         seed: int,
         checkpoint: Path,
         stage: str,
@@ -112,7 +121,7 @@ class _Training:
         parameters: Iterable[nn.Parameter] | None,
         penalty: Penalty | None,
     ) -> None:
-        self.model, self.workload, self.config = model, workload, config
+        self.model, self.workload, self.config, self.device = model, workload, config, device
         self.seed, self.checkpoint, self.stage = seed, checkpoint, stage
         self.autocast = autocast
         self.facts: dict[str, Any] = {"roll_backs": []}
@@ -128,9 +137,12 @@ class _Training:
         chosen = model.parameters() if parameters is None else parameters
         self.parameters = [p for p in chosen if p.requires_grad]
         self.features = self._look_inside()
+        model.to(device)  # in place: the parameters stay the same objects
         if self.features is not None and self.parameters:
+            self.features.to(device)
             self.parameters += self.features.parameters()
         self.optimizer = make_optimizer(self.parameters, config)
+        self.descent = Descent(self.optimizer, self.parameters, config.gradient_clip)
         self.batches = Batches(workload, config.batch_size, seed, stage, config, rows)
         self.group.check(self.batches.size)
         progress = progress if self.group.is_first else silent
@@ -140,7 +152,7 @@ class _Training:
         self.stopper = Stopper(config.early_stopping) if config.early_stopping is not None else None
         own = {"average": self.average, "stopper": self.stopper, "features": self.features}
         parts: dict[str, Part] = {name: part for name, part in own.items() if part is not None}
-        parts["watch"] = self.watch
+        parts |= {"watch": self.watch, "descent": self.descent}
         self.keeper = Keeper(
             *(checkpoint, self._identity(), model, self.optimizer, parts),
             *(self.facts, self.group, self.meter),
@@ -235,15 +247,19 @@ class _Training:
                 checkpoint=self.checkpoint,
                 autocast=self.autocast,
                 tell=lambda text: self.meter.tell("note", text),
+                device=self.device,
             )
         )
+        self.descent.scale_for(self.choice.precision, self.device)
+        if self.choice.precision == "float16" and self.device == CPU:
+            self.meter.tell("warning", "float16 is slow on CPUs, whose kernels have no fast gradients in it")
         self.forward = Forward(self.model, compiled=self.choice.compiled and self.group.size == 1)
         self.forward.prepare(example)
         self.forward.model = self.group.wrap(self.model)
         if self.teaching is None:
             return
         models = [self.teaching, *self.workload.teachers]
-        self.teacher = Teachers(models, self.workload.task, self._precision())
+        self.teacher = Teachers(models, self.workload.task, self._precision(), self.device)
         if slower := self.teacher.prepare(example, fuse=self.choice.fused and self.features is None):
             self.meter.tell("note", slower)
         if self.features is not None:
@@ -272,7 +288,7 @@ class _Training:
             except Diverged:
                 return float("nan")
 
-        with torch.random.fork_rng(devices=[]), mode(self.model, training=True):
+        with self._own_random_numbers(), mode(self.model, training=True):
             torch.manual_seed(seed_of(self.seed, self.stage, 0, "lr"))
             found = range_test(step, *range_of(self.config), usual=watch.chance)
         self.keeper.go_back()
@@ -285,7 +301,7 @@ class _Training:
         self.meter.start(epoch)
         self.watch.start()
         # Dropout and the like draw from the global generator: seeded here, and given back to the caller.
-        with torch.random.fork_rng(devices=[]), mode(self.model, training=True):
+        with self._own_random_numbers(), mode(self.model, training=True):
             own = f"model {self.group.rank}" if self.group.rank else "model"
             torch.manual_seed(seed_of(self.seed, self.stage, epoch, own))
             for step, batch in enumerate(self.batches.of_epoch(epoch)):
@@ -318,20 +334,20 @@ class _Training:
         outputs = self.group.gather(outputs.float(), len(batch))
         loss = self.objective(self.model, outputs, batch, taught)
         if self.features is not None:
-            loss = loss + self.features.loss(lambda values: self.group.gather(values, len(batch)))
+            inside = self.features.loss(lambda values: self.group.gather(values, len(batch)))
+            loss = loss + inside.to(loss.device)
         value = self.group.first(lambda: float(loss.detach()))
         self.watch.loss(value)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
-        self.optimizer.step()
+        self.descent.step(loss)
         if self.average is not None:
             self.average.update()
         return value, outputs.detach()
 
     def _precision(self) -> torch.autocast:
-        return autocast_of(self.choice.precision)
+        return autocast_of(self.choice.precision, self.device)
+
+    def _own_random_numbers(self) -> Any:
+        return torch.random.fork_rng(devices=devices_with_generators(self.device))
 
     def _set_lr(self, step: int) -> None:
         for group in self.optimizer.param_groups:

@@ -44,7 +44,7 @@ class Objective:
     def __call__(self, model: nn.Module, outputs: Tensor, batch: Batch, taught: Tensor | None) -> Tensor:
         """A scalar; ``outputs`` and ``taught`` are the student's and the teacher's answers to ``batch``."""
         loss = self._answers(outputs, batch, taught)
-        return loss if self.penalty is None else loss + self.penalty(model)
+        return loss if self.penalty is None else loss + self.penalty(model).to(loss.device)
 
     def _answers(self, outputs: Tensor, batch: Batch, taught: Tensor | None) -> Tensor:
         own = self._own(outputs, batch) if self.labelled else outputs.sum() * 0.0

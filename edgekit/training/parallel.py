@@ -158,12 +158,16 @@ def joined() -> Iterator[Group]:
     if count_here() <= 1:
         yield Group()
         return
+    import torch
     from torch import distributed
 
     own = not distributed.is_initialized()
     if own:
         with _told("is MASTER_ADDR right, and are all processes started?"):
-            distributed.init_process_group("gloo", timeout=_PATIENCE)
+            # Without a GPU the second half is never used, and isn't there in builds for CPUs alone.
+            with_gpus = torch.cuda.is_available() and distributed.is_nccl_available()
+            backend = "cpu:gloo,cuda:nccl" if with_gpus else "gloo"
+            distributed.init_process_group(backend, timeout=_PATIENCE)
     group = Group(distributed.get_rank(), distributed.get_world_size())
     token = _CURRENT.set(group)
     try:

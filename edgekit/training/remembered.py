@@ -19,6 +19,7 @@ import torch
 from edgekit.caching import cache_folder
 from edgekit.errors import DiskFullError
 from edgekit.files import atomic_write
+from edgekit.training.device import CPU
 
 __all__ = ["Memory"]
 
@@ -29,10 +30,11 @@ class Memory:
     Args:
         subject: JSON of all that the choice is about; the machine and torch's version are added here.
         beside: the checkpoint of the training.
+        device: where it computes.
     """
 
-    def __init__(self, subject: dict[str, Any], beside: Path) -> None:
-        described = json.dumps({"subject": subject, "machine": _machine()}, sort_keys=True)
+    def __init__(self, subject: dict[str, Any], beside: Path, device: torch.device = CPU) -> None:
+        described = json.dumps({"subject": subject, "machine": _machine(device)}, sort_keys=True)
         self.key = hashlib.sha256(described.encode()).hexdigest()
         # Beside a checkpoint the machine doesn't count: what was begun is gone on with.
         self.subject = hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()
@@ -68,9 +70,11 @@ class Memory:
         atomic_write(path, (json.dumps({"key": key, "choice": choice}, indent=2) + "\n").encode())
 
 
-def _machine() -> dict[str, Any]:
+def _machine(device: torch.device) -> dict[str, Any]:
     abilities = sorted(key for key, value in torch.cpu.get_capabilities().items() if value is True)
+    gpu = {} if device.type == "cpu" else {"gpu": torch.cuda.get_device_name(device)}
     return {
+        **gpu,
         "torch": torch.__version__,
         "node": platform.node(),
         "cpu": [platform.machine(), *abilities],

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekit.errors import StageError
-from edgekit.execution import Forward, has_fast_bfloat16, mode
+from edgekit.execution import Forward, fast_half, mode
 from edgekit.stages.settings import TrainingConfig
+from edgekit.training.device import CPU, devices_with_generators, synchronize
 from edgekit.training.remembered import Memory
 
 __all__ = ["Choice", "choose"]
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 _FUSE_FROM = 1e11  # MACs of the teacher: a second or more, about what capturing it takes
 _MEASURE_FROM = 400  # steps: trying takes some ten
@@ -59,6 +60,7 @@ def choose(
     checkpoint: Path,
     autocast: bool,
     tell: Callable[[str], None],
+    device: torch.device = CPU,
 ) -> Choice:
     """Decide, or recall what was decided.
 
@@ -68,25 +70,32 @@ def choose(
         inputs: a batch, (N, …) as the model takes it.
         steps: of the whole training.
         checkpoint: its file; a measured choice is kept beside it and in the user's cache.
-        autocast: whether bfloat16 is allowed at all.
+        autocast: whether less than float32 is allowed at all.
         tell: is told what was measured.
+        device: where the training computes.
 
     Raises:
         StageError: the model can't be compiled, and ``config.compile`` says "always".
     """
-    fused = teacher is not None and _macs(teacher, inputs) * steps * len(inputs) >= _FUSE_FROM
-    precision = _given_precision(config, autocast)
-    candidates: list[Precision] = [precision] if precision else ["float32", "bfloat16"]
+    on_cpu = device.type == "cpu"  # fused ops are oneDNN's
+    fused = on_cpu and teacher is not None and _macs(teacher, inputs) * steps * len(inputs) >= _FUSE_FROM
+    half = fast_half(device)
+    precision = _given_precision(config, autocast, half)
+    candidates: list[Precision] = ["float32"]
+    if precision is not None:
+        candidates = [precision]
+    elif half is not None:
+        candidates.append(half)
     open_ends = len(candidates) > 1 or (config.compile == "auto" and can_compile(model))
     if steps < _MEASURE_FROM or not open_ends:
         # What isn't measured goes by the one thing that is known: matrix units are for bfloat16.
-        matrix_unit = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        matrix_unit = on_cpu and bool(torch.cpu.get_capabilities().get("amx_bf16"))
         guessed: Precision = precision or ("bfloat16" if matrix_unit else "float32")
         return Choice(guessed, config.compile == "always", fused)
-    memory = Memory(_subject(model, teacher, inputs, steps, config, autocast), checkpoint)
+    memory = Memory(_subject(model, teacher, inputs, steps, config, autocast), checkpoint, device)
     if (found := memory.recall()) is not None:
         return Choice(**found)
-    choice = _measure(model, inputs, steps, config, candidates, fused)
+    choice = _measure(model, inputs, steps, config, candidates, fused, device)
     if choice.measured:
         tell(str(choice))
     if failed := memory.keep(asdict(choice)):
@@ -94,13 +103,13 @@ def choose(
     return choice
 
 
-def _given_precision(config: TrainingConfig, autocast: bool) -> Precision | None:
+def _given_precision(config: TrainingConfig, autocast: bool, half: Precision | None) -> Precision | None:
     """The only one that comes into question, if there is only one."""
     if not autocast:
         return "float32"
     if config.precision != "auto":
         return config.precision
-    return None if has_fast_bfloat16() else "float32"
+    return None if half else "float32"
 
 
 def _measure(
@@ -110,19 +119,21 @@ def _measure(
     config: TrainingConfig,
     candidates: list[Precision],
     fused: bool,
+    device: torch.device,
 ) -> Choice:
     """Try the precisions in turns on a copy of the model; then, for a long training, compiling."""
-    trial = copy.deepcopy(model)
+    trial = copy.deepcopy(model).to(device)
     forward = Forward(trial)
     forward.prepare(inputs[:2])
     seconds: dict[str, float] = {}
-    with torch.random.fork_rng(devices=[]), mode(trial, training=True):
-        plain = {p: _Step(forward, inputs, p) for p in candidates}
+    with torch.random.fork_rng(devices=devices_with_generators(device)), mode(trial, training=True):
+        plain = {p: _Step(forward, inputs, p, device) for p in candidates}
         taken = _in_turns(plain)
         seconds.update(taken)
         precision: Precision = "float32" if "float32" in taken else candidates[0]
-        if taken.get("bfloat16", float("inf")) < _GAIN * taken[precision]:
-            precision = "bfloat16"
+        fastest = min(candidates, key=lambda p: taken[p])
+        if taken[fastest] < _GAIN * taken[precision]:
+            precision = fastest
         compiled = config.compile == "always"
         long = taken[precision] * steps >= _COMPILE_FROM_SECONDS
         if config.compile == "auto" and long and can_compile(model):
@@ -136,7 +147,7 @@ def _compiling_pays(
     forward = Forward(trial, compiled=True)
     forward.prepare(inputs[:2])
     try:
-        taken = _in_turns({"plain": plain, "compiled": _Step(forward, inputs, precision)})
+        taken = _in_turns({"plain": plain, "compiled": _Step(forward, inputs, precision, plain.device)})
     except Exception:  # dynamo and inductor raise whatever they run into; then it doesn't pay
         return False
     seconds[f"{precision} compiled"] = taken["compiled"]
@@ -146,14 +157,15 @@ def _compiling_pays(
 class _Step:
     """Forward and backward; the loss doesn't matter for the time that they take."""
 
-    def __init__(self, forward: Forward, inputs: Tensor, precision: Precision) -> None:
-        self.forward, self.inputs, self.precision = forward, inputs, precision
+    def __init__(self, forward: Forward, inputs: Tensor, precision: Precision, device: torch.device) -> None:
+        self.forward, self.inputs, self.precision, self.device = forward, inputs, precision, device
 
     def __call__(self) -> None:
-        with autocast_of(self.precision):
+        with autocast_of(self.precision, self.device):
             outputs = self.forward(self.inputs)
         outputs.float().square().mean().backward()
         self.forward.model.zero_grad(set_to_none=True)
+        synchronize(self.device)
 
 
 def _in_turns(candidates: dict[Any, _Step]) -> dict[Any, float]:
@@ -169,9 +181,10 @@ def _in_turns(candidates: dict[Any, _Step]) -> dict[Any, float]:
     return best
 
 
-def autocast_of(precision: Precision) -> torch.autocast:
+def autocast_of(precision: Precision, device: torch.device = CPU) -> torch.autocast:
     """The context that computes in a precision; weights stay float32."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    half = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=half, enabled=precision != "float32")
 
 
 def can_compile(model: nn.Module) -> bool:

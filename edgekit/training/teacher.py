@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from edgekit.execution import Forward, spans
 from edgekit.training.batches import Batch
+from edgekit.training.device import CPU
 from edgekit.training.fused import fused
 
 __all__ = ["Teacher"]
@@ -18,11 +19,11 @@ _MOST_BYTES = 1 << 30  # of remembered answers
 
 
 class Teacher:
-    """The original model, asked in inference mode; a copy, as its memory layout changes."""
+    """The original model, asked in inference mode; a copy, as its memory layout and its device change."""
 
-    def __init__(self, model: nn.Module, precision: torch.autocast) -> None:
+    def __init__(self, model: nn.Module, precision: torch.autocast, device: torch.device = CPU) -> None:
         # A caller may pass the model that is trained as its own teacher: another reason for the copy.
-        self.model = copy.deepcopy(model)
+        self.model = copy.deepcopy(model).to(device)
         self.forward = Forward(self.model)
         self.precision = precision
         self.answers: Tensor | None = None
@@ -37,7 +38,7 @@ class Teacher:
         if graph is not None:
             self.forward = Forward(graph)
             # Fused convolutions are oneDNN's own ops, to which autocast doesn't apply.
-            self.precision = torch.autocast("cpu", enabled=False)
+            self.precision = torch.autocast(CPU.type, enabled=False)
         self.forward.prepare(example)
         return "its teacher has no fused form and answers layer by layer" if fuse and graph is None else ""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from edgekit.distillation import averaged
 from edgekit.tasks import Task
 from edgekit.training.batches import Batch
+from edgekit.training.device import CPU
 from edgekit.training.teacher import Teacher
 
 __all__ = ["Teachers"]
@@ -22,10 +23,13 @@ class Teachers:
         models: the original model first; it is the one whose feature maps are looked at.
         task: says whether answers are class scores.
         precision: in which they compute.
+        device: where.
     """
 
-    def __init__(self, models: Sequence[nn.Module], task: Task, precision: torch.autocast) -> None:
-        self.each = [Teacher(model, precision) for model in models]
+    def __init__(
+        self, models: Sequence[nn.Module], task: Task, precision: torch.autocast, device: torch.device = CPU
+    ) -> None:
+        self.each = [Teacher(model, precision, device) for model in models]
         self.class_dim: int | None = getattr(task, "class_dim", None)
 
     @property

@@ -29,7 +29,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def both(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which both precisions come into question, for trainings of any length."""
-    monkeypatch.setattr(speed, "has_fast_bfloat16", lambda: True)
+    monkeypatch.setattr(speed, "fast_half", lambda device: "bfloat16")
     monkeypatch.setattr(speed, "_MEASURE_FROM", 1)
 
 

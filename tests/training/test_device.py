@@ -1,0 +1,127 @@
+"""Training on a GPU, and in float16, whose gradients need a scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from edgekit.errors import StageError
+from edgekit.int8.calibration import calibrate
+from edgekit.int8.capture import capture
+from edgekit.int8.trainable import trainable
+from edgekit.progress import Event
+from edgekit.stages.settings import TrainingConfig
+from edgekit.training import TrainingHistory
+from edgekit.training.descent import Descent
+from edgekit.training.device import CPU, training_device
+from tests.training.test_training import Killed, config, identical, kill_in, run, small, workload
+
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
+
+
+def learn(model: nn.Module, folder: Path, settings: TrainingConfig, **more: Any) -> TrainingHistory:
+    folder.mkdir(exist_ok=True)
+    return run(model, folder, settings, **more)
+
+
+@WITHOUT_GPU
+def test_a_gpu_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="no GPU to train on") as caught:
+        learn(small(), tmp_path, config(device="cuda"))
+    assert 'set training.device to "cpu"' in str(caught.value)
+    assert training_device(config(), "prune") == CPU
+
+
+def test_other_devices_are_refused_in_the_recipe() -> None:
+    with pytest.raises(ValidationError):
+        TrainingConfig(device="tpu")  # type: ignore[arg-type]
+
+
+class TestFloat16:
+    def test_it_learns_what_float32_learns(self, tmp_path: Path) -> None:
+        one, other = small(), small()
+        exact = learn(one, tmp_path / "exact", config(precision="float32", lr=0.01))
+        told: list[Event] = []
+        settings = config(precision="float16", lr=0.01)
+        half = learn(other, tmp_path / "half", settings, progress=told.append)
+        assert ["slow on CPUs" in event.message for event in told if event.kind == "warning"] == [True]
+        assert half.epochs[-1]["loss"] < 0.9 * half.epochs[0]["loss"]
+        assert half.epochs[-1]["loss"] == pytest.approx(exact.epochs[-1]["loss"], rel=0.1)
+        assert not identical(one, other)
+
+    def test_killed_and_continued_it_ends_with_the_same_weights(self, tmp_path: Path) -> None:
+        settings = config(precision="float16")
+        undisturbed, killed = small(), small()
+        learn(undisturbed, tmp_path / "whole", settings)
+        with pytest.raises(Killed):
+            learn(killed, tmp_path / "cut", settings, progress=kill_in(3, "epoch"))
+        continued = small()
+        learn(continued, tmp_path / "cut", settings)
+        assert identical(undisturbed, continued)
+
+
+def steps(
+    precision: str, losses: list[float], state: dict[str, float] | None = None
+) -> tuple[float, Descent]:
+    """One weight of 1, whose gradients are the losses."""
+    weight = nn.Parameter(torch.ones(()))
+    descent = Descent(torch.optim.SGD([weight], lr=0.1), [weight], None)
+    if state is not None:
+        descent.load_state_dict(state)
+    descent.scale_for(precision, CPU)
+    for gradient in losses:
+        descent.step(weight * gradient)
+    return float(weight.detach()), descent
+
+
+def test_the_scale_changes_no_step() -> None:
+    assert steps("float16", [1.0, 0.5, 2**-20])[0] == steps("float32", [1.0, 0.5, 2**-20])[0]
+
+
+def test_a_step_that_overflows_is_left_out_and_the_scale_halved() -> None:
+    before = steps("float16", [1.0])[1].state_dict()["scale"]
+    weight, descent = steps("float16", [1.0, float("inf"), 1.0])
+    assert weight == pytest.approx(0.8)
+    assert descent.state_dict()["scale"] == before / 2
+
+
+def test_a_continued_training_has_the_scale_that_it_had() -> None:
+    state = steps("float16", [1.0, float("inf")])[1].state_dict()
+    again = steps("float16", [], state)[1]
+    assert again.state_dict()["scale"] == state["scale"]
+    assert steps("float32", [1.0])[1].state_dict() == {}
+
+
+class TestOnAGpu:
+    pytestmark = GPU
+
+    def test_it_learns_what_the_cpu_learns(self, tmp_path: Path) -> None:
+        one, other = small(), small()
+        learn(one, tmp_path / "cpu", config(precision="float32"))
+        learn(other, tmp_path / "gpu", config(precision="float32", device="cuda"))
+        for a, b in zip(one.parameters(), other.parameters(), strict=True):
+            assert b.device == CPU
+            torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3)
+
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+    def test_killed_and_continued_it_ends_with_the_same_weights(self, precision: str, tmp_path: Path) -> None:
+        settings = config(precision=precision, device="cuda", ema_decay=0.9)
+        undisturbed, killed, continued = small(), small(), small()
+        learn(undisturbed, tmp_path / "whole", settings)
+        with pytest.raises(Killed):
+            learn(killed, tmp_path / "cut", settings, progress=kill_in(3, "epoch"))
+        learn(continued, tmp_path / "cut", settings)
+        assert identical(undisturbed, continued)
+
+    def test_a_fake_quantised_graph_learns_there(self, tmp_path: Path) -> None:
+        model, work = small(), workload()
+        graph = trainable(calibrate(capture(model, work.example(2)), [work.example(16)]))
+        history = learn(graph, tmp_path, config(device="cuda", lr=0.001))
+        assert history.epochs[-1]["loss"] <= history.epochs[0]["loss"]
+        assert {p.device for p in graph.parameters()} == {CPU}
