@@ -5,7 +5,12 @@
 Both train the same network on the same CIFAR-10 images against the same teacher (the trained ResNet-20), with
 batches of 128, flips and shifts, SGD with momentum, and the same number of threads. They take turns: a block
 of edgekit, a block of the peer, the next round the other way round. In every block the first pass warms up
-(edgekit: an epoch of four batches; peer: two batches, so that its workers are ahead) and isn't counted.
+(edgekit: an epoch, in which it compiles, as it chooses by itself in a long training; peer: two batches, so
+that its workers are ahead) and isn't counted.
+
+``bound``: what would be left if teacher, data, loss and optimizer cost nothing: the student's own forward and
+backward pass, compiled, on one batch again and again. No engine on these cores can be faster than that with
+this network in float32.
 
 The peer (tutorial.py) computes in contiguous float32, asks the teacher in every step, and augments image by
 image in two DataLoader workers. ``ratio``: median over the rounds of edgekit's speed over the peer's, with
@@ -28,6 +33,7 @@ import work
 from provenance import surroundings
 
 from edgekit.bench import stats
+from edgekit.execution import Forward
 from edgekit.progress import silent
 from edgekit.stages.base import TrainingConfig
 from edgekit.training import train
@@ -36,7 +42,7 @@ from edgekit.workload import Workload, load_workload
 BATCH = 128
 REQUIRED = 3.0
 LR = 0.001
-TRAINING = TrainingConfig(epochs=2, batch_size=BATCH, lr=LR, warmup_epochs=0)
+TRAINING = TrainingConfig(epochs=2, batch_size=BATCH, lr=LR, warmup_epochs=0, compile="always")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +68,7 @@ def measured(workload: Workload, folder: Path, blocks: int, images: int, seed: i
     sides = {
         "edgekit": lambda turn: edgekit_block(workload, images, folder, seed + turn),
         "peer": lambda turn: peer_block(workload, images, seed + turn),
+        "bound": lambda turn: bound_block(workload, images),
     }
     found: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(blocks):
@@ -110,6 +117,28 @@ def peer_block(workload: Workload, images: int, seed: int) -> float:
     return tutorial.images_per_second(loop, steps=images // BATCH)
 
 
+def bound_block(workload: Workload, images: int) -> float:
+    """The student's passes alone over ``images`` images, after two that aren't counted."""
+    model = copy.deepcopy(workload.model).train()
+    forward = Forward(model, compiled=True)
+    batch = workload.preprocessing(workload.train.inputs[:BATCH])
+    forward.prepare(batch)
+
+    def step() -> None:
+        forward(batch).square().mean().backward()
+        model.zero_grad(set_to_none=True)
+
+    try:
+        for _ in range(2):
+            step()
+        began = time.perf_counter()
+        for _ in range(images // BATCH):
+            step()
+        return images // BATCH * BATCH / (time.perf_counter() - began)
+    finally:
+        forward.release()
+
+
 def rows_of(found: dict[str, list[float]], options: Any, about: dict[str, Any]) -> list[dict[str, Any]]:
     """One row: speeds are medians over the rounds."""
     ours, theirs = found["edgekit"], found["peer"]
@@ -133,7 +162,10 @@ def rows_of(found: dict[str, list[float]], options: Any, about: dict[str, Any]) 
             ratio_is="edgekit / peer, median over rounds",
             required=REQUIRED,
             **interval,
-            rounds=[dict(zip(found, pair, strict=True)) for pair in zip(ours, theirs, strict=True)],
+            bound=statistics.median(found["bound"]),
+            bound_ratio=statistics.median(a / b for a, b in zip(found["bound"], theirs, strict=True)),
+            bound_is="forward and backward pass of the student alone, compiled, and that over the peer",
+            rounds=[dict(zip(found, turn, strict=True)) for turn in zip(*found.values(), strict=True)],
             settings={
                 "training": TRAINING.model_dump(mode="json"),
                 "images_per_block": options.images,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -115,18 +116,20 @@ class Shipped(AbstractContextManager["Shipped"]):
         from edgekit.int8.capture import capture
 
         source = copy.deepcopy(model).eval()
-        if self.precision == "int8":
-            source = calibrate(capture(source, example), [made_up(example)])
         options = ExportOptions(target=Target.of(self.device, self.about))
-        export(
-            source,
-            example,
-            path,
-            format=FORMAT[self.runtime],
-            precision=self.precision,
-            metadata={},
-            options=options,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, about copies of graphs, once for every file
+            if self.precision == "int8":
+                source = calibrate(capture(source, example), [made_up(example)])
+            export(
+                source,
+                example,
+                path,
+                format=FORMAT[self.runtime],
+                precision=self.precision,
+                metadata={},
+                options=options,
+            )
 
     def size_bytes(self, model: nn.Module, example: Tensor) -> int:
         """Of the exported file."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from edgekit.bench import stats
 
@@ -84,21 +87,39 @@ def test_published_figures_are_named_as_such(script: Load, about: dict[str, Any]
     assert made[0]["ratio"] == pytest.approx(0.932 / 0.9346)
 
 
+# --- pruning_realised
+
+
+def test_what_is_realised_is_time_over_macs(script: Load, about: dict[str, Any]) -> None:
+    models = {"original": nn.Conv2d(3, 8, 3), "edgekit": nn.Conv2d(3, 4, 3), "peer": nn.Conv2d(3, 2, 3)}
+    times = {"original": 900, "edgekit": 500, "peer": 450}  # 2x fewer MACs, and 4x fewer
+    timed = {name: ((time, time + 2),) * stats.rounds_needed() for name, time in times.items()}
+    work = SimpleNamespace(example=lambda count: torch.zeros(count, 3, 8, 8))
+    options = SimpleNamespace(rounds=stats.rounds_needed())
+    one = script("pruning_realised").row_of("net", models, timed, work, about, {"cut": []}, options)
+    valid(script, [one])
+    assert one["edgekit"] == pytest.approx(901 / 501 / 2)
+    assert one["peer"] == pytest.approx(901 / 451 / 4)
+    assert one["edgekit_interval"][0] < one["edgekit"] < one["edgekit_interval"][1]
+
+
 # --- kd_throughput
 
 
 def test_throughput_is_compared_round_by_round(script: Load, about: dict[str, Any]) -> None:
     slow = [100.0, 50.0, 200.0]  # the machine's mood hits both sides of a round
-    found = {"edgekit": [3 * speed for speed in slow], "peer": slow}
+    found = {"edgekit": [3 * speed for speed in slow], "peer": slow, "bound": [4 * s for s in slow]}
     (one,) = valid(script, script("kd_throughput").rows_of(found, OPTIONS, about))
     assert one["ratio"] == pytest.approx(3)
     assert "ratio_low" not in one  # three rounds support no interval
-    assert one["rounds"][1] == {"edgekit": 150.0, "peer": 50.0}
+    assert one["bound_ratio"] == pytest.approx(4)
+    assert one["rounds"][1] == {"edgekit": 150.0, "peer": 50.0, "bound": 200.0}
 
 
 def test_enough_rounds_carry_an_interval(script: Load, about: dict[str, Any]) -> None:
     count = stats.rounds_needed()
     found = {"edgekit": [300.0 + turn for turn in range(count)], "peer": [100.0] * count}
+    found["bound"] = [400.0] * count
     (one,) = valid(script, script("kd_throughput").rows_of(found, OPTIONS, about))
     assert one["ratio_low"] < one["ratio"] < one["ratio_high"]
 

@@ -12,6 +12,7 @@ import pytest
 SCRIPTS = (
     "kd_throughput",
     "prune_accuracy",
+    "pruning_realised",
     "resnet56",
     "chain_wall_time",
     "qat_recovers",
