@@ -28,10 +28,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
-def no_user_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Recipes and devices of whoever runs the tests must not be found."""
+def no_user_configuration(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Recipes, devices and measured choices of whoever runs the tests must not be found; boards may be."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "no-config"))
+        if request.node.get_closest_marker("device") is None:
+            patch.setenv("EDGEKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.delenv("EDGEKIT_TRACEBACK", raising=False)
         yield
 

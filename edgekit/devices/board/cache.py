@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from edgekit import caching
 from edgekit.errors import MeasurementError
 from edgekit.files import disk_full
 from edgekit.progress import Event, Progress, silent
@@ -22,13 +23,8 @@ PATIENCE_SECONDS = 1800.0
 
 
 def cache_folder() -> Path:
-    """The board's part of the cache: below $EDGEKIT_CACHE, $XDG_CACHE_HOME/edgekit or ~/.cache/edgekit."""
-    named = os.environ.get("EDGEKIT_CACHE")
-    if named:
-        top = Path(named)
-    else:
-        top = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit"
-    return top.absolute() / "board"
+    """The board's part of the cache."""
+    return caching.cache_folder() / "board"
 
 
 def say(progress: Progress, text: str, done: int = 0, total: int = 0) -> None:
