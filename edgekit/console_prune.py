@@ -28,6 +28,8 @@ def _plan(found: Mapping[str, Any]) -> list[RenderableType]:
         ("MACs", f"{_fewer(found['macs'])}, {found['speedup']:.2f}× fewer"),
         ("parameters", f"{_fewer(found['parameters'])}, {found['shrink']:.2f}× fewer"),
         ("accuracy", f"{change} {accuracy['note']} ({accuracy['samples']} {accuracy['split']} samples)"),
+        *([("the cut alone", human_share(accuracy["cut_alone"]))] if "cut_alone" in accuracy else []),
+        *_aimed(found),
         ("plan", found["plan"]),
         ("weights", found["weights"]),
     ]
@@ -48,6 +50,22 @@ def _plan(found: Mapping[str, Any]) -> list[RenderableType]:
             kept.add_row(Text(row["layer"], "bold"), str(len(row["layers"])), row["reason"])
         parts += [Text(""), kept]
     return parts
+
+
+def _aimed(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the exported file shows, where that is what was aimed at."""
+    rows = []
+    for name in ("latency_ms", "size_kb", "peak_memory_kb"):
+        if name in found:
+            one, shipped = found[name], found["shipped"]
+            where = f"{shipped['precision']} in {shipped['runtime']}"
+            where += f" on {shipped['device']}" if name == "latency_ms" else ""
+            what, _, unit = name.replace("_", " ").rpartition(" ")
+            text = f"{one['before']:g} → {one['measured']:g} {unit} (predicted {one['predicted']:g}), {where}"
+            rows.append((what, text))
+    if "channel_multiple" in found:
+        rows.append(("multiples of", f"{found['channel_multiple']['taken']}, which the kernels like"))
+    return rows
 
 
 def _fewer(pair: Mapping[str, int]) -> str:

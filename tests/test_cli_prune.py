@@ -46,7 +46,8 @@ def result(*arguments: str) -> dict[str, Any]:
 
 
 def test_a_plan_is_made_and_its_weights_are_what_it_leaves(tmp_path: Path) -> None:
-    found = result(FILE, "--speedup", "1.6", "--multiple", "4", "-o", str(tmp_path))
+    options = ("--multiple", "4", "--no-reconstruct", "-o", str(tmp_path))
+    found = result(FILE, "--speedup", "1.6", *options)
     work = tiny.workload()
     plan = Plan.from_json(Path(found["plan"]).read_text())
     plan.apply(work.model)
@@ -74,9 +75,31 @@ def test_a_plan_replays_to_the_same_model(tmp_path: Path) -> None:
 def test_what_a_person_sees(tmp_path: Path) -> None:
     answer = call(FILE, "--multiple", "4", "-o", str(tmp_path), "--samples", "10")
     assert answer.exit_code == 0, answer.stderr
-    assert "after the cut alone, without fine-tuning" in answer.stdout
+    assert "after the cut, refitted without labels" in " ".join(answer.stdout.split())
+    assert "the cut alone" in answer.stdout
     assert "first" in answer.stdout
     assert "channels" in answer.stdout
+
+
+def test_refitting_brings_the_answers_back(tmp_path: Path) -> None:
+    options = (FILE, "--multiple", "4", "--speedup", "2.5")
+    plain = result(*options, "--no-reconstruct", "-o", str(tmp_path / "plain"))
+    found = result(*options, "-o", str(tmp_path / "refitted"))
+    assert found["cut"] == plain["cut"]
+    assert found["accuracy"]["cut_alone"] == plain["accuracy"]["after"]
+    assert found["accuracy"]["after"] > plain["accuracy"]["after"]
+    assert Path(found["plan"]).read_bytes() == Path(plain["plan"]).read_bytes()
+
+
+def test_a_file_size_can_be_aimed_at(tmp_path: Path) -> None:
+    options = ("--multiple", "4", "--runtime", "onnxruntime", "-o", str(tmp_path / "out"))
+    whole = result(FILE, *options, "--size-kb", "1000")["size_kb"]["before"]
+    answer = call(FILE, *options, "--size-kb", f"{0.7 * whole:g}")
+    assert answer.exit_code == 0, answer.stderr
+    told = " ".join(answer.stdout.split())
+    assert f"{whole:g} → " in told
+    assert "fp32 in onnxruntime" in told
+    assert f"at most {0.7 * whole:g} kB" in " ".join(answer.stderr.split())
 
 
 def test_limits_reach_the_plan(tmp_path: Path) -> None:
@@ -90,6 +113,12 @@ def test_limits_reach_the_plan(tmp_path: Path) -> None:
         (("--importance", "taylr"), "did you mean 'taylor'?"),
         (("--importance", "auto"), "importance auto trains"),
         (("--scope", "all"), "unknown scope 'all'"),
+        (("--scope", "auto"), "scope auto trains"),
+        (("--speedup", "2", "--size-kb", "9"), "speedup and size_kb are all given"),
+        (("--speedup", "0.5"), "greater than 1"),
+        (("--runtime", "tensorrt"), "--runtime"),
+        (("--multiple", "few"), "--multiple"),
+        (("--latency-ms", "1", "--device", "nowhere"), "nowhere"),
         (("--limit", "first"), "PATTERN=R"),
         (("--limit", "first=1.5"), "PATTERN=R"),
         (("--plan", "p.json", "--sensitivity"), "exclude each other"),

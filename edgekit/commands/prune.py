@@ -12,7 +12,7 @@ from edgekit.commands.common import Debug, Json, Quiet, exits, print_json, run_v
 from edgekit.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from edgekit.pipeline.pruning import Wish
+    from edgekit.stages.prune import PruneConfig
 
 _SCOPES = ("global", "local", "isomorphic")
 
@@ -26,8 +26,42 @@ def prune(
         ),
     ] = None,
     speedup: Annotated[
-        float, typer.Option("--speedup", min=1.001, max=64, metavar="X", help="MACs before over MACs after.")
-    ] = 2.0,
+        float | None,
+        typer.Option(
+            "--speedup",
+            metavar="X",
+            help="MACs before over MACs after. What is aimed at if nothing else is: 2.",
+            show_default=False,
+        ),
+    ] = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option("--latency-ms", metavar="MS", help="p50 of one sample on --device.", show_default=False),
+    ] = None,
+    size_kb: Annotated[
+        float | None,
+        typer.Option("--size-kb", metavar="KB", help="Of the exported file.", show_default=False),
+    ] = None,
+    peak_memory_kb: Annotated[
+        float | None,
+        typer.Option("--peak-memory-kb", metavar="KB", help="Of activations.", show_default=False),
+    ] = None,
+    pruning_ratio: Annotated[
+        float | None,
+        typer.Option("--pruning-ratio", metavar="R", help="Share of the channels.", show_default=False),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="Where time is measured.", show_default="local")
+    ] = "",
+    runtime: Annotated[
+        str | None,
+        typer.Option("--runtime", metavar="NAME", help="onnxruntime or litert.", show_default="onnxruntime"),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", metavar="NAME", help="fp32 or int8.", show_default="fp32"),
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", metavar="N", help="Of the runtime.")] = 1,
     plan: Annotated[
         Path | None,
         typer.Option("--plan", metavar="FILE", help="Replay this plan.json instead.", show_default=False),
@@ -48,13 +82,13 @@ def prune(
         str, typer.Option("--scope", metavar="NAME", help="What is ranked: global, local or isomorphic.")
     ] = "global",
     multiple: Annotated[
-        int, typer.Option("--multiple", min=1, max=1024, metavar="N", help="Channels are multiples of this.")
-    ] = 8,
-    max_ratio: Annotated[
-        float,
+        str,
         typer.Option(
-            "--max-ratio", min=0.001, max=0.999, metavar="R", help="Share of a layer to cut at most."
+            "--multiple", metavar="N", help="Channels are multiples of this; auto: of what --device likes."
         ),
+    ] = "8",
+    max_ratio: Annotated[
+        float, typer.Option("--max-ratio", metavar="R", help="Share of a layer to cut at most.")
     ] = 0.75,
     limits: Annotated[
         list[str] | None,
@@ -65,6 +99,10 @@ def prune(
             show_default=False,
         ),
     ] = None,
+    reconstruct: Annotated[
+        bool,
+        typer.Option("--reconstruct/--no-reconstruct", help="Refit what stays, without labels or training."),
+    ] = True,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of all that is drawn.")] = 0,
     samples: Annotated[
         int | None,
@@ -88,21 +126,38 @@ def prune(
 ) -> None:
     """Make a pruning plan, or replay one, without any training.
 
-    Accuracy is told as the cut leaves it. A recipe's prune stage replays the plan (plan: FILE), and trains.
+    Accuracy is told as the cut leaves it, with the rest refitted. A recipe's prune stage replays the plan
+    (plan: FILE), and trains.
     """
     show_tracebacks(debug)
     if plan is not None and sensitivity:
         raise InputError("--plan and --sensitivity exclude each other", next="leave one of them out")
+    wanted = {
+        "speedup": speedup,
+        "latency_ms": latency_ms,
+        "size_kb": size_kb,
+        "peak_memory_kb": peak_memory_kb,
+        "pruning_ratio": pruning_ratio,
+        "device": device,
+        "runtime": runtime,
+        "precision": precision,
+        "threads": threads,
+        "channel_multiple": int(multiple) if multiple.isdecimal() else multiple,
+        "importance": importance,
+        "scope": scope,
+        "max_ratio": max_ratio,
+        "limits": dict(_limit(text) for text in limits or []),
+    }
     with run_view(quiet=quiet) as progress:
         from edgekit.pipeline import pruning
 
-        options: dict[str, Any] = {"out": out, "samples": samples, "progress": progress}
-        if plan is not None:
-            found = pruning.replay_plan(plan, workload, **options)
+        more: dict[str, Any] = {"seed": seed, "out": out, "samples": samples, "progress": progress}
+        if sensitivity:
+            found = pruning.analyse_sensitivity(workload, _config(wanted), **more)
+        elif plan is not None:
+            found = pruning.replay_plan(plan, workload, reconstruct=reconstruct, **more)
         else:
-            wish = _wish(speedup, multiple, importance, scope, max_ratio, limits or [], seed)
-            work = pruning.analyse_sensitivity if sensitivity else pruning.make_plan
-            found = work(workload, wish, **options)
+            found = pruning.make_plan(workload, _config(wanted), reconstruct=reconstruct, **more)
     if as_json:
         print_json(found)
     else:
@@ -112,32 +167,27 @@ def prune(
         console_on(sys.stdout).print(prune_view(found))
 
 
-def _wish(
-    speedup: float,
-    multiple: int,
-    importance: str,
-    scope: str,
-    max_ratio: float,
-    limits: list[str],
-    seed: int,
-) -> Wish:
-    from edgekit.pipeline.pruning import Wish
-    from edgekit.stages.prune import MEASURES
+def _config(wanted: dict[str, Any]) -> PruneConfig:
+    """The prune stage's settings. Raises InputError if they are none."""
+    from pydantic import ValidationError
 
-    if importance == "auto":
+    from edgekit.stages.prune import MEASURES, PruneConfig
+
+    for name, known in (("importance", (*MEASURES, "random", "auto")), ("scope", (*_SCOPES, "auto"))):
+        if wanted[name] not in known:
+            advice = did_you_mean(wanted[name], known)
+            raise InputError(f"unknown {name} {wanted[name]!r}, {advice}", where=f"--{name}")
+    try:
+        return PruneConfig.model_validate(wanted, strict=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = str(fault["loc"][0]) if fault["loc"] else ""
+        where = "multiple" if name == "channel_multiple" else name.replace("_", "-")
         raise InputError(
-            "importance auto trains",
-            where="--importance",
-            next="`edgekit compress` does it; here, name one: " + ", ".join(MEASURES),
-        )
-    for option, value, known in (
-        ("--importance", importance, (*MEASURES, "random")),
-        ("--scope", scope, _SCOPES),
-    ):
-        if value not in known:
-            raise InputError(f"unknown {option[2:]} {value!r}, {did_you_mean(value, known)}", where=option)
-    by_pattern = dict(_limit(text) for text in limits)
-    return Wish(speedup, multiple, importance, scope, max_ratio, by_pattern, seed)  # type: ignore[arg-type]
+            fault["msg"].removeprefix("Value error, "),
+            where=f"--{where}" if name else "edgekit prune",
+            got=str(fault["input"]) if name else "",
+        ) from error
 
 
 def _limit(text: str) -> tuple[str, float]:

@@ -7,46 +7,38 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import InputError, PruneError
 from edgekit.progress import Event, Progress, silent
-from edgekit.stages.prune import Measure
+from edgekit.stages.prune import MEASURES, Measure, PruneConfig, Ranking
+from edgekit.stages.targets import TargetConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgekit.pruning.build import Scope
     from edgekit.pruning.plan import Plan
     from edgekit.workload import Workload
 
-__all__ = ["Wish", "analyse_sensitivity", "make_plan", "replay_plan"]
+__all__ = ["analyse_sensitivity", "make_plan", "replay_plan"]
 
 PLAN, WEIGHTS, SENSITIVITY = "plan.json", "weights.safetensors", "sensitivity"
 _OUT = Path("pruned")  # below the current folder
+_COUNTING = {
+    *TargetConfig.model_fields,
+    *("channel_multiple", "importance", "scope", "max_ratio", "limits", "ignore"),
+}
 NOT_TUNED = "after the cut alone, without fine-tuning"
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is to be cut, and how; as in the prune stage's settings. ``limits``: by pattern of layers."""
-
-    speedup: float = 2.0
-    channel_multiple: int = 8
-    importance: Measure = "magnitude"
-    scope: Scope = "global"
-    max_ratio: float = 0.75
-    limits: Mapping[str, float] = field(default_factory=dict)
-    seed: int = 0
+REFITTED = "after the cut, refitted without labels, without fine-tuning"
 
 
 def make_plan(
     target: str | Path | Workload | None = None,
-    wish: Wish | None = None,
+    config: PruneConfig | None = None,
     *,
+    seed: int = 0,
+    reconstruct: bool = True,
     out: str | Path | None = None,
     samples: int | None = None,
     progress: Progress = silent,
@@ -55,46 +47,72 @@ def make_plan(
 
     Args:
         target: a workload (``"file.py"``, ``"file.py:function"``); None: the embedded demo.
+        config: the prune stage's settings. Those of trainings don't count, and nothing may be "auto" that is
+            chosen by a trial.
+        seed: of all that is drawn.
+        reconstruct: refit what stays, without labels.
         out: the folder; ``pruned/NAME`` by default. plan.json and weights.safetensors there are replaced.
         samples: of the validation data that accuracy is told on; None for all. Nothing is chosen by them.
 
     Returns:
         JSON: "cut" and "kept_whole" (layers), "macs", "parameters" and "accuracy" before and after, "plan"
-        and "weights" (paths).
+        and "weights" (paths); what files show, where they were aimed at.
 
     Raises:
-        PruneError: the goal is out of reach, the model can't be traced, or a limit names no layer.
+        PruneError: the goal is out of reach, the model can't be traced, or a limit names no layer; time can't
+            be measured on the device.
+        DeviceError, MeasurementError: there is no such device, or it can't be reached.
         InputError: a workload with faults; a folder that can't be written.
     """
     from edgekit.pruning import build
-    from edgekit.pruning.choose import Goal, Limits
     from edgekit.pruning.damage import training_inputs
     from edgekit.pruning.gradients import backward_for
+    from edgekit.stages.aiming import Aiming
+    from edgekit.stages.base import StageContext
 
-    wish = wish or Wish()
+    config = config or PruneConfig()
+    importance, scope = _named(config)
     workload = _load(target, progress)
-    _tell(progress, f"looking for a plan: {wish.speedup:g}x fewer MACs, importance {wish.importance}")
-    built = build.for_goal(
-        workload.model,
-        workload.example(2),
-        Goal(wish.speedup),
-        Limits(wish.channel_multiple, wish.max_ratio),
-        importance=wish.importance,
-        scope=wish.scope,
-        patterns=wish.limits,
-        seed=wish.seed,
-        backward=backward_for(wish.importance, workload, seed=wish.seed),
-        inputs=training_inputs(workload, seed=wish.seed),
-    )
-    settings = {**dataclasses.asdict(wish), "limits": dict(wish.limits), "result": built.describe()}
+    goal, example = config.goal, workload.example(2)
+    _tell(progress, f"looking for a plan: {goal}, importance {importance}")
+    context = StageContext(workload, workload.model, Path(), seed, progress)
+    aiming = Aiming(workload.model, config, context, example)
+    try:
+        built = aiming.plan(
+            build.prepare(workload.model, example, seed=seed),
+            goal,
+            importance,
+            scope,
+            backward_for(importance, workload, seed=seed),
+            training_inputs(workload, seed=seed),
+        )
+    finally:
+        aiming.close()
+    chosen = config.model_dump(mode="json", include=_COUNTING)
+    settings = {**chosen, "seed": seed, "result": built.describe()}
     plan = dataclasses.replace(built.plan, settings=settings)
-    return _result(workload, plan, built.describe(), out, samples, progress)
+    return _result(workload, plan, built.describe(), out, samples, progress, seed if reconstruct else None)
+
+
+def _named(config: PruneConfig) -> tuple[Measure, Ranking]:
+    """Importance and scope. Raises InputError if one is "auto"."""
+    if config.importance == "auto" or config.scope == "auto":
+        name = "importance" if config.importance == "auto" else "scope"
+        raise InputError(
+            f"{name} auto trains",
+            where=f"--{name}",
+            next="`edgekit compress` does it; here, name one"
+            + (": " + ", ".join(MEASURES) if name == "importance" else ""),
+        )
+    return config.importance, config.scope
 
 
 def replay_plan(
     path: str | Path,
     target: str | Path | Workload | None = None,
     *,
+    seed: int = 0,
+    reconstruct: bool = True,
     out: str | Path | None = None,
     samples: int | None = None,
     progress: Progress = silent,
@@ -118,13 +136,16 @@ def replay_plan(
         ) from error
     example = workload.example(2)
     built = Built(plan, macs.count(workload.model, example), macs.count(small, example), ())
-    return {**_result(workload, plan, built.describe(), out, samples, progress), "replayed": str(path)}
+    refit = seed if reconstruct else None
+    found = _result(workload, plan, built.describe(), out, samples, progress, refit)
+    return {**found, "replayed": str(path)}
 
 
 def analyse_sensitivity(
     target: str | Path | Workload | None = None,
-    wish: Wish | None = None,
+    config: PruneConfig | None = None,
     *,
+    seed: int = 0,
     out: str | Path | None = None,
     samples: int | None = None,
     progress: Progress = silent,
@@ -132,7 +153,8 @@ def analyse_sensitivity(
     """Accuracy against the share of channels cut, for each group alone, on training data.
 
     Args:
-        wish: its importance and seed count.
+        config: its importance counts.
+        seed: of all that is drawn.
         samples: of the training data; None for 512.
 
     Returns:
@@ -149,18 +171,18 @@ def analyse_sensitivity(
     from edgekit.pruning.importance import importances
     from edgekit.pruning.sensitivity import analyse, can_plot
 
-    wish = wish or Wish()
+    importance, _ = _named(config or PruneConfig())
     workload = _load(target, progress)
     _tell(progress, "looking for groups of channels")
-    prepared = build.prepare(workload.model, workload.example(2), seed=wish.seed)
-    backward = backward_for(wish.importance, workload, seed=wish.seed)
-    worth = importances(prepared.found, wish.importance, seed=wish.seed, backward=backward)
-    rows = _drawn(workload, samples or 512, wish.seed)
+    prepared = build.prepare(workload.model, workload.example(2), seed=seed)
+    backward = backward_for(importance, workload, seed=seed)
+    worth = importances(prepared.found, importance, seed=seed, backward=backward)
+    rows = _drawn(workload, samples or 512, seed)
 
     def tell(done: int, total: int, name: str) -> None:
         _tell(progress, f"cutting {name} ({done + 1} of {total})")
 
-    found = analyse(prepared, worth, wish.importance, workload, rows, tell=tell)
+    found = analyse(prepared, worth, importance, workload, rows, tell=tell)
     folder = _folder(out, workload)
     files = [folder / f"{SENSITIVITY}.json"]
     described = {"schema": 1, "kind": "sensitivity", "workload": workload.name, **found.to_json()}
@@ -195,13 +217,18 @@ def _result(
     out: str | Path | None,
     samples: int | None,
     progress: Progress,
+    refit: int | None,
 ) -> dict[str, Any]:
+    """``refit``: the seed by which training inputs are drawn; None if what stays keeps its weights."""
     from safetensors.torch import save
 
     from edgekit.files import atomic_write
     from edgekit.training.evaluation import evaluate
 
     small = _cut(workload, plan)
+    more = (
+        {} if refit is None or not plan.cuts else _refitted(small, workload, plan, refit, samples, progress)
+    )
     _tell(progress, "asking both models")
     before, after = (evaluate(model, workload, limit=samples).score for model in (workload.model, small))
     folder = _folder(out, workload)
@@ -214,7 +241,8 @@ def _result(
         "after": after,
         "split": "validation",
         "samples": count if samples is None else min(samples, count),
-        "note": NOT_TUNED,
+        "note": REFITTED if more else NOT_TUNED,
+        **more,
     }
     return {
         "schema": 1,
@@ -225,6 +253,22 @@ def _result(
         **described,
         "accuracy": accuracy,
     }
+
+
+def _refitted(
+    small: nn.Module, workload: Workload, plan: Plan, seed: int, samples: int | None, progress: Progress
+) -> dict[str, float]:
+    """Refit in place. Returns what the accuracy was before that."""
+    from edgekit import macs
+    from edgekit.pruning.damage import training_inputs
+    from edgekit.pruning.reconstruction import refit
+    from edgekit.training.evaluation import evaluate
+
+    _tell(progress, "refitting what stays")
+    cut = evaluate(small, workload, limit=samples).score
+    size = macs.count(small, workload.example(2)).macs
+    refit(small, workload.model, plan, training_inputs(workload, seed=seed), macs=size)
+    return {"cut_alone": cut}
 
 
 def _folder(out: str | Path | None, workload: Workload) -> Path:

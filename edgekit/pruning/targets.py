@@ -30,6 +30,19 @@ class Goal:
     peak_bytes: float | None = None
     pruning_ratio: float | None = None
 
+    def __str__(self) -> str:
+        wanted = [f"{self.speedup:g}x fewer MACs"] if self.speedup > 1 else []
+        wanted += [f"{self.shrink:g}x fewer parameters"] if self.shrink > 1 else []
+        for value, base, unit in (
+            (self.latency_ns, 1e6, "ms"),
+            (self.size_bytes, 1e3, "kB in the file"),
+            (self.peak_bytes, 1e3, "kB of activations"),
+        ):
+            wanted += [] if value is None else [f"at most {value / base:g} {unit}"]
+        if self.pruning_ratio is not None:
+            wanted.append(f"{self.pruning_ratio:g} of the channels")
+        return ", ".join(wanted) or "nothing"
+
     def highest(self, whole: Mapping[str, float]) -> dict[str, float]:
         """By the name of a cost, how much of it is allowed. ``whole``: the costs of the uncut model."""
         found: dict[str, float] = {}

@@ -23,10 +23,11 @@ from edgekit.pruning import build
 from edgekit.pruning.build import Built, Prepared
 from edgekit.pruning.choose import Goal
 from edgekit.pruning.compose import compose
-from edgekit.pruning.damage import training_inputs
+from edgekit.pruning.damage import Inputs, training_inputs
 from edgekit.pruning.gradients import backward_for
 from edgekit.pruning.importance import Backward
 from edgekit.pruning.plan import Plan
+from edgekit.pruning.reconstruction import refit
 from edgekit.pruning.sparse import GroupPenalty
 from edgekit.stages import kept
 from edgekit.stages.aiming import Aiming
@@ -63,7 +64,7 @@ class Cutting:
         elif self.config.steps == 1:
             make = functools.partial(self._built, lambda: self.first, self.aiming.goal(self.start, 1))
             plan, described = self._plan(self.context.folder, self.start, self.settings, make)
-            small = kept.cut(self.start, plan)
+            small = self._cut(self.start, plan)
         else:
             small, described = self._in_steps()
         return small, {**described, **self.details}
@@ -145,11 +146,29 @@ class Cutting:
         *,
         check: bool = True,
     ) -> Built:
-        rows = self.trial_rows[0] if self.config.by_trial else None
-        inputs = training_inputs(self.context.workload, seed=self.context.seed, rows=rows)
         return self.aiming.plan(
-            prepared, goal, choice.importance, choice.scope, backward, inputs, check=check
+            prepared, goal, choice.importance, choice.scope, backward, self._inputs, check=check
         )
+
+    @functools.cached_property
+    def _inputs(self) -> Inputs:
+        """Training inputs, not those that judge a trial."""
+        rows = self.trial_rows[0] if self.config.by_trial else None
+        return training_inputs(self.context.workload, seed=self.context.seed, rows=rows)
+
+    def _cut(self, model: nn.Module, plan: Plan, suffix: str = "") -> nn.Module:
+        """A smaller copy, refitted if that is wanted."""
+        small = kept.cut(model, plan)
+        if not self.config.reconstructs or not plan.cuts:
+            return small
+        part = self._part(f"reconstruction{suffix}")
+        if (done := part.done(small)) is None:
+            self._tell("refitting what stays")
+            size = macs.count(small, self.example).macs
+            done = refit(small, model, plan, self._inputs, macs=size).describe()
+            part.finish(done, small)
+        self.details["reconstruction"] = done
+        return small
 
     # --- which importance, ranked how --------------------------------------------------------------------
 
@@ -212,7 +231,7 @@ class Cutting:
             self._tell(f"cut {step} of {self.config.steps}")
             make = functools.partial(self._built, self._prepared(model, step), self.aiming.goal(model, step))
             plan, described = self._plan(part.folder, model, {**self.settings, "step": step}, make)
-            model, whole = kept.cut(model, plan), compose(whole, plan)
+            model, whole = self._cut(model, plan, f"-{step}"), compose(whole, plan)
             row = {"speedup": self.before.macs / max(macs.count(model, self.example).macs, 1)}
             if step < self.config.steps:
                 done = part.done(model)
@@ -247,9 +266,9 @@ class Cutting:
         """The stage's folder has a copy: a stage that goes on needs the file no more, if it didn't change."""
         begun = kept.begun(self.context.folder, self.start, self.settings)
         if begun is not None and not Path(path).exists():
-            return kept.cut(self.start, begun[0]), begun[1]
+            return self._cut(self.start, begun[0]), begun[1]
         plan, text = read_plan(path)
-        small = kept.cut(self.start, plan)
+        small = self._cut(self.start, plan)
         built = Built(plan, self.before, macs.count(small, self.example), ())
         digest = hashlib.sha256(text.encode()).hexdigest()
         described = {**built.describe(), "plan": path, "plan_sha256": digest}

@@ -60,6 +60,8 @@ class PruneConfig(TargetConfig, StageConfig):
     sparse: SparseConfig | None = None
     steps: int = Field(1, ge=1, le=100)  # 1: one shot; else cut a little, recover, cut again
     recovery: TrainingConfig = TrainingConfig(epochs=2, lr=0.02)  # between two steps
+    # Refit what stays by least squares, without labels. auto: where no training follows.
+    reconstruct: bool | Literal["auto"] = "auto"
     training: TrainingConfig = TrainingConfig(epochs=20, lr=0.05)
 
     @model_validator(mode="after")
@@ -78,6 +80,11 @@ class PruneConfig(TargetConfig, StageConfig):
     def by_trial(self) -> bool:
         """Whether something is chosen by a trial."""
         return self.plan is None and "auto" in (self.importance, self.scope)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether weights are refitted after a cut."""
+        return self.training.epochs == 0 if self.reconstruct == "auto" else self.reconstruct
 
     @property
     def patterns(self) -> dict[str, float]:
