@@ -41,12 +41,10 @@ def test_the_model_shrinks_and_learns_to_do_without(tmp_path: Path) -> None:
 def test_the_result_says_what_was_kept_whole_and_why(tmp_path: Path) -> None:
     work = workload(seeded(ZeroPadded))
     result = prune(work.model, CONFIG, context(work, tmp_path)[0])
-    assert result.note.startswith("2.84x fewer MACs, 3 layers cut; 1 kept whole (conv2: 16 of its 32 ")
+    assert result.note.startswith("3.00x fewer MACs, 1 layer cut; 1 kept whole (conv2: 16 of its 32 ")
     assert {row["layer"] for row in result.details["kept_whole"]} == {"conv2", "head"}
     assert result.details["cut"] == [
-        {"layer": "stem", "channels_before": 16, "channels_after": 8},
-        {"layer": "conv1", "channels_before": 32, "channels_after": 16},
-        {"layer": "conv2", "channels_before": 32, "channels_after": 24},
+        {"layer": "conv1", "channels_before": 32, "channels_after": 8},
     ]
     assert json.loads(json.dumps(result.details)) == result.details
 
@@ -99,13 +97,13 @@ def test_a_plan_of_other_settings_is_not_continued(tmp_path: Path) -> None:
     assert result.details["cut"][0]["channels_after"] == 24
 
 
-def test_without_training_the_model_is_only_cut(tmp_path: Path) -> None:
+def test_without_training_the_model_is_cut_all_the_same(tmp_path: Path) -> None:
     work = workload(seeded(ZeroPadded))
     config = PruneConfig(speedup=1.5, training=TrainingConfig(epochs=0))
     result = prune(work.model, config, context(work, tmp_path)[0])
-    conv = result.model.get_submodule("stem")
+    conv = result.model.get_submodule("conv1")
     assert isinstance(conv, nn.Conv2d)
-    assert conv.out_channels == 8
+    assert conv.out_channels == 16
     assert result.details["history"] == []
 
 
