@@ -133,7 +133,13 @@ class Aim:
         made = make()
         if self.names:
             self._look(cut(made))  # even where the estimate counts, which says no
-        return made if self.goal.met(*counted(made), self.shown) else None
+        return made if self.goal.met(*counted(made), self.shown) and self._enough_channels() else None
+
+    def _enough_channels(self) -> bool:
+        """This goal alone is known exactly by the search, and by nothing else."""
+        channels = self.search.costs["channels"]
+        least = channels.whole * (1 - (self.goal.pruning_ratio or 0.0))
+        return channels.now(self.search.widths) <= least
 
     def _look(self, small: nn.Module) -> None:
         assert self.shipped is not None
