@@ -34,7 +34,7 @@ from edgekit.bench import stats
 from edgekit.bench.measure import Candidate, Failure, measure
 from edgekit.devices.device import Device
 from edgekit.macs import count
-from edgekit.pruning.shipped import Precision, Runtime, Shipped
+from edgekit.pruning.goals.shipped import Precision, Runtime, Shipped
 from edgekit.stages.base import StageContext, TrainingConfig
 from edgekit.stages.prune import PruneConfig
 from edgekit.tasks import Classification

@@ -11,7 +11,7 @@ from rich.text import Text
 from edgekit.console_artifact import facts, table, title
 from edgekit.units import human_count, human_share
 
-# Outputs are no choice of anybody; see pruning/trial.py, which needs torch.
+# Outputs are no choice of anybody; see pruning/coupling/trial.py, which needs torch.
 _OUTPUTS = "its channels are the model's outputs"
 
 

@@ -10,8 +10,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from edgekit import macs
 from edgekit.errors import PruneError
-from edgekit.pruning import groups
-from edgekit.pruning.choose import Limits
+from edgekit.pruning.coupling import groups
+from edgekit.pruning.goals.choose import Limits
 from edgekit.stages.prune import PruneConfig
 
 __all__ = ["cuttable", "find_channels"]

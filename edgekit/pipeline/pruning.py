@@ -18,7 +18,7 @@ from edgekit.stages.targets import TargetConfig
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgekit.pruning.plan import Plan
+    from edgekit.pruning.plans.plan import Plan
     from edgekit.workload import Workload
 
 __all__ = ["analyse_sensitivity", "make_plan", "replay_plan"]
@@ -65,8 +65,8 @@ def make_plan(
         InputError: a workload with faults; a folder that can't be written.
     """
     from edgekit.pruning import build
-    from edgekit.pruning.damage import training_inputs
-    from edgekit.pruning.gradients import backward_for
+    from edgekit.pruning.worth.damage import training_inputs
+    from edgekit.pruning.worth.gradients import backward_for
     from edgekit.stages.aiming import Aiming
     from edgekit.stages.base import StageContext
 
@@ -167,9 +167,9 @@ def analyse_sensitivity(
     """
     from edgekit.files import write_json
     from edgekit.pruning import build
-    from edgekit.pruning.gradients import backward_for
-    from edgekit.pruning.importance import importances
-    from edgekit.pruning.sensitivity import analyse, can_plot
+    from edgekit.pruning.worth.gradients import backward_for
+    from edgekit.pruning.worth.importance import importances
+    from edgekit.pruning.worth.sensitivity import analyse, can_plot
 
     importance, _ = _named(config or PruneConfig())
     workload = _load(target, progress)
@@ -260,8 +260,8 @@ def _refitted(
 ) -> dict[str, float]:
     """Refit in place. Returns what the accuracy was before that."""
     from edgekit import macs
-    from edgekit.pruning.damage import training_inputs
     from edgekit.pruning.reconstruction import refit
+    from edgekit.pruning.worth.damage import training_inputs
     from edgekit.training.evaluation import evaluate
 
     _tell(progress, "refitting what stays")

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from edgekit import macs
 from edgekit.errors import PruneError
 from edgekit.macs import Complexity
-from edgekit.pruning import groups
-from edgekit.pruning.choose import Goal, Limits, Search
-from edgekit.pruning.damage import Inputs, scaled
-from edgekit.pruning.groups import Found, KeptWhole
-from edgekit.pruning.importance import Backward, Importance, Worth, importances
-from edgekit.pruning.plan import Plan
-from edgekit.pruning.ranking import IsomorphicSearch, ignored, limits_of
-from edgekit.pruning.reaching import Aim, reasons, unreachable
-from edgekit.pruning.shipped import Shipped
+from edgekit.pruning.coupling import groups
+from edgekit.pruning.coupling.groups import Found, KeptWhole
+from edgekit.pruning.goals.choose import Goal, Limits, Search
+from edgekit.pruning.goals.ranking import IsomorphicSearch, ignored, limits_of
+from edgekit.pruning.goals.reaching import Aim, reasons, unreachable
+from edgekit.pruning.goals.shipped import Shipped
+from edgekit.pruning.plans.plan import Plan
+from edgekit.pruning.worth.damage import Inputs, scaled
+from edgekit.pruning.worth.importance import Backward, Importance, Worth, importances
 
 __all__ = ["Built", "Prepared", "Scope", "for_goal", "for_width", "prepare"]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgekit.errors import PruneError
-from edgekit.pruning.plan import Cut, Plan
-from edgekit.pruning.rewrites import Attribute
+from edgekit.pruning.plans.plan import Cut, Plan
+from edgekit.pruning.plans.rewrites import Attribute
 
 __all__ = ["compose"]
 

@@ -19,8 +19,8 @@ from edgekit.distillation import continuous_loss, distillation_loss
 from edgekit.errors import PruneError
 from edgekit.execution import Forward, mode, set_mode
 from edgekit.macs import Complexity
-from edgekit.pruning.plan import Plan
-from edgekit.pruning.rewrites import Replacement
+from edgekit.pruning.plans.plan import Plan
+from edgekit.pruning.plans.rewrites import Replacement
 from edgekit.tasks import Task
 
 __all__ = ["Shallower", "blocks", "shallower"]

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.execution import mode
-from edgekit.pruning.damage import Inputs
-from edgekit.pruning.plan import Plan
+from edgekit.pruning.plans.plan import Plan
+from edgekit.pruning.worth.damage import Inputs
 
 __all__ = ["Refitted", "refit"]
 

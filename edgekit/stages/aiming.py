@@ -12,10 +12,10 @@ from edgekit import macs
 from edgekit.macs import Complexity
 from edgekit.pruning import build
 from edgekit.pruning.build import Built, Prepared, Scope
-from edgekit.pruning.choose import Goal, Limits
-from edgekit.pruning.damage import Inputs
-from edgekit.pruning.importance import Backward, Importance
-from edgekit.pruning.shipped import Shipped
+from edgekit.pruning.goals.choose import Goal, Limits
+from edgekit.pruning.goals.shipped import Shipped
+from edgekit.pruning.worth.damage import Inputs
+from edgekit.pruning.worth.importance import Backward, Importance
 from edgekit.stages.base import StageContext
 from edgekit.stages.prune import PruneConfig
 from edgekit.stages.shipping import shipped_for
@@ -117,7 +117,7 @@ class Aiming:
 
         if config.channel_multiple != "auto":
             return make(config.channel_multiple)
-        from edgekit.pruning.kernels import by_liked_steps
+        from edgekit.pruning.goals.kernels import by_liked_steps
 
         assert self.shipped is not None
         return by_liked_steps(prepared, self.shipped, make, timed=check and goal.latency_ns is None)

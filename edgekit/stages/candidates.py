@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from edgekit.errors import StageError
 from edgekit.progress import Event
 from edgekit.pruning.build import Built, Scope
-from edgekit.pruning.gradients import backward_for
-from edgekit.pruning.importance import Backward, Importance
+from edgekit.pruning.worth.gradients import backward_for
+from edgekit.pruning.worth.importance import Backward, Importance
 from edgekit.samples import Samples, Unlabelled
 from edgekit.training import evaluate, parallel, train
 from edgekit.training.early_stopping import split

@@ -21,14 +21,14 @@ from edgekit.macs import Complexity
 from edgekit.progress import Event
 from edgekit.pruning import build
 from edgekit.pruning.build import Built, Prepared
-from edgekit.pruning.choose import Goal
 from edgekit.pruning.compose import compose
-from edgekit.pruning.damage import Inputs, training_inputs
-from edgekit.pruning.gradients import backward_for
-from edgekit.pruning.importance import Backward
-from edgekit.pruning.plan import Plan
+from edgekit.pruning.goals.choose import Goal
+from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.reconstruction import refit
-from edgekit.pruning.sparse import GroupPenalty
+from edgekit.pruning.worth.damage import Inputs, training_inputs
+from edgekit.pruning.worth.gradients import backward_for
+from edgekit.pruning.worth.importance import Backward
+from edgekit.pruning.worth.sparse import GroupPenalty
 from edgekit.stages import kept
 from edgekit.stages.aiming import Aiming
 from edgekit.stages.base import StageContext, TrainingConfig

@@ -12,7 +12,7 @@ from edgekit.errors import EdgekitError, PruneError
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgekit.pruning.plan import Plan
+    from edgekit.pruning.plans.plan import Plan
     from edgekit.stages.base import StageContext, StageResult
     from edgekit.training import TrainingHistory
 
@@ -75,7 +75,7 @@ def load_summary(model: nn.Module, folder: Path) -> StageResult:
 
 def read_plan(folder: Path) -> Plan:
     """Raises PruneError if it is missing or damaged."""
-    from edgekit.pruning.plan import Plan
+    from edgekit.pruning.plans.plan import Plan
 
     try:
         return Plan.from_json((folder / PLAN).read_text(), where=str(folder / PLAN))
@@ -99,7 +99,7 @@ def write_plan(plan: Plan, folder: Path) -> None:
 
 def begun(folder: Path, model: nn.Module, settings: dict[str, Any]) -> tuple[Plan, dict[str, Any]] | None:
     """The plan and its description that a killed stage left: its checkpoint belongs to just this plan."""
-    from edgekit.pruning.plan import Plan
+    from edgekit.pruning.plans.plan import Plan
 
     try:
         plan = Plan.from_json((folder / PLAN).read_text())

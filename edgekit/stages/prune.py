@@ -127,7 +127,7 @@ def load(model: nn.Module, config: PruneConfig, context: StageContext) -> StageR
 
 
 def _note(details: dict[str, Any]) -> str:
-    from edgekit.pruning.groups import OUTPUTS
+    from edgekit.pruning.coupling.groups import OUTPUTS
 
     layers = len(details["cut"])
     note = f"{details['speedup']:.2f}x fewer MACs, {layers} layer{'' if layers == 1 else 's'} cut"

@@ -9,7 +9,7 @@ from edgekit.stages.targets import TargetConfig
 
 if TYPE_CHECKING:
     from edgekit.devices.device import Device
-    from edgekit.pruning.shipped import Precision, Runtime, Shipped
+    from edgekit.pruning.goals.shipped import Precision, Runtime, Shipped
 
 __all__ = ["identity", "shipped_for"]
 
@@ -39,7 +39,7 @@ def shipped_for(config: TargetConfig, context: StageContext) -> Shipped | None:
     if not config.needs_files:
         return None
     from edgekit.devices.device import probe
-    from edgekit.pruning.shipped import Shipped
+    from edgekit.pruning.goals.shipped import Shipped
 
     shipping = context.shipping
     runtime, precision = _file(config, shipping)

@@ -13,7 +13,7 @@ from edgekit.stages import kept
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgekit.pruning.plan import Plan
+    from edgekit.pruning.plans.plan import Plan
     from edgekit.stages.base import StageContext
     from edgekit.stages.distill import DistillConfig
 
@@ -135,7 +135,7 @@ def _plan(
 
 def _narrower(model: nn.Module, config: DistillConfig, context: StageContext) -> tuple[Plan, dict[str, Any]]:
     from edgekit.pruning import build
-    from edgekit.pruning.choose import Limits
+    from edgekit.pruning.goals.choose import Limits
 
     assert config.width is not None  # checked when the configuration was made
     # The limit on what leaves is the width itself: one multiple of channels always stays.

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edgekit.pruning.targets import Goal
+from edgekit.pruning.goals.targets import Goal
 from edgekit.stages.settings import Config
 
 __all__ = ["MAIN", "TargetConfig"]

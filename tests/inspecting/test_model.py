@@ -18,7 +18,7 @@ from edgekit.inspecting.channels import find_channels
 from edgekit.inspecting.model import inspect_model
 from edgekit.inspecting.rules import RUNTIMES
 from edgekit.int8 import coverage
-from edgekit.pruning.groups import OUTPUTS
+from edgekit.pruning.coupling.groups import OUTPUTS
 from tests.networks import Concatenated, Mobile, Residual, images, seeded
 from tests.pruning.networks import Attention
 

@@ -13,10 +13,10 @@ from torch import nn
 from edgekit import macs
 from edgekit.errors import PruneError
 from edgekit.pruning import build as building
-from edgekit.pruning import surgery
 from edgekit.pruning.build import Built
-from edgekit.pruning.choose import Goal, Limits
-from edgekit.pruning.groups import find
+from edgekit.pruning.coupling.groups import find
+from edgekit.pruning.goals.choose import Goal, Limits
+from edgekit.pruning.plans import surgery
 from tests.networks import seeded
 from tests.pruning.networks import CUTTABLE, Attention, Normalized, UpDown, Words, ZeroPadded, inputs
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgekit.errors import PruneError
-from edgekit.pruning import groups
 from edgekit.pruning.compose import compose
-from edgekit.pruning.plan import Cut, Plan
-from edgekit.pruning.rewrites import Attribute
+from edgekit.pruning.coupling import groups
+from edgekit.pruning.plans.plan import Cut, Plan
+from edgekit.pruning.plans.rewrites import Attribute
 from tests.networks import seeded
 from tests.pruning.networks import CUTTABLE, inputs
 

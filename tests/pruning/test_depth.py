@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from edgekit.errors import PruneError
 from edgekit.pruning.depth import blocks, shallower
-from edgekit.pruning.plan import Plan
+from edgekit.pruning.plans.plan import Plan
 from edgekit.tasks import Classification, Regression
 from tests.models.mobile import MobilenetV3Small
 from tests.models.resnets import Resnet8, Resnet8Block, VggBn

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.pruning import build as building
-from edgekit.pruning import groups
-from edgekit.pruning.choose import Goal, Limits
-from edgekit.pruning.plan import Plan
+from edgekit.pruning.coupling import groups
+from edgekit.pruning.goals.choose import Goal, Limits
+from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.reconstruction import refit
 from tests.networks import seeded
 from tests.pruning.architectures import VisionTransformer, Windows

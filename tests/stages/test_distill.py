@@ -13,7 +13,7 @@ from torch import nn
 
 from edgekit.errors import PruneError, StageError
 from edgekit.progress import Event
-from edgekit.pruning.plan import Plan
+from edgekit.pruning.plans.plan import Plan
 from edgekit.stages.base import TrainingConfig
 from edgekit.stages.distill import DistillConfig, distill, load
 from edgekit.training import evaluate

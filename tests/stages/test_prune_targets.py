@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from edgekit.devices.device import Device, load_device
 from edgekit.errors import DeviceError, PruneError, RecipeError
-from edgekit.pruning.shipped import Shipped
+from edgekit.pruning.goals.shipped import Shipped
 from edgekit.recipe import load_recipe
 from edgekit.stages.base import Shipping, StageContext, TrainingConfig
 from edgekit.stages.prune import PruneConfig, prune
 from edgekit.stages.shipping import identity, shipped_for
 from tests.networks import seeded
-from tests.pruning.test_latency_table import Net
+from tests.pruning.goals.test_latency_table import Net
 from tests.stages.workloads import context, workload
 
 NONE = TrainingConfig(epochs=0)

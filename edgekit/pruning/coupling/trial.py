@@ -1,0 +1,146 @@
+"""Trying a pruning plan out: is removing channels the same as ignoring them, and can the rest be trained?"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from edgekit.errors import PruneError
+from edgekit.pruning.plans.plan import Plan
+
+__all__ = ["NO_EFFECT", "OUTPUTS", "Trial", "exports", "short"]
+
+OUTPUTS = "its channels are the model's outputs"
+NO_EFFECT = "the output doesn't depend on its channels, so a removal can't be checked"
+_MOVED = (
+    "removing channels is not the same as ignoring them: on the way they are padded, reordered, or mixed "
+    "with others"
+)
+_EXACT, _ROUNDED = 1e-8, 1e-4  # relative to the output's size, in double and in single precision
+_LEAST_EXACT, _LEAST_ROUNDED = 1e-10, 1e-3  # effects of a removal that can be told from rounding
+
+
+def short(error: Exception) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
+
+
+def exports(model: nn.Module, example: Tensor) -> str:
+    """Why torch.export can't capture ``model``; "" if it can. Takes about a second for 50 layers."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.export.export(copy.deepcopy(model).eval(), (example,))
+    except Exception as error:
+        return short(error)
+    return ""
+
+
+def _copy(model: nn.Module, own: Collection[str]) -> nn.Module:
+    """A copy that shares the tensors of all modules but ``own``: a plan replaces those that it cuts.
+
+    Empty registries of hooks are shared as well, as copying those takes most of the time.
+    """
+    memo: dict[int, object] = {}
+    apart: set[int] = set()
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if isinstance(value, dict) and not value and key.endswith("hooks"):
+                memo[id(value)] = value
+        tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if name in own:
+            apart.update(map(id, tensors))
+        else:
+            memo.update((id(each), each) for each in tensors)
+    for each in apart:
+        memo.pop(each, None)
+    return copy.deepcopy(model, memo)
+
+
+class Trial:
+    """Tries groups out on a copy whose weights are perturbed, so that no zero hides a difference."""
+
+    def __init__(self, model: nn.Module, example: Tensor, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        for name, parameter in self.model.named_parameters():
+            if parameter.is_floating_point():
+                self._perturb(name, parameter)
+        self.example, self.tolerance, self.least = example, _ROUNDED, _LEAST_ROUNDED
+        try:
+            exact = copy.deepcopy(self.model).double()
+            double = example.double() if example.is_floating_point() else example
+            self.whole = self._answer(exact, double)
+            self.model, self.example = exact, double
+            self.tolerance, self.least = _EXACT, _LEAST_EXACT
+        except Exception:  # a model with constants in single precision
+            self.whole = self._answer(self.model, example)
+
+    def reason_against(self, plan: Plan) -> str:
+        """Why this plan is wrong; "" if the cut model answers as the one that ignores those channels."""
+        small, silent = _copy(self.model, ()), _copy(self.model, plan.touched)
+        try:
+            plan.apply(small)
+            plan.silence(silent)
+            expected = self._answer(silent, self.example)
+        except PruneError as error:
+            return f"its layers can't be cut ({error.got})"
+        except Exception as error:
+            return f"its layers can't be cut ({short(error)})"
+        try:
+            got = self._answer(small, self.example)
+        except Exception as error:
+            return f"the model fails without some of its channels ({short(error)})"
+        if got.shape != expected.shape:
+            return OUTPUTS
+        effect = self._distance(self.whole, expected)
+        # "not <=": NaN is a failure as well
+        if not self._distance(got, expected) <= max(min(self.tolerance, effect / 100), self.tolerance / 1e4):
+            return _MOVED
+        return "" if effect > self.least else NO_EFFECT
+
+    def untrainable(self, plan: Plan) -> str:
+        """Why the cut model can't be trained; "" if its gradients are finite, and reach what they did before.
+
+        The comparison is with the whole model that ignores those channels.
+        """
+        small, silent = copy.deepcopy(self.model), copy.deepcopy(self.model)
+        plan.apply(small)
+        plan.silence(silent)
+        try:
+            expected, got = self._gradients(silent), self._gradients(small)
+        except Exception as error:
+            return f"no gradients can be computed without some of its channels ({short(error)})"
+        lost = [name for name, gradient in expected.items() if gradient is not None and got.get(name) is None]
+        if lost:
+            return f"without some of its channels no gradient reaches {lost[0]}"
+        infinite = [name for name, value in got.items() if value is not None and not value.isfinite().all()]
+        return f"without some of its channels the gradient of {infinite[0]} is not finite" if infinite else ""
+
+    def _gradients(self, model: nn.Module) -> dict[str, Tensor | None]:
+        with torch.enable_grad():
+            model.requires_grad_(True)
+            outputs: Tensor = model(self.example)
+            if outputs.requires_grad:
+                outputs.square().sum().backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    def _perturb(self, name: str, parameter: Tensor) -> None:
+        spread = float(parameter.std()) if parameter.numel() > 1 else 0.0
+        noise = torch.randn(parameter.shape, generator=self.generator, dtype=torch.float32)
+        parameter.add_((0.1 * spread + 0.02) * noise.to(parameter.dtype))
+
+    @staticmethod
+    def _answer(model: nn.Module, inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            outputs: Tensor = model(inputs)
+        return outputs
+
+    def _distance(self, a: Tensor, b: Tensor) -> float:
+        """Largest difference, relative to the size of the whole model's answer."""
+        return float((a - b).abs().max() / self.whole.abs().max().clamp_min(1e-30))

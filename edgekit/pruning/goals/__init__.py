@@ -1,0 +1,12 @@
+"""From what is wanted to how many channels stay in each group.
+
+targets.py       what is wanted
+costs.py         what a model costs while channels leave, estimated: MACs, parameters, channels, bytes
+memory.py        peak activation memory likewise
+latency_table.py time likewise, measured layer by layer on a device
+shipped.py       what an exported file shows: size, latency, memory
+choose.py        the search: how many channels leave which group
+ranking.py       a search among groups of the same structure; limits for single layers
+kernels.py       numbers of channels that a device's kernels like
+reaching.py      search, look at the file, correct the estimate, search on
+"""

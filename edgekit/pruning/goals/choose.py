@@ -1,0 +1,209 @@
+"""How many channels leave which group, so that what a model costs falls as far as wanted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from edgekit.macs import Complexity
+from edgekit.pruning.coupling.found import Found, Group
+from edgekit.pruning.goals.costs import Channels, Cost, Widths, macs_and_parameters
+from edgekit.pruning.goals.targets import Goal
+
+__all__ = ["Goal", "Limits", "Search"]
+
+_BESIDE = 1e-3  # weight of what is missing, where another cost says which step is worth most
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Cut groups keep a multiple of ``channel_multiple`` and lose at most the share ``max_ratio``.
+
+    ``per_group``: other shares for some groups, by name; 0 keeps a group whole. ``multiples``: other
+    multiples for some groups.
+    """
+
+    channel_multiple: int
+    max_ratio: float
+    per_group: Mapping[str, float] = field(default_factory=dict)
+    multiples: Mapping[str, int] = field(default_factory=dict)
+
+    def counts(self, channels: int, group: str = "", width: int = 1) -> list[int]:
+        """What a group of so many channels may be cut to, falling, beginning with ``channels`` itself.
+
+        ``width``: of which each is a unit of so many channels; the multiple is one of channels, not of units.
+        """
+        multiple = self.multiples.get(group, self.channel_multiple)
+        step, ratio = multiple // math.gcd(multiple, width), self.per_group.get(group, self.max_ratio)
+        least = max(step, math.ceil(channels * (1 - ratio) / step - 1e-9) * step)
+        return [channels, *range((channels - 1) // step * step, least - 1, -step)]
+
+    def nearest(self, channels: int, share: float, group: str = "", width: int = 1) -> int:
+        """The allowed count nearest to ``share`` of the channels; the greater of two."""
+        counts = self.counts(channels, group, width)
+        return min(counts, key=lambda count: (abs(count - share * channels), -count))
+
+
+class Search:
+    """How many channels each group keeps.
+
+    Costs during the search are estimated: those of a layer fall with the channels on both of its sides.
+    ``costs`` has them by name; whoever aims at others than MACs, parameters and channels adds them, before
+    ``reach`` is called. ``steer``: the name of a cost by which a step's gain is measured, instead of by what
+    is missing for the goal.
+    """
+
+    def __init__(
+        self, found: Found, worth: dict[str, Tensor], complexity: Complexity, limits: Limits
+    ) -> None:
+        self.groups, self.limits = found.groups, limits
+        self.worth = {name: scores.sort().values.cumsum(0).tolist() for name, scores in worth.items()}
+        self.order = {name: scores.argsort(stable=True).tolist() for name, scores in worth.items()}
+        self.counts = {g.name: limits.counts(g.channels, g.name, g.width) for g in found.groups}
+        self.widths = Widths.of(found)
+        self.costs: dict[str, Cost] = {
+            **macs_and_parameters(found, complexity),
+            "channels": Channels.of(found),
+        }
+        self.steer = ""
+        self.highest: dict[str, float] = {}
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """By group, how many of its channels stay."""
+        return self.widths.kept
+
+    @kept.setter
+    def kept(self, counts: dict[str, int]) -> None:
+        self.widths.kept = counts
+
+    @property
+    def lost(self) -> float:
+        """The worth of all that leaves."""
+        return sum(self._lost(group, self.kept[group.name]) for group in self.groups)
+
+    def start_over(self) -> None:
+        """Nothing cut."""
+        self.kept = {group.name: group.channels for group in self.groups}
+
+    def cut_everything(self) -> None:
+        """As far as the limits allow."""
+        for group in self.groups:
+            self.kept[group.name] = self.counts[group.name][-1]
+
+    def cut_evenly(self, share: float) -> None:
+        """Every group keeps about ``share`` of its channels."""
+        for group in self.groups:
+            self.kept[group.name] = self.limits.nearest(group.channels, share, group.name, group.width)
+
+    def removed(self) -> dict[str, list[int]]:
+        """The least worthy channels of each group."""
+        return {g.name: sorted(self.order[g.name][: g.channels - self.kept[g.name]]) for g in self.groups}
+
+    def reach(self, goal: Goal, scope: Literal["global", "local"]) -> bool:
+        """Cut until the estimate says that the goal is met. False if the limits don't allow it.
+
+        global: step by step from the group that loses the least worth for what it brings nearer to the goal.
+        local: the same share of every group.
+        """
+        self.start_over()
+        self.highest = goal.highest({name: cost.whole for name, cost in self.costs.items()})
+        self.needed = self._missing()
+        found = []
+        for way in (self._all_alike,) if scope == "local" else (self._greedy_to_the_end, self._greedy):
+            way()
+            if any(self._missing().values()):
+                return False
+            self._give_back()
+            found.append((self.lost, self.kept))
+        self.kept = min(found, key=lambda each: each[0])[1]
+        return True
+
+    def _all_alike(self) -> None:
+        shares = {n / g.channels for g in self.groups for n in range(1, g.channels + 1)}
+        for share in sorted(shares, reverse=True):
+            self.cut_evenly(share)
+            if not any(self._missing().values()):
+                return
+
+    def _greedy(self) -> None:
+        self.start_over()
+        while any((missing := self._missing()).values()) and self._cut_cheapest(missing):
+            pass
+
+    def _greedy_to_the_end(self) -> None:
+        """Judge a step by all that it saves, though less may be missing: a large last one may be the best."""
+        self.start_over()
+        while any((missing := self._missing()).values()):
+            whole = {name: self.needed[name] if left else 0.0 for name, left in missing.items()}
+            if not self._cut_cheapest(whole):
+                return
+
+    def _missing(self) -> dict[str, float]:
+        """What must still be saved of each cost that the goal is about."""
+        return {name: self.costs[name].missing(self.widths, most) for name, most in self.highest.items()}
+
+    def _cut_cheapest(self, missing: Mapping[str, float]) -> bool:
+        """One step by the group that loses the least worth for its share of what is missing."""
+        best: tuple[float, str, int] | None = None
+        for group in self.groups:
+            fewer = self._next(group, +1)
+            if fewer is None:
+                continue
+            lost = self._lost(group, fewer) - self._lost(group, self.kept[group.name])
+            price = lost / max(self._gained(group, fewer, missing), 1e-12)
+            if best is None or price < best[0]:
+                best = (price, group.name, fewer)
+        if best is None:
+            return False
+        self.kept[best[1]] = best[2]
+        return True
+
+    def _gained(self, group: Group, count: int, missing: Mapping[str, float]) -> float:
+        """By which share a step brings the search nearer to its goal."""
+        gained = 0.0
+        for name, left in missing.items():
+            if left:
+                gained += min(self._saving(name, group, count), left) / self.needed[name]
+        if not self.steer:
+            return gained
+        cost = self.costs[self.steer]
+        return max(cost.saving(self.widths, group, count, 0.0), 0.0) / cost.whole + _BESIDE * gained
+
+    def _saving(self, name: str, group: Group, count: int) -> float:
+        return self.costs[name].saving(self.widths, group, count, self.highest[name])
+
+    def _give_back(self) -> None:
+        """Undo steps that were not needed, the worthiest first."""
+        while True:
+            possible = []
+            for group in self.groups:
+                more = self._next(group, -1)
+                if more is not None and self._not_needed(group, more):
+                    lost = self._lost(group, self.kept[group.name]) - self._lost(group, more)
+                    possible.append((lost, group.name, more))
+            if not possible:
+                return
+            _, name, count = max(possible)
+            self.kept[name] = count
+
+    def _not_needed(self, group: Group, count: int) -> bool:
+        """Whether the goal would still be met with so many more of the group's channels."""
+        for name, most in self.highest.items():
+            if -self._saving(name, group, count) > self.costs[name].spare(self.widths, most):
+                return False
+        return True
+
+    def _next(self, group: Group, step: int) -> int | None:
+        """The next allowed count, fewer (+1) or more (-1)."""
+        counts = self.counts[group.name]
+        position = counts.index(self.kept[group.name]) + step
+        return counts[position] if 0 <= position < len(counts) else None
+
+    def _lost(self, group: Group, count: int) -> float:
+        gone = group.channels - count
+        return float(self.worth[group.name][gone - 1]) if gone else 0.0

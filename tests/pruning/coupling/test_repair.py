@@ -1,0 +1,211 @@
+"""Repairs that would be wrong are not made, and what is said about them."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekit.errors import PruneError
+from edgekit.pruning.coupling.groups import OUTPUTS, find
+from edgekit.pruning.plans.plan import Cut, Plan
+from edgekit.pruning.plans.rewrites import Attribute, Replacement
+from tests.networks import images, seeded
+from tests.pruning.architectures import PadModule, TorchVisionTransformer, VisionTransformer, Windows
+
+
+class Weighed(nn.Module):
+    """A number that equals the channel count but means something else: no cut may change it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 16
+        self.conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.conv(x) / self.scale).reshape(len(x), 16, -1).mean(2))
+
+
+class OneSided(nn.Module):
+    """Padding on one side, by a number that a layer on the other side uses as a factor too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pad = 8
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.one = nn.Conv2d(8, 16, 3, padding=1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        x = self.one(x) + self.pad * F.pad(x, (0, 0, 0, 0, 0, self.pad))
+        return self.head(F.relu(x).mean((2, 3)))
+
+
+class Ranked(nn.Module):
+    """Channels in the order of their means: which goes where depends on the values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.conv(x)).mean((2, 3)).sort(1).values)
+
+
+class OwnNorm(nn.Module):
+    """A norm over channels that is written in the forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.head(F.relu((x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("build", [Weighed, OneSided, Ranked, OwnNorm])
+def test_what_no_rule_brings_through_is_kept_whole(build: type[nn.Module]) -> None:
+    model = seeded(build)
+    found = find(model, images(4))
+    assert not any("one" in g.name or "conv" in g.name for g in found.groups)
+    (whole,) = [each for each in found.whole if each.reason != OUTPUTS]
+    assert whole.name in ("conv", "one")
+    assert whole.reason
+
+
+def test_a_shared_number_is_not_changed_for_one_of_its_uses() -> None:
+    """The inner channels of ``OneSided`` leave all the same, and the number stays."""
+    found = find(seeded(OneSided), images(4))
+    assert [(group.name, group.followers) for group in found.groups] == [("stem", ())]
+    assert found.plan({"stem": [0, 1]}).attributes == ()
+
+
+def test_only_the_numbers_that_have_to_follow_do() -> None:
+    """The two paddings are of one size; each follows the group of its own shortcut."""
+    found = find(seeded(PadModule), images(4))
+    followers = {group.name: [str(each) for each in group.followers] for group in found.groups}
+    assert followers == {"stem": [], "one": ["short1.pad"], "two": ["short2.pad"]}
+    plan = found.plan({"one": [0, 2], "two": [1]})
+    assert plan.attributes == (
+        Attribute("short1", "pad", None, 4, 2),
+        Attribute("short2", "pad", None, 4, 3),
+    )
+    assert "short1.pad follows" in next(group.repair for group in found.groups if group.name == "one")
+
+
+def test_bare_parameters_are_cut_along_their_channels() -> None:
+    found = find(seeded(VisionTransformer), images(4))
+    plan = found.plan({"patches": [3]})
+    bare = {cut.layer: (cut.axis, cut.before, cut.removed) for cut in plan.cuts if cut.axis is not None}
+    assert bare["token"] == (2, 16, [3])
+    assert bare["positions"] == (2, 16, [3])
+    assert bare["blocks.0.gamma"] == (0, 16, [3])
+    (table,) = [
+        cut for cut in find(seeded(Windows), images(4)).plan({"qkv": [2]}).cuts if cut.axis is not None
+    ]
+    assert (table.layer, table.axis, table.removed) == ("table", 1, [2])
+
+
+def test_attention_is_replaced_only_where_it_is_cut() -> None:
+    found = find(seeded(TorchVisionTransformer), images(4))
+    assert found.plan({"blocks.0.wide": [0]}).replacements == ()
+    plan = found.plan({"blocks.1.attention.inner.query": [2]})
+    assert plan.replacements == (Replacement("blocks.1.attention.inner", "split_attention"),)
+    data = json.loads(plan.to_json())
+    assert data["version"] == 2
+    assert json.loads(found.plan({"blocks.0.wide": [0]}).to_json())["version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (Plan(attributes=(Attribute("short1", "pad", None, 5, 2),)), r"short1.pad is 4, the plan says 5"),
+        (Plan(attributes=(Attribute("short9", "pad", None, 4, 2),)), "no module 'short9'"),
+        (Plan(replacements=(Replacement("stem", "split_attention"),)), "stem can't become split_attention"),
+        (Plan(replacements=(Replacement("stem", "magic"),)), "stem can't become magic"),
+        (Plan((Cut("token", "out", 16, (0,), 2),)), "no parameter or buffer 'token'"),
+        (Plan((Cut("stem.bias", "out", 9, (0,), 0),)), "stem.bias has 8 channels, the plan says 9"),
+    ],
+)
+def test_a_plan_with_rewrites_that_does_not_fit_changes_nothing(plan: Plan, message: str) -> None:
+    model = seeded(PadModule)
+    before = copy.deepcopy(model)
+    with pytest.raises(PruneError, match=message):
+        plan.apply(model)
+    assert repr(model) == repr(before)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attributes": [{"module": "a", "name": "b", "item": None, "before": 4}]},
+        {"attributes": [{"module": "a", "name": "b", "item": "c", "before": 4, "after": 2}]},
+        {"attributes": [{"module": "a", "name": "b", "item": None, "before": 4, "after": 2.5}]},
+        {"replacements": [{"layer": "a"}]},
+        {"replacements": ["a"]},
+        {"version": 3},
+    ],
+)
+def test_damaged_rewrites_are_refused(change: dict[str, object]) -> None:
+    plan = Plan(
+        attributes=(Attribute("a", "b", 1, 4, 2),), replacements=(Replacement("c", "split_attention"),)
+    )
+    data = json.loads(plan.to_json())
+    assert Plan.from_json(json.dumps(data)) == plan
+    with pytest.raises(PruneError, match="not a pruning plan"):
+        Plan.from_json(json.dumps({**data, **change}))
+
+
+class Rooted(nn.Module):
+    """Adds nothing once channels have left, but something whose gradient is infinite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).mean((2, 3))
+        if x.shape[1] < 8:
+            x = x + (x * 0).sqrt()
+        return self.head(x)
+
+
+class Unscripted(nn.Module):
+    """Runs with any number of channels; with fewer than 8, by something that no export can capture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Embedding(9, 8)  # not in torch-pruning's graph, so that the couplings are measured
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.stem(x)
+        if y.shape[2] < 8 and float(y.detach().sum()) > 1e9:
+            y = y * 2
+        return self.head(y.mean(1))
+
+
+def test_what_cannot_be_trained_is_kept_whole() -> None:
+    found = find(seeded(Rooted), images(4))
+    assert not found.groups
+    reason = next(each.reason for each in found.whole if each.name == "conv")
+    assert "the gradient of" in reason
+    assert "is not finite" in reason
+
+
+def test_what_cannot_be_exported_is_kept_whole() -> None:
+    found = find(seeded(Unscripted), torch.randint(0, 9, (4, 6)))
+    assert not found.groups
+    reason = next(each.reason for each in found.whole if each.name == "stem")
+    assert reason.startswith("the model can't be exported without some of its channels")

@@ -1,0 +1,138 @@
+"""Worths of different groups, made comparable by what cutting each group does to the answers."""
+
+from __future__ import annotations
+
+import copy
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekit.pruning import build as building
+from edgekit.pruning.goals.choose import Goal, Limits
+from edgekit.pruning.worth.damage import damages, scaled, training_inputs
+from edgekit.pruning.worth.importance import importances
+from edgekit.tasks import Classification
+from edgekit.workload import Workload
+from tests.networks import seeded
+
+X = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+class Faint(nn.Module):
+    """A stream, and two blocks on it that hardly change it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.in1, self.out1 = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.in2, self.out2 = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        x = x + 0.05 * self.out1(self.in1(x).relu())
+        x = x + 0.05 * self.out2(self.in2(x).relu())
+        return self.head(x.mean((2, 3)))
+
+
+def test_damage_is_that_of_the_weakest_half_with_zeros_in_its_place() -> None:
+    model = seeded(Faint)
+    prepared = building.prepare(model, X[:2])
+    scores = importances(prepared.found, "magnitude").scores
+    found = damages(scores, model, prepared.found, lambda count: X[:count], macs=1)
+    assert {"in1", "in2"} < set(found)
+    with torch.no_grad():
+        whole = model(X)
+        (stream,) = set(found) - {"in1", "in2"}
+        for name in ("in1", "in2"):
+            silent = copy.deepcopy(model)
+            layer = silent.get_submodule(name)
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            weakest = scores[name].argsort(stable=True)[:8]
+            layer.weight[weakest], layer.bias[weakest] = 0, 0
+            expected = float((silent(X) - whole).square().mean() / whole.var())
+            assert found[name] == pytest.approx(expected, rel=1e-4)
+            assert found[name] < 0.01 * found[stream]
+
+
+def test_only_the_scale_of_a_group_changes() -> None:
+    model = seeded(Faint)
+    prepared = building.prepare(model, X[:2])
+    scores = importances(
+        prepared.found, "taylor", backward=lambda one: one(X).square().sum().backward()
+    ).scores
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    told = scaled(scores, model, prepared.found, lambda count: X[:count], macs=1)
+    damage = damages(scores, model, prepared.found, lambda count: X[:count], macs=1)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    for group in prepared.found.groups:
+        ratios = told[group.name] / scores[group.name]
+        torch.testing.assert_close(ratios, ratios[0].expand(group.channels))
+        half = told[group.name].sort().values[: group.channels // 2].sum()
+        assert float(half) == pytest.approx(damage[group.name])
+
+
+def test_the_stream_is_spared_where_the_blocks_say_little() -> None:
+    model, limits = seeded(Faint), Limits(4, 0.75)
+
+    def kept(**more: Any) -> dict[str, int]:
+        built = building.for_goal(model, X[:2], Goal(2.0), limits, **more)
+        return {row["layer"]: row["channels_after"] for row in built.describe()["cut"]}
+
+    assert set(kept(inputs=lambda count: X[:count])) == {"in1", "in2"}
+    assert "stem" in kept()  # by magnitude it is no dearer
+    assert kept(scope="local", inputs=lambda count: X[:count]) == kept(scope="local")
+
+
+class Broken:
+    """Stands for groups that break the model, in place of a plan."""
+
+    def __init__(self, factors: dict[str, float]) -> None:
+        self.groups = [SimpleNamespace(name=name, channels=2) for name in factors]
+        self.factors = factors
+
+    def plan(self, removed: dict[str, list[int]]) -> SimpleNamespace:
+        (name,) = removed
+
+        def apply(model: nn.Module) -> None:
+            with torch.no_grad():
+                model.get_parameter("weight").mul_(self.factors[name])
+
+        return SimpleNamespace(apply=apply)
+
+
+def test_answers_that_are_no_numbers_are_the_dearest_and_nothing_is_free() -> None:
+    found: Any = Broken({"harmless": 1.0, "some": 0.5, "fatal": math.nan})
+    scores = {group.name: torch.tensor([1.0, 2.0]) for group in found.groups}
+    seen = damages(scores, nn.Linear(3, 4), found, lambda count: torch.ones(count, 3).cumsum(0), macs=1)
+    assert seen["fatal"] == 10 * seen["some"]
+    assert 0 < seen["harmless"] < 1e-5 * seen["some"]
+
+
+def test_a_large_model_is_asked_about_fewer_samples() -> None:
+    found: Any = Broken({"one": 0.5})
+    asked: list[int] = []
+
+    def inputs(count: int) -> Tensor:
+        asked.append(count)
+        return torch.ones(count, 3).cumsum(0)
+
+    for macs in (10**6, 3 * 10**10, 10**13):
+        damages({"one": torch.ones(2)}, nn.Linear(3, 4), found, inputs, macs=macs)
+    assert asked == [512, 100, 16]
+
+
+def test_inputs_are_training_samples_of_these_rows_and_the_same_every_time() -> None:
+    train = (torch.arange(40.0)[:, None], torch.arange(40) % 2)
+    work = Workload("numbers", nn.Linear(1, 2), Classification(2), train, (-train[0], train[1]))
+    drawn = training_inputs(work, seed=3, rows=torch.arange(10, 30))
+    assert torch.equal(drawn(8), drawn(8))
+    assert set(drawn(100).flatten().tolist()) == set(range(10, 30))
+    assert set(training_inputs(work, seed=3)(100).flatten().tolist()) == set(range(40))
