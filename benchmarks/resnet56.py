@@ -21,7 +21,6 @@ import rows
 import work
 from provenance import PACKAGES, surroundings
 
-from edgekit.stages.base import TrainingConfig
 from edgekit.stages.prune import PruneConfig
 from edgekit.workload import Workload, load_workload
 
@@ -37,7 +36,6 @@ FILES = ("resnet56.py", "prune_accuracy.py", "workloads/cifar10.py")
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = work.parser(__doc__, "resnet56")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--lr", type=float, default=0.05)
     options = parser.parse_args(arguments)
     with work.workplace(options) as place:
         about = surroundings((*PACKAGES, "torch-pruning"))
@@ -68,8 +66,8 @@ def measured(place: work.Work, workload: Workload, options: Any) -> dict[str, di
 
 
 def config(options: Any) -> PruneConfig:
-    """The stage's defaults but for the budget."""
-    return PruneConfig(speedup=SPEEDUP, training=TrainingConfig(epochs=options.epochs, lr=options.lr))
+    """The prune stage of the mobile recipe but for the budget."""
+    return prune_accuracy.of_the_recipe(SPEEDUP, options.epochs)
 
 
 def rows_of(found: dict[str, dict[str, Any]], options: Any, about: dict[str, Any]) -> list[dict[str, Any]]:
