@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.checkpoint import Part
-from edgekit.distillation.features import FeatureDistillation
 from edgekit.errors import StageError
 from edgekit.execution import Forward, mode, set_mode
 from edgekit.meter import Meter
@@ -44,7 +43,7 @@ from edgekit.training.optimizer import make_optimizer
 from edgekit.training.schedule import lr_factor
 from edgekit.training.seeds import seed_of
 from edgekit.training.speed import autocast_of, check_compiled, choose
-from edgekit.training.teachers import Teachers
+from edgekit.training.teaching import Teaching
 from edgekit.units import human_share
 from edgekit.workload import Workload
 
@@ -127,8 +126,8 @@ class _Training:
         self.facts: dict[str, Any] = {"roll_backs": []}
         self.group = parallel.current()
         check_compiled(model, config, stage)
-        self.teaching = self._taught_by(teacher)
-        self.teacher: Teachers | None = None
+        self.teaching = Teaching(model, teacher, workload, config, stage, seed)
+        self.facts |= self.teaching.told
         rows = self._hold_out()
         targets = workload.train.targets if rows is None else workload.train.targets[rows]
         weights = balanced(workload.task, targets) if config.class_weights == "balanced" else None
@@ -136,11 +135,10 @@ class _Training:
         self.objective = Objective(workload.task, config, penalty, weights, labelled=labelled)
         chosen = model.parameters() if parameters is None else parameters
         self.parameters = [p for p in chosen if p.requires_grad]
-        self.features = self._look_inside()
         model.to(device)  # in place: the parameters stay the same objects
-        if self.features is not None and self.parameters:
-            self.features.to(device)
-            self.parameters += self.features.parameters()
+        self.teaching.to(device)
+        if self.parameters:
+            self.parameters += self.teaching.parameters()
         self.optimizer = make_optimizer(self.parameters, config)
         self.descent = Descent(self.optimizer, self.parameters, config.gradient_clip)
         self.batches = Batches(workload, config.batch_size, seed, stage, config, rows)
@@ -150,7 +148,7 @@ class _Training:
         self.watch = Watch(chance_loss(workload.task, targets))
         self.average = Average(model, config.ema_decay) if config.ema_decay is not None else None
         self.stopper = Stopper(config.early_stopping) if config.early_stopping is not None else None
-        own = {"average": self.average, "stopper": self.stopper, "features": self.features}
+        own = {"average": self.average, "stopper": self.stopper, "features": self.teaching.features}
         parts: dict[str, Part] = {name: part for name, part in own.items() if part is not None}
         parts |= {"watch": self.watch, "descent": self.descent}
         self.keeper = Keeper(
@@ -158,7 +156,8 @@ class _Training:
             *(self.facts, self.group, self.meter),
         )
         self.history = self.keeper.history
-        self._tell_teaching()
+        if self.teaching.without_layers:
+            self.meter.tell("warning", features_text(self.facts["features"]))
 
     def run(self) -> TrainingHistory:
         if self.config.epochs == 0 or not self.parameters:
@@ -178,47 +177,10 @@ class _Training:
                 self.keeper.keep()
             self._settle()
         finally:
-            if self.features is not None:
-                self.features.close()
+            self.teaching.close()
             self.forward.release()
             set_mode(self.model, training=False)
         return TrainingHistory(self.history, self.facts)
-
-    def _taught_by(self, teacher: nn.Module | None) -> nn.Module | None:
-        """The teacher, None if it isn't to be heard. Raises StageError if there is nothing to learn from."""
-        told, labelled = self.config.distillation, self.workload.train.labelled
-        heard = told.loss != "none" and (told.weight > 0 or not labelled)
-        if teacher is not None and (heard or told.features is not None):
-            return teacher
-        if labelled or not self.config.epochs:
-            return None
-        raise StageError(
-            "training data without labels needs a teacher",
-            where=f"stage {self.stage}: training.distillation",
-            got="no teacher" if teacher is None else "loss: none",
-            expected="a distillation loss, or labels",
-        )
-
-    def _look_inside(self) -> FeatureDistillation | None:
-        """The layers that learn from the teacher's, None if none do."""
-        wanted = self.config.distillation.features
-        if wanted is None or self.teaching is None or not self.config.epochs:
-            return None
-        seed = seed_of(self.seed, self.stage, 0, "projections")
-        found = FeatureDistillation(self.model, self.teaching, self._inputs(0, 2), wanted, seed=seed)
-        self.facts["features"] = found.describe()
-        return found if found.pairs else None
-
-    def _tell_teaching(self) -> None:
-        """What one wouldn't expect of how this training is taught."""
-        if self.teaching is None or not self.config.epochs:
-            return
-        if self.workload.teachers:
-            self.facts["teachers"] = 1 + len(self.workload.teachers)
-        if not self.workload.train.labelled:
-            self.facts["unlabelled"] = True
-        if "features" in self.facts and self.features is None:
-            self.meter.tell("warning", features_text(self.facts["features"]))
 
     def _hold_out(self) -> Tensor | None:
         """The rows that are trained on, None for all; the others, if any, are ``self.held_out``."""
@@ -239,11 +201,11 @@ class _Training:
         self.choice = self.group.first(
             lambda: choose(
                 self.model,
-                self.teaching,
-                self._inputs(0, self.batches.size),
+                self.teaching.model,
+                self.teaching.inputs(0, self.batches.size),
                 self.batches.steps * config.epochs,
                 # What is compiled into one function has no layers to look into.
-                config if self.features is None else config.model_copy(update={"compile": "never"}),
+                config if self.teaching.features is None else config.model_copy(update={"compile": "never"}),
                 checkpoint=self.checkpoint,
                 autocast=self.autocast,
                 tell=lambda text: self.meter.tell("note", text),
@@ -256,19 +218,16 @@ class _Training:
         self.forward = Forward(self.model, compiled=self.choice.compiled and self.group.size == 1)
         self.forward.prepare(example)
         self.forward.model = self.group.wrap(self.model)
-        if self.teaching is None:
-            return
-        models = [self.teaching, *self.workload.teachers]
-        self.teacher = Teachers(models, self.workload.task, self._precision(), self.device)
-        if slower := self.teacher.prepare(example, fuse=self.choice.fused and self.features is None):
+        fixed = self.batches.deterministic and config.epochs > 1
+        slower = self.teaching.begin(
+            self.model,
+            self._precision(),
+            self.device,
+            fuse=self.choice.fused,
+            remember=self.batches.size if fixed else 0,
+        )
+        if slower:
             self.meter.tell("note", slower)
-        if self.features is not None:
-            self.features.watch(self.model, self.teacher.model)
-        elif self.batches.deterministic and config.epochs > 1:
-            self.teacher.remember(len(self.workload.train), self._inputs, self.batches.size)
-
-    def _inputs(self, start: int, end: int) -> Tensor:
-        return self.workload.preprocessing(self.workload.train.inputs[start:end])
 
     def _begin(self) -> None:
         """The learning rate, if it is to be found, and the state to go back to."""
@@ -327,14 +286,16 @@ class _Training:
 
     def _step(self, batch: Batch) -> tuple[float, Tensor]:
         part = self.group.part(batch)
-        with nullcontext() if self.features is None else self.features.recording():
-            taught = None if self.teacher is None else self.group.gather(self.teacher(part), len(batch))
+        with self.teaching.recording():
+            taught = self.teaching.answers(part)
             with self._precision():
                 outputs = self.forward(part.inputs)
+        if taught is not None:
+            taught = self.group.gather(taught, len(batch))
         outputs = self.group.gather(outputs.float(), len(batch))
         loss = self.objective(self.model, outputs, batch, taught)
-        if self.features is not None:
-            inside = self.features.loss(lambda values: self.group.gather(values, len(batch)))
+        inside = self.teaching.loss(lambda values: self.group.gather(values, len(batch)))
+        if inside is not None:
             loss = loss + inside.to(loss.device)
         value = self.group.first(lambda: float(loss.detach()))
         self.watch.loss(value)
@@ -399,7 +360,7 @@ class _Training:
             "seed": self.seed,
             "stage": self.stage,
             "autocast": self.autocast,
-            "taught": 0 if self.teaching is None else 1 + len(self.workload.teachers),
+            "taught": self.teaching.count,
             "samples": len(self.workload.train),
             "parameters": [list(p.shape) for p in self.parameters],
         }
