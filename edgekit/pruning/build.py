@@ -19,7 +19,7 @@ from edgekit.pruning.goals.ranking import IsomorphicSearch, ignored, limits_of
 from edgekit.pruning.goals.reaching import Aim, reasons, unreachable
 from edgekit.pruning.goals.shipped import Shipped
 from edgekit.pruning.plans.plan import Plan
-from edgekit.pruning.worth.damage import Inputs, scaled
+from edgekit.pruning.worth.damage import Inputs, curves
 from edgekit.pruning.worth.importance import Backward, Importance, Worth, importances
 
 __all__ = ["Built", "Prepared", "Scope", "for_goal", "for_width", "prepare"]
@@ -142,11 +142,12 @@ def for_goal(
     """
     prepared = model if isinstance(model, Prepared) else prepare(model, example, seed=seed)
     worth = importances(prepared.found, importance, seed=prepared.seed, backward=backward)
-    if scope == "global" and inputs is not None:
-        scores = scaled(worth.scores, prepared.model, prepared.found, inputs, macs=prepared.traced.macs)
-        worth = replace(worth, scores=scores)
     limits = limits_of(prepared.found, limits, patterns or {}, prepared.origin)
     search = _search(prepared, worth, limits, scope)
+    if scope == "global" and inputs is not None:
+        search.believe(
+            curves(worth.scores, prepared.model, prepared.found, inputs, macs=prepared.traced.macs)
+        )
     aim = Aim(goal, search, prepared.model, example, shipped, steer, estimated=not check)
     aim.prepare(prepared.found)
     built = aim.reach(

@@ -81,6 +81,12 @@ class Search:
     def kept(self, counts: dict[str, int]) -> None:
         self.widths.kept = counts
 
+    def believe(self, curves: Mapping[str, Tensor]) -> None:
+        """Take these for what is lost, by group (channels,), when so many of the least worthy channels leave,
+        1 to all; until then it is the sum of their worths.
+        """
+        self.worth = {name: curve.tolist() for name, curve in curves.items()}
+
     @property
     def lost(self) -> float:
         """The worth of all that leaves."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgekit.pruning import build as building
 from edgekit.pruning.goals.choose import Goal, Limits
-from edgekit.pruning.worth.damage import damages, scaled, training_inputs
+from edgekit.pruning.worth.damage import curves, damages, training_inputs
 from edgekit.pruning.worth.importance import importances
 from edgekit.tasks import Classification
 from edgekit.workload import Workload
@@ -39,44 +39,50 @@ class Faint(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def test_damage_is_that_of_the_weakest_half_with_zeros_in_its_place() -> None:
+def test_damage_is_that_of_the_weakest_with_zeros_in_their_place() -> None:
     model = seeded(Faint)
     prepared = building.prepare(model, X[:2])
     scores = importances(prepared.found, "magnitude").scores
-    found = damages(scores, model, prepared.found, lambda count: X[:count], macs=1)
-    assert {"in1", "in2"} < set(found)
+    cut = {group.name: [4, 8] for group in prepared.found.groups}
+    found = damages(scores, model, prepared.found, lambda count: X[:count], cut, macs=1)
     with torch.no_grad():
         whole = model(X)
         (stream,) = set(found) - {"in1", "in2"}
         for name in ("in1", "in2"):
-            silent = copy.deepcopy(model)
-            layer = silent.get_submodule(name)
-            assert isinstance(layer, nn.Conv2d)
-            assert layer.bias is not None
-            weakest = scores[name].argsort(stable=True)[:8]
-            layer.weight[weakest], layer.bias[weakest] = 0, 0
-            expected = float((silent(X) - whole).square().mean() / whole.var())
-            assert found[name] == pytest.approx(expected, rel=1e-4)
-            assert found[name] < 0.01 * found[stream]
+            last = 0.0
+            for count, damage in zip(cut[name], found[name], strict=True):
+                silent = copy.deepcopy(model)
+                layer = silent.get_submodule(name)
+                assert isinstance(layer, nn.Conv2d)
+                assert layer.bias is not None
+                weakest = scores[name].argsort(stable=True)[:count]
+                layer.weight[weakest], layer.bias[weakest] = 0, 0
+                expected = float((silent(X) - whole).square().mean() / whole.var())
+                last = max(expected, 1.02 * last)  # more channels never do less
+                assert damage == pytest.approx(last, rel=1e-4)
+            assert found[name][1] < 0.01 * found[stream][1]
 
 
-def test_only_the_scale_of_a_group_changes() -> None:
+def test_curves_rise_through_what_was_measured() -> None:
     model = seeded(Faint)
     prepared = building.prepare(model, X[:2])
-    scores = importances(
-        prepared.found, "taylor", backward=lambda one: one(X).square().sum().backward()
-    ).scores
+    backward = lambda one: one(X).square().sum().backward()  # noqa: E731
+    scores = importances(prepared.found, "taylor", backward=backward).scores
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    told = scaled(scores, model, prepared.found, lambda count: X[:count], macs=1)
-    damage = damages(scores, model, prepared.found, lambda count: X[:count], macs=1)
+    told = curves(scores, model, prepared.found, lambda count: X[:count], macs=1)
+    cut = {group.name: [4, 8, 12] for group in prepared.found.groups}
+    measured = damages(scores, model, prepared.found, lambda count: X[:count], cut, macs=1)
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    for group in prepared.found.groups:
-        ratios = told[group.name] / scores[group.name]
-        torch.testing.assert_close(ratios, ratios[0].expand(group.channels))
-        half = told[group.name].sort().values[: group.channels // 2].sum()
-        assert float(half) == pytest.approx(damage[group.name])
+    for name, curve in told.items():
+        assert curve.shape == (16,)
+        assert curve[[3, 7, 11]].tolist() == pytest.approx(measured[name])
+        steps = torch.diff(curve, prepend=torch.zeros(1))
+        assert bool((steps > 0).all())
+        # Between two measured points channels share what is lost as their scores say.
+        shares = steps[4:8] / scores[name].sort().values[4:8]
+        torch.testing.assert_close(shares, shares[0].expand(4))
 
 
 def test_the_stream_is_spared_where_the_blocks_say_little() -> None:
@@ -111,9 +117,11 @@ class Broken:
 def test_answers_that_are_no_numbers_are_the_dearest_and_nothing_is_free() -> None:
     found: Any = Broken({"harmless": 1.0, "some": 0.5, "fatal": math.nan})
     scores = {group.name: torch.tensor([1.0, 2.0]) for group in found.groups}
-    seen = damages(scores, nn.Linear(3, 4), found, lambda count: torch.ones(count, 3).cumsum(0), macs=1)
-    assert seen["fatal"] == 10 * seen["some"]
-    assert 0 < seen["harmless"] < 1e-5 * seen["some"]
+    cut = {name: [1, 1] for name in scores}
+    seen = damages(scores, nn.Linear(3, 4), found, lambda count: torch.ones(count, 3).cumsum(0), cut, macs=1)
+    assert seen["fatal"][0] == 10 * seen["some"][0]
+    assert 0 < seen["harmless"][0] < seen["harmless"][1] < 1e-5 * seen["some"][0]
+    assert seen["some"][1] > seen["some"][0]  # never less for more
 
 
 def test_a_large_model_is_asked_about_fewer_samples() -> None:
@@ -125,7 +133,7 @@ def test_a_large_model_is_asked_about_fewer_samples() -> None:
         return torch.ones(count, 3).cumsum(0)
 
     for macs in (10**6, 3 * 10**10, 10**13):
-        damages({"one": torch.ones(2)}, nn.Linear(3, 4), found, inputs, macs=macs)
+        curves({"one": torch.ones(2).double()}, nn.Linear(3, 4), found, inputs, macs=macs)
     assert asked == [512, 100, 16]
 
 
