@@ -24,7 +24,7 @@ from edgekit.pruning.coupling.trial import NO_EFFECT, OUTPUTS, Trial, short
 from edgekit.pruning.plans import surgery
 from edgekit.pruning.plans.rewrites import numbers
 
-__all__ = ["half_is_another", "repair", "some_of"]
+__all__ = ["repair", "some_of"]
 
 _TRIALS = 60  # for one group
 _TRIALS_WITH_NUMBERS = 16  # for one pattern
@@ -60,18 +60,20 @@ def repair(found: Found, failed: list[KeptWhole], example: Tensor, trial: Trial,
             found.whole.append(replace(whole, name=left[0], layers=left))
 
 
-def some_of(count: int, generator: torch.Generator, *, half: bool = False) -> list[int]:
-    """About half of so many channels at random: a number that no division into equal parts suits.
-
-    ``half``: just half of them, whatever suits it.
-    """
-    number = next(n for n in range(max(1, count // 2), 0, -1) if half or math.gcd(n, count) == 1)
+def some_of(count: int, generator: torch.Generator) -> list[int]:
+    """About half of so many channels at random: a number that no division into equal parts suits."""
+    number = next(n for n in range(max(1, count // 2), 0, -1) if math.gcd(n, count) == 1)
     return sorted(torch.randperm(count, generator=generator)[:number].tolist())
 
 
-def half_is_another(count: int) -> bool:
-    """Whether ``some_of`` is a single one, which can leave by a wrong rule too, and half of them are more."""
-    return count in (4, 6)
+def _more_of(count: int, some: list[int]) -> list[list[int]]:
+    """What else is to be tried where ``some_of`` is a single one, which can leave by a wrong rule too: all
+    others, and half of all.
+    """
+    if len(some) > 1 or count == 1:
+        return []
+    others = [index for index in range(count) if index not in some]
+    return [others] if count < 4 else [others, others[: count // 2]]
 
 
 def _kinds(units: list[Unit], taken: dict[str, set[int]]) -> list[list[Unit]]:
@@ -246,22 +248,24 @@ class _Mender:
 
     def _reason_against(self, group: Group) -> str:
         """Alone, and together with all groups that have passed."""
-        failure = NO_EFFECT
+        failure, some = NO_EFFECT, [0]
         for _ in range(_TRIES):
-            failure = self._try([group])
+            some = some_of(group.channels, self.trial.generator)
+            failure = self._try({group.name: some}, [group])
             if failure != NO_EFFECT:
                 break
-        if not failure and half_is_another(group.channels):
-            failure = self._try([group], half=True)
+        for more in _more_of(group.channels, some):
+            failure = failure or self._try({group.name: more}, [group])
         if failure or not self.found.groups:
             return failure
-        together = self._try([*self.found.groups, group])
+        groups = [*self.found.groups, group]
+        every = {each.name: some_of(each.channels, self.trial.generator) for each in groups}
+        together = self._try(every, groups)
         return f"together with other groups: {together}" if together not in ("", NO_EFFECT) else ""
 
-    def _try(self, groups: list[Group], *, half: bool = False) -> str:
-        some = {each.name: some_of(each.channels, self.trial.generator, half=half) for each in groups}
+    def _try(self, removed: dict[str, list[int]], groups: list[Group]) -> str:
         try:
-            plan = only(self.found, groups).plan(some)
+            plan = only(self.found, groups).plan(removed)
         except Exception as error:
             return f"its couplings can't be followed ({short(error)})"
         return self.trial.reason_against(plan)

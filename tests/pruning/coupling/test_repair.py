@@ -15,7 +15,15 @@ from edgekit.pruning.coupling.groups import OUTPUTS, find
 from edgekit.pruning.plans.plan import Cut, Plan
 from edgekit.pruning.plans.rewrites import Attribute, Replacement
 from tests.networks import images, seeded
-from tests.pruning.architectures import PadModule, TorchVisionTransformer, VisionTransformer, Windows
+from tests.pruning.architectures import (
+    PadModule,
+    ShuffledGroups,
+    SplitStream,
+    TorchVisionTransformer,
+    VisionTransformer,
+    Windows,
+    inputs,
+)
 
 
 class Weighed(nn.Module):
@@ -209,3 +217,26 @@ def test_what_cannot_be_exported_is_kept_whole() -> None:
     assert not found.groups
     reason = next(each.reason for each in found.whole if each.name == "stem")
     assert reason.startswith("the model can't be exported without some of its channels")
+
+
+@pytest.mark.parametrize("build", [SplitStream, ShuffledGroups])
+def test_few_units_leave_in_any_number_after_earlier_cuts(build: type[nn.Module]) -> None:
+    """Of two or six units a single one can leave by a wrong rule too; then others must be tried."""
+    generator = torch.Generator().manual_seed(1)
+    model, x = seeded(build), inputs(build)
+    for _ in range(4):
+        found = find(model, x)
+        for group in found.groups:
+            for count in range(1, group.channels):
+                removed = torch.randperm(group.channels, generator=generator)[:count].tolist()
+                plan = found.plan({group.name: removed})
+                small, silent = copy.deepcopy(model), copy.deepcopy(model)
+                plan.apply(small)
+                plan.silence(silent)
+                assert torch.allclose(small(x), silent(x), atol=1e-5, rtol=1e-4), (group.name, count)
+        one_each = {
+            group.name: [int(torch.randint(group.channels, (1,), generator=generator))]
+            for group in found.groups
+            if group.channels > 2
+        }
+        found.plan(one_each).apply(model)
