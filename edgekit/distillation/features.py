@@ -5,8 +5,8 @@ Features come as rows: (N, P, C), P positions (pixels, steps of a sequence) with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -92,7 +92,7 @@ class FeatureDistillation:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self.projections.extend(_projection(pair) for pair in self.pairs)
-        self.taps: tuple[Taps, Taps] | None = None
+        self.taps: Taps | None = None
 
     def to(self, device: torch.device) -> None:
         """What is learned goes where the models are."""
@@ -106,34 +106,36 @@ class FeatureDistillation:
         """As JSON, for the report."""
         return {"kind": self.config.kind, "pairs": [pair.describe() for pair in self.pairs]}
 
-    def watch(self, student: nn.Module, teacher: nn.Module) -> None:
-        """Look into these two, of the same architectures, until ``close``."""
-        self.taps = (
-            Taps(student, [pair.student.name for pair in self.pairs]),
-            Taps(teacher, [pair.teacher.name for pair in self.pairs]),
-        )
+    @property
+    def of_teacher(self) -> list[str]:
+        """The teacher's layers, whose features ``loss`` is given."""
+        return [pair.teacher.name for pair in self.pairs]
+
+    def watch(self, student: nn.Module) -> None:
+        """Look into it, of the student's architecture, until ``close``."""
+        self.taps = Taps(student, [pair.student.name for pair in self.pairs])
 
     def close(self) -> None:
-        """Leave both models as they were."""
-        for taps in self.taps or ():
-            taps.close()
+        """Leave the student as it was."""
+        if self.taps is not None:
+            self.taps.close()
         self.taps = None
 
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Both models are called once in here."""
-        with ExitStack() as stack:
-            for taps in self.taps or ():
-                stack.enter_context(taps.recording())
-            yield
+    def recording(self) -> AbstractContextManager[None]:
+        """The student is called once in here."""
+        return nullcontext() if self.taps is None else self.taps.recording()
 
-    def loss(self, gather: Callable[[Tensor], Tensor] = lambda part: part) -> Tensor:
+    def loss(
+        self, teacher: Sequence[Tensor], gather: Callable[[Tensor], Tensor] = lambda part: part
+    ) -> Tensor:
         """Of what was recorded: the mean over the pairs, times the weight; a scalar.
 
-        ``gather``: makes the whole batch's features of those of a part.
+        Args:
+            teacher: features of its layers, in the order of ``of_teacher``, for the same inputs.
+            gather: makes the whole batch's features of those of a part.
         """
         assert self.taps is not None  # watch() was called
-        student, teacher = (taps.take() for taps in self.taps)
+        student = self.taps.take()
         losses = []
         for index, pair in enumerate(self.pairs):
             axes = pair.student.axis, pair.teacher.axis

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 __all__ = ["Config", "DistillationConfig", "EarlyStoppingConfig", "FeaturesConfig", "TrainingConfig"]
 
@@ -90,12 +90,3 @@ class TrainingConfig(Config):
     compile: Literal["auto", "always", "never"] = "auto"  # torch.compile; auto: tried in long trainings
     mixup: float = Field(0.0, ge=0, le=10)  # alpha of the Beta distribution; 0: off
     cutmix: float = Field(0.0, ge=0, le=10)  # likewise; with both, half of the batches each
-
-    @model_validator(mode="after")
-    def _features_are_seen(self) -> TrainingConfig:
-        if self.compile == "always" and self.distillation.features is not None:
-            # What is compiled into one function has no layers to look into.
-            raise ValueError(
-                'compile "always" and distillation.features exclude each other; set it to "never"'
-            )
-        return self

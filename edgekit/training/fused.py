@@ -8,11 +8,13 @@ residual block goes through memory five times more.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from edgekit.distillation.taps import Taps
 from edgekit.errors import CaptureError
 from edgekit.execution import mode
 
@@ -21,12 +23,13 @@ __all__ = ["fused"]
 _TOLERANCE = 1e-4  # of the largest answer: float32 sums in another order
 
 
-def fused(model: nn.Module, example: Tensor) -> fx.GraphModule | None:
+def fused(model: nn.Module, example: Tensor, watched: Sequence[str] = ()) -> fx.GraphModule | None:
     """``model`` in eval mode as a graph with fused convolutions, or None where that can't be had.
 
     Args:
         model: any module; not changed.
         example: (N, …) as the model takes it. The graph's answers to it are compared with the model's.
+        watched: layers by name; with any, the graph gives (answer, features of the first, of the second, …).
 
     Returns:
         A graph for inference of any batch of 1 … ``int8.capture.MAX_BATCH``; or None if the model can't be
@@ -38,6 +41,7 @@ def fused(model: nn.Module, example: Tensor) -> fx.GraphModule | None:
     if not torch.backends.mkldnn.is_available():
         return None
     try:
+        model = _Watched(model, watched) if watched else model
         graph = capture(model, example)
     except CaptureError:
         return None
@@ -53,7 +57,26 @@ def fused(model: nn.Module, example: Tensor) -> fx.GraphModule | None:
     return None
 
 
+class _Watched(nn.Module):
+    """Answers, and tells what some layers gave."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, x: Tensor) -> tuple[Any, ...]:
+        taps = Taps(self.model, self.names)
+        try:
+            with taps.recording():
+                answer = self.model(x)
+            return answer, *taps.take()
+        finally:
+            taps.close()
+
+
 def _equal(found: Any, expected: Any) -> bool:
+    if isinstance(found, (tuple, list)) and isinstance(expected, tuple):
+        return len(found) == len(expected) and all(map(_equal, found, expected))
     if not isinstance(found, Tensor) or not isinstance(expected, Tensor) or found.shape != expected.shape:
         return False
     bound = _TOLERANCE * float(expected.abs().max())

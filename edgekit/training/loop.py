@@ -204,8 +204,7 @@ class _Training:
                 self.teaching.model,
                 self.teaching.inputs(0, self.batches.size),
                 self.batches.steps * config.epochs,
-                # What is compiled into one function has no layers to look into.
-                config if self.teaching.features is None else config.model_copy(update={"compile": "never"}),
+                config,
                 checkpoint=self.checkpoint,
                 autocast=self.autocast,
                 tell=lambda text: self.meter.tell("note", text),

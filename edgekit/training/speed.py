@@ -150,6 +150,8 @@ def _compiling_pays(
         taken = _in_turns({"plain": plain, "compiled": _Step(forward, inputs, precision, plain.device)})
     except Exception:  # dynamo and inductor raise whatever they run into; then it doesn't pay
         return False
+    finally:
+        forward.release()  # the training must compile anew: nobody looks into this one's layers
     seconds[f"{precision} compiled"] = taken["compiled"]
     return taken["compiled"] < _GAIN * taken["plain"]
 

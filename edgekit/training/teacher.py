@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edgekit.distillation.taps import Taps
 from edgekit.execution import Forward, spans
 from edgekit.training.batches import Batch
 from edgekit.training.device import CPU
@@ -19,14 +22,26 @@ _MOST_BYTES = 1 << 30  # of remembered answers
 
 
 class Teacher:
-    """The original model, asked in inference mode; a copy, as its memory layout and its device change."""
+    """The original model, asked in inference mode; a copy, as its memory layout and its device change.
 
-    def __init__(self, model: nn.Module, precision: torch.autocast, device: torch.device = CPU) -> None:
+    ``watched``: layers whose features of the last batch ``features`` holds.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        precision: torch.autocast,
+        device: torch.device = CPU,
+        watched: Sequence[str] = (),
+    ) -> None:
         # A caller may pass the model that is trained as its own teacher: another reason for the copy.
         self.model = copy.deepcopy(model).to(device)
         self.forward = Forward(self.model)
         self.precision = precision
         self.answers: Tensor | None = None
+        self.watched = tuple(watched)
+        self.taps: Taps | None = None
+        self.features: list[Tensor] = []
 
     def prepare(self, example: Tensor, *, fuse: bool = False) -> str:
         """Find the fast order of images in memory and, with ``fuse``, the fast form: float32, one op for a
@@ -34,7 +49,9 @@ class Teacher:
 
         Returns what was found in the way of the fast form, "" if nothing.
         """
-        graph = fused(self.model, example) if fuse else None
+        graph = fused(self.model, example, self.watched) if fuse else None
+        if self.watched and graph is None:
+            self.taps = Taps(self.model, self.watched)
         if graph is not None:
             self.forward = Forward(graph)
             # Fused convolutions are oneDNN's own ops, to which autocast doesn't apply.
@@ -66,6 +83,13 @@ class Teacher:
         return self._ask(batch.inputs)
 
     def _ask(self, inputs: Tensor) -> Tensor:
-        with self.precision, torch.inference_mode():
-            outputs = self.forward(inputs)
-        return outputs.clone()  # tensors from inference mode can't take part in a backward pass
+        recording = nullcontext() if self.taps is None else self.taps.recording()
+        with self.precision, torch.inference_mode(), recording:
+            outputs: Any = self.forward(inputs)
+        features = () if self.taps is None else self.taps.take()
+        if not isinstance(outputs, Tensor):  # a fused form that tells the features, too
+            outputs, *features = outputs
+        # Tensors from inference mode can't take part in a backward pass.
+        self.features = [one.clone() for one in features]
+        answer: Tensor = outputs.clone()
+        return answer

@@ -24,18 +24,28 @@ class Teachers:
         task: says whether answers are class scores.
         precision: in which they compute.
         device: where.
+        watched: layers of the original model that are looked into.
     """
 
     def __init__(
-        self, models: Sequence[nn.Module], task: Task, precision: torch.autocast, device: torch.device = CPU
+        self,
+        models: Sequence[nn.Module],
+        task: Task,
+        precision: torch.autocast,
+        device: torch.device = CPU,
+        watched: Sequence[str] = (),
     ) -> None:
-        self.each = [Teacher(model, precision, device) for model in models]
+        first, *others = models
+        self.each = [
+            Teacher(first, precision, device, watched),
+            *(Teacher(model, precision, device) for model in others),
+        ]
         self.class_dim: int | None = getattr(task, "class_dim", None)
 
     @property
-    def model(self) -> nn.Module:
-        """The copy of the original model that answers."""
-        return self.each[0].model
+    def features(self) -> list[Tensor]:
+        """Of the layers that are looked into, for the last batch."""
+        return self.each[0].features
 
     def prepare(self, example: Tensor, *, fuse: bool = False) -> str:
         """See ``Teacher.prepare``; what was found in the way of any of them."""

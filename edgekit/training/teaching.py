@@ -100,16 +100,18 @@ class Teaching:
         """
         if self.model is None:
             return ""
-        self.teachers = Teachers([self.model, *self.workload.teachers], self.workload.task, precision, device)
-        slower = self.teachers.prepare(self.workload.example(2), fuse=fuse and self.features is None)
-        if self.features is not None:  # it looks at maps in every step
-            self.features.watch(student, self.teachers.model)
+        models = [self.model, *self.workload.teachers]
+        watched = [] if self.features is None else self.features.of_teacher
+        self.teachers = Teachers(models, self.workload.task, precision, device, watched)
+        slower = self.teachers.prepare(self.workload.example(2), fuse=fuse)
+        if self.features is not None:  # maps are looked at in every step: answers alone don't do
+            self.features.watch(student)
         elif remember:
             self.teachers.remember(len(self.workload.train), self.inputs, remember)
         return slower
 
     def recording(self) -> AbstractContextManager[None]:
-        """Student and teachers are called once in here, for ``loss``."""
+        """The student is called once in here, for ``loss``."""
         return nullcontext() if self.features is None else self.features.recording()
 
     def answers(self, batch: Batch) -> Tensor | None:
@@ -118,7 +120,9 @@ class Teaching:
 
     def loss(self, gather: Callable[[Tensor], Tensor]) -> Tensor | None:
         """Of the feature maps that were recorded (see ``FeatureDistillation.loss``); None without any."""
-        return None if self.features is None else self.features.loss(gather)
+        if self.features is None or self.teachers is None:
+            return None
+        return self.features.loss(self.teachers.features, gather)
 
     def close(self) -> None:
         """Leave the student as it was."""

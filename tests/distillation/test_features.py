@@ -224,12 +224,13 @@ class TestFeatureDistillation:
     def test_the_loss_is_the_mean_over_the_pairs_times_the_weight(self) -> None:
         student, teacher, x = Stages(4).eval(), Stages(6).eval(), features(0, 2, 3, 8, 8)
         work = distilling("attention", student, teacher, weight=4.0)
-        work.watch(student, teacher)
+        work.watch(student)
         with work.recording():
             student(x)
-            with torch.inference_mode():
-                teacher(x)
-        found = work.loss()
+        with torch.no_grad():
+            fine = teacher.fine(teacher.act(teacher.stem(x)))
+            found_there = {"fine": fine, "coarse": teacher.coarse(fine)}
+        found = work.loss([found_there[name] for name in work.of_teacher])
         found.backward()
         assert student.stem.weight.grad is not None
         work.close()
@@ -250,10 +251,13 @@ class TestFeatureDistillation:
     def test_equal_channels_begin_as_the_identity(self) -> None:
         model = Stages(4).eval()
         work = distilling("hint", model, model)
-        work.watch(model, model)
-        with work.recording():
+        work.watch(model)
+        with work.recording(), torch.no_grad():
+            fine = model.act(model.stem(features(0, 2, 3, 8, 8)))
             model(features(0, 2, 3, 8, 8))
-        assert work.loss().item() == pytest.approx(0, abs=1e-6)
+            fine = model.fine(fine)
+            found_there = {"fine": fine, "coarse": model.coarse(fine)}
+        assert work.loss([found_there[name] for name in work.of_teacher]).item() == pytest.approx(0, abs=1e-6)
 
     def test_a_hint_may_be_a_vector_and_an_attention_may_not(self) -> None:
         layer = (("pool", "pool"),)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgekit.distillation.taps import Taps
 from edgekit.training import fused as module
 from edgekit.training.fused import fused
 
@@ -77,6 +78,34 @@ def test_the_same_answers_from_fewer_ops(build: Callable[[], nn.Module], expecte
             want = model(images(n))
             assert torch.allclose(graph(images(n)), want, rtol=1e-5, atol=1e-5 * float(want.abs().max()))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_layers_that_are_looked_into_are_told() -> None:
+    model = trained(nn.Sequential(Residual(), after(nn.ReLU6, padding=1)))
+    names = ["1.2", "0.two", "0"]
+    graph = fused(model, images(), names)
+    assert graph is not None
+    assert FUSED.binary not in kinds(graph)  # the sum's first operand is told, so it has to be there
+    assert kinds(graph).count(FUSED.default) == 2
+    taps = Taps(model, names)
+    with torch.inference_mode(), taps.recording():
+        answer, *told = graph(images(5))
+        want = model(images(5))
+        for one, other in zip((answer, *told), (want, *taps.take()), strict=True):
+            assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
+
+
+def test_a_layer_that_is_overwritten_by_the_next_is_told_as_it_was_left() -> None:
+    model = trained(after(lambda: nn.ReLU(inplace=True)))
+    example = images() - 3  # some are below zero before the ReLU, which writes over what a hook keeps
+    graph = fused(model, example, ["1"])
+    assert graph is not None
+    taps = Taps(model, ["1"])
+    with torch.inference_mode(), taps.recording():
+        _, told = graph(example)
+        model(example)
+        assert torch.allclose(told, *taps.take(), rtol=1e-5, atol=1e-5)
+    assert float(told.min()) == 0
 
 
 class Broadcast(nn.Module):

@@ -16,7 +16,9 @@ from edgekit.int8.capture import capture
 from edgekit.progress import Event
 from edgekit.stages.base import DistillationConfig, TrainingConfig
 from edgekit.tasks import Classification, Regression
-from edgekit.training import evaluate
+from edgekit.training import evaluate, speed
+from edgekit.training import teacher as teacher_module
+from edgekit.training.speed import can_compile
 from edgekit.workload import Workload
 from tests.training.nets import KillAfter, Killed, fit, identical, without_times
 
@@ -33,6 +35,14 @@ class Maps(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.coarse(self.drop(self.fine(x))).mean((2, 3)))
+
+
+class Residual(Maps):
+    """The same with a convolution that a fused form can take a ReLU into."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.coarse = nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU())
 
 
 class Flat(nn.Module):
@@ -109,6 +119,41 @@ class TestFeatures:
         assert identical(straight, again)
         assert without_times(whole) == without_times(resumed)
         assert whole.note == resumed.note
+
+    @pytest.mark.parametrize("kind", ["hint", "attention"])
+    def test_a_fused_teacher_tells_the_same(
+        self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = config(features={"kind": kind, "weight": 10.0})
+        teacher, plain, fast = net(Residual, 9), net(), net()
+        slow_losses = run(plain, tmp_path / "plain", settings, teacher=teacher).epochs
+        forms: list[Any] = []
+        monkeypatch.setattr(speed, "_FUSE_FROM", 0)
+        fuse = teacher_module.fused
+        monkeypatch.setattr(teacher_module, "fused", lambda *given: forms.append(fuse(*given)) or forms[-1])
+        fast_losses = run(fast, tmp_path / "fast", settings, teacher=teacher).epochs
+        assert len(forms) == 1
+        assert forms[0] is not None
+        for one, other in zip(slow_losses, fast_losses, strict=True):
+            assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+        assert all(
+            torch.allclose(one, other, rtol=1e-2, atol=1e-4)
+            for one, other in zip(plain.parameters(), fast.parameters(), strict=True)
+        )
+
+    @pytest.mark.slow
+    def test_a_compiled_student_tells_the_same(self, tmp_path: Path) -> None:
+        told = {"features": {"kind": "attention", "weight": 10.0}}
+        students = [net(Residual), net(Residual)]
+        if not can_compile(students[0]):
+            pytest.skip("no C++ compiler")
+        for student, how in zip(students, ("never", "always"), strict=True):
+            student.drop = nn.Identity()  # its random numbers are others when compiled
+            run(student, tmp_path / how, config(**told).model_copy(update={"compile": how}))
+        assert all(
+            torch.allclose(one, other, rtol=1e-2, atol=1e-4)
+            for one, other in zip(*(student.parameters() for student in students), strict=True)
+        )
 
     def test_the_weight_counts_and_the_layers_can_be_named(self, tmp_path: Path) -> None:
         students = []
