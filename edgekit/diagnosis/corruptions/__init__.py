@@ -1,0 +1,57 @@
+"""What happens to inputs in the field, in five severities each, on whole batches.
+
+images.py  noise, blur, brightness, contrast, JPEG, pixelate, shift (after Hendrycks and Dietterich 2019,
+           "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations")
+audio.py   noise, gain, time shift, clipping; of waveforms and of features over time
+text.py    typos, in token ids
+
+Corrupted are raw samples, as they come before the preprocessing, in their own type and range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.diagnosis.corruptions.audio import AUDIO
+from edgekit.diagnosis.corruptions.images import image_corruptions
+from edgekit.diagnosis.corruptions.text import TEXT
+
+__all__ = ["SEVERITIES", "Samples", "corrupt", "fitting"]
+
+SEVERITIES = (1, 2, 3, 4, 5)
+_WAVEFORM = 400  # values: 25 ms at 16 kHz
+Samples = npt.NDArray[np.generic]
+Corruption = Callable[[Samples, int, np.random.Generator], Samples]
+
+
+def fitting(samples: Samples, layout: str) -> Mapping[str, Corruption]:
+    """The corruptions that these samples can suffer, by name; none for what they aren't known for.
+
+    Args:
+        samples: (N, …) raw samples.
+        layout: of the preprocessing: "NCHW" and "NHWC" are images; of the rest integers (N, T) are token
+            ids, numbers (N, T), T >= 400, waveforms, and (N, T, F) or (N, 1, T, F) features over time.
+    """
+    if layout in ("NCHW", "NHWC"):
+        return image_corruptions(layout)
+    if np.issubdtype(samples.dtype, np.integer):
+        return TEXT if samples.ndim == 2 else {}
+    if samples.ndim == 2:
+        return AUDIO if samples.shape[1] >= _WAVEFORM else {}  # a short row is a vector of anything
+    return AUDIO if samples.ndim in (3, 4) else {}
+
+
+def corrupt(samples: Samples, layout: str, name: str, severity: int, *, seed: int = 0) -> Samples:
+    """A corrupted copy, of the same shape and type; the same for the same seed.
+
+    Raises ValueError for a severity that isn't 1 … 5, KeyError for a corruption that doesn't fit.
+    """
+    if severity not in SEVERITIES:
+        raise ValueError(f"expected a severity of 1 … 5, got {severity}")
+    corruption = fitting(samples, layout)[name]
+    # Each corruption draws numbers of its own, so that leaving one out changes no other.
+    own = np.random.default_rng([seed, severity, *name.encode()])
+    return corruption(samples, severity, own)

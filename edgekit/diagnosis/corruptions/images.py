@@ -1,0 +1,152 @@
+"""Corruptions of images. Lengths are for a side of 32 pixels and grow with the image; light is in shares of
+the range from black to white.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+__all__ = ["image_corruptions"]
+
+Values = npt.NDArray[np.float32]  # (N, H, W, C), 0 … 1
+Samples = npt.NDArray[np.generic]
+Change = Callable[[Values, float, np.random.Generator], Values]
+
+_SIDE = 32
+_BLOCK = 8
+_MIDDLE = np.float32(128 / 255)  # grey, from which JPEG counts
+# The luminance table of JPEG (ITU-T T.81, table K.1), for quality 50.
+_LUMINANCE = np.array(
+    [
+        [16, 11, 10, 16, 24, 40, 51, 61],
+        [12, 12, 14, 19, 26, 58, 60, 55],
+        [14, 13, 16, 24, 40, 57, 69, 56],
+        [14, 17, 22, 29, 51, 87, 80, 62],
+        [18, 22, 37, 56, 68, 109, 103, 77],
+        [24, 35, 55, 64, 81, 104, 113, 92],
+        [49, 64, 78, 87, 103, 121, 120, 101],
+        [72, 92, 95, 98, 112, 100, 103, 99],
+    ],
+    dtype=np.float32,
+)
+
+
+def _noise(images: Values, deviation: float, random: np.random.Generator) -> Values:
+    return images + deviation * random.standard_normal(images.shape, dtype=np.float32)
+
+
+def _blur(images: Values, sigma: float, random: np.random.Generator) -> Values:
+    sigmas = (0, *(sigma * side / _SIDE for side in images.shape[1:3]), 0)
+    blurred: Values = ndimage.gaussian_filter(images, sigmas, mode="nearest")
+    return blurred
+
+
+def _brightness(images: Values, more: float, random: np.random.Generator) -> Values:
+    return images + np.float32(more)
+
+
+def _contrast(images: Values, left: float, random: np.random.Generator) -> Values:
+    mean = images.mean((1, 2, 3), keepdims=True)
+    changed: Values = mean + (images - mean) * np.float32(left)
+    return changed
+
+
+def _pixelate(images: Values, size: float, random: np.random.Generator) -> Values:
+    """Areas of about ``size`` pixels (of 32) get the value of their mean."""
+    for axis in (1, 2):
+        side = images.shape[axis]
+        areas = max(1, round(_SIDE / size)) if side >= _SIDE / size else side
+        place = np.arange(side) * areas // side
+        starts = np.flatnonzero(np.diff(place, prepend=-1))
+        sums = np.add.reduceat(images, starts, axis=axis)
+        shape = [1, 1, 1, 1]
+        shape[axis] = len(starts)
+        means = sums / np.bincount(place).reshape(shape)
+        images = np.take(means, place, axis=axis).astype(np.float32)
+    return images
+
+
+def _shift(images: Values, most: float, random: np.random.Generator) -> Values:
+    """Every image by ``most`` pixels (of 32) in a direction of its own; the border is repeated."""
+    angles = random.uniform(0, 2 * np.pi, len(images))
+    rows, columns = (
+        np.clip(np.arange(side) - np.rint(way * most * side / _SIDE).astype(np.int64)[:, None], 0, side - 1)
+        for side, way in zip(images.shape[1:3], (np.sin(angles), np.cos(angles)), strict=True)
+    )
+    numbers = np.arange(len(images))[:, None, None]
+    moved: Values = images[numbers, rows[:, :, None], columns[:, None, :]]
+    return moved
+
+
+def _jpeg(images: Values, quality: float, random: np.random.Generator) -> Values:
+    """Cosine coefficients of blocks of 8x8 rounded as JPEG rounds luminance; each channel by itself.
+
+    Colours aren't subsampled and nothing is entropy coded: what is lost is lost in the rounding.
+    """
+    scale = 50 / quality if quality < 50 else 2 - quality / 50
+    table = np.maximum(1, np.floor(_LUMINANCE * np.float32(scale) + np.float32(0.5))) / 255
+    count, height, width, channels = images.shape
+    pad = ((0, 0), (0, -height % _BLOCK), (0, -width % _BLOCK), (0, 0))
+    padded = np.pad(images - _MIDDLE, pad, mode="edge")
+    blocks = padded.reshape(count, -(-height // _BLOCK), _BLOCK, -(-width // _BLOCK), _BLOCK, channels)
+    blocks = blocks.transpose(0, 1, 3, 5, 2, 4)  # (N, rows, columns, C, 8, 8)
+    cosines = _cosines()
+    steps = (cosines @ blocks @ cosines.T) / table
+    # Halves away from zero, as encoders do: means of bytes lie on them often.
+    rounded = np.copysign(np.floor(np.abs(steps) + np.float32(0.5 + 1e-4)), steps) * table
+    restored = (cosines.T @ rounded @ cosines).transpose(0, 1, 4, 2, 5, 3).reshape(padded.shape)
+    values: Values = restored[:, :height, :width] + _MIDDLE
+    return values
+
+
+def _cosines() -> npt.NDArray[np.float32]:
+    """The orthonormal cosine transform (DCT-II) of 8 values, (8, 8)."""
+    rows, columns = np.mgrid[:_BLOCK, :_BLOCK]
+    matrix = np.sqrt(2 / _BLOCK) * np.cos(np.pi * (2 * columns + 1) * rows / (2 * _BLOCK))
+    matrix[0] /= np.sqrt(2)
+    found: npt.NDArray[np.float32] = matrix.astype(np.float32)
+    return found
+
+
+# Name → change, and its amount at the five severities: those of CIFAR-10-C (Hendrycks and Dietterich 2019)
+# for noise, blur, brightness, contrast and JPEG; pixelate and shift are pixels of 32.
+_CHANGES: dict[str, tuple[Change, tuple[float, ...]]] = {
+    "noise": (_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
+    "blur": (_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
+    "brightness": (_brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),
+    "contrast": (_contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
+    "jpeg": (_jpeg, (80, 65, 58, 50, 40)),
+    "pixelate": (_pixelate, (1.25, 1.5, 2.0, 2.5, 3.0)),
+    "shift": (_shift, (1, 2, 3, 4, 6)),
+}
+
+
+def image_corruptions(layout: str) -> Mapping[str, Callable[[Samples, int, np.random.Generator], Samples]]:
+    """By name, for images of a layout: "NCHW" or "NHWC"."""
+
+    def of(change: Change, amounts: tuple[float, ...]) -> Callable[..., Samples]:
+        def corruption(samples: Samples, severity: int, random: np.random.Generator) -> Samples:
+            black, white = _range(samples)
+            values = (samples.astype(np.float32) - black) / (white - black)
+            images = values if layout == "NHWC" else values.transpose(0, 2, 3, 1)
+            changed = np.clip(change(images, amounts[severity - 1], random), 0, 1)
+            back = (changed if layout == "NHWC" else changed.transpose(0, 3, 1, 2)) * (white - black) + black
+            if np.issubdtype(samples.dtype, np.integer):
+                back = np.rint(back)
+            return np.ascontiguousarray(back.astype(samples.dtype))
+
+        return corruption
+
+    return {name: of(*one) for name, one in _CHANGES.items()}
+
+
+def _range(samples: Samples) -> tuple[np.float32, np.float32]:
+    """Black and white: of the type for bytes, else the least and the greatest value there is."""
+    if samples.dtype == np.uint8:
+        return np.float32(0), np.float32(255)
+    low, high = np.float32(samples.min(initial=0)), np.float32(samples.max(initial=0))
+    return low, high if high > low else low + np.float32(1)
