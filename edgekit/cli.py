@@ -20,6 +20,7 @@ from edgekit.commands.export import export
 from edgekit.commands.inspect import inspect
 from edgekit.commands.prune import prune
 from edgekit.commands.recipe import recipes
+from edgekit.commands.report import report
 from edgekit.errors import Interrupted
 
 app = typer.Typer(
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich's help takes twice as long to appear
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (compress, inspect, prune, export, bench, compare, gate):
+for command in (compress, inspect, prune, export, bench, compare, gate, report):
     app.command()(command)
 app.add_typer(recipes, name="recipe")
 app.add_typer(devices, name="device")

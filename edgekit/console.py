@@ -219,7 +219,10 @@ def _advice(report: Mapping[str, Any]) -> list[RenderableType]:
     line.append(f" in {recommended['runtime']}: {recommended['reason']}")
     if not (folder := report.get("folder")):
         return [line]
-    return [line, Text(f"in {folder}: report.json, the files above, one folder for each stage")]
+    return [
+        line,
+        Text(f"in {folder}: report.html to look at, report.json, the files above, one folder for each stage"),
+    ]
 
 
 def _sentence(warning: Any) -> str:

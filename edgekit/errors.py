@@ -18,6 +18,7 @@ found, what was expected, and what to do next::
     │   ├── CaptureError       torch.export can't capture the model
     │   ├── PruneError         the wanted speed-up can't be reached, or a plan doesn't fit
     │   ├── ExportError        a converter failed, or its file disagrees with the model
+    │   ├── GuardError         the recommended file broke more than the recipe's guard allows
     │   └── MeasurementError   a runtime crashed or timed out on an artifact
     │       └── UnreachableError   no connection to the device: worth trying again
     └── Interrupted            exit 130: Ctrl-C; the run can be continued
@@ -150,6 +151,10 @@ class ExportError(StageError):
 
 class MeasurementError(StageError):
     """A runtime crashed, timed out, or gave no answer on an artifact."""
+
+
+class GuardError(StageError):
+    """The recommended file broke more than the recipe's ``guard`` allows. The whole run is kept."""
 
 
 class UnreachableError(MeasurementError):

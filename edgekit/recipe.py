@@ -62,6 +62,33 @@ class RecommendConfig(Config):
     max_accuracy_drop: float = Field(1.0, ge=0, le=100)  # points: 1.0 lets 91.7 % fall to 90.7 %
 
 
+class DiagnoseConfig(Config):
+    """How the recommended file is probed on spoiled inputs, beside the original. Its answers to the whole
+    validation set are compared in any case.
+    """
+
+    samples: int = Field(1000, ge=0, le=1_000_000)  # of the validation set; 0: no probes
+    corruptions: bool = True  # noise, blur, …: what is known for the kind of data, five severities each
+    adversarial: bool = True  # one gradient step on the trained model, transferred to the files
+
+
+class GuardConfig(Config):
+    """What the recommended file must not have lost against the original; none: isn't looked at."""
+
+    worst_class_drop: float | None = Field(None, ge=0, le=100)  # points, of the class that lost most
+    group_gap_increase: float | None = Field(None, ge=0, le=100)  # points, between best and worst group
+    ece_increase: float | None = Field(None, ge=0, le=1)  # of the expected calibration error
+    corruption_drop: float | None = Field(None, ge=0, le=100)  # points, mean over all corruptions
+    # fail: the run ends with an error, all is kept; fall_back: as if the recipe had ended a stage earlier
+    otherwise: Literal["fail", "fall_back"] = "fail"
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by name."""
+        values = self.model_dump(exclude={"otherwise"})
+        return {name: value for name, value in values.items() if value is not None}
+
+
 class _Frame(Config):
     """A recipe without its stages, whose schemas depend on their kind."""
 
@@ -71,6 +98,8 @@ class _Frame(Config):
     exports: ExportConfig = ExportConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
     recommend: RecommendConfig = RecommendConfig()
+    diagnose: DiagnoseConfig = DiagnoseConfig()
+    guard: GuardConfig = GuardConfig()
 
 
 class Recipe(_Frame):
@@ -81,6 +110,10 @@ class Recipe(_Frame):
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
         faults = _contract_faults([stage.kind for stage in self.stages], self.exports.precisions)
+        if self.guard.corruption_drop is not None and not (
+            self.diagnose.corruptions and self.diagnose.samples
+        ):
+            faults.append("guard.corruption_drop needs diagnose.corruptions, and diagnose.samples above 0")
         if faults:
             raise ValueError("; ".join(faults))
         return self

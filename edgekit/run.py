@@ -8,9 +8,13 @@
     stages/1-prune/     one folder for each stage: its files, stage.json (finished), metrics.json
     artifacts/          the exported files, and the preprocessing that they expect
     manifest.json       every artifact with its sha256, its parent and its metrics
+    answers/            what each file answered to the validation set, as NumPy arrays
     measurements/       one file for each device, with every single timing
     logs/               what TensorBoard and MLflow were told, where they were asked for
-    report.json         written last
+    diagnosis.json      what compression broke, sample by sample
+    guard.json          the stages that were left out as their files broke too much
+    report.json         written when all of that is there
+    report.html         the same to look at, with pictures: one file that works offline
     work/               while a run goes on only
 
 Everything that is finished has a *record*: a JSON file with the key of what went into it, the sha256 of

@@ -48,6 +48,7 @@ class Workload:
         student: a smaller model for the distill stage, or a function without arguments that builds one.
         classes: names, in the order of the labels.
         teachers: further trained models; in distillation their answers are averaged with those of ``model``.
+        groups: a name for each validation sample (light, microphone, age, …): the report compares them.
 
     Raises:
         DataError: samples that are none (see ``Samples.of``).
@@ -64,6 +65,7 @@ class Workload:
     student: nn.Module | Callable[[], nn.Module] | None
     classes: tuple[str, ...] | None
     teachers: tuple[nn.Module, ...]
+    groups: tuple[str, ...] | None
 
     def __init__(
         self,
@@ -77,6 +79,7 @@ class Workload:
         student: nn.Module | Callable[[], nn.Module] | None = None,
         classes: Sequence[str] | None = None,
         teachers: Sequence[nn.Module] = (),
+        groups: Sequence[str] | None = None,
     ) -> None:
         for key, value, kind in (
             ("name", name, str),
@@ -112,6 +115,7 @@ class Workload:
             "student": student,
             "classes": None if classes is None else tuple(map(str, classes)),
             "teachers": tuple(teachers),
+            "groups": None if groups is None else tuple(map(str, groups)),
         }
         for split in ("train", "validation"):
             if isinstance(samples := values[split], Unlabelled):
@@ -201,6 +205,13 @@ class Workload:
                 where=where,
                 got=str(len(self.classes)),
                 expected=str(classes),
+            )
+        if self.groups is not None and len(self.groups) != len(self.validation):
+            raise WorkloadError(
+                "groups don't fit the validation samples",
+                where=where,
+                got=f"{len(self.groups)} names",
+                expected=f"one for each of {len(self.validation)} samples",
             )
         if self.augmentation is None or not self.augmentation.active:
             return

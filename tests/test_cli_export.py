@@ -20,6 +20,7 @@ from edgekit.pipeline.wanted import wanted
 from edgekit.recipe import load_recipe
 from edgekit.report import Report
 from tests.pipeline import tiny
+from tests.spelling import int8_onnx, spelled
 
 RECIPE = """
 name: calibrated
@@ -64,7 +65,7 @@ def test_a_run_exports_further_files_without_training(run: Path, tmp_path: Path)
         *(str(run), FILE, "--format", "onnx,litert", "--precision", "fp16,int8,int16x8"),
         *("--embed-preprocessing", "--out", str(tmp_path / "copies")),
     )
-    names = ["fp16_pixels.onnx", "fp16_pixels.tflite", "int8_pixels.onnx", "int8_pixels.tflite"]
+    names = ["fp16_pixels.onnx", "fp16_pixels.tflite", f"int8{spelled()}_pixels.onnx", "int8_pixels.tflite"]
     assert list(found) == [f"tiny_{name}" for name in (*names, "int16x8_pixels.tflite")]
     for name, entry in found.items():
         assert Path(entry["path"]).read_bytes() == (run / "artifacts" / name).read_bytes()
@@ -75,10 +76,10 @@ def test_a_run_exports_further_files_without_training(run: Path, tmp_path: Path)
     listed = json.loads((run / "manifest.json").read_text())["artifacts"]
     added = {Path(entry["file"]).name for entry in listed if entry.get("added")}
     assert added == set(found)
-    assert {"original_fp32.onnx", "tiny_int8.onnx"} <= {Path(entry["file"]).name for entry in listed}
+    assert {"original_fp32.onnx", int8_onnx("tiny_int8")} <= {Path(entry["file"]).name for entry in listed}
     about = json.loads((run / "artifacts" / "tiny.preprocessing.json").read_text())
     assert sorted(about["files_that_take_raw_pixels"]) == sorted(found)
-    assert sorted(about["files"]) == ["original_fp32.onnx", "tiny_int8.onnx"]
+    assert sorted(about["files"]) == ["original_fp32.onnx", int8_onnx("tiny_int8")]
 
 
 def test_raw_pixels_go_straight_into_the_file(run: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_table_for_people(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekit.console.PLAIN_WIDTH", 300)  # a long path would be folded
     result = call(str(run), FILE, "--format", "onnx")
     assert result.exit_code == 0
-    assert "tiny_int8.onnx" in result.stdout
+    assert int8_onnx("tiny_int8") in result.stdout
     assert "kept from before" in result.stderr
 
 
@@ -138,13 +139,13 @@ def test_a_recipe_may_ask_for_all_of_it(run: Path, finished: tuple[Path, Report]
         "original_fp32.onnx",
         "tiny_fp16_batch2_pixels.onnx",
         "tiny_fp16_batch2_pixels.tflite",
-        "tiny_int8_batch2_pixels.onnx",
+        f"tiny_int8{spelled()}_batch2_pixels.onnx",
         "tiny_int8_float32-io_batch2_pixels.tflite",
         "tiny_int16x8_float32-io_batch2_pixels.tflite",
     ]
     assert {one.artifact for one in report.measurements} == {one.file for one in report.artifacts}
     assert min(one.parity for one in report.artifacts) > 0.9
-    assert not (run / "artifacts" / "tiny_int8.onnx").exists()  # of other settings
+    assert not (run / "artifacts" / int8_onnx("tiny_int8")).exists()  # of other settings
 
 
 # --- from a model ----------------------------------------------------------------------------------------
@@ -152,7 +153,7 @@ def test_a_recipe_may_ask_for_all_of_it(run: Path, finished: tuple[Path, Report]
 
 def test_a_workload_file_exports_its_trained_model(tmp_path: Path) -> None:
     found = entries(FILE, "--format", "onnx", "--precision", "fp32,int8-dynamic", "--out", str(tmp_path))
-    assert list(found) == ["tiny_fp32.onnx", "tiny_int8-dynamic.onnx"]
+    assert list(found) == ["tiny_fp32.onnx", int8_onnx("tiny_int8-dynamic")]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(found)
     assert found["tiny_fp32.onnx"]["evaluation"]["parity"] == 1.0
 
@@ -160,10 +161,10 @@ def test_a_workload_file_exports_its_trained_model(tmp_path: Path) -> None:
 def test_an_int8_graph_needs_no_workload(run: Path, tmp_path: Path) -> None:
     graph = run / "stages/1-qat/int8_graph.pt2"
     found = entries(str(graph), "--format", "onnx", "--out", str(tmp_path / "there"))
-    assert list(found) == ["int8_graph_int8.onnx"]
-    assert found["int8_graph_int8.onnx"]["evaluation"] is None
+    assert list(found) == [int8_onnx("int8_graph_int8")]
+    assert found[int8_onnx("int8_graph_int8")]["evaluation"] is None
     known = entries(str(graph), FILE, "--format", "onnx", "--out", str(tmp_path / "there"))
-    assert known["tiny_int8.onnx"]["evaluation"]["parity"] > 0.9
+    assert known[int8_onnx("tiny_int8")]["evaluation"]["parity"] > 0.9
 
 
 # --- what is refused -------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from edgekit.devices.device import Device, RuntimeName
 from edgekit.devices.transport import Transport
 from edgekit.errors import MeasurementError
 from edgekit.progress import Event, Progress, silent
+
+Answering = Callable[[Path], npt.NDArray[Any]]  # inputs (.npy) → a file's own answers
 
 PART_BYTES = 16 << 20  # of inputs that are on a device at once; this machine reads the file where it is
 
@@ -48,19 +51,52 @@ def evaluate(
     Raises MeasurementError: the worker crashed, hung, or refused the file or the samples.
     """
     candidate = Candidate(artifact, runtime, threads, layout, backend=backend)
+    with answering(
+        candidate,
+        device,
+        batch=batch,
+        output_shape=output_shape,
+        part_bytes=part_bytes,
+        progress=progress,
+        transport=transport,
+    ) as answer:
+        return answer(inputs)
+
+
+@contextmanager
+def answering(
+    candidate: Candidate,
+    device: Device,
+    *,
+    batch: int = 64,
+    output_shape: Sequence[int] | None = None,
+    part_bytes: int = PART_BYTES,
+    progress: Progress = silent,
+    transport: Transport | None = None,
+) -> Iterator[Answering]:
+    """The same for several sets of inputs: the file stays loaded. Arguments and errors as ``evaluate``."""
     with linked(device, transport) as link, link.lock(exclusive=False, progress=progress):
         session = Session(candidate, link, device, progress=progress)
+
+        def answer(inputs: Path) -> npt.NDArray[Any]:
+            try:
+                parts = [
+                    _answers(session, link, device, part, batch)
+                    for part in _parts(inputs, device, part_bytes, progress)
+                ]
+            except MeasurementError as error:
+                raise located(error, candidate, device) from None
+            return _channels_first(np.concatenate(parts), output_shape)
+
         try:
             session.open()
-            parts = [
-                _answers(session, link, device, part, batch)
-                for part in _parts(inputs, device, part_bytes, progress)
-            ]
         except MeasurementError as error:
+            session.close()
             raise located(error, candidate, device) from None
+        try:
+            yield answer
         finally:
             session.close()
-    return _channels_first(np.concatenate(parts), output_shape)
 
 
 def _parts(inputs: Path, device: Device, part_bytes: int, progress: Progress) -> Iterator[Path]:

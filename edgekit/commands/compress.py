@@ -76,6 +76,16 @@ def compress(
             show_default=False,
         ),
     ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            metavar="N",
+            min=0,
+            help="Spoil so many validation samples to see what breaks, instead of the recipe's number.",
+            show_default=False,
+        ),
+    ] = None,
     sets: Sets = None,
     log: Annotated[
         list[str] | None,
@@ -108,7 +118,7 @@ def compress(
             recipe=recipe,
             devices=tuple(device or ()),
             out=out,
-            overrides=tuple(sets or ()),
+            overrides=(*(sets or ()), *([] if samples is None else [f"diagnose.samples={samples}"])),
             log=tuple(log or ()),
             progress=silent if others else progress,
         )

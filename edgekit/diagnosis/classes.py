@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +71,7 @@ def per_class(targets: Labels, before: Labels, after: Labels, classes: int) -> l
     return rows
 
 
-def worst(rows: list[ClassRow]) -> ClassRow | None:
+def worst(rows: Sequence[ClassRow]) -> ClassRow | None:
     """The class that lost most; None if none has samples. The first of equal ones."""
     known = [row for row in rows if row.change.value is not None]
     return min(known, key=lambda row: row.change.value or 0.0, default=None)

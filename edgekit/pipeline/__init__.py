@@ -6,6 +6,8 @@ planning.py      which files are written, spelled for which device
 artifacts.py     export, and the manifest of all files
 evaluation.py    accuracy, agreement and int8 coverage of every file, in its runtime
 measuring.py     latency of every file on every device
+diagnosing.py    what compression broke: answers against the original's, spoiled inputs
+finishing.py     all of that in turn, and the recipe's guard over it
 reporting.py     the report, from the records of all that
 exporting.py     further files from a finished run, an int8 graph, or a trained model
 reopening.py     a finished run's models, read back
@@ -74,6 +76,7 @@ def compress(
     Raises:
         InputError: a fault in what was given. Found before anything is written, but for a full disk.
         StageError: a stage, a conversion or a measurement failed; what was finished is kept.
+        GuardError: the recommended file broke more than the recipe's guard allows; the report is there.
         Interrupted: Ctrl-C; what was finished is kept.
     """
     from edgekit.files import disk_full
@@ -119,10 +122,11 @@ def _compress(
 
     from edgekit.bench.benchmark import refuse_strangers
     from edgekit.files import atomic_write, write_json
-    from edgekit.pipeline import artifacts, chain, evaluation, following, measuring, reporting
+    from edgekit.pipeline import chain, finishing, following
     from edgekit.pipeline.job import Job
     from edgekit.pipeline.links import Links
     from edgekit.recipe import dump
+    from edgekit.report import page
     from edgekit.run import RunFolder, run_name
     from edgekit.training import parallel
     from edgekit.workload import load_workload
@@ -130,6 +134,7 @@ def _compress(
     loaded = load_workload(workload)
     loaded.check()
     _check_trainings(checked, loaded)
+    finishing.check_guard(checked, loaded)
     fingerprint = loaded.fingerprint()
     identity = _identity(loaded, fingerprint, checked)
     folder = RUNS / run_name(loaded.name, checked.name, identity) if out is None else Path(out)
@@ -148,12 +153,12 @@ def _compress(
         for profile in profiles:
             refuse_strangers(profile, links.about(profile))  # before an hour of training, not after it
         rungs = chain.climb(job)
-        manifest = artifacts.export_all(job, rungs)
-        evaluation.evaluate_all(job, rungs, manifest)
-        records = measuring.measure_all(job, manifest)
-        report = reporting.report_of(job, rungs, manifest, records)
+        report, broken = finishing.finish(job, rungs)
         write_json(run.path / "report.json", report.to_json())
+        page.write([page.load(run.path)], run.path / "report.html")
         following.end(report)
+        if broken is not None:
+            raise broken
         return report
 
 

@@ -49,7 +49,9 @@ class Manifest:
             if entry["file"] in wanted or added or keep is None:
                 self.entries[entry["file"]] = entry
             else:  # exported for other settings of the recipe
-                (job.run.path / entry["file"]).unlink(missing_ok=True)
+                kept = (entry["evaluation"] or {}).get("answers") or {}
+                for name in (entry["file"], *([kept["file"]] if kept else [])):
+                    (job.run.path / name).unlink(missing_ok=True)
 
     def set(self, file: str, entry: dict[str, Any]) -> None:
         """Add or replace an entry, and write the manifest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor
 
 from edgekit.bench.measure import evaluate
+from edgekit.bench.runtime_onnx import UNFUSED
 from edgekit.devices.device import Device, resolve_threads
 from edgekit.errors import DataError, ExportError, MeasurementError
 from edgekit.execution import spans
-from edgekit.files import sha256_of
+from edgekit.export.options import Target
+from edgekit.files import atomic_write, sha256, sha256_of
 from edgekit.int8 import coverage
 from edgekit.pipeline import ladder
 from edgekit.pipeline.artifacts import Manifest, Planned
@@ -26,7 +29,9 @@ from edgekit.report.summary import RUNTIME
 from edgekit.units import human_share
 from edgekit.workload import Workload
 
-_BATCH = 64
+ANSWERS = "answers"  # folder below the run's: each file's outputs for the validation set, (N, …) float32
+BATCH = 64
+_MOST_KEPT = 256 << 20  # bytes of one file's answers
 
 
 def evaluate_all(job: Job, rungs: Sequence[Rung], manifest: Manifest) -> None:
@@ -39,7 +44,7 @@ def evaluate_all(job: Job, rungs: Sequence[Rung], manifest: Manifest) -> None:
     todo = []
     for one in manifest.planned:
         entry, key = manifest.entries[one.file], _key(job, manifest, one, rungs)
-        if (entry["evaluation"] or {}).get("key") != key:
+        if (entry["evaluation"] or {}).get("key") != key or not _answers_there(job, entry["evaluation"]):
             todo.append((one, key))
     if not todo:
         job.tell("stage-skipped", "evaluate", f"{len(manifest.planned)} files")
@@ -74,7 +79,7 @@ def write_inputs(workload: Workload, path: Path, limit: int | None = None, *, ra
     with path.open("wb") as stream:
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_2_0(stream, header)
-        for start, end in spans(len(samples), 4 * _BATCH):
+        for start, end in spans(len(samples), 4 * BATCH):
             stream.write(_prepared(workload, samples[start:end], raw=raw).numpy().data)
     return path
 
@@ -88,15 +93,15 @@ def _prepared(workload: Workload, samples: Tensor, *, raw: bool) -> Tensor:
 def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs: Path) -> dict[str, Any]:
     started = time.monotonic()
     task, source = job.workload.task, one.rung.answers(job)
-    device = _device(job, one)
+    device, backend = device_for(job, one), backend_for(job, one)
     outputs = evaluate(
         path,
         RUNTIME[one.format],
         device,
         inputs,
         threads=resolve_threads("all", device),
-        batch=_BATCH,
-        backend=_backend(one),
+        batch=BATCH,
+        backend=backend,
         output_shape=tuple(source.shape[1:]),
         progress=job.progress,
     )
@@ -110,13 +115,46 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
     ladder.check_gate(job, one, parity, path.name)
     return {
         **parity,
+        "answers": _keep(job, one, answers),
         "device": device.name,
+        "backend": backend,
         "accuracy": task.score(answers, targets),
         "agreement": task.agreement(answers, rungs[-1].answers(job)),
         "parity": task.agreement(answers, source),
         "coverage": _coverage(job, path, one),
         "seconds": time.monotonic() - started,
     }
+
+
+def answers_of(job: Job, evaluation: dict[str, Any]) -> Tensor | None:
+    """What a file answered to the whole validation set; None where there was too much of it to be kept."""
+    kept = evaluation["answers"]
+    return (
+        None if kept is None else torch.from_numpy(np.load(job.run.path / kept["file"], allow_pickle=False))
+    )
+
+
+def _keep(job: Job, one: Planned, answers: Tensor) -> dict[str, str] | None:
+    """The answers as a file, from which everything is said that the report says about them."""
+    if answers.nbytes > _MOST_KEPT:
+        return None
+    path = job.run.path / ANSWERS / f"{Path(one.file).name}.npy"
+    path.parent.mkdir(exist_ok=True)
+    stream = io.BytesIO()
+    np.save(stream, answers.numpy(), allow_pickle=False)
+    atomic_write(path, stream.getvalue())
+    return {"file": f"{ANSWERS}/{path.name}", "sha256": sha256(path)}
+
+
+def _answers_there(job: Job, evaluation: dict[str, Any]) -> bool:
+    """Whether the answers that were kept are still what was written."""
+    if "answers" not in evaluation:
+        return False
+    kept = evaluation["answers"]
+    try:
+        return kept is None or sha256(job.run.path / kept["file"]) == kept["sha256"]
+    except OSError:
+        return False
 
 
 def _fitting(answers: Tensor, source: Tensor, path: Path) -> Tensor:
@@ -157,8 +195,19 @@ def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
     }
 
 
-def _backend(one: Planned) -> str:
-    return "cuda" if one.format == "aotinductor" and one.options.compiled_for() == "cuda" else ""
+def backend_for(job: Job, one: Planned) -> str:
+    """Which backend of its runtime answers for a file; "" is the runtime's default.
+
+    ONNX Runtime's fused kernels add products in 16 bits on x86 without VNNI. A file that is spelled for a
+    device that doesn't would be judged by answers which that device never gives.
+    """
+    if one.format == "aotinductor" and one.options.compiled_for() == "cuda":
+        return "cuda"
+    if (one.format, one.precision) != ("onnx", "int8"):
+        return ""
+    device, target = device_for(job, one), one.options.target
+    here = Target.of(device, job.links.about(device))
+    return UNFUSED if here.weight_bits < target.weight_bits and target.activations == "uint8" else ""
 
 
 def _counted(job: Job, path: Path, one: Planned) -> coverage.Coverage:
@@ -169,7 +218,7 @@ def _counted(job: Job, path: Path, one: Planned) -> coverage.Coverage:
     return coverage.of_file(path, one.format, there, job.links.to(there))
 
 
-def _device(job: Job, one: Planned) -> Device:
+def device_for(job: Job, one: Planned) -> Device:
     """The first device of the run that is this machine and has the format's runtime, else this machine.
 
     On others, which are slower and further away, some samples are asked when they are measured.
@@ -187,7 +236,8 @@ def _key(job: Job, manifest: Manifest, one: Planned, rungs: Sequence[Rung]) -> s
             "workload": job.fingerprint,
             "source": one.rung.digest,
             "fake_quantized": rungs[-1].digest,
-            "device": _device(job, one).model_dump(mode="json"),
+            "device": device_for(job, one).model_dump(mode="json"),
+            "backend": backend_for(job, one),
             "devices": [
                 device.model_dump(mode="json") for device in job.devices if device.transport != "local"
             ],

@@ -21,7 +21,7 @@ from edgekit.files import sha256_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Part = Literal["stages", "export", "bench"]
+Part = Literal["stages", "export", "bench", "diagnosis"]
 
 _PACKAGE = Path(__file__).parent.parent
 _NEVER = {  # presents, finds or stores results, but makes none
@@ -33,13 +33,15 @@ _NEVER = {  # presents, finds or stores results, but makes none
     "report", "run.py", "streams.py", "trackers.py", "units.py", "weights.py",
     "zoo",  # the demo: its model and data are in the workload's fingerprint
 }  # fmt: skip
-_LATER = {"export", "bench", "devices"}  # what comes after the stages
+_LATER = {"export", "bench", "devices", "diagnosis"}  # what comes after the stages
 _BENCH = ("bench", "devices", "int8/coverage.py", "tasks.py", "preprocessing.py")
+_DIAGNOSIS = ("diagnosis", "tasks.py", "preprocessing.py")
 
 LIBRARIES: dict[Part, tuple[str, ...]] = {
     "stages": ("torch", "torch-pruning", "nncf", "torchao", "numpy"),
     "export": ("torch", "onnx", "onnxscript", "litert-torch", "ai-edge-quantizer", "executorch"),
     "bench": ("onnxruntime", "ai-edge-litert", "openvino", "executorch", "torch", "numpy"),
+    "diagnosis": ("numpy", "scipy", "torch"),
 }
 
 
@@ -86,8 +88,8 @@ def _bytes_of(name: str, value: Tensor) -> bytes:
 
 def _counts(source: Path, part: Part) -> bool:
     first, name = source.parts[0], source.as_posix()
-    if part == "bench":
-        return name.startswith(_BENCH)
+    if part in ("bench", "diagnosis"):
+        return name.startswith(_BENCH if part == "bench" else _DIAGNOSIS)
     if part == "export" and first == "export":
         return True
     return first not in _NEVER | _LATER

@@ -33,13 +33,20 @@ def plan(job: Job, rungs: Sequence[Rung]) -> list[Planned]:
     if exports.embed_preprocessing:
         options = embedding(job, options)
     planned = [Planned(REFERENCE, "onnx", "fp32", rungs[0], ExportOptions(target=target))]
-    for format, precision in pairs(exports.formats, exports.precisions):
+    for format, precision in pairs(exports.formats, _precisions(exports.precisions, rungs)):
         one = planned_for(job, rungs, format, precision, options)
         # Without a stage that changed the float model, its plain ONNX file is the original's.
         same = (one.format, one.precision, one.rung.digest) == ("onnx", "fp32", rungs[0].digest)
         if not (same and not options.suffix(format, precision)):
             planned.append(one)
     return planned
+
+
+def _precisions(wanted: Sequence[Precision], rungs: Sequence[Rung]) -> tuple[Precision, ...]:
+    """Those that these models can be written in: where the guard dropped the int8 graph, the float ones."""
+    quantised = any(rung.form is Form.INT8 for rung in rungs)
+    possible = tuple(one for one in wanted if quantised or one not in INT8_GRAPH)
+    return possible or ("fp32",)
 
 
 def planned_for(

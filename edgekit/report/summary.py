@@ -163,7 +163,7 @@ class Recommended(_Part):
 class Warned(_Part):
     """Something that came out worse than wanted. ``about``: a file or a stage."""
 
-    kind: Literal["accuracy", "slower", "larger", "coverage", "agreement", "failed", "unstable"]
+    kind: Literal["accuracy", "slower", "larger", "coverage", "agreement", "failed", "unstable", "guard"]
     about: str
     message: str
 

@@ -26,10 +26,11 @@ from edgekit.report import Report
 from edgekit.run import RunFolder, read_record
 from tests.pipeline import tiny
 from tests.pipeline.conftest import Run
+from tests.spelling import int8_onnx
 
-INT8 = "artifacts/tiny_int8.onnx"
+INT8 = int8_onnx("artifacts/tiny_int8")
 ORIGINAL = "artifacts/original_fp32.onnx"
-ALL_PARTS = ["baseline", "distill", "prune", "qat", "export", "evaluate", "benchmark"]
+ALL_PARTS = ["baseline", "distill", "prune", "qat", "export", "evaluate", "benchmark", "diagnose"]
 
 
 def result(report: Report) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def test_preprocessing_and_classes_are_inside_and_beside_the_files(undisturbed: 
     assert json.loads(inside["preprocessing"]) == beside["preprocessing"] == expected
     assert json.loads(inside["classes"]) == beside["classes"] == ["north", "east", "south", "west"]
     assert beside["inputs"]["onnx"]["shape"] == ["batch", 1, 8, 8]
-    assert beside["files"] == ["original_fp32.onnx", "tiny_int8.onnx"]
+    assert beside["files"] == ["original_fp32.onnx", Path(INT8).name]
 
 
 def test_every_single_timing_is_kept(undisturbed: tuple[Run, Report]) -> None:
@@ -166,7 +167,7 @@ def test_interrupted_again_and_again_it_ends_with_the_same(
         assert not (fresh.folder / "report.json").exists()
         assert no_half_files(fresh.folder)
     assert result(fresh()) == result(undisturbed[1])
-    assert fresh.parts("stage-skipped") == ALL_PARTS[:-1]
+    assert fresh.parts("stage-skipped") == ALL_PARTS[:-2]
     assert fresh.told("warning") == []
 
 
@@ -277,7 +278,7 @@ def test_other_code_makes_the_stages_anew(finished: Run, monkeypatch: pytest.Mon
 
 def test_other_measuring_costs_no_training(finished: Run) -> None:
     report = finished("benchmark.min_runs=7", "exports.precisions=[fp32]", "recommend.objective=size")
-    assert finished.parts("stage-start") == ["export", "evaluate", "benchmark"]
+    assert finished.parts("stage-start") == ["export", "evaluate", "benchmark", "diagnose"]
     assert [one.file for one in report.artifacts] == [ORIGINAL, "artifacts/tiny_fp32.onnx"]
     assert not (finished.folder / INT8).exists()
     assert report.recommended.reason.startswith("The smallest of the 2 files")

@@ -23,8 +23,9 @@ from edgekit.report import Report
 from tests.devices.conftest import ShellChannel
 from tests.pipeline import tiny
 from tests.pipeline.conftest import Run
+from tests.spelling import int8_onnx
 
-INT8 = "artifacts/tiny_int8.onnx"
+INT8 = int8_onnx("artifacts/tiny_int8")
 ORIGINAL = "artifacts/original_fp32.onnx"
 
 

@@ -17,6 +17,7 @@ stages:
 exports: {formats: [onnx], precisions: [int8]}
 benchmark: {threads: [1], min_seconds: 0.02, min_runs: 5}
 recommend: {max_accuracy_drop: 100}
+diagnose: {samples: 16}
 """
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.diagnosis.corruptions.audio import AUDIO
-from edgekit.diagnosis.corruptions.images import image_corruptions
+from edgekit.diagnosis.corruptions.images import image_corruptions, value_range
 from edgekit.diagnosis.corruptions.text import TEXT
 
-__all__ = ["SEVERITIES", "Samples", "corrupt", "fitting"]
+__all__ = ["SEVERITIES", "Samples", "corrupt", "fitting", "value_range"]
 
 SEVERITIES = (1, 2, 3, 4, 5)
 _WAVEFORM = 400  # values: 25 ms at 16 kHz

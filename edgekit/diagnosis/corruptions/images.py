@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["image_corruptions"]
+__all__ = ["image_corruptions", "value_range"]
 
 Values = npt.NDArray[np.float32]  # (N, H, W, C), 0 … 1
 Samples = npt.NDArray[np.generic]
@@ -130,7 +130,7 @@ def image_corruptions(layout: str) -> Mapping[str, Callable[[Samples, int, np.ra
 
     def of(change: Change, amounts: tuple[float, ...]) -> Callable[..., Samples]:
         def corruption(samples: Samples, severity: int, random: np.random.Generator) -> Samples:
-            black, white = _range(samples)
+            black, white = value_range(samples)
             values = (samples.astype(np.float32) - black) / (white - black)
             images = values if layout == "NHWC" else values.transpose(0, 2, 3, 1)
             changed = np.clip(change(images, amounts[severity - 1], random), 0, 1)
@@ -144,9 +144,13 @@ def image_corruptions(layout: str) -> Mapping[str, Callable[[Samples, int, np.ra
     return {name: of(*one) for name, one in _CHANGES.items()}
 
 
-def _range(samples: Samples) -> tuple[np.float32, np.float32]:
-    """Black and white: of the type for bytes, else the least and the greatest value there is."""
+def value_range(samples: Samples) -> tuple[np.float32, np.float32]:
+    """Black and white: 0 and 255 for bytes, else the least and the greatest value there is.
+
+    Bytes that leave the upper half unused aren't photographs (grey in 16 steps, say): the greatest is white.
+    """
     if samples.dtype == np.uint8:
-        return np.float32(0), np.float32(255)
+        greatest = samples.max(initial=0)
+        return np.float32(0), np.float32(greatest if 0 < greatest < 128 else 255)
     low, high = np.float32(samples.min(initial=0)), np.float32(samples.max(initial=0))
     return low, high if high > low else low + np.float32(1)

@@ -1,0 +1,151 @@
+"""One file's answers against those of the original: everything that can be said of them without a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from edgekit.diagnosis.classes import ClassRow, confusion, per_class
+from edgekit.diagnosis.confidence import Calibration, Temperature, calibration, fit_temperature, probabilities
+from edgekit.diagnosis.errors import Errors, errors
+from edgekit.diagnosis.flips import Churn, Flip, churn, flips
+from edgekit.diagnosis.groups import GroupRow, per_group
+from edgekit.tasks import Classification, Segmentation, Task, TokenClassification
+
+__all__ = ["Confused", "Judged", "judge"]
+
+MOST_CLASSES = 50  # in a whole confusion matrix
+MOST_CONFUSED = 50
+MOST_FLIPS = 48
+MOST_ANSWERS = 2_000_000  # tokens or pixels that are looked at
+
+
+@dataclass(frozen=True)
+class Confused:
+    """So many of class ``target`` were answered as class ``answer``, before and after."""
+
+    target: int
+    answer: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is known of a file's answers. What a task doesn't have is empty or None.
+
+    ``unit``: what is counted. ``samples``: how many of them. ``matrices``: (C, C) before and after, where
+    there are at most 50 classes. ``confused``: mistakes whose number changed most.
+    """
+
+    unit: str
+    samples: int
+    churn: Churn | None = None
+    classes: tuple[ClassRow, ...] = ()
+    matrices: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    confused: tuple[Confused, ...] = ()
+    flips: tuple[Flip, ...] = ()
+    calibration_before: Calibration | None = None
+    calibration_after: Calibration | None = None
+    temperature: Temperature | None = None
+    groups: tuple[GroupRow, ...] = ()
+    errors: Errors | None = None
+
+
+def judge(
+    task: Task, targets: Tensor, before: Tensor, after: Tensor, groups: Sequence[str] | None = None
+) -> Judged:
+    """Compare the answers of a file (``after``) with those of the original (``before``).
+
+    Args:
+        task: what they mean.
+        targets: (N, …), as the task wants them.
+        before, after: outputs of equal shape, (N, …).
+        groups: N names.
+
+    Raises ValueError for shapes that don't fit each other.
+    """
+    if before.shape != after.shape or len(targets) != len(before):
+        shapes = tuple(targets.shape), tuple(before.shape), tuple(after.shape)
+        raise ValueError(f"expected targets (N, …) and outputs of equal shape, got {shapes}")
+    if task.logits(before[:1]) is None:
+        return Judged("samples", len(targets), errors=errors(_flat(targets), _flat(before), _flat(after)))
+    return _classes(task, targets, before, after, groups)
+
+
+def _classes(
+    task: Task, targets: Tensor, before: Tensor, after: Tensor, groups: Sequence[str] | None
+) -> Judged:
+    labels = targets.reshape(-1)
+    ignored = getattr(task, "ignore_label", None)
+    counted = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
+    rows = torch.nonzero(counted).flatten()
+    if len(rows) > MOST_ANSWERS:
+        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:MOST_ANSWERS]
+        rows = rows[chosen.sort().values]
+    wanted = labels[rows].numpy()
+    scores = [_scores(task, outputs, rows) for outputs in (before, after)]
+    one, other = (each.argmax(1) for each in scores)
+    shares = probabilities(scores[0]), probabilities(scores[1])
+    number = scores[0].shape[1]
+    matrices = [confusion(wanted, one, number), confusion(wanted, other, number)]
+    single = isinstance(task, Classification)
+    calibrated = len(wanted) >= 2
+    return Judged(
+        unit=_unit(task),
+        samples=len(wanted),
+        churn=churn(wanted, one, other),
+        classes=tuple(per_class(wanted, one, other, number)),
+        matrices=tuple(tuple(tuple(map(int, row)) for row in matrix) for matrix in matrices)
+        if number <= MOST_CLASSES
+        else (),
+        confused=_confused(*matrices),
+        flips=tuple(flips(wanted, one, other, shares, most=MOST_FLIPS)) if single else (),
+        calibration_before=calibration(shares[0], wanted) if calibrated else None,
+        calibration_after=calibration(shares[1], wanted) if calibrated else None,
+        temperature=fit_temperature(scores[1], wanted) if calibrated else None,
+        groups=_groups(groups, one == wanted, other == wanted) if single else (),
+    )
+
+
+def _unit(task: Task) -> str:
+    if isinstance(task, Segmentation):
+        return "pixels"
+    return "tokens" if isinstance(task, TokenClassification) else "samples"
+
+
+def _scores(task: Task, outputs: Tensor, rows: Tensor) -> npt.NDArray[np.floating]:
+    logits = task.logits(outputs)
+    assert logits is not None  # judge() looked
+    chosen: npt.NDArray[np.floating] = logits[rows].float().numpy()
+    return chosen
+
+
+def _confused(before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> tuple[Confused, ...]:
+    change = np.abs(after - before)
+    np.fill_diagonal(change, 0)
+    order = np.argsort(-change, axis=None, kind="stable")[:MOST_CONFUSED]
+    pairs = [
+        (int(one), int(other)) for one, other in zip(*np.unravel_index(order, change.shape), strict=True)
+    ]
+    return tuple(
+        Confused(one, other, int(before[one, other]), int(after[one, other]))
+        for one, other in pairs
+        if change[one, other]
+    )
+
+
+def _groups(
+    groups: Sequence[str] | None, before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]
+) -> tuple[GroupRow, ...]:
+    return () if groups is None else tuple(per_group(groups, before, after))
+
+
+def _flat(values: Tensor) -> npt.NDArray[np.float64]:
+    found: npt.NDArray[np.float64] = values.reshape(len(values), -1).double().numpy()
+    return found

@@ -1,0 +1,83 @@
+"""All that was found, as kept in ``diagnosis.json``: enough to draw a report without data or models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from edgekit.diagnosis.judged import Judged
+
+__all__ = ["Attacked", "Corrupted", "Diagnosis", "Seen"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """Scores of original and file on the same corrupted samples."""
+
+    corruption: str
+    severity: int  # 1 … 5
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Scores on samples that were changed, each value by ``epsilon``, so that the trained model errs.
+
+    ``epsilon``: in shares of the range of raw values.
+    """
+
+    epsilon: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A sample to look at: a picture (PNG, as a data URI), a wave (min and max along the time), or text."""
+
+    row: int
+    image: str = ""
+    wave: tuple[tuple[float, float], ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Files against the original (``reference``), each on the whole validation set.
+
+    ``probed``: the file that was put to the probes on changed samples, ``probe_samples`` of them, where the
+    original scores ``clean_before`` and the file ``clean_after`` as long as nothing is changed. ``missing``:
+    what couldn't be said, and why.
+    """
+
+    reference: str
+    files: dict[str, Judged]
+    class_names: tuple[str, ...] | None = None
+    probed: str = ""
+    probe_samples: int = 0
+    clean_before: float | None = None
+    clean_after: float | None = None
+    corrupted: tuple[Corrupted, ...] = ()
+    attacked: tuple[Attacked, ...] = ()
+    seen: tuple[Seen, ...] = ()  # the samples whose answer flipped in ``probed``
+    missing: tuple[str, ...] = ()
+    seconds: float = 0.0
+    schema: int = field(default=SCHEMA)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        found: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return found
+
+    @classmethod
+    def from_json(cls, values: Any) -> Diagnosis:
+        """Inverse of ``to_json``. Raises ValueError (pydantic's own) if keys are missing or wrong."""
+        return _ADAPTER.validate_python(values)
+
+
+_ADAPTER = TypeAdapter(Diagnosis)

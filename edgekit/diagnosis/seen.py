@@ -1,0 +1,68 @@
+"""Samples to look at: small pictures, waves, or text, as they stand in a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edgekit.diagnosis.corruptions import fitting, value_range
+from edgekit.diagnosis.record import Seen
+from edgekit.workload import Workload
+
+__all__ = ["seen_of"]
+
+_SIDE = 96  # pixels; larger pictures are made smaller
+_POINTS = 120  # of a wave
+_TOKENS = 40
+
+
+def seen_of(workload: Workload, rows: Sequence[int]) -> tuple[Seen, ...]:
+    """Validation samples by their rows, in that order; those that can't be shown have their number alone."""
+    inputs, layout = workload.validation.inputs, workload.preprocessing.layout
+    if not rows:
+        return ()
+    samples = inputs[list(rows)].numpy()
+    if layout in ("NCHW", "NHWC"):
+        pictures = samples if layout == "NHWC" else samples.transpose(0, 2, 3, 1)
+        if pictures.shape[-1] in (1, 3, 4):
+            low, high = map(float, value_range(inputs.numpy()))  # of all samples, not of these few
+            return tuple(
+                Seen(row, image=_png(one, low, high)) for row, one in zip(rows, pictures, strict=True)
+            )
+    kinds = fitting(samples, layout)
+    if "clipping" in kinds and samples.ndim == 2:
+        return tuple(Seen(row, wave=_wave(one)) for row, one in zip(rows, samples, strict=True))
+    if "clipping" in kinds:  # features over time: a picture of them, time to the right
+        flat = samples.reshape(len(samples), *samples.shape[-2:]).transpose(0, 2, 1)[:, ::-1, :, None]
+        low, high = map(float, value_range(flat))
+        return tuple(Seen(row, image=_png(one, low, high)) for row, one in zip(rows, flat, strict=True))
+    if "typos" in kinds:
+        return tuple(Seen(row, text=_text(one)) for row, one in zip(rows, samples, strict=True))
+    return tuple(Seen(row) for row in rows)
+
+
+def _png(pixels: npt.NDArray[np.generic], low: float, high: float) -> str:
+    values = (pixels.astype(np.float64) - low) / max(high - low, 1e-12) * 255
+    bytes_ = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    image = Image.fromarray(bytes_[..., 0] if bytes_.shape[-1] == 1 else bytes_)
+    image.thumbnail((_SIDE, _SIDE))
+    stream = io.BytesIO()
+    image.save(stream, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+
+
+def _wave(sound: npt.NDArray[np.generic]) -> tuple[tuple[float, float], ...]:
+    """Least and greatest value of each of some hundred parts, in shares of the loudest."""
+    values = sound.astype(np.float64) / max(float(np.abs(sound).max()), 1e-12)
+    parts = np.array_split(values, min(_POINTS, len(values)))
+    return tuple((round(float(part.min()), 3), round(float(part.max()), 3)) for part in parts)
+
+
+def _text(ids: npt.NDArray[np.generic]) -> str:
+    more = " …" if len(ids) > _TOKENS else ""
+    return " ".join(str(int(one)) for one in ids[:_TOKENS]) + more

@@ -1,0 +1,139 @@
+"""From the models to the report: files, their answers, latency, diagnosis; and the recipe's guard over it.
+
+Where the guard isn't kept and the recipe says ``otherwise: fall_back``, the last stage is left out and all of
+that is done again with the models before it, down to the trained model, which keeps every limit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit.diagnosis.guarding import Breach, breaches
+from edgekit.errors import GuardError, WorkloadError
+from edgekit.files import sha256_of
+from edgekit.pipeline import artifacts, diagnosing, evaluation, measuring, reporting
+from edgekit.pipeline.chain import Rung
+from edgekit.pipeline.job import Job
+from edgekit.pipeline.keys import code_version
+from edgekit.recipe import Recipe
+from edgekit.report import Report, Warned
+from edgekit.run import write_record
+from edgekit.workload import Workload
+
+__all__ = ["RECORD", "check_guard", "finish"]
+
+RECORD = "guard.json"
+_WITHOUT_CLASSES = ("worst_class_drop", "ece_increase")
+
+
+@dataclass(frozen=True)
+class _Dropped:
+    """A stage that was left out: its kind, what came before it, and the limits that its file didn't keep."""
+
+    stage: str
+    before: str
+    messages: tuple[str, ...]
+
+
+def check_guard(recipe: Recipe, workload: Workload) -> None:
+    """Raise WorkloadError if a limit can't ever be looked at: before an hour of training, not after it."""
+    limits = recipe.guard.limits
+    faults = []
+    if workload.task.kind in ("regression", "reconstruction"):
+        faults += [f"{name} needs a task with classes" for name in _WITHOUT_CLASSES if name in limits]
+    if "group_gap_increase" in limits and len(set(workload.groups or ())) < 2:
+        faults.append("group_gap_increase needs a workload whose `groups` name at least two groups")
+    if faults:
+        raise WorkloadError(
+            "the recipe's guard doesn't fit this workload",
+            where=f"workload {workload.name}",
+            got="; ".join(faults),
+            next="give the workload what is missing, or take the limit out of the recipe's `guard`",
+        )
+
+
+def finish(job: Job, rungs: Sequence[Rung]) -> tuple[Report, GuardError | None]:
+    """The report of what these models become, and the error of a guard that isn't kept.
+
+    Raises:
+        StageError: an export, an evaluation or a measurement failed.
+        DiskFullError: something can't be written.
+    """
+    guard, dropped = job.recipe.guard, _kept(job, rungs)
+    while True:
+        left = list(rungs[: len(rungs) - len(dropped)])
+        report, broken = _once(job, left)
+        if not broken or guard.otherwise == "fail" or len(left) == 1:
+            break
+        last = _Dropped(left[-1].kind, left[-2].kind, tuple(one.message for one in broken))
+        job.tell("warning", "guard", f"{_told(last)}; the files are made of what was before it")
+        dropped.append(last)
+        _keep(job, rungs, dropped)
+    warnings = [
+        Warned(kind="guard", about=report.recommended.artifact, message=one.message) for one in broken
+    ]
+    warnings += [Warned(kind="guard", about=one.stage, message=_told(one)) for one in dropped]
+    report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
+    return report, _error(job, report, broken) if broken else None
+
+
+def _once(job: Job, rungs: Sequence[Rung]) -> tuple[Report, list[Breach]]:
+    manifest = artifacts.export_all(job, rungs)
+    evaluation.evaluate_all(job, rungs, manifest)
+    records = measuring.measure_all(job, manifest)
+    report = reporting.report_of(job, rungs, manifest, records)
+    file = report.recommended.artifact
+    found = diagnosing.diagnose_all(job, rungs, manifest, file)
+    return report, breaches(found, file, job.recipe.guard.limits)
+
+
+def _told(one: _Dropped) -> str:
+    before = f"stage {one.before}" if one.before else "the trained model"
+    return f"stage {one.stage} is left out, back to {before}: {'; '.join(one.messages)}"
+
+
+def _error(job: Job, report: Report, broken: Sequence[Breach]) -> GuardError:
+    return GuardError(
+        "the recommended file broke more than the guard allows",
+        where=str(job.run.path / report.recommended.artifact),
+        got="; ".join(one.message for one in broken),
+        expected=", ".join(f"{name} of at most {value:g}" for name, value in job.recipe.guard.limits.items()),
+        next=f"{job.run.path / 'report.html'} shows where it hurts; compress less, or let the recipe fall "
+        "back to what was before: guard.otherwise=fall_back",
+    )
+
+
+# --- what was dropped, so that a run that goes on needn't find it out again --------------------------------
+
+
+def _key(job: Job, rungs: Sequence[Rung]) -> str:
+    recipe = job.recipe
+    parts = (recipe.guard, recipe.diagnose, recipe.recommend, recipe.exports, recipe.benchmark)
+    values: dict[str, Any] = {
+        "settings": [part.model_dump(mode="json") for part in parts],
+        "devices": [device.name for device in job.devices],
+        "rungs": [rung.key for rung in rungs],
+        "groups": job.workload.groups,
+        "code": [code_version(part) for part in ("export", "bench", "diagnosis")],
+    }
+    return sha256_of(values)
+
+
+def _kept(job: Job, rungs: Sequence[Rung]) -> list[_Dropped]:
+    path = job.run.path / RECORD
+    if job.recipe.guard.otherwise != "fall_back" or not path.exists():
+        return []
+    record = job.finished(path, _key(job, rungs), "guard")
+    if record is None:
+        return []
+    found = [_Dropped(one["stage"], one["before"], tuple(one["messages"])) for one in record["dropped"]]
+    job.tell("note", "guard", "; ".join(map(_told, found)))
+    return found
+
+
+def _keep(job: Job, rungs: Sequence[Rung], dropped: Sequence[_Dropped]) -> None:
+    values = [dataclasses.asdict(one) for one in dropped]
+    write_record(job.run.path / RECORD, _key(job, rungs), {"dropped": values})

@@ -1,0 +1,340 @@
+"""The page, put together: sections of blocks, pictures, styles and scripts in one file."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from edgekit import __version__
+from edgekit.caching import cache_folder
+from edgekit.diagnosis.groups import gap
+from edgekit.files import atomic_write
+from edgekit.report.page import charts, facts
+from edgekit.report.page.charts import Spec
+from edgekit.report.page.loaded import LoadedRun
+from edgekit.units import human_share
+
+__all__ = ["build", "write"]
+
+Block = dict[str, Any]
+_EQUAL_DB = 200.0  # what the report says of equal numbers
+_SNIPPET = "window.vegaEmbed = vegaEmbed;"
+
+
+@dataclass(frozen=True)
+class _Section:
+    id: str
+    title: str
+    blocks: list[Block]
+
+
+def write(runs: Sequence[LoadedRun], path: Path) -> None:
+    """The page of one run, or of several side by side. Raises DiskFullError."""
+    atomic_write(path, build(runs).encode("utf-8"))
+
+
+def build(runs: Sequence[LoadedRun], *, scripts: bool = True) -> str:
+    """The page as HTML.
+
+    Args:
+        runs: at least one.
+        scripts: whether the drawing library is put in; without it the tables are all there is.
+    """
+    page = _Page(runs)
+    sections = [section for section in page.sections() if section.blocks]
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side"
+    about = (
+        f"{runs[0].workload}, recipe {runs[0].recipe}" if len(runs) == 1 else ", ".join(r.name for r in runs)
+    )
+    return _template().render(
+        title=title,
+        about=about,
+        sections=sections,
+        specs=Markup(_json_in_html(page.specs)),
+        css=Markup(_file("page.css")),
+        js=Markup(_file("page.js")),
+        bundle=Markup(_bundle()) if scripts else "",
+        footer=f"Written by edgekit {__version__}. Everything here was measured on the exported files.",
+    )
+
+
+class _Page:
+    def __init__(self, runs: Sequence[LoadedRun]) -> None:
+        self.runs = runs
+        self.specs: dict[str, Spec] = {}
+
+    def sections(self) -> Iterator[_Section]:
+        if len(self.runs) > 1:
+            yield _Section("runs", "Side by side", list(self._beside()))
+        for index, run in enumerate(self.runs):
+            several = len(self.runs) > 1
+            prefix, more = (f"run{index + 1}-", f": {run.name}") if several else ("", "")
+            for key, title, blocks in (
+                ("summary", "Summary", self._summary(run)),
+                ("way", "Way of the run", self._way(run)),
+                ("hurts", "Where it hurts", self._hurts(run)),
+                ("confidence", "Confidence", self._confidence(run)),
+                ("robustness", "Robustness", self._robustness(run)),
+                ("files", "Files and latency", self._files(run, pareto=not several)),
+                ("missing", "What is missing", self._missing(run)),
+            ):
+                yield _Section(prefix + key, title + more, list(blocks))
+
+    # --- sections ----------------------------------------------------------------------------------------
+
+    def _beside(self) -> Iterator[Block]:
+        rows = []
+        for run in self.runs:
+            cards = {card.title: card for card in facts.summary_cards(run)}
+            rows.append(
+                (run.name, run.recipe, *(f"{c.before} → {c.after} ({c.note})" for c in cards.values()))
+            )
+        width = max(len(row) for row in rows)
+        titles = ["run", "recipe"]
+        longest = max(self.runs, key=lambda run: len(facts.summary_cards(run)))
+        titles += [card.title for card in facts.summary_cards(longest)]
+        padded = tuple((*row, *[""] * (width - len(row))) for row in rows)
+        yield _table(
+            facts.Table(tuple(titles[:width]), padded, numbers=width), "The recommended file of each run"
+        )
+        yield from self._paretos(self.runs)
+
+    def _summary(self, run: LoadedRun) -> Iterator[Block]:
+        yield {"kind": "verdict", "text": facts.verdict(run)}
+        report = run.report
+        if report is None:
+            return
+        if cards := facts.summary_cards(run):
+            yield {"kind": "cards", "cards": cards}
+        yield _text(f"Recommended: {Path(report.recommended.artifact).name}. {report.recommended.reason}")
+        if report.warnings:
+            yield {"kind": "list", "style": "warnings", "items": [one.message for one in report.warnings]}
+
+    def _way(self, run: LoadedRun) -> Iterator[Block]:
+        table = facts.way_table(run)
+        if table is None:
+            return
+        yield from self._chart(
+            "way", charts.way(run), "Accuracy after each stage, and what it left of MACs and parameters."
+        )
+        yield _table(table, "The trained model and the stages after it")
+        if run.curves:
+            yield _heading("Learning curves")
+        for one in run.curves:
+            stage = one.stage.partition("-")[2] or one.stage
+            yield from self._chart("curve", charts.curve(one), f"Accuracy over the epochs of {stage}.")
+        if run.cut:
+            yield _heading("Pruned channels")
+            yield from self._chart("channels", charts.channels(run.cut), "Channels of each pruned layer.")
+            rows = tuple((layer, str(one), str(other)) for layer, (one, other) in run.cut.items())
+            yield _table(
+                facts.Table(("layer", "before", "after"), rows), "Pruned channels as a table", folded=True
+            )
+        if run.report is not None and run.report.ladder:
+            yield _heading("Parity ladder")
+            steps = tuple(
+                (
+                    Path(one.rung).name,
+                    Path(one.against).name,
+                    "equal" if one.snr_db >= _EQUAL_DB else f"{one.snr_db:.1f} dB",
+                    "" if one.agreement is None else human_share(one.agreement),
+                )
+                for one in run.report.ladder
+            )
+            titles = ("rung", "against", "signal to noise", "same answers")
+            yield _table(
+                facts.Table(titles, steps, numbers=2),
+                "Each form of the model against the one it was made from",
+            )
+
+    def _hurts(self, run: LoadedRun) -> Iterator[Block]:
+        judged = self._judged(run)
+        if judged is None:
+            return
+        if (errors := judged.errors) is not None:
+            change = f"{errors.rmse_before:.4g} → {errors.rmse_after:.4g}"
+            yield _text(f"Root mean square error over all samples: {change}.")
+            rows = tuple(
+                (f"sample {one.row}", f"{one.before:.4g}", f"{one.after:.4g}") for one in errors.worse[:20]
+            )
+            yield _table(
+                facts.Table(("sample", "error before", "after"), rows), "Samples whose error grew most"
+            )
+            return
+        names = facts.class_names(run, judged)
+        if judged.churn is not None:
+            yield _text(facts.churn_text(judged.churn, judged.unit))
+        yield _heading("Classes")
+        yield from self._chart(
+            "classes", charts.classes(judged, names), "Each class's change, the worst first."
+        )
+        yield _table(facts.class_table(judged, names), "All classes as a table", folded=True)
+        yield _heading("Confusion")
+        yield from self._chart(
+            "confusion",
+            charts.confusion(judged, names),
+            "Who is taken for whom more often now, and who less.",
+        )
+        if judged.confused:
+            yield _table(facts.confused_table(judged, names), "Mistakes whose number changed most")
+        if judged.groups:
+            yield _heading("Groups")
+            found = gap(judged.groups)
+            if found is not None:
+                change = f"{100 * found[0]:.1f} → {100 * found[1]:.1f} points"
+                yield _text(f"The gap between the best and the worst group: {change}.")
+            yield _table(facts.group_table(judged), "Groups that the workload names")
+        if looks := facts.looks(run, judged, names):
+            yield _heading("Samples whose answer flipped")
+            yield _text(
+                "The right answer in bold, then the answers before and after; what broke comes first."
+            )
+            yield {"kind": "looks", "looks": looks}
+
+    def _confidence(self, run: LoadedRun) -> Iterator[Block]:
+        judged = self._judged(run)
+        if judged is None or judged.calibration_before is None or judged.calibration_after is None:
+            return
+        yield _text(facts.calibration_text(judged))
+        spec = charts.reliability(judged.calibration_before, judged.calibration_after)
+        yield from self._chart(
+            "reliability",
+            spec,
+            "On the dashed line a probability means what it says; below it, it is over-confident.",
+        )
+
+    def _robustness(self, run: LoadedRun) -> Iterator[Block]:
+        found = run.diagnosis
+        if found is None or not (found.corrupted or found.attacked):
+            return
+        yield _text(f"{Path(found.probed).name} beside the original, on {found.probe_samples:,} samples.")
+        if found.corrupted:
+            yield from self._chart(
+                "corruptions",
+                charts.corruptions(found),
+                "Mean accuracy over all corruptions; 0 is no corruption.",
+            )
+            yield from self._chart(
+                "heat", charts.heat(found), "By how much the file lies above or below the original."
+            )
+            yield _table(facts.corruption_table(found), "Corruptions")
+        if found.attacked:
+            yield _heading("Adversarial probe")
+            yield _text(
+                "One step along the sign of the gradient of the trained model (FGSM), given to both files: "
+                "an attack that was made for the original."
+            )
+            yield from self._chart(
+                "attacks", charts.attacks(found), "Accuracy against the size of the change."
+            )
+
+    def _files(self, run: LoadedRun, *, pareto: bool) -> Iterator[Block]:
+        report = run.report
+        if report is None:
+            return
+        if pareto:
+            yield from self._paretos([run])
+        yield _table(facts.artifact_table(report), "Files; ★ is recommended")
+        yield _table(facts.measured_table(report), "Latency; ? marks unstable timings", folded=True)
+        if report.failures:
+            items = [f"{Path(one.artifact).name} on {one.device}: {one.error}" for one in report.failures]
+            yield {"kind": "list", "style": "warnings", "items": items}
+        versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+        yield _text(f"Versions: {versions}.")
+
+    def _missing(self, run: LoadedRun) -> Iterator[Block]:
+        items = [*run.missing, *(run.diagnosis.missing if run.diagnosis is not None else ())]
+        if items:
+            yield {"kind": "list", "style": "plain", "items": items}
+
+    # --- pieces ------------------------------------------------------------------------------------------
+
+    def _paretos(self, runs: Sequence[LoadedRun]) -> Iterator[Block]:
+        devices = [one.device for run in runs if run.report is not None for one in run.report.measurements]
+        for device in dict.fromkeys(devices):
+            yield from self._chart(
+                "pareto",
+                charts.pareto(runs, device),
+                f"Every file on {device}: the best are at the top left; the diamond is recommended, "
+                "area is size.",
+            )
+
+    def _judged(self, run: LoadedRun) -> Any:
+        if run.diagnosis is None:
+            return None
+        return run.diagnosis.files.get(run.diagnosis.probed) or next(iter(run.diagnosis.files.values()), None)
+
+    def _chart(self, name: str, spec: Spec | None, caption: str) -> Iterator[Block]:
+        if spec is None:
+            return
+        key = f"chart-{len(self.specs) + 1}-{name}"
+        self.specs[key] = spec
+        yield {"kind": "chart", "id": key, "caption": caption}
+
+
+def _text(text: str) -> Block:
+    return {"kind": "text", "text": text}
+
+
+def _heading(text: str) -> Block:
+    return {"kind": "heading", "text": text}
+
+
+def _table(table: facts.Table, caption: str, *, folded: bool = False) -> Block:
+    return {"kind": "table", "table": table, "caption": caption, "folded": folded}
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(_file("page.html.j2"))
+
+
+@functools.cache
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script, kept in the cache: putting it together takes seconds."""
+    path = cache_folder() / "vega" / f"embed-{metadata.version('vl-convert-python')}.js"
+    try:
+        script = path.read_text(encoding="utf-8")
+        if script.endswith(_END):
+            return script
+    except OSError:
+        pass
+    import vl_convert
+
+    script = _without_end_tags(vl_convert.javascript_bundle(_SNIPPET)) + _END
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, script.encode("utf-8"))
+    except OSError:
+        return script  # no room or no permission: it is put together again next time
+    return script
+
+
+_END = "\n/* whole */\n"
+
+
+def _without_end_tags(script: str) -> str:
+    """Within a script element, neither the end of it nor a comment may stand in a string."""
+    return re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE)
+
+
+def _json_in_html(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    for found, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
+        text = text.replace(found, escaped)
+    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

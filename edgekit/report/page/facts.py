@@ -1,0 +1,381 @@
+"""The words and figures of the page: sentences first, tables for what pictures show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.diagnosis.flips import Churn, Flip
+from edgekit.diagnosis.intervals import Share, difference
+from edgekit.diagnosis.judged import Judged
+from edgekit.diagnosis.record import Diagnosis, Seen
+from edgekit.report.page.loaded import LoadedRun
+from edgekit.report.recommend import main_measurements
+from edgekit.report.summary import Artifact, Measured, Report
+from edgekit.units import human_bytes, human_count, human_ns, human_share
+
+__all__ = [
+    "Card",
+    "Look",
+    "Table",
+    "accuracy_change",
+    "artifact_table",
+    "calibration_text",
+    "churn_text",
+    "class_names",
+    "class_table",
+    "confused_table",
+    "corruption_table",
+    "group_table",
+    "looks",
+    "measured_table",
+    "points",
+    "summary_cards",
+    "verdict",
+    "way_table",
+]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Column titles and rows of text; columns from ``numbers`` on are aligned to the right, but for the last
+    ``words``.
+    """
+
+    titles: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: int = 1
+    words: int = 0
+
+    def is_number(self, column: int) -> bool:
+        """Whether a column is aligned to the right."""
+        return self.numbers <= column < len(self.titles) - self.words
+
+
+@dataclass(frozen=True)
+class Card:
+    """A figure before and after. ``better``: None where neither is."""
+
+    title: str
+    before: str
+    after: str
+    note: str = ""
+    better: bool | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """A sample whose answer flipped, with what there is to see of it."""
+
+    flip: Flip
+    seen: Seen
+    target: str
+    before: str
+    after: str
+    wave: str = ""  # the points of an SVG polygon in a box of 120 x 40
+
+
+def points(share: Share, *, digits: int = 1) -> str:
+    """A difference of shares in points with its interval: "−0.3 points (−0.6 … +0.1)"."""
+    if share.value is None or share.low is None or share.high is None:
+        return "unknown"
+    value, low, high = (_signed(100 * one, digits) for one in (share.value, share.low, share.high))
+    return f"{value} points ({low} … {high})"
+
+
+def accuracy_change(judged: Judged) -> Share | None:
+    """Of all samples together, on the very same ones; None for numbers instead of classes."""
+    one = judged.churn
+    return None if one is None else difference(one.repaired, one.broken, one.samples)
+
+
+def verdict(run: LoadedRun) -> str:
+    """Faster by how much, worse by how much, and how sure that is."""
+    report = run.report
+    if report is None:
+        return "The run isn't finished: what is there is shown, what is missing is listed at the end."
+    file = report.recommended.artifact
+    sentences = []
+    main = main_measurements(report.measurements)
+    one = main.get(file)
+    if file == report.reference:
+        sentences.append("The original model is what is recommended: nothing beats it within the limit")
+    elif one is not None and one.faster is not None:
+        sentences.append(_speed(one))
+    judged = None if run.diagnosis is None else run.diagnosis.files.get(file)
+    change = None if judged is None else accuracy_change(judged)
+    if change is not None and judged is not None and judged.unit == "samples":
+        certain = "beyond chance" if change.clear else "not distinguishable from zero"
+        sentences.append(f"accuracy {points(change)}, {certain}")
+    else:
+        by_file = {artifact.file: artifact for artifact in report.artifacts}
+        if file in by_file:
+            lost = 100 * (by_file[file].accuracy - report.baseline.accuracy)
+            sentences.append(f"{report.task.get('metric', 'accuracy')} {_signed(lost, 2)} points")
+    text = "; ".join(sentences)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _speed(one: Measured) -> str:
+    factor = one.faster or 1.0
+    word = "faster" if factor >= 1 else "slower"
+    low, high = one.faster_low, one.faster_high
+    if factor < 1:
+        factor, low, high = 1 / factor, high and 1 / high, low and 1 / low
+    span = f" ({low:.2f} … {high:.2f})" if low is not None and high is not None else ""
+    doubt = ", timings unstable" if one.unstable else ""
+    if low is not None and low <= 1:
+        return f"as fast as before: {factor:.2f}×{span} on {one.device}, not distinguishable{doubt}"
+    return f"{word} by {factor:.2f}×{span} on {one.device}{doubt}"
+
+
+def summary_cards(run: LoadedRun) -> list[Card]:
+    """Accuracy, size, latency and memory of the recommended file against the original's."""
+    report = run.report
+    if report is None:
+        return []
+    by_file = {one.file: one for one in report.artifacts}
+    after, before = by_file.get(report.recommended.artifact), by_file.get(report.reference)
+    if after is None or before is None:
+        return []
+    cards = [
+        _accuracy_card(run, report, after, before),
+        Card(
+            "file",
+            human_bytes(before.size_bytes),
+            human_bytes(after.size_bytes),
+            f"{before.size_bytes / after.size_bytes:.2f}× smaller",
+            _better(before.size_bytes, after.size_bytes),
+        ),
+    ]
+    return [*cards, *_latency_cards(report, after, before), *_memory_cards(report, after, before)]
+
+
+def _accuracy_card(run: LoadedRun, report: Report, after: Artifact, before: Artifact) -> Card:
+    """Neither better nor worse where the difference may be chance."""
+    judged = None if run.diagnosis is None else run.diagnosis.files.get(after.file)
+    change = accuracy_change(judged) if judged is not None and judged.unit == "samples" else None
+    note = f"{_signed(100 * (after.accuracy - before.accuracy), 2)} points"
+    better = _better(after.accuracy, before.accuracy)
+    if change is not None:
+        note, better = points(change), better if change.clear else None
+    title = str(report.task.get("metric", "accuracy"))
+    return Card(title, human_share(before.accuracy), human_share(after.accuracy), note, better)
+
+
+def _latency_cards(report: Report, after: Artifact, before: Artifact) -> list[Card]:
+    cards = []
+    for device in dict.fromkeys(one.device for one in report.measurements):
+        there = main_measurements([one for one in report.measurements if one.device == device])
+        one, other = there.get(before.file), there.get(after.file)
+        if one is None or other is None:
+            continue
+        note = f"{one.p50_ns / other.p50_ns:.2f}× as fast, p50, {_threads(other.threads)}"
+        better = _better(one.p50_ns, other.p50_ns)
+        title = f"latency on {device}" + (" ?" if other.unstable else "")
+        cards.append(Card(title, human_ns(one.p50_ns), human_ns(other.p50_ns), note, better))
+    return cards
+
+
+def _memory_cards(report: Report, after: Artifact, before: Artifact) -> list[Card]:
+    main = main_measurements(report.measurements)
+    one, other = main.get(before.file), main.get(after.file)
+    if one is None or other is None or not one.peak_rss_bytes or not other.peak_rss_bytes:
+        return []
+    first, second = one.peak_rss_bytes, other.peak_rss_bytes
+    note = "of the process, its runtime included"
+    return [Card(f"memory on {other.device}", human_bytes(first), human_bytes(second), note)]
+
+
+def way_table(run: LoadedRun) -> Table | None:
+    """The trained model and every stage."""
+    if run.baseline is None:
+        return None
+    first = run.baseline
+    rows = [
+        (
+            "trained model",
+            human_share(first.accuracy),
+            human_count(first.macs),
+            human_count(first.parameters),
+            "",
+            "",
+        )
+    ]
+    rows += [
+        (
+            one.kind,
+            human_share(one.accuracy),
+            human_count(one.macs),
+            human_count(one.parameters),
+            f"{one.seconds:.0f} s" if one.seconds else "",
+            one.note,
+        )
+        for one in run.stages
+    ]
+    return Table(("after", "accuracy", "MACs", "parameters", "time", "note"), tuple(rows), words=1)
+
+
+def artifact_table(report: Report) -> Table:
+    """Every file: what it can do, and what in it runs on integers."""
+    rows = []
+    for one in report.artifacts:
+        mark = " ★" if one.file == report.recommended.artifact else ""
+        coverage = (
+            "" if one.int8_coverage is None or one.precision != "int8" else human_share(one.int8_coverage)
+        )
+        floats = ", ".join(layer.name for layer in one.float_layers[:5])
+        rows.append(
+            (
+                Path(one.file).name + mark,
+                human_share(one.accuracy),
+                human_share(one.agreement),
+                human_bytes(one.size_bytes),
+                coverage,
+                floats or ("none" if coverage else ""),
+            )
+        )
+    titles = ("file", "accuracy", "same answers as torch", "size", "int8 coverage", "layers in float")
+    return Table(titles, tuple(rows), words=1)
+
+
+def measured_table(report: Report) -> Table:
+    """Every measurement."""
+    rows = [
+        (
+            Path(one.artifact).name,
+            one.device,
+            one.runtime,
+            str(one.threads),
+            human_ns(one.p50_ns) + (" ?" if one.unstable else ""),
+            human_ns(one.p90_ns),
+            "" if one.faster is None else f"{one.faster:.2f}×",
+        )
+        for one in report.measurements
+    ]
+    titles = ("file", "device", "runtime", "threads", "p50", "p90", "against the original")
+    return Table(titles, tuple(rows), numbers=3)
+
+
+def class_names(run: LoadedRun, judged: Judged) -> list[str]:
+    """The workload's, or numbers; every one different from the others."""
+    given = run.diagnosis.class_names if run.diagnosis is not None else None
+    names = list(given) if given is not None else [str(row.index) for row in judged.classes]
+    twice = {name for name in names if names.count(name) > 1}
+    return [f"{name} ({index})" if name in twice else name for index, name in enumerate(names)]
+
+
+def class_table(judged: Judged, names: Sequence[str]) -> Table:
+    """Every class, the worst first."""
+    rows = sorted(judged.classes, key=lambda row: (row.change.value is None, row.change.value or 0.0))
+    return Table(
+        ("class", "samples", "before", "after", "change"),
+        tuple(
+            (names[row.index], str(row.samples), _of(row.before), _of(row.after), points(row.change))
+            for row in rows
+        ),
+    )
+
+
+def group_table(judged: Judged) -> Table:
+    """Every group that the workload names."""
+    return Table(
+        ("group", "samples", "before", "after", "change"),
+        tuple(
+            (row.name, str(row.samples), _of(row.before), _of(row.after), points(row.change))
+            for row in judged.groups
+        ),
+    )
+
+
+def confused_table(judged: Judged, names: Sequence[str], most: int = 12) -> Table:
+    """The mistakes whose number changed most."""
+    return Table(
+        ("right answer", "given answer", "before", "after"),
+        tuple(
+            (names[one.target], names[one.answer], str(one.before), str(one.after))
+            for one in judged.confused[:most]
+        ),
+        numbers=2,
+    )
+
+
+def corruption_table(diagnosis: Diagnosis) -> Table:
+    """Mean over the severities of each corruption."""
+    rows = []
+    for name in dict.fromkeys(one.corruption for one in diagnosis.corrupted):
+        own = [one for one in diagnosis.corrupted if one.corruption == name]
+        before, after = (sum(getattr(one, side) for one in own) / len(own) for side in ("before", "after"))
+        rows.append(
+            (name, human_share(before), human_share(after), f"{_signed(100 * (after - before), 1)} points")
+        )
+    return Table(("corruption, mean of 5 severities", "before", "after", "change"), tuple(rows))
+
+
+def churn_text(one: Churn, unit: str) -> str:
+    """How many answers changed, and into what."""
+    share = human_share(one.changed.value or 0.0)
+    return (
+        f"{share} of {one.samples:,} {unit} are answered otherwise than before: "
+        f"right before and wrong now {one.broken:,}, wrong before and right now {one.repaired:,}, "
+        f"wrong both times in different ways {one.otherwise_wrong:,}."
+    )
+
+
+def calibration_text(judged: Judged) -> str:
+    """The calibration error before and after, and what a temperature would do."""
+    before, after, temperature = judged.calibration_before, judged.calibration_after, judged.temperature
+    if before is None or after is None:
+        return ""
+    text = f"Expected calibration error {100 * before.ece:.2f} → {100 * after.ece:.2f} points (15 bins). "
+    text += f"Wrong with more than 90 % confidence: {human_share(before.sure_but_wrong)} → "
+    text += f"{human_share(after.sure_but_wrong)} of all {judged.unit}."
+    if temperature is not None:
+        change = "lowers" if temperature.helps else "doesn't lower"
+        text += f" Dividing the scores by a temperature of {temperature.value:.2f} {change} the error: "
+        text += f"{100 * temperature.ece_before:.2f} → {100 * temperature.ece_after:.2f} points on "
+        text += f"{judged.unit} that it wasn't fitted on."
+    return text
+
+
+def looks(run: LoadedRun, judged: Judged, names: Sequence[str]) -> list[Look]:
+    """The samples whose answer flipped, that can be shown."""
+    seen = {} if run.diagnosis is None else {one.row: one for one in run.diagnosis.seen}
+    return [
+        Look(
+            flip,
+            seen[flip.row],
+            names[flip.target],
+            names[flip.before],
+            names[flip.after],
+            _polygon(seen[flip.row].wave),
+        )
+        for flip in judged.flips
+        if flip.row in seen
+    ]
+
+
+def _polygon(wave: Sequence[tuple[float, float]]) -> str:
+    upper = [f"{i},{20 - 19 * high:.1f}" for i, (_, high) in enumerate(wave)]
+    lower = [f"{i},{20 - 19 * low:.1f}" for i, (low, _) in reversed(list(enumerate(wave)))]
+    return " ".join([*upper, *lower])
+
+
+def _of(share: Share) -> str:
+    if share.value is None or share.low is None or share.high is None:
+        return "–"
+    return f"{human_share(share.value, 1)} ({100 * share.low:.0f}–{100 * share.high:.0f})"
+
+
+def _signed(value: float, digits: int) -> str:
+    rounded = round(value, digits) + 0.0
+    return f"+{rounded:.{digits}f}" if rounded > 0 else f"{rounded:.{digits}f}".replace("-", "−")
+
+
+def _better(one: float, other: float) -> bool | None:
+    return None if one == other else one > other
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread" + ("" if count == 1 else "s")

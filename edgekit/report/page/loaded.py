@@ -1,0 +1,166 @@
+"""What is there of a run, finished or not, and what is missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekit.diagnosis.record import Diagnosis
+from edgekit.errors import RunFolderError
+from edgekit.report.summary import Figures, Report, StageRow
+
+__all__ = ["Curve", "LoadedRun", "load"]
+
+_IDENTITY = "run.json"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A stage's training: epoch, loss and accuracy on training samples, learning rate."""
+
+    stage: str
+    rows: tuple[dict[str, float], ...]
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run folder, read. What isn't there is None or empty, and ``missing`` says why.
+
+    ``cut``: layer → channels before and after, of the last prune stage.
+    """
+
+    name: str
+    folder: Path
+    workload: str = ""
+    recipe: str = ""
+    report: Report | None = None
+    diagnosis: Diagnosis | None = None
+    baseline: Figures | None = None
+    stages: tuple[StageRow, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    cut: dict[str, tuple[int, int]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+def load(folder: Path) -> LoadedRun:
+    """Read what is there. Raises RunFolderError if it is no run folder."""
+    try:
+        identity = json.loads((folder / _IDENTITY).read_text(encoding="utf-8"))["run"]
+        workload, recipe = str(identity["workload"]), str(identity["recipe"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            "this is no run folder",
+            where=str(folder),
+            got="no run.json" if isinstance(error, OSError) else "a run.json that can't be read",
+            expected="the folder that `edgekit compress` wrote",
+            next="`edgekit compress` says it at its end; by default it lies below runs/",
+        ) from None
+    reader = _Reader(folder)
+    report = reader.report()
+    stages = report.stages if report is not None else reader.stages()
+    return LoadedRun(
+        name=folder.absolute().name,
+        folder=folder,
+        workload=workload,
+        recipe=recipe,
+        report=report,
+        diagnosis=reader.diagnosis(),
+        baseline=report.baseline if report is not None else reader.baseline(),
+        stages=stages,
+        curves=reader.curves(),
+        cut=reader.cut(),
+        missing=tuple(reader.missing),
+    )
+
+
+class _Reader:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.missing: list[str] = []
+
+    def report(self) -> Report | None:
+        try:
+            return Report.load(self.folder)
+        except OSError:
+            self.missing.append(
+                "report.json: the run isn't finished; `edgekit compress` with the same arguments goes on"
+            )
+        except ValueError as error:
+            self.missing.append(f"report.json is damaged: {_first_line(error)}")
+        return None
+
+    def diagnosis(self) -> Diagnosis | None:
+        values = self._json("diagnosis.json", "what compression broke wasn't looked at yet")
+        try:
+            return None if values is None else Diagnosis.from_json(values["diagnosis"])
+        except (ValueError, KeyError, TypeError) as error:
+            self.missing.append(f"diagnosis.json is damaged: {_first_line(error)}")
+        return None
+
+    def baseline(self) -> Figures | None:
+        return self._figures("baseline.json")
+
+    def stages(self) -> tuple[StageRow, ...]:
+        """Those that are finished, of a run that isn't."""
+        rows = []
+        for path in self._stage_folders():
+            values = self._json(f"stages/{path.name}/metrics.json", f"stage {path.name} isn't finished")
+            if values is not None:
+                kind = path.name.partition("-")[2]
+                rows.append(StageRow.model_validate({"kind": kind, "seconds": 0.0, **values}))
+        return tuple(rows)
+
+    def curves(self) -> tuple[Curve, ...]:
+        found = []
+        for path in sorted((self.folder / "stages").rglob("training.csv")):
+            try:
+                with path.open(encoding="utf-8", newline="") as stream:
+                    rows = [_numbers(row) for row in csv.DictReader(stream)]
+            except (OSError, ValueError) as error:
+                self.missing.append(f"{path.relative_to(self.folder)}: {_first_line(error)}")
+                continue
+            if rows:
+                found.append(Curve(path.relative_to(self.folder / "stages").parts[0], tuple(rows)))
+        return tuple(found)
+
+    def cut(self) -> dict[str, tuple[int, int]]:
+        for path in reversed(self._stage_folders()):
+            values = self._json(f"stages/{path.name}/summary.json", "")
+            rows = ((values or {}).get("details") or {}).get("cut") or []
+            if isinstance(rows, list) and rows:
+                return {row["layer"]: (row["channels_before"], row["channels_after"]) for row in rows}
+        return {}
+
+    def _stage_folders(self) -> list[Path]:
+        folders = (self.folder / "stages").glob("*-*")
+        return sorted(folders, key=lambda path: int(path.name.partition("-")[0]))
+
+    def _figures(self, name: str) -> Figures | None:
+        values = self._json(name, "the trained model wasn't evaluated yet")
+        return None if values is None else Figures.model_validate(values)
+
+    def _json(self, name: str, absent: str) -> dict[str, Any] | None:
+        try:
+            values = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if absent:
+                self.missing.append(f"{name}: {absent}")
+            return None
+        except (OSError, ValueError) as error:
+            self.missing.append(f"{name} can't be read: {_first_line(error)}")
+            return None
+        if isinstance(values, dict):
+            return values
+        self.missing.append(f"{name} is damaged: not an object")
+        return None
+
+
+def _numbers(row: dict[str, str]) -> dict[str, float]:
+    return {key: float(value) for key, value in row.items() if value not in ("", None)}
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,20 @@
+"""How this machine's int8 ONNX files are called: where its kernels saturate they have 7-bit weights."""
+
+from __future__ import annotations
+
+import functools
+
+from edgekit.devices.device import load_device, probe
+from edgekit.export.options import Target
+
+
+@functools.cache
+def spelled() -> str:
+    """What stands behind "int8" in the name: "_7bit" on x86 without VNNI, else nothing."""
+    local = load_device("local")
+    return "_7bit" if Target.of(local, probe(local)).weight_bits == 7 else ""
+
+
+def int8_onnx(stem: str) -> str:
+    """``stem`` "net_int8": "net_int8.onnx", or "net_int8_7bit.onnx"."""
+    return f"{stem}{spelled()}.onnx"
