@@ -101,6 +101,14 @@ class _Frame(Config):
     diagnose: DiagnoseConfig = DiagnoseConfig()
     guard: GuardConfig = GuardConfig()
 
+    @model_validator(mode="after")
+    def _guard_is_looked_at(self) -> _Frame:
+        if self.guard.corruption_drop is not None and not (
+            self.diagnose.corruptions and self.diagnose.samples
+        ):
+            raise ValueError("guard.corruption_drop needs diagnose.corruptions, and diagnose.samples above 0")
+        return self
+
 
 class Recipe(_Frame):
     """A whole recipe. ``stages`` are run in order; an empty list exports and measures the model as it is."""
@@ -110,10 +118,6 @@ class Recipe(_Frame):
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
         faults = _contract_faults([stage.kind for stage in self.stages], self.exports.precisions)
-        if self.guard.corruption_drop is not None and not (
-            self.diagnose.corruptions and self.diagnose.samples
-        ):
-            faults.append("guard.corruption_drop needs diagnose.corruptions, and diagnose.samples above 0")
         if faults:
             raise ValueError("; ".join(faults))
         return self

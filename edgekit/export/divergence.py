@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from edgekit.export import export
-from edgekit.export.options import Format
+from edgekit.export.options import ExportOptions, Format, Target
 from edgekit.int8.probes import with_probes
 
 _SAMPLES = 4
@@ -46,13 +46,22 @@ def snr_db(reference: Tensor | NDArray[Any], value: Tensor | NDArray[Any]) -> fl
     return max(-EXACT_DB, min(EXACT_DB, 20 * math.log10(signal / noise))) if signal else 0.0
 
 
-def layer_parity(graph: fx.GraphModule, format: Format, samples: Tensor) -> list[LayerParity]:
+def layer_parity(
+    graph: fx.GraphModule,
+    format: Format,
+    samples: Tensor,
+    *,
+    target: Target | None = None,
+    fused: bool = True,
+) -> list[LayerParity]:
     """Compare every quantised tensor of an int8 graph with the exported file's.
 
     Args:
         graph: an int8 graph.
         format: in which runtime.
         samples: preprocessed inputs (N, ...); the first few are taken.
+        target: what ONNX files are spelled for.
+        fused: whether ONNX Runtime may fuse; without, a file for another CPU is computed as that one does.
 
     Returns:
         One entry for each quantised tensor, in the graph's order.
@@ -66,8 +75,9 @@ def layer_parity(graph: fx.GraphModule, format: Format, samples: Tensor) -> list
     wanted: list[list[NDArray[Any]]] = []
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder, torch.no_grad():
         path = Path(folder) / "probed"
-        export(probed, samples[:1], path, format=format, precision="int8", metadata={})
-        run = (_onnx if format == "onnx" else _litert)(path)
+        options = ExportOptions(target=target or Target())
+        export(probed, samples[:1], path, format=format, precision="int8", metadata={}, options=options)
+        run = _onnx(path, fused) if format == "onnx" else _litert(path)
         for row in samples.split(1):
             rows.append(run(row.numpy()))
             wanted.append([value.numpy() for value in probed(row)])
@@ -97,11 +107,13 @@ def _orders(value: NDArray[Any], shape: tuple[int, ...]) -> list[NDArray[Any]]:
     return fitting or [value.reshape(shape)]
 
 
-def _onnx(path: Path) -> Any:
+def _onnx(path: Path, fused: bool) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if not fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda row: session.run(None, {name: row})
