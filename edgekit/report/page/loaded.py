@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgekit.diagnosis.record import Diagnosis
 from edgekit.errors import RunFolderError
@@ -14,6 +15,7 @@ from edgekit.report.summary import Figures, Report, StageRow
 
 __all__ = ["Curve", "LoadedRun", "load"]
 
+T = TypeVar("T")
 _IDENTITY = "run.json"
 
 
@@ -94,23 +96,21 @@ class _Reader:
 
     def diagnosis(self) -> Diagnosis | None:
         values = self._json("diagnosis.json", "what compression broke wasn't looked at yet")
-        try:
-            return None if values is None else Diagnosis.from_json(values["diagnosis"])
-        except (ValueError, KeyError, TypeError) as error:
-            self.missing.append(f"diagnosis.json is damaged: {_first_line(error)}")
-        return None
+        return self._parsed("diagnosis.json", values, lambda found: Diagnosis.from_json(found["diagnosis"]))
 
     def baseline(self) -> Figures | None:
-        return self._figures("baseline.json")
+        values = self._json("baseline.json", "the trained model wasn't evaluated yet")
+        return self._parsed("baseline.json", values, Figures.model_validate)
 
     def stages(self) -> tuple[StageRow, ...]:
         """Those that are finished, of a run that isn't."""
         rows = []
         for path in self._stage_folders():
-            values = self._json(f"stages/{path.name}/metrics.json", f"stage {path.name} isn't finished")
-            if values is not None:
-                kind = path.name.partition("-")[2]
-                rows.append(StageRow.model_validate({"kind": kind, "seconds": 0.0, **values}))
+            name, kind = f"stages/{path.name}/metrics.json", path.name.partition("-")[2]
+            values = self._json(name, f"stage {path.name} isn't finished")
+            about = None if values is None else {"kind": kind, "seconds": 0.0, **values}
+            row = self._parsed(name, about, StageRow.model_validate)
+            rows += [row] if row is not None else []
         return tuple(rows)
 
     def curves(self) -> tuple[Curve, ...]:
@@ -128,19 +128,24 @@ class _Reader:
 
     def cut(self) -> dict[str, tuple[int, int]]:
         for path in reversed(self._stage_folders()):
-            values = self._json(f"stages/{path.name}/summary.json", "")
-            rows = ((values or {}).get("details") or {}).get("cut") or []
-            if isinstance(rows, list) and rows:
-                return {row["layer"]: (row["channels_before"], row["channels_after"]) for row in rows}
+            name = f"stages/{path.name}/summary.json"
+            found = self._parsed(name, self._json(name, ""), _cut)
+            if found:
+                return found
         return {}
 
     def _stage_folders(self) -> list[Path]:
         folders = (self.folder / "stages").glob("*-*")
         return sorted(folders, key=lambda path: int(path.name.partition("-")[0]))
 
-    def _figures(self, name: str) -> Figures | None:
-        values = self._json(name, "the trained model wasn't evaluated yet")
-        return None if values is None else Figures.model_validate(values)
+    def _parsed(
+        self, name: str, values: dict[str, Any] | None, parse: Callable[[dict[str, Any]], T]
+    ) -> T | None:
+        try:
+            return None if values is None else parse(values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.missing.append(f"{name} is damaged: {_first_line(error)}")
+        return None
 
     def _json(self, name: str, absent: str) -> dict[str, Any] | None:
         try:
@@ -156,6 +161,11 @@ class _Reader:
             return values
         self.missing.append(f"{name} is damaged: not an object")
         return None
+
+
+def _cut(summary: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    rows = summary["details"].get("cut") or []
+    return {str(row["layer"]): (int(row["channels_before"]), int(row["channels_after"])) for row in rows}
 
 
 def _numbers(row: dict[str, str]) -> dict[str, float]:
