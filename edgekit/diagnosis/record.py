@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from edgekit.diagnosis.judged import Judged
 
-__all__ = ["Attacked", "Corrupted", "Diagnosis", "Seen"]
+__all__ = ["Attacked", "Corrupted", "Diagnosis", "LayerRow", "Seen"]
 
 SCHEMA = 1
 
@@ -47,6 +47,24 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class LayerRow:
+    """A multiplying layer of the int8 graph; without one, of the model that ``probed`` was made from.
+
+    ``macs``: for one sample. ``bits``: of weights and activations. ``snr_db``: of what it makes in int8,
+    against the same without rounding; None where nothing is rounded right behind it.
+    """
+
+    name: str
+    kind: str
+    macs: int
+    parameters: int
+    channels_in: int | None = None
+    channels_out: int | None = None
+    bits: int = 32
+    snr_db: float | None = None
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """Files against the original (``reference``), each on the whole validation set.
 
@@ -65,6 +83,7 @@ class Diagnosis:
     corrupted: tuple[Corrupted, ...] = ()
     attacked: tuple[Attacked, ...] = ()
     seen: tuple[Seen, ...] = ()  # the samples whose answer flipped in ``probed``
+    layers: tuple[LayerRow, ...] = ()  # of the int8 graph, or what ``probed`` was made from
     missing: tuple[str, ...] = ()
     seconds: float = 0.0
     schema: int = field(default=SCHEMA)

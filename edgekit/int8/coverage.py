@@ -12,7 +12,7 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Layer:
     macs: int
     integer: bool
     reason: str = ""
+    time_share: float | None = None  # of the time in all kernels (0…1), where the runtime tells times
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def _counted(trace: Sequence[dict[str, Any]], executed: Any) -> Coverage:
     nodes = {node.name: node for node in executed.graph.node}
     layers = {}
     times: dict[str, int] = {}
+    spent: dict[str, int] = {}
     for event in trace:
         name = event.get("name", "").removesuffix("_kernel_time")
         if event.get("cat") == "Node" and name in nodes and event["name"].endswith("_kernel_time"):
@@ -172,7 +174,12 @@ def _counted(trace: Sequence[dict[str, Any]], executed: Any) -> Coverage:
                 layers[name] = layer
             kernel = f"{event['args']['op_name']}{_kind(event['args'])}"
             times[kernel] = times.get(kernel, 0) + int(event["dur"])
-    return Coverage(tuple(layers.values()), *_in_float(times))
+            spent[name] = spent.get(name, 0) + int(event["dur"])
+    total = sum(spent.values())
+    timed = [
+        replace(layer, time_share=spent[name] / total if total else None) for name, layer in layers.items()
+    ]
+    return Coverage(tuple(timed), *_in_float(times))
 
 
 def _named(path: Path, copy: Path) -> Path:

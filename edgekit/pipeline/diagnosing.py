@@ -20,7 +20,8 @@ from edgekit.devices.device import resolve_threads
 from edgekit.diagnosis.adversarial import EPSILONS, fgsm_signs, moved
 from edgekit.diagnosis.corruptions import SEVERITIES, corrupt, fitting, value_range
 from edgekit.diagnosis.judged import Judged, judge
-from edgekit.diagnosis.record import Attacked, Corrupted, Diagnosis
+from edgekit.diagnosis.layers import layers_of
+from edgekit.diagnosis.record import Attacked, Corrupted, Diagnosis, LayerRow
 from edgekit.diagnosis.seen import seen_of
 from edgekit.errors import MeasurementError
 from edgekit.files import sha256_of
@@ -31,11 +32,13 @@ from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
 from edgekit.report.summary import RUNTIME
 from edgekit.run import write_record
+from edgekit.stages.base import Form
 from edgekit.units import human_share
 
 __all__ = ["RECORD", "diagnose_all"]
 
 RECORD = "diagnosis.json"
+_LAYER_SAMPLES = 256
 
 
 def diagnose_all(job: Job, rungs: Sequence[Rung], manifest: Manifest, probed: str) -> Diagnosis:
@@ -89,6 +92,7 @@ class _Diagnosing:
             class_names=self.workload.classes,
             probed=self.probed,
             seen=seen_of(self.workload, [flip.row for flip in flips]),
+            layers=self._layers(),
             missing=tuple(self.missing),
             seconds=time.monotonic() - started,
             **probes,
@@ -106,6 +110,12 @@ class _Diagnosing:
             if one.file != REFERENCE and after is not None:
                 found[one.file] = judge(self.workload.task, targets, before, after, self.workload.groups)
         return found
+
+    def _layers(self) -> tuple[LayerRow, ...]:
+        """Of the int8 graph; where there is none, of the model that the probed file was made from."""
+        (rung,) = (one.rung for one in self.manifest.planned if one.file == self.probed)
+        rung = next((one for one in reversed(self.rungs) if one.form is Form.INT8), rung)
+        return layers_of(rung.model, self.workload.example(_LAYER_SAMPLES))
 
     # --- spoiled inputs ----------------------------------------------------------------------------------
 

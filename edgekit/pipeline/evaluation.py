@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,7 @@ def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
             {"name": layer.name, "kernel": layer.kernel, "macs": layer.macs, "reason": layer.reason}
             for layer in layers
         ],
+        "layers": [asdict(layer) for layer in counted.layers],
     }
 
 

@@ -19,7 +19,7 @@ from edgekit.report import Report
 from edgekit.report.page import build, load, write
 from edgekit.units import human_share
 
-SECTIONS = ["summary", "way", "hurts", "confidence", "robustness", "files"]
+SECTIONS = ["summary", "way", "hurts", "confidence", "robustness", "layers", "files"]
 
 
 class Page(HTMLParser):
@@ -88,7 +88,7 @@ def test_every_section_of_a_whole_run_is_there(whole: Path) -> None:
         assert stage.kind in page.text
     kinds = [key.split("-")[2] for key in page.charts]
     wanted = ["way", "curve", "curve", "channels", "classes", "confusion", "reliability", "corruptions"]
-    assert kinds == [*wanted, "heat", "attacks", "pareto"]
+    assert kinds == [*wanted, "heat", "attacks", "layers", "pareto"]
     assert list(page.specs) == list(page.charts)
     assert all(page.charts.values())
 
@@ -164,7 +164,11 @@ def test_waves_and_texts_are_shown_as_such(whole: Path) -> None:
 @pytest.mark.parametrize(
     ("without", "sections", "told"),
     [
-        (("report.json",), ["summary", "way", "hurts", "confidence", "robustness"], "isn't finished"),
+        (
+            ("report.json",),
+            ["summary", "way", "hurts", "confidence", "robustness", "layers"],
+            "isn't finished",
+        ),
         (("diagnosis.json",), ["summary", "way", "files"], "what compression broke wasn't looked at yet"),
         (
             ("report.json", "diagnosis.json", "stages/3-qat/*"),

@@ -15,7 +15,7 @@ from edgekit.report.page import load, write
 
 pytestmark = pytest.mark.browser
 
-SECTIONS = ["summary", "way", "hurts", "confidence", "robustness", "files"]
+SECTIONS = ["summary", "way", "hurts", "confidence", "robustness", "layers", "files"]
 SIZES = {"desktop": 1100, "phone": 390}
 
 
@@ -58,7 +58,7 @@ def test_all_is_drawn_without_complaints_or_requests(
     browser: Any, whole: Path, scheme: str, size: str
 ) -> None:
     shown = Shown(browser, whole / "report.html", SIZES[size], scheme)
-    assert shown.draw_all() == 11
+    assert shown.draw_all() == 12
     assert shown.said == []
     assert [url for url in shown.asked if not url.startswith(("file:", "data:"))] == []
     for section in SECTIONS:

@@ -1,6 +1,7 @@
 """report.html: one file that works offline, built from what a run folder holds, and nothing else.
 
 loaded.py     what is there of one or several runs, and what is missing
+layers.py     which kernels of a file compute which layer
 facts.py      the words and figures of each section
 charts.py     the pictures, as Vega-Lite specifications
 assembled.py  all of it in one page

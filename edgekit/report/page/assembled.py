@@ -84,6 +84,7 @@ class _Page:
                 ("hurts", "Where it hurts", self._hurts(run)),
                 ("confidence", "Confidence", self._confidence(run)),
                 ("robustness", "Robustness", self._robustness(run)),
+                ("layers", "Layers", self._layers(run)),
                 ("files", "Files and latency", self._files(run, pareto=not several)),
                 ("missing", "What is missing", self._missing(run)),
             ):
@@ -236,6 +237,18 @@ class _Page:
             yield from self._chart(
                 "attacks", charts.attacks(found), "Accuracy against the size of the change."
             )
+
+    def _layers(self, run: LoadedRun) -> Iterator[Block]:
+        table = facts.layer_table(run)
+        if run.diagnosis is None or table is None:
+            return
+        yield _text(
+            "The layers that multiply, what costs most first. Bits and signal to noise are those of the int8 "
+            "graph, where there is one: what rounding does to a layer's output, the noise of those before it "
+            "included. Times: shares of all kernels in the runtime's own profile."
+        )
+        yield from self._chart("layers", charts.layers(run), "Where the work is, and where the time goes.")
+        yield _table(table, "Layers, what costs most first")
 
     def _files(self, run: LoadedRun, *, pareto: bool) -> Iterator[Block]:
         report = run.report

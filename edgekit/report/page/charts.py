@@ -13,6 +13,7 @@ from typing import Any
 from edgekit.diagnosis.confidence import Calibration
 from edgekit.diagnosis.judged import Judged
 from edgekit.diagnosis.record import Diagnosis
+from edgekit.report.page.layers import matched
 from edgekit.report.page.loaded import Curve, LoadedRun
 from edgekit.report.summary import RUNTIME
 
@@ -363,6 +364,42 @@ def heat(diagnosis: Diagnosis) -> Spec:
                 _q("after", "after", format=_PERCENT),
                 _q("change", "change", format="+.1%"),
             ],
+        },
+    )
+
+
+def layers(run: LoadedRun) -> Spec | None:
+    """Each layer's share of the MACs beside its share of the time; None where no runtime told times."""
+    found = run.diagnosis
+    if found is None:
+        return None
+    files = sorted(run.executed, key=lambda one: one.file != found.probed)
+    timed = [one for one in files if any(kernel.share is not None for kernel in one.kernels)]
+    kernels = next((got for one in timed if (got := matched(found.layers, one.kernels)) is not None), None)
+    if kernels is None:
+        return None
+    whole = max(1, sum(layer.macs for layer in found.layers))
+    order = sorted(kernels, key=lambda index: -(kernels[index].share or 0.0))[:MOST_CLASSES]
+    names = [found.layers[index].name for index in order]
+    rows = [
+        {"layer": found.layers[index].name, "of": what, "share": share}
+        for index in order
+        for what, share in (
+            ("MACs", found.layers[index].macs / whole),
+            ("time", kernels[index].share or 0.0),
+        )
+    ]
+    return _spec(
+        rows,
+        "Share of MACs and of time of each layer",
+        _rows(2 * len(order), 9, gaps=len(order)),
+        mark={"type": "bar"},
+        encoding={
+            "y": _n("layer", None, sort=names, axis={"labelLimit": 160}),
+            "yOffset": {"field": "of", "sort": ["MACs", "time"]},
+            "x": _q("share", "share of the whole", axis=_percent_axis()),
+            "color": _n("of", None, sort=["MACs", "time"], legend={"orient": "top"}),
+            "tooltip": [_n("layer", "layer"), _n("of", "of"), _q("share", "share", format=_PERCENT)],
         },
     )
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from edgekit.diagnosis.flips import Churn, Flip
 from edgekit.diagnosis.intervals import Share, difference
 from edgekit.diagnosis.judged import Judged
-from edgekit.diagnosis.record import Diagnosis, Seen
+from edgekit.diagnosis.record import Diagnosis, LayerRow, Seen
+from edgekit.report.page.layers import Executed, Kernel, matched
 from edgekit.report.page.loaded import LoadedRun
 from edgekit.report.recommend import main_measurements
 from edgekit.report.summary import Artifact, Measured, Report
@@ -28,6 +29,7 @@ __all__ = [
     "confused_table",
     "corruption_table",
     "group_table",
+    "layer_table",
     "looks",
     "measured_table",
     "points",
@@ -238,6 +240,56 @@ def artifact_table(report: Report) -> Table:
         )
     titles = ("file", "accuracy", "same answers as torch", "size", "int8 coverage", "layers in float")
     return Table(titles, tuple(rows), words=1)
+
+
+def layer_table(run: LoadedRun) -> Table | None:
+    """Every layer of the model behind the recommended file, what costs most first: time in the first file
+    whose runtime tells times, else MACs.
+    """
+    found = run.diagnosis
+    if found is None or not found.layers:
+        return None
+    files = [(one, matched(found.layers, one.kernels)) for one in run.executed]
+    known = [(one, kernels) for one, kernels in files if kernels is not None]
+    timed = [(one, kernels) for one, kernels in known if any(k.share is not None for k in one.kernels)]
+    timed.sort(key=lambda pair: pair[0].file != found.probed)
+    coverage = [(one, kernels) for one, kernels in known if one.precision == "int8"]
+    whole = sum(layer.macs for layer in found.layers)
+    order = sorted(range(len(found.layers)), key=lambda index: _cost(found.layers, timed, index))
+    rows = []
+    for index in order:
+        layer = found.layers[index]
+        channels = "" if layer.channels_out is None else f"{layer.channels_in} → {layer.channels_out}"
+        cells = [layer.name or "(whole model)", layer.kind, channels, human_count(layer.macs)]
+        cells += [human_share(layer.macs / max(whole, 1), 0), human_count(layer.parameters), str(layer.bits)]
+        cells += ["" if layer.snr_db is None else f"{layer.snr_db:.1f} dB"]
+        cells += [_share_of(kernels.get(index)) for _, kernels in timed]
+        cells += [_integer(kernels.get(index)) for _, kernels in coverage]
+        rows.append(tuple(cells))
+    if timed:
+        rest = ["everything else", *[""] * 7]
+        rest += [human_share(1 - sum(k.share or 0.0 for k in kernels.values()), 0) for _, kernels in timed]
+        rows.append((*rest, *[""] * len(coverage)))
+    titles = ["layer", "kind", "channels", "MACs", "of all", "parameters", "bits", "signal to noise"]
+    titles += [f"time in {Path(one.file).name}" for one, _ in timed]
+    titles += [f"{Path(one.file).name} in {one.runtime}" for one, _ in coverage]
+    return Table(tuple(titles), tuple(rows), numbers=2)
+
+
+def _cost(
+    layers: Sequence[LayerRow], timed: Sequence[tuple[Executed, dict[int, Kernel]]], index: int
+) -> float:
+    if timed and (kernel := timed[0][1].get(index)) is not None:
+        return -(kernel.share or 0.0)
+    return 0.0 if timed else -layers[index].macs
+
+
+def _share_of(kernel: Kernel | None) -> str:
+    return "" if kernel is None or kernel.share is None else human_share(kernel.share, 0)
+
+
+def _integer(kernel: Kernel | None) -> str:
+    return "" if kernel is None else "int8" if kernel.integer else "float"
 
 
 def measured_table(report: Report) -> Table:

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from edgekit.diagnosis.record import Diagnosis
 from edgekit.errors import RunFolderError
-from edgekit.report.summary import Figures, Report, StageRow
+from edgekit.report.page.layers import Executed, Kernel
+from edgekit.report.summary import RUNTIME, Figures, Report, StageRow
 
 __all__ = ["Curve", "LoadedRun", "load"]
 
@@ -31,7 +32,8 @@ class Curve:
 class LoadedRun:
     """A run folder, read. What isn't there is None or empty, and ``missing`` says why.
 
-    ``cut``: layer → channels before and after, of the last prune stage.
+    ``cut``: layer → channels before and after, of the last prune stage. ``executed``: what the runtimes make
+    of each file.
     """
 
     name: str
@@ -44,6 +46,7 @@ class LoadedRun:
     stages: tuple[StageRow, ...] = ()
     curves: tuple[Curve, ...] = ()
     cut: dict[str, tuple[int, int]] = field(default_factory=dict)
+    executed: tuple[Executed, ...] = ()
     missing: tuple[str, ...] = ()
 
 
@@ -74,6 +77,7 @@ def load(folder: Path) -> LoadedRun:
         stages=stages,
         curves=reader.curves(),
         cut=reader.cut(),
+        executed=reader.executed(),
         missing=tuple(reader.missing),
     )
 
@@ -134,6 +138,11 @@ class _Reader:
                 return found
         return {}
 
+    def executed(self) -> tuple[Executed, ...]:
+        """The kernels of every file that was evaluated."""
+        values = self._json("manifest.json", "nothing was exported yet")
+        return self._parsed("manifest.json", values, _executed) or ()
+
     def _stage_folders(self) -> list[Path]:
         folders = (self.folder / "stages").glob("*-*")
         return sorted(folders, key=lambda path: int(path.name.partition("-")[0]))
@@ -166,6 +175,20 @@ class _Reader:
 def _cut(summary: dict[str, Any]) -> dict[str, tuple[int, int]]:
     rows = summary["details"].get("cut") or []
     return {str(row["layer"]): (int(row["channels_before"]), int(row["channels_after"])) for row in rows}
+
+
+def _executed(manifest: dict[str, Any]) -> tuple[Executed, ...]:
+    found = []
+    for entry in manifest["artifacts"]:
+        counted = (entry["evaluation"] or {}).get("coverage") or {}
+        kernels = tuple(
+            Kernel(one["name"], one["kernel"], one["macs"], one["integer"], one["time_share"])
+            for one in counted.get("layers", ())
+        )
+        if kernels:
+            runtime = RUNTIME[entry["format"]]
+            found.append(Executed(str(entry["file"]), str(entry["precision"]), runtime, kernels))
+    return tuple(found)
 
 
 def _numbers(row: dict[str, str]) -> dict[str, float]:

@@ -1,0 +1,130 @@
+"""Every multiplying layer: what it costs, and how much noise int8 adds to what it makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from edgekit import macs
+from edgekit.diagnosis.record import LayerRow
+from edgekit.execution import mode
+from edgekit.export.divergence import snr_db
+from edgekit.int8 import ops
+from edgekit.int8.probes import layer_name, quantized_tensors
+
+__all__ = ["layers_of", "snr_of_layers"]
+
+_BATCH = 64
+
+
+def layers_of(model: nn.Module, samples: Tensor) -> tuple[LayerRow, ...]:
+    """The layers in the order of execution, as they are in ``model``: an int8 graph, or any module.
+
+    Args:
+        model: as a stage left it; as it was afterwards.
+        samples: (N, …) preprocessed; of an int8 graph, the noise of all of them is told.
+    """
+    counted = macs.count(model, samples)
+    if not isinstance(model, fx.GraphModule):
+        return tuple(_of_module(model, one) for one in counted.layers)
+    costs = {one.name: one.macs for one in counted.layers}
+    noise = snr_of_layers(model, samples)
+    nodes = [node for node in model.graph.nodes if costs.get(node.name)]
+    quantised = any(node.target in ops.DEQUANTIZE for node in model.graph.nodes)
+    return tuple(_of_node(model, node, costs[node.name], noise, 8 if quantised else 32) for node in nodes)
+
+
+def snr_of_layers(graph: fx.GraphModule, samples: Tensor) -> dict[str, float]:
+    """Layer → signal-to-noise ratio in dB of what it makes in the int8 graph, against the same graph without
+    any rounding. Noise that comes in from the layers before is in it.
+    """
+    readers = quantized_tensors(graph)
+    parts: dict[str, list[tuple[Any, Any]]] = {name: [] for name in readers}
+    with mode(graph, training=False), torch.no_grad():
+        for part in samples.split(_BATCH):
+            rounded, plain = _Keeping(graph, readers, rounds=True), _Keeping(graph, readers, rounds=False)
+            for runner in (rounded, plain):
+                runner.run(part)
+            for name in readers:
+                parts[name].append((plain.kept[name].numpy(), rounded.kept[name].numpy()))
+    return {
+        name: snr_db(np.concatenate([one for one, _ in both]), np.concatenate([other for _, other in both]))
+        for name, both in parts.items()
+    }
+
+
+class _Keeping(fx.Interpreter):
+    """Runs a graph, with or without its rounding, and keeps what the named nodes make.
+
+    Without: quantisers still clamp, as ReLUs are merged into them (``int8.grid``); weights that are stored
+    as integers stay what they are.
+    """
+
+    def __init__(self, graph: fx.GraphModule, nodes: dict[str, fx.Node], *, rounds: bool) -> None:
+        super().__init__(graph)
+        self.names = {node: name for name, node in nodes.items()}
+        self.rounds = rounds
+        self.kept: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        if not self.rounds and n.target in ops.QUANTIZE:
+            value, *grid = self.fetch_args_kwargs_from_env(n)[0]
+            if n.target is ops.qd.quantize_per_tensor.default:
+                scale, zero_point, low, high = (float(one) for one in grid[:4])
+                value = value.clamp((low - zero_point) * scale, (high - zero_point) * scale)
+        elif not self.rounds and n.target in ops.DEQUANTIZE and _is_quantised_here(n.args[0]):
+            value = self.fetch_args_kwargs_from_env(n)[0][0]
+        else:
+            value = super().run_node(n)
+        if n in self.names:
+            self.kept[self.names[n]] = value
+        return value
+
+
+def _of_module(model: nn.Module, one: macs.Layer) -> LayerRow:
+    try:
+        module = model.get_submodule(one.name)
+    except AttributeError:  # an op of a graph, by the name of its node
+        return LayerRow(one.name, one.operator, one.macs, 0)
+    own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+    weight = getattr(module, "weight", None)
+    channels: tuple[int | None, int | None] = (None, None)
+    if one.operator in ("convolution", "linear") and isinstance(weight, Tensor) and weight.dim() > 1:
+        channels = weight.shape[1] * int(getattr(module, "groups", 1)), weight.shape[0]
+        if getattr(module, "transposed", False):
+            channels = weight.shape[0], weight.shape[1] * int(getattr(module, "groups", 1))
+    return LayerRow(one.name, one.operator, one.macs, own, *channels)
+
+
+def _of_node(graph: fx.GraphModule, node: fx.Node, cost: int, noise: dict[str, float], bits: int) -> LayerRow:
+    name = layer_name(node)
+    value, result = ops.shape_of(node.args[0]), ops.shape_of(node)
+    constants = [_constant(graph, one) for one in node.all_input_nodes]
+    own = sum(one.numel() for one in constants if one is not None)
+    if node.target in ops.LINEAR:
+        return LayerRow(name, "linear", cost, own, _last(value), _last(result), bits, noise.get(name))
+    if node.target in ops.WEIGHTED:
+        channels = (int(value[1]) if value else None, int(result[1]) if result else None)
+        return LayerRow(name, "convolution", cost, own, *channels, bits, noise.get(name))
+    return LayerRow(name, "matmul", cost, own, None, None, bits, noise.get(name))
+
+
+def _is_quantised_here(node: Any) -> bool:
+    return isinstance(node, fx.Node) and node.target in ops.QUANTIZE
+
+
+def _last(shape: torch.Size | None) -> int | None:
+    return int(shape[-1]) if shape else None
+
+
+def _constant(graph: fx.GraphModule, node: fx.Node) -> Tensor | None:
+    """The weight or bias behind its quantisers; None for what is computed from the input."""
+    while node.op == "call_function" and node.target in ops.QUANTIZE | ops.DEQUANTIZE:
+        before = node.args[0]
+        if not isinstance(before, fx.Node):
+            return None
+        node = before
+    return ops.attribute(graph, str(node.target)) if node.op == "get_attr" else None
