@@ -13,6 +13,7 @@
     logs/               what TensorBoard and MLflow were told, where they were asked for
     diagnosis.json      what compression broke, sample by sample
     guard.json          the stages that were left out as their files broke too much
+    MODEL_CARD.md       what the model is, good for and bad at; also in the manifest
     report.json         written when all of that is there
     report.html         the same to look at, with pictures: one file that works offline
     work/               while a run goes on only

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ class Workload:
         classes: names, in the order of the labels.
         teachers: further trained models; in distillation their answers are averaged with those of ``model``.
         groups: a name for each validation sample (light, microphone, age, …): the report compares them.
+        about: for the model card, in words: "license", "data", "data_license", "intended_use", "limitations",
+            "authors", "source", or keys of your own.
 
     Raises:
         DataError: samples that are none (see ``Samples.of``).
@@ -66,6 +68,7 @@ class Workload:
     classes: tuple[str, ...] | None
     teachers: tuple[nn.Module, ...]
     groups: tuple[str, ...] | None
+    about: dict[str, str]
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Workload:
         classes: Sequence[str] | None = None,
         teachers: Sequence[nn.Module] = (),
         groups: Sequence[str] | None = None,
+        about: Mapping[str, str] | None = None,
     ) -> None:
         for key, value, kind in (
             ("name", name, str),
@@ -97,6 +101,14 @@ class Workload:
                     got=type(value).__name__,
                     expected=expected,
                 )
+        words = about if about is not None else {}
+        if not isinstance(words, Mapping) or {type(one) for pair in words.items() for one in pair} - {str}:
+            raise WorkloadError(
+                "wrong kind of argument",
+                where="Workload(about=…)",
+                got=repr(about),
+                expected='words by their keys, {"license": "Apache-2.0"}',
+            )
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise WorkloadError(
                 "a name that can't name a folder",
@@ -116,6 +128,7 @@ class Workload:
             "classes": None if classes is None else tuple(map(str, classes)),
             "teachers": tuple(teachers),
             "groups": None if groups is None else tuple(map(str, groups)),
+            "about": dict(words),
         }
         for split in ("train", "validation"):
             if isinstance(samples := values[split], Unlabelled):

@@ -26,7 +26,7 @@ class Manifest:
 
     An entry: file, format, precision, options, sha256, size_bytes, key (of what it was exported from),
     parent, seconds, and evaluation (with a key of its own) once there is one. ``edgekit export`` marks what
-    it wrote as added.
+    it wrote as added. ``card``: the model card, once a run is finished (report/card.py).
 
     Args:
         job: the run.
@@ -38,11 +38,13 @@ class Manifest:
         self.job, self.path = job, job.run.path / "manifest.json"
         self.planned = planned
         self.entries: dict[str, dict[str, Any]] = {}
+        self.card: dict[str, Any] | None = None
         try:
             record = read_record(self.path) or {"artifacts": []}
         except Damaged as damage:
             job.tell("warning", "export", f"{damage}; the files are exported anew")
             record = {"artifacts": []}
+        self.card = record.get("card")
         wanted = {one.file for one in planned}
         for entry in record["artifacts"]:
             added = entry.get("added") and (keep is None or entry["parent"]["model_sha256"] in keep)
@@ -56,14 +58,25 @@ class Manifest:
     def set(self, file: str, entry: dict[str, Any]) -> None:
         """Add or replace an entry, and write the manifest."""
         self.entries[file] = entry
+        self._write()
+
+    def describe(self, card: dict[str, Any]) -> None:
+        """Put the model card in, and write the manifest; nothing if it is there."""
+        if card != self.card:
+            self.card = card
+            self._write()
+
+    def _write(self) -> None:
         first = [one.file for one in self.planned if one.file in self.entries]
         names = list(dict.fromkeys([*first, *self.entries]))
-        content = {
+        content: dict[str, Any] = {
             "schema": 1,
             "workload": self.job.workload.name,
             "recipe": self.job.recipe.name,
             "artifacts": [self.entries[name] for name in names],
         }
+        if self.card is not None:
+            content["card"] = self.card
         files = {name: self.entries[name]["sha256"] for name in names}
         write_record(self.path, self.job.fingerprint, content, files)
 

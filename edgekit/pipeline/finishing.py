@@ -12,20 +12,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.diagnosis.guarding import Breach, breaches
+from edgekit.diagnosis.record import Diagnosis
 from edgekit.errors import GuardError, WorkloadError
-from edgekit.files import sha256_of
+from edgekit.files import atomic_write, sha256_of
 from edgekit.pipeline import artifacts, diagnosing, evaluation, measuring, reporting
+from edgekit.pipeline.artifacts import Manifest
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
 from edgekit.recipe import Recipe
-from edgekit.report import Report, Warned
+from edgekit.report import Report, Warned, card
 from edgekit.run import write_record
 from edgekit.workload import Workload
 
-__all__ = ["RECORD", "check_guard", "finish"]
+__all__ = ["CARD", "RECORD", "check_guard", "finish"]
 
 RECORD = "guard.json"
+CARD = "MODEL_CARD.md"
 _WITHOUT_CLASSES = ("worst_class_drop", "ece_increase")
 
 
@@ -65,7 +68,8 @@ def finish(job: Job, rungs: Sequence[Rung]) -> tuple[Report, GuardError | None]:
     guard, dropped = job.recipe.guard, _kept(job, rungs)
     while True:
         left = list(rungs[: len(rungs) - len(dropped)])
-        report, broken = _once(job, left)
+        report, manifest, found = _once(job, left)
+        broken = breaches(found, report.recommended.artifact, guard.limits)
         if not broken or guard.otherwise == "fail" or len(left) == 1:
             break
         last = _Dropped(left[-1].kind, left[-2].kind, tuple(one.message for one in broken))
@@ -77,17 +81,34 @@ def finish(job: Job, rungs: Sequence[Rung]) -> tuple[Report, GuardError | None]:
     ]
     warnings += [Warned(kind="guard", about=one.stage, message=_told(one)) for one in dropped]
     report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
+    _describe(job, report, manifest, found)
     return report, _error(job, report, broken) if broken else None
 
 
-def _once(job: Job, rungs: Sequence[Rung]) -> tuple[Report, list[Breach]]:
+def _once(job: Job, rungs: Sequence[Rung]) -> tuple[Report, Manifest, Diagnosis]:
     manifest = artifacts.export_all(job, rungs)
     evaluation.evaluate_all(job, rungs, manifest)
     records = measuring.measure_all(job, manifest)
     report = reporting.report_of(job, rungs, manifest, records)
-    file = report.recommended.artifact
-    found = diagnosing.diagnose_all(job, rungs, manifest, file)
-    return report, breaches(found, file, job.recipe.guard.limits)
+    found = diagnosing.diagnose_all(job, rungs, manifest, report.recommended.artifact)
+    return report, manifest, found
+
+
+def _describe(job: Job, report: Report, manifest: Manifest, found: Diagnosis) -> None:
+    """The model card, beside the files and in the manifest."""
+    workload = job.workload
+    example = workload.example(1)
+    made = card.card_of(
+        report,
+        found,
+        about=workload.about,
+        classes=workload.classes,
+        preprocessing=workload.preprocessing.to_dict(),
+        inputs={"shape": list(example.shape[1:]), "dtype": str(example.dtype).removeprefix("torch.")},
+        samples={"train": len(workload.train), "validation": len(workload.validation)},
+    )
+    manifest.describe(made)
+    atomic_write(job.run.path / CARD, card.markdown(made).encode("utf-8"))
 
 
 def _told(one: _Dropped) -> str:
