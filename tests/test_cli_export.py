@@ -110,6 +110,34 @@ def test_the_same_call_again_writes_nothing_and_compress_keeps_the_files(
     assert [one.file for one in report.artifacts] == [one.file for one in finished[1].artifacts]
 
 
+def test_the_fitted_temperature_goes_into_the_last_layer(run: Path, finished: tuple[Path, Report]) -> None:
+    plain = int8_onnx("artifacts/tiny_int8")
+    record = json.loads((run / "diagnosis.json").read_text())["diagnosis"]
+    value = float(f"{record['files'][plain]['temperature']['value']:.4g}")
+    ((name, entry),) = entries(str(run), FILE, "--format", "onnx", "--temperature", "fitted").items()
+    assert name == f"tiny_int8{spelled()}_t{value:g}.onnx"
+    assert entry["options"]["temperature"] == value
+    assert entry["evaluation"]["parity"] > 0.9
+    before, after = (
+        np.load(run / "answers" / f"{Path(one).name}.npy") for one in (plain, f"artifacts/{name}")
+    )
+    # On 7 bits every second weight lies halfway between two steps, and rounds to either.
+    np.testing.assert_allclose(after * value, before, rtol=1e-4, atol=1e-3 if spelled() else 1e-6)
+    (number,) = entries(str(run), FILE, "--format", "onnx", "--precision", "fp32", "--temperature", "2")
+    assert number == "tiny_fp32_t2.onnx"
+    (run / "diagnosis.json").unlink()
+    result = call(str(run), FILE, "--temperature", "fitted")
+    assert result.exit_code == 2
+    assert "no temperature was fitted" in result.stderr
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "warm", "nan", "inf"])
+def test_a_temperature_that_is_none_is_refused(value: str) -> None:
+    result = call("nowhere", "--temperature", value)
+    assert result.exit_code == 2
+    assert f"--temperature {value}: must be a number above 0, or fitted" in result.stderr
+
+
 def test_a_device_profile_spells_the_files(run: Path, tmp_path: Path) -> None:
     board = tmp_path / "board.yaml"
     board.write_text("name: board\ntransport: local\narch: aarch64\n")

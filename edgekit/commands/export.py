@@ -89,6 +89,15 @@ def export(
     embed_preprocessing: Annotated[
         bool, typer.Option("--embed-preprocessing", help="Files that take raw uint8 pixels, (N, H, W, C).")
     ] = False,
+    temperature: Annotated[
+        str,
+        typer.Option(
+            "--temperature",
+            metavar="NUMBER|fitted",
+            help="Divide the scores, inside the last layer; fitted: by what the run's diagnosis found.",
+            show_default=False,
+        ),
+    ] = "1",
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -105,7 +114,9 @@ def export(
         listed = [
             [name.strip() for name in text.split(",") if name.strip()] for text in (formats, precisions)
         ]
-        what = wanted(*listed, batch=batch, io=io, embed_preprocessing=embed_preprocessing)
+        what = wanted(
+            *listed, batch=batch, io=io, embed_preprocessing=embed_preprocessing, temperature=temperature
+        )
         entries = export_files(source, workload, what, device=device, out=out, progress=progress)
     if as_json:
         print_json(entries)

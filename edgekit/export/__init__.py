@@ -2,6 +2,7 @@
 
 options.py        what can be asked of an export; spellings by instruction set and runtime version
 spellings.py      the int8 graph on other grids: 7-bit weights, int16 activations
+temperature.py    a temperature inside the last layer
 embed.py          preprocessing inside the model: raw uint8 pixels in
 onnx.py           ONNX (float, or QDQ int8) through torch's exporter
 onnx_passes.py    what that export still needs: int32 biases, short names, no debugging data
@@ -99,7 +100,7 @@ def export(
         format: of the file.
         precision: see ``options.PRECISIONS``.
         metadata: plain strings kept inside the file (classes, preprocessing, recipe, …).
-        options: batch, types at the ends, embedded preprocessing, instruction set, processor.
+        options: batch, types at the ends, embedded preprocessing, instruction set, processor, temperature.
 
     Raises:
         MissingExtraError: the format's packages, or the compiler that it needs, aren't installed.
@@ -119,6 +120,13 @@ def export(
         graph = model
     else:
         graph = capture(model, example)
+    if options.temperature != 1:
+        from torch import fx
+
+        from edgekit.export.temperature import fold_temperature
+
+        assert isinstance(graph, fx.GraphModule)
+        graph = fold_temperature(graph, options.temperature, path.name)
     if format == "onnx":
         from edgekit.export.onnx import write
     elif format == "litert":

@@ -5,6 +5,7 @@ Needs no torch: recipes and the command line are checked against these tables.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -188,6 +189,7 @@ class ExportOptions:
         target: the instruction set and runtime version that ONNX files are spelled for.
         shapes: keep the shape of every value inside an ONNX file, for tools that don't infer them.
         processor: what AOTInductor compiles for; None is the GPU where torch finds one, else this CPU.
+        temperature: what the scores are divided by, in the last layer's own weights; see ``temperature.py``.
     """
 
     batch: int | None = None
@@ -197,11 +199,16 @@ class ExportOptions:
     target: Target = Target()
     shapes: bool = False
     processor: Processor | None = None
+    temperature: float = 1.0
 
     def check(self, precision: str, format: str, where: str) -> None:
         """Raise ExportError for what contradicts the precision or makes no sense."""
         if self.batch is not None and self.batch < 1:
             raise ExportError("a batch has at least one sample", where=where, got=f"batch {self.batch}")
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ExportError(
+                "a temperature is a number above 0", where=where, got=f"temperature {self.temperature}"
+            )
         if format == "litert" and precision == "int16x8" and self.io in ("int8", "uint8"):
             raise ExportError(
                 f"an int16x8 file takes no {self.io}: it would throw away what int16 is there for",
@@ -233,6 +240,8 @@ class ExportOptions:
             parts.append(f"batch{self.batch}")
         if self.preprocessing is not None:
             parts.append("pixels")
+        if self.temperature != 1:
+            parts.append(f"t{self.temperature:g}")
         return "".join(f"_{part}" for part in parts)
 
     def describe(self) -> dict[str, Any]:
@@ -252,4 +261,5 @@ class ExportOptions:
             },
             "shapes": self.shapes,
             "processor": self.processor,
+            "temperature": self.temperature,
         }

@@ -112,7 +112,7 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
         task.check_outputs(answers, targets)
     except DataError as error:
         raise ExportError("the file's answers don't fit the task", where=path.name, got=str(error)) from error
-    parity = ladder.parity_of(one, answers, source)
+    parity = ladder.parity_of(one, answers * one.options.temperature, source)
     ladder.check_gate(job, one, parity, path.name, fused=backend != UNFUSED)
     return {
         **parity,

@@ -219,7 +219,14 @@ def _graph_alone(
     from edgekit.files import sha256
 
     (profile,) = _devices([device or "local"])
-    options = ExportOptions(batch=what.batch, io=what.io, target=Target.of(profile, probe(profile)))
+    if what.temperature == "fitted":
+        raise InputError(
+            "an int8 graph alone knows no fitted temperature",
+            where=str(path),
+            next="export from its run folder",
+        )
+    target = Target.of(profile, probe(profile))
+    options = ExportOptions(batch=what.batch, io=what.io, target=target, temperature=what.temperature)
     value = next(node for node in graph.graph.nodes if node.op == "placeholder").meta["val"]
     example = torch.zeros(1, *(int(size) for size in value.shape[1:]), dtype=value.dtype)
     parent = {"stage": "int8 graph", "model_sha256": sha256(path)}
@@ -278,7 +285,35 @@ def _planned(job: Job, rungs: Sequence[Rung], what: Wanted) -> list[Planned]:
     options = ExportOptions(batch=what.batch, io=what.io, target=target_of(job))
     if what.embed_preprocessing:
         options = embedding(job, options)
-    return [planned_for(job, rungs, f, p, options) for f, p in _pairs(what, job.progress)]
+    planned = [planned_for(job, rungs, f, p, options) for f, p in _pairs(what, job.progress)]
+    if what.temperature == 1:
+        return planned
+    divided = []
+    for one in planned:
+        value = _fitted(job, one) if what.temperature == "fitted" else what.temperature
+        its = replace(options, temperature=value)
+        divided.append(planned_for(job, rungs, one.format, one.precision, its))
+    return divided
+
+
+def _fitted(job: Job, one: Planned) -> float:
+    """What the run's diagnosis found for this very file, or for the first one of its precision."""
+    from edgekit.pipeline.diagnosing import RECORD
+    from edgekit.report.page import load
+
+    found = load(job.run.path).diagnosis
+    files = {} if found is None else found.files
+    same = [name for name in files if f"_{one.precision}" in Path(name).name]
+    for name in (one.file, *same):
+        judged = files.get(name)
+        if judged is not None and judged.temperature is not None:
+            return float(f"{judged.temperature.value:.4g}")  # stands in the file's name
+    raise InputError(
+        f"no temperature was fitted for {one.precision} files",
+        where=str(job.run.path / RECORD),
+        got="no diagnosis" if found is None else f"temperatures of {', '.join(files) or 'no file'}",
+        next="give a number: --temperature 1.5; `edgekit compress` fits one for each file of a classifier",
+    )
 
 
 def _write(job: Job, rungs: Sequence[Rung], manifest: Manifest, added: Collection[str] = ()) -> None:

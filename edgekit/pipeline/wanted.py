@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from edgekit.errors import InputError, did_you_mean
 from edgekit.export.options import (
@@ -31,6 +32,7 @@ class Wanted:
     batch: int | None = None
     io: Io | None = None
     embed_preprocessing: bool = False
+    temperature: float | Literal["fitted"] = 1.0
 
 
 def wanted(
@@ -40,6 +42,7 @@ def wanted(
     batch: int | None = None,
     io: str | None = None,
     embed_preprocessing: bool = False,
+    temperature: str | float = 1.0,
 ) -> Wanted:
     """Check what was asked for, without importing anything heavy.
 
@@ -63,6 +66,9 @@ def wanted(
             other = " or ".join(PRECISIONS[name].formats)
             listed, why = ", ".join(formats), why_not(formats[0], name)
             faults.append(f"--precision {name}: {listed} has none ({why}); it needs --format {other}")
+    divisor = _temperature(temperature)
+    if divisor is None:
+        faults.append(f"--temperature {temperature}: must be a number above 0, or fitted")
     if "int16x8" in precisions and io in ("int8", "uint8"):
         faults.append(f"--io {io}: int16x8 takes float32, or its own int16 (no --io)")
     if faults:
@@ -73,7 +79,18 @@ def wanted(
         batch,
         cast("Io | None", io),
         embed_preprocessing,
+        divisor or 1.0,
     )
+
+
+def _temperature(given: str | float) -> float | Literal["fitted"] | None:
+    if given == "fitted":
+        return "fitted"
+    try:
+        value = float(given)
+    except ValueError:
+        return None
+    return value if 0 < value < math.inf else None
 
 
 def _not(names: Sequence[str], known: Collection[str]) -> list[str]:

@@ -205,7 +205,7 @@ class _Page:
         judged = self._judged(run)
         if judged is None or judged.calibration_before is None or judged.calibration_after is None:
             return
-        yield _text(facts.calibration_text(judged))
+        yield _text(facts.calibration_text(run, judged))
         spec = charts.reliability(judged.calibration_before, judged.calibration_after)
         yield from self._chart(
             "reliability",

@@ -375,7 +375,7 @@ def churn_text(one: Churn, unit: str) -> str:
     )
 
 
-def calibration_text(judged: Judged) -> str:
+def calibration_text(run: LoadedRun, judged: Judged) -> str:
     """The calibration error before and after, and what a temperature would do."""
     before, after, temperature = judged.calibration_before, judged.calibration_after, judged.temperature
     if before is None or after is None:
@@ -388,6 +388,8 @@ def calibration_text(judged: Judged) -> str:
         text += f" Dividing the scores by a temperature of {temperature.value:.2f} {change} the error: "
         text += f"{100 * temperature.ece_before:.2f} → {100 * temperature.ece_after:.2f} points on "
         text += f"{judged.unit} that it wasn't fitted on."
+        if temperature.helps:
+            text += f" `edgekit export {run.folder.name} --temperature fitted` writes it into the last layer."
     return text
 
 
