@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
+import onnxruntime
+
+from edgekit.bench.runtime_onnx import UNFUSED
 from edgekit.devices.device import load_device, probe
 from edgekit.export.options import Target
 
@@ -18,3 +22,16 @@ def spelled() -> str:
 def int8_onnx(stem: str) -> str:
     """``stem`` "net_int8": "net_int8.onnx", or "net_int8_7bit.onnx"."""
     return f"{stem}{spelled()}.onnx"
+
+
+def backend_for(path: Path) -> str:
+    """ONNX Runtime's own kernels, but for 8-bit files on a CPU that saturates: these are for other CPUs."""
+    return UNFUSED if spelled() and "7bit" not in path.name else ""
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    """Gives a file's numbers as the CPU does that it is for."""
+    options = onnxruntime.SessionOptions()
+    if backend_for(path):
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor
 
 from edgekit.export import ExportOptions, Format, Precision, export
 from tests.networks import images
+from tests.spelling import session
 
 
 def run_onnx(path: Path, x: Tensor) -> Tensor:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(["output"], {"input": x.numpy()})[0])
+    return torch.from_numpy(session(path).run(["output"], {"input": x.numpy()})[0])
 
 
 def signature(path: Path) -> Any:

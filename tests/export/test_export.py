@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -31,14 +30,14 @@ from tests.networks import (
     seeded,
     snr_db,
 )
+from tests.spelling import session
 
 METADATA = {"classes": '["a\\"b", "ü"]', "recipe": "test"}
 LITERT_NETWORKS = [ZeroPaddedShortcut, Concatenated]  # a conversion takes seconds: the two that are hardest
 
 
 def run_onnx(path: Path, x: torch.Tensor) -> torch.Tensor:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
+    return torch.from_numpy(session(path).run(None, {"input": x.numpy()})[0])
 
 
 def run_litert(path: Path, x: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from edgekit.int8 import coverage, ops
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from tests.models import CASES, inputs, trained
+from tests.spelling import backend_for
 
 # Recurrent layers are float islands in both runtimes (docs/int8.md).
 RECURRENT = {"lstm"}
@@ -39,7 +40,7 @@ def int8_graph(name: str) -> fx.GraphModule:
 def answers_of(path: Path, format: Format, samples: torch.Tensor) -> NDArray[np.float32]:
     kind = {"onnx": runtimes.OnnxRuntimeModel, "litert": runtimes.LiteRTModel}[format]
     kind.prepare()
-    model = kind(str(path), 1)
+    model = kind(str(path), 1, backend_for(path)) if format == "onnx" else kind(str(path), 1)
     rows = []
     for row in samples.split(1):
         model.bind(model.arrange(row.numpy(), "NHWC" if format == "litert" else "NCHW"))
