@@ -280,7 +280,16 @@ def test_everything_is_handed_on(pipeline: Callable[..., None]) -> None:
     pipeline(compress)
     result = call(
         *("compress", "w.py:f", "--recipe", "quick", "--device", "a", "--device", "b", "--out", "o"),
-        *("--set", "seed=1", "--set", "stages.qat.training.epochs=0", "--log", "tensorboard"),
+        *(
+            "--set",
+            "seed=1",
+            "--set",
+            "stages.qat.training.epochs=0",
+            "--log",
+            "tensorboard",
+            "--samples",
+            "50",
+        ),
     )
     assert result.exit_code == 0, result.stderr
     del seen["progress"]
@@ -289,7 +298,7 @@ def test_everything_is_handed_on(pipeline: Callable[..., None]) -> None:
         "recipe": "quick",
         "devices": ("a", "b"),
         "out": Path("o"),
-        "overrides": ("seed=1", "stages.qat.training.epochs=0"),
+        "overrides": ("seed=1", "stages.qat.training.epochs=0", "diagnose.samples=50"),
         "log": ("tensorboard",),
     }
 
