@@ -1,8 +1,9 @@
-# make demo   compress the embedded demo: from the trained network to measured ONNX and LiteRT files
-# make test   the default test tier: CPU, offline
-# make board  the tests on the emulated ARM board, which is built once from Debian's packages (about a minute)
-# make lint   ruff and mypy
-# make fix    let ruff repair what it can
+# make demo     compress the embedded demo: from the trained network to measured ONNX and LiteRT files
+# make test     the default test tier: CPU, offline
+# make board    the tests on the emulated ARM board, which is built once from Debian's packages (about a minute)
+# make browser  the tests of report.html in Chromium, which has to be there (apt install chromium)
+# make lint     ruff and mypy
+# make fix      let ruff repair what it can
 #
 # Each makes the environment in .venv first if it isn't there, or if pyproject.toml has changed since.
 # Another Python:  make test PYTHON=python3.12        more pip options:  make test PIP_ARGS="--index-url ..."
@@ -15,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.edgekit-installed
 
-.PHONY: demo test board lint fix clean
+.PHONY: demo test board browser lint fix clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -26,6 +27,10 @@ test: $(STAMP)
 
 board: $(STAMP)
 	$(BIN)/python -m pytest -m device tests/devices
+
+browser: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable ".[litert,dev,browser]"
+	$(BIN)/python -m pytest -m browser tests/report
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
