@@ -25,6 +25,13 @@ def manifest(folder: Path) -> dict[str, Any]:
     return values
 
 
+def saying(about: Any) -> Workload:
+    """The tiny workload, with something to say."""
+    plain = tiny.workload()
+    splits = [(one.inputs, one.targets) for one in (plain.train, plain.validation)]
+    return Workload(plain.name, plain.model, plain.task, *splits, plain.preprocessing, about=about)
+
+
 def test_the_card_says_what_was_measured(whole: Path) -> None:
     text, report = (whole / "MODEL_CARD.md").read_text(encoding="utf-8"), Report.load(whole)
     for one in report.artifacts:
@@ -52,22 +59,13 @@ def test_the_manifest_holds_the_same(whole: Path) -> None:
 
 
 def test_what_the_workload_says_of_itself_stands_in_it(tmp_path: Path) -> None:
-    plain = tiny.workload()
     about = {
         "license": "Apache-2.0",
         "data_license": "CC BY 4.0 | see <here>",
         "intended_use": "telling\nquarters apart",
         "contact": "somebody",
     }
-    workload = Workload(
-        plain.name,
-        plain.model,
-        plain.task,
-        (plain.train.inputs, plain.train.targets),
-        (plain.validation.inputs, plain.validation.targets),
-        plain.preprocessing,
-        about=about,
-    )
+    workload = saying(about)
     recipe = tmp_path / "plain.yaml"
     recipe.write_text(
         "stages: []\nexports: {formats: [onnx], precisions: [fp32]}\ndiagnose: {samples: 0}\n"
@@ -86,31 +84,15 @@ def test_what_the_workload_says_of_itself_stands_in_it(tmp_path: Path) -> None:
     assert "- contact: somebody\n" in body
     assert "- Data: not stated\n" in body
     # Words change no number: the run goes on as the same one.
-    again = Workload(
-        plain.name,
-        plain.model,
-        plain.task,
-        (plain.train.inputs, plain.train.targets),
-        (plain.validation.inputs, plain.validation.targets),
-        plain.preprocessing,
-        about={"license": "MIT"},
-    )
+    again = saying({"license": "MIT"})
     compress(again, recipe, out=tmp_path / "run")
     assert manifest(tmp_path / "run")["card"]["about"]["license"] == "MIT"
 
 
 @pytest.mark.parametrize("about", ["Apache-2.0", {"license": 2}, {7: "x"}])
 def test_about_is_words(about: Any) -> None:
-    plain = tiny.workload()
     with pytest.raises(WorkloadError, match=r"Workload\(about"):
-        Workload(
-            plain.name,
-            plain.model,
-            plain.task,
-            (plain.train.inputs, plain.train.targets),
-            (plain.validation.inputs, plain.validation.targets),
-            about=about,
-        )
+        saying(about)
 
 
 def test_weaknesses_name_the_hardest_and_the_most_harmed() -> None:
