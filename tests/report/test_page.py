@@ -17,6 +17,7 @@ from edgekit.diagnosis.record import Seen
 from edgekit.errors import RunFolderError
 from edgekit.report import Report
 from edgekit.report.page import build, load, write
+from edgekit.report.summary import Counted
 from edgekit.units import human_share
 
 SECTIONS = ["summary", "way", "hurts", "confidence", "robustness", "layers", "files"]
@@ -156,6 +157,25 @@ def test_waves_and_texts_are_shown_as_such(whole: Path) -> None:
     assert len(heights) == 4  # the tops there, the bottoms back
     assert min(heights) < 20 < max(heights)
     assert "<code>12 7 &lt;b&gt;</code>" in html
+
+
+def test_instructions_stand_apart_from_times(whole: Path) -> None:
+    import dataclasses
+
+    run = load(whole)
+    assert run.report is not None
+    rest: dict[str, Any] = {"device": "board", "runtime": "litert", "threads": 1, "samples": 3, "spread": 0.0}
+    one = Counted(
+        artifact="a/one.tflite", instructions=5_000_000, fewer=1.0, snr_db=200.0, accuracy=0.5, **rest
+    )
+    two = Counted(artifact="a/two.tflite", instructions=1_000_000, fewer=5.0, snr_db=31.25, **rest)
+    report = run.report.model_copy(update={"counts": (one, two)})
+    page = Page(build([dataclasses.replace(run, report=report)], scripts=False))
+    assert "Instructions of one inference on emulated devices, which are no time" in page.text
+    assert "one.tflite board litert 5.00 M 1.00× 50.00 % equal" in page.text
+    assert "two.tflite board litert 1.00 M 5.00× 31.2 dB" in page.text
+    pareto = next(spec for key, spec in page.specs.items() if "pareto" in key)
+    assert "one.tflite" not in {row["file"] for row in pareto["data"]["values"]}
 
 
 # --- what is left of other runs -------------------------------------------------------------------------

@@ -26,7 +26,6 @@ from edgekit.units import human_share
 __all__ = ["build", "write"]
 
 Block = dict[str, Any]
-_EQUAL_DB = 200.0  # what the report says of equal numbers
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
 
@@ -146,7 +145,7 @@ class _Page:
                 (
                     Path(one.rung).name,
                     Path(one.against).name,
-                    "equal" if one.snr_db >= _EQUAL_DB else f"{one.snr_db:.1f} dB",
+                    facts.decibels(one.snr_db),
                     "" if one.agreement is None else human_share(one.agreement),
                 )
                 for one in run.report.ladder
@@ -258,6 +257,8 @@ class _Page:
             yield from self._paretos([run])
         yield _table(facts.artifact_table(report), "Files; ★ is recommended")
         yield _table(facts.measured_table(report), "Latency; ? marks unstable timings", folded=True)
+        if (counted := facts.counted_table(report)) is not None:
+            yield _table(counted, "Instructions of one inference on emulated devices, which are no time")
         if report.failures:
             items = [f"{Path(one.artifact).name} on {one.device}: {one.error}" for one in report.failures]
             yield {"kind": "list", "style": "warnings", "items": items}

@@ -28,6 +28,8 @@ __all__ = [
     "class_table",
     "confused_table",
     "corruption_table",
+    "counted_table",
+    "decibels",
     "group_table",
     "layer_table",
     "looks",
@@ -37,6 +39,10 @@ __all__ = [
     "verdict",
     "way_table",
 ]
+
+
+_EQUAL_DB = 200.0  # what the report says of equal numbers
+_Matched = tuple[Executed, dict[int, Kernel]]
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,11 @@ def points(share: Share, *, digits: int = 1) -> str:
         return "unknown"
     value, low, high = (_signed(100 * one, digits) for one in (share.value, share.low, share.high))
     return f"{value} points ({low} … {high})"
+
+
+def decibels(value: float) -> str:
+    """A signal-to-noise ratio in words."""
+    return "equal" if value >= _EQUAL_DB else f"{value:.1f} dB"
 
 
 def accuracy_change(judged: Judged) -> Share | None:
@@ -262,7 +273,7 @@ def layer_table(run: LoadedRun) -> Table | None:
         channels = "" if layer.channels_out is None else f"{layer.channels_in} → {layer.channels_out}"
         cells = [layer.name or "(whole model)", layer.kind, channels, human_count(layer.macs)]
         cells += [human_share(layer.macs / max(whole, 1), 0), human_count(layer.parameters), str(layer.bits)]
-        cells += ["" if layer.snr_db is None else f"{layer.snr_db:.1f} dB"]
+        cells += ["" if layer.snr_db is None else decibels(layer.snr_db)]
         cells += [_share_of(kernels.get(index)) for _, kernels in timed]
         cells += [_integer(kernels.get(index)) for _, kernels in coverage]
         rows.append(tuple(cells))
@@ -303,11 +314,32 @@ def measured_table(report: Report) -> Table:
             human_ns(one.p50_ns) + (" ?" if one.unstable else ""),
             human_ns(one.p90_ns),
             "" if one.faster is None else f"{one.faster:.2f}×",
+            "" if one.accuracy is None else human_share(one.accuracy),
         )
         for one in report.measurements
     ]
-    titles = ("file", "device", "runtime", "threads", "p50", "p90", "against the original")
+    titles = ("file", "device", "runtime", "threads", "p50", "p90", "against the original", "accuracy there")
     return Table(titles, tuple(rows), numbers=3)
+
+
+def counted_table(report: Report) -> Table | None:
+    """Instructions on emulated devices, which are no time; None where there are none."""
+    if not report.counts:
+        return None
+    rows = [
+        (
+            Path(one.artifact).name,
+            one.device,
+            one.runtime,
+            human_count(one.instructions),
+            "" if one.fewer is None else f"{one.fewer:.2f}×",
+            "" if one.accuracy is None else human_share(one.accuracy),
+            "" if one.snr_db is None else decibels(one.snr_db),
+        )
+        for one in report.counts
+    ]
+    titles = ("file", "device", "runtime", "instructions", "fewer than the original", "accuracy there")
+    return Table((*titles, "answers as here"), tuple(rows), numbers=3)
 
 
 def class_names(run: LoadedRun, judged: Judged) -> list[str]:
