@@ -52,6 +52,8 @@ class Workload:
         about: for the model card, in words: "license", "data", "data_license", "intended_use", "limitations",
             "authors", "source", or keys of your own.
 
+        decode: a raw sample (a tensor without the batch) as text to read, for token ids; the report shows it.
+
     Raises:
         DataError: samples that are none (see ``Samples.of``).
         WorkloadError: arguments of the wrong kind.
@@ -69,6 +71,7 @@ class Workload:
     teachers: tuple[nn.Module, ...]
     groups: tuple[str, ...] | None
     about: dict[str, str]
+    decode: Callable[[Tensor], str] | None
 
     def __init__(
         self,
@@ -84,7 +87,15 @@ class Workload:
         teachers: Sequence[nn.Module] = (),
         groups: Sequence[str] | None = None,
         about: Mapping[str, str] | None = None,
+        decode: Callable[[Tensor], str] | None = None,
     ) -> None:
+        if decode is not None and not callable(decode):
+            raise WorkloadError(
+                "wrong kind of argument",
+                where="Workload(decode=…)",
+                got=type(decode).__name__,
+                expected="a function: one raw sample → text",
+            )
         for key, value, kind in (
             ("name", name, str),
             ("model", model, nn.Module),
@@ -129,6 +140,7 @@ class Workload:
             "teachers": tuple(teachers),
             "groups": None if groups is None else tuple(map(str, groups)),
             "about": dict(words),
+            "decode": decode,
         }
         for split in ("train", "validation"):
             if isinstance(samples := values[split], Unlabelled):
@@ -141,6 +153,22 @@ class Workload:
     def example(self, n: int = 1) -> Tensor:
         """The first ``n`` validation inputs, preprocessed: what the model takes."""
         return self.preprocessing(self.validation.inputs[:n]).contiguous()
+
+    def text_of(self, raw: Tensor) -> str | None:
+        """A raw sample (a tensor without the batch) as text, or None if the workload doesn't say how.
+
+        Raises WorkloadError if its ``decode`` fails, or gives no text.
+        """
+        if self.decode is None:
+            return None
+        where = f"workload {self.name}: decode"
+        with user_code(where):
+            text = self.decode(raw)
+        if not isinstance(text, str):
+            raise WorkloadError(
+                "decode gave no text", where=where, got=type(text).__name__, expected="a str for one sample"
+            )
+        return text
 
     def _answers(self, raw: Tensor) -> Tensor:
         """The model's answers to raw inputs (N, …), in the form of targets: in eval mode and float32."""
@@ -178,6 +206,7 @@ class Workload:
         """
         self._check_data()
         self._check_settings()
+        self.text_of(self.validation.inputs[0])
         outputs = self._check_model(self.model, "model")
         student = self.build_student()
         others = [] if student is None else [("student", student)]

@@ -19,10 +19,14 @@ __all__ = ["seen_of"]
 _SIDE = 96  # pixels; larger pictures are made smaller
 _POINTS = 120  # of a wave
 _TOKENS = 40
+_CHARACTERS = 300
 
 
 def seen_of(workload: Workload, rows: Sequence[int]) -> tuple[Seen, ...]:
-    """Validation samples by their rows, in that order; those that can't be shown have their number alone."""
+    """Validation samples by their rows, in that order; those that can't be shown have their number alone.
+
+    Raises WorkloadError if the workload's ``decode`` fails.
+    """
     inputs, layout = workload.validation.inputs, workload.preprocessing.layout
     if not rows:
         return ()
@@ -34,6 +38,8 @@ def seen_of(workload: Workload, rows: Sequence[int]) -> tuple[Seen, ...]:
             return tuple(
                 Seen(row, image=_png(one, low, high)) for row, one in zip(rows, pictures, strict=True)
             )
+    if workload.decode is not None:
+        return tuple(Seen(row, text=_short(workload.text_of(inputs[row]) or "")) for row in rows)
     kinds = fitting(samples, layout)
     if "clipping" in kinds and samples.ndim == 2:
         return tuple(Seen(row, wave=_wave(one)) for row, one in zip(rows, samples, strict=True))
@@ -61,6 +67,10 @@ def _wave(sound: npt.NDArray[np.generic]) -> tuple[tuple[float, float], ...]:
     values = sound.astype(np.float64) / max(float(np.abs(sound).max()), 1e-12)
     parts = np.array_split(values, min(_POINTS, len(values)))
     return tuple((round(float(part.min()), 3), round(float(part.max()), 3)) for part in parts)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _CHARACTERS else text[:_CHARACTERS] + " …"
 
 
 def _text(ids: npt.NDArray[np.generic]) -> str:

@@ -21,9 +21,9 @@ from edgekit.diagnosis.adversarial import EPSILONS, fgsm_signs, moved
 from edgekit.diagnosis.corruptions import SEVERITIES, corrupt, fitting, value_range
 from edgekit.diagnosis.judged import Judged, judge
 from edgekit.diagnosis.layers import layers_of
-from edgekit.diagnosis.record import Attacked, Corrupted, Diagnosis, LayerRow
+from edgekit.diagnosis.record import Attacked, Corrupted, Diagnosis, LayerRow, Seen
 from edgekit.diagnosis.seen import seen_of
-from edgekit.errors import MeasurementError
+from edgekit.errors import MeasurementError, WorkloadError
 from edgekit.files import sha256_of
 from edgekit.pipeline.artifacts import REFERENCE, Manifest, Planned
 from edgekit.pipeline.chain import Rung
@@ -91,7 +91,7 @@ class _Diagnosing:
             files=files,
             class_names=self.workload.classes,
             probed=self.probed,
-            seen=seen_of(self.workload, [flip.row for flip in flips]),
+            seen=self._seen([flip.row for flip in flips]),
             layers=self._layers(),
             missing=tuple(self.missing),
             seconds=time.monotonic() - started,
@@ -110,6 +110,13 @@ class _Diagnosing:
             if one.file != REFERENCE and after is not None:
                 found[one.file] = judge(self.workload.task, targets, before, after, self.workload.groups)
         return found
+
+    def _seen(self, rows: Sequence[int]) -> tuple[Seen, ...]:
+        try:
+            return seen_of(self.workload, rows)
+        except WorkloadError as error:  # after an hour of training, a sample without its text is still one
+            self.missing.append(f"samples can't be shown: {error.what}")
+            return ()
 
     def _layers(self) -> tuple[LayerRow, ...]:
         """Of the int8 graph; where there is none, of the model that the probed file was made from."""
