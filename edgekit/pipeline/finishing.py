@@ -90,8 +90,18 @@ def _once(job: Job, rungs: Sequence[Rung]) -> tuple[Report, Manifest, Diagnosis]
     evaluation.evaluate_all(job, rungs, manifest)
     records = measuring.measure_all(job, manifest)
     report = reporting.report_of(job, rungs, manifest, records)
-    found = diagnosing.diagnose_all(job, rungs, manifest, report.recommended.artifact)
+    found = diagnosing.diagnose_all(job, rungs, manifest, _looked_at(report))
     return report, manifest, found
+
+
+def _looked_at(report: Report) -> str:
+    """The file that is put to the probes: the recommended one. Where that is the original, which is compared
+    with itself in vain, the most accurate other one: it shows what kept it from being recommended.
+    """
+    others = [one for one in report.artifacts if one.file != report.reference]
+    if report.recommended.artifact != report.reference or not others:
+        return report.recommended.artifact
+    return max(others, key=lambda one: (one.accuracy, -one.size_bytes)).file
 
 
 def _describe(job: Job, report: Report, manifest: Manifest, found: Diagnosis) -> None:

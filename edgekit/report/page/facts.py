@@ -421,7 +421,7 @@ def calibration_text(run: LoadedRun, judged: Judged) -> str:
         text += f"{100 * temperature.ece_before:.2f} → {100 * temperature.ece_after:.2f} points on "
         text += f"{judged.unit} that it wasn't fitted on."
         if temperature.helps:
-            text += f" `edgekit export {run.folder.name} --temperature fitted` writes it into the last layer."
+            text += f" edgekit export {run.folder.name} --temperature fitted: writes it into the last layer."
     return text
 
 
