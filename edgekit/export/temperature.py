@@ -1,7 +1,8 @@
 """A temperature in the last layer: its scores come divided, so that probabilities mean what they say.
 
 No answer changes, as the largest score stays the largest; in int8 not even an integer does: weights, bias and
-their grids shrink alike.
+their grids shrink alike. Only where the file puts weights on a coarser grid than the graph's (7 bits, for
+CPUs that saturate) halves may round the other way.
 """
 
 from __future__ import annotations

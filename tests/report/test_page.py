@@ -17,8 +17,9 @@ from edgekit.diagnosis.record import Seen
 from edgekit.errors import RunFolderError
 from edgekit.report import Report
 from edgekit.report.page import build, load, write
+from edgekit.report.page.facts import way_table
 from edgekit.report.summary import Counted
-from edgekit.units import human_share
+from edgekit.units import human_bytes, human_share
 
 SECTIONS = ["summary", "way", "hurts", "confidence", "robustness", "layers", "files"]
 
@@ -123,6 +124,22 @@ def test_the_verdict_says_how_much_and_how_sure(whole: Path) -> None:
     assert f"{factor:.2f}×" in verdict
     assert "points" in verdict
     assert "not distinguishable from zero" in verdict or "beyond chance" in verdict
+
+
+def test_the_way_tells_the_size_of_what_each_stage_exported(whole: Path) -> None:
+    run = load(whole)
+    assert run.report is not None
+    table = way_table(run)
+    assert table is not None
+    column = table.titles.index("smallest file")
+    told = {row[0]: row[column] for row in table.rows}
+    original, int8 = run.report.artifacts
+    assert told == {
+        "trained model": human_bytes(original.size_bytes),
+        "distill": "",
+        "prune": "",
+        "qat": human_bytes(int8.size_bytes),
+    }
 
 
 def test_what_the_names_hold_is_text_and_nothing_else(copy_of: Callable[..., Path]) -> None:

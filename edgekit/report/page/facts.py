@@ -202,9 +202,12 @@ def _memory_cards(report: Report, after: Artifact, before: Artifact) -> list[Car
 
 
 def way_table(run: LoadedRun) -> Table | None:
-    """The trained model and every stage."""
+    """The trained model and every stage; size is that of the smallest file that was exported from it."""
     if run.baseline is None:
         return None
+    sizes: dict[str, int] = {}
+    for file in () if run.report is None else run.report.artifacts:
+        sizes[file.parent] = min(file.size_bytes, sizes.get(file.parent, file.size_bytes))
     first = run.baseline
     rows = [
         (
@@ -212,6 +215,7 @@ def way_table(run: LoadedRun) -> Table | None:
             human_share(first.accuracy),
             human_count(first.macs),
             human_count(first.parameters),
+            _bytes(sizes.get("")),
             "",
             "",
         )
@@ -222,12 +226,15 @@ def way_table(run: LoadedRun) -> Table | None:
             human_share(one.accuracy),
             human_count(one.macs),
             human_count(one.parameters),
+            _bytes(sizes.get(one.kind)),
             f"{one.seconds:.0f} s" if one.seconds else "",
             one.note,
         )
         for one in run.stages
     ]
-    return Table(("after", "accuracy", "MACs", "parameters", "time", "note"), tuple(rows), words=1)
+    return Table(
+        ("after", "accuracy", "MACs", "parameters", "smallest file", "time", "note"), tuple(rows), words=1
+    )
 
 
 def artifact_table(report: Report) -> Table:
@@ -457,6 +464,10 @@ def _of(share: Share) -> str:
 def _signed(value: float, digits: int) -> str:
     rounded = round(value, digits) + 0.0
     return f"+{rounded:.{digits}f}" if rounded > 0 else f"{rounded:.{digits}f}".replace("-", "−")
+
+
+def _bytes(size: int | None) -> str:
+    return "" if size is None else human_bytes(size)
 
 
 def _better(one: float, other: float) -> bool | None:
