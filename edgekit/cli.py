@@ -13,6 +13,7 @@ import typer
 
 import edgekit
 from edgekit.commands.bench import bench
+from edgekit.commands.bundle import bundle
 from edgekit.commands.compare import compare, gate
 from edgekit.commands.compress import compress
 from edgekit.commands.device import devices
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich's help takes twice as long to appear
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (compress, inspect, prune, export, bench, compare, gate, report):
+for command in (compress, inspect, prune, export, bench, compare, gate, report, bundle):
     app.command()(command)
 app.add_typer(recipes, name="recipe")
 app.add_typer(devices, name="device")

@@ -19,6 +19,7 @@ found, what was expected, and what to do next::
     │   ├── PruneError         the wanted speed-up can't be reached, or a plan doesn't fit
     │   ├── ExportError        a converter failed, or its file disagrees with the model
     │   ├── GuardError         the recommended file broke more than the recipe's guard allows
+    │   ├── BundleError        a bundle's file was changed, or it answers otherwise than its model
     │   └── MeasurementError   a runtime crashed or timed out on an artifact
     │       └── UnreachableError   no connection to the device: worth trying again
     └── Interrupted            exit 130: Ctrl-C; the run can be continued
@@ -155,6 +156,10 @@ class MeasurementError(StageError):
 
 class GuardError(StageError):
     """The recommended file broke more than the recipe's ``guard`` allows. The whole run is kept."""
+
+
+class BundleError(StageError):
+    """A bundle isn't what was written, or its golden test failed. The bundle is left as it is."""
 
 
 class UnreachableError(MeasurementError):

@@ -94,6 +94,11 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_of_bytes(content: bytes) -> str:
+    """Hex digest of a file's content that is in memory."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def sha256_of(value: Any) -> str:
     """Hex digest of a JSON value in one canonical spelling."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,13 @@
+"""What an app developer needs beside the model file: generated, and tested against the file's own answers.
+
+::
+
+    contents.py     what every bundle is made from: the file, labels, preprocessing, golden samples
+    gathering.py    the same out of a finished run
+    names.py        identifiers and literals: names of files and classes stay data in every language
+    words.py        what the READMEs say
+    writing.py      a bundle's folder with bundle.json: every file with its sha256
+    checking.py     is it still what was written, and does it still answer as it should
+    targets/        one for each language: Contents → files
+    c99/            plain C without dependencies from an int8 LiteRT file
+"""

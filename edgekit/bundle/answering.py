@@ -1,0 +1,100 @@
+"""What a file itself answers, in its own types: the truth that golden tests compare with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.bench.runtime_litert import NONE
+from edgekit.bench.runtime_onnx import UNFUSED
+from edgekit.bench.runtimes import find
+from edgekit.bundle.contents import Format
+
+__all__ = ["Answerer", "tolerance_of"]
+
+_STEPS = 2.0  # of an int8 output: what rounding in another order may do
+_RELATIVE = 1e-4  # of a float file's largest output
+
+
+class Answerer:
+    """A file in its runtime, one thread, on this machine.
+
+    Args:
+        path: the file.
+        format: its format.
+        backend: of the runtime, as for measuring; "" is its default on the CPU.
+
+    ``plain`` is the backend that computes without fused or delegated kernels. ``step`` is what an integer's
+    step at the output is worth in the output's own unit: 1 for integers, the scale of what is dequantised at
+    the end of the file, None in a float file.
+    """
+
+    def __init__(self, path: Path, format: Format, backend: str = "") -> None:
+        runtime = {"litert": "litert", "onnx": "onnxruntime"}[format]
+        self._format = format
+        self._model = find(runtime)(str(path), 1, backend)
+        self.plain = {"litert": NONE, "onnx": UNFUSED}[format]
+        self.step = _onnx_step(path) if format == "onnx" else self._litert_step()
+
+    def arranged(self, prepared: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Preprocessed samples (N, …) in the file's type and layout."""
+        arranged: npt.NDArray[Any] = self._model.arrange(prepared)
+        return arranged
+
+    def outputs(self, inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(N, …) arranged inputs → (N, …) in the output's own type; one sample at a time."""
+        answers = []
+        for index in range(len(inputs)):
+            self._model.bind(np.ascontiguousarray(inputs[index : index + 1]))
+            self._model.invoke()
+            answers.append(self._raw())
+        return np.concatenate(answers)
+
+    def _raw(self) -> npt.NDArray[Any]:
+        if self._format == "litert":
+            raw: npt.NDArray[Any] = self._model._interpreter.get_tensor(self._model._output["index"])
+        else:
+            raw = self._model.output()
+        return raw
+
+    def _litert_step(self) -> float | None:
+        if np.dtype(self._model._output["dtype"]).kind in "iu":
+            return 1.0
+        # A float output behind a dequantise op: the scale is that of the tensor before it.
+        details = {one["index"]: one for one in self._model._interpreter.get_tensor_details()}
+        for op in self._model._interpreter._get_ops_details():
+            if op["op_name"] == "DEQUANTIZE" and self._model._output["index"] in list(op["outputs"]):
+                scale = details[int(op["inputs"][0])]["quantization"][0]
+                return float(scale) if scale else None
+        return None
+
+
+def tolerance_of(outputs: npt.NDArray[Any], other: npt.NDArray[Any], step: float | None) -> float:
+    """How far an output may be off elsewhere, in its own unit; see ``Golden``.
+
+    Args:
+        outputs, other: (N, …) of the runtime's default and of its plain kernels.
+        step: see ``Answerer``.
+    """
+    seen = float(np.abs(outputs.astype(np.float64) - other.astype(np.float64)).max(initial=0.0))
+    largest = float(np.abs(outputs.astype(np.float64)).max(initial=0.0))
+    least = _STEPS * step if step is not None else _RELATIVE * largest
+    return max(2 * seen, least)
+
+
+def _onnx_step(path: Path) -> float | None:
+    """The scale with which the output is dequantised, if that is how the file ends."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(path)).graph
+    last = next((node for node in graph.node if graph.output[0].name in node.output), None)
+    if last is None or last.op_type != "DequantizeLinear":
+        return None
+    scales = {one.name: one for one in graph.initializer}
+    if last.input[1] not in scales:
+        return None
+    return float(numpy_helper.to_array(scales[last.input[1]]).max())

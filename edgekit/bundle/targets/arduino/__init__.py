@@ -1,0 +1,31 @@
+"""Microcontrollers: an Arduino library with the model for TFLM and, where its ops allow it, in plain C99.
+
+::
+
+    making.py         contents → files
+    micro.py          the arena by bisecting in TFLM itself, and its answers
+    ops.py            the ops a resolver registers, and the scratch memory of Arm's kernels
+    memory.py         RAM and flash against a device's
+    plain_c.py        the dependency-free C99 beside it
+    surroundings.py   preprocessing, postprocessing and golden samples, as values for the templates
+    literals.py       numbers and arrays in C
+    trying.py         the golden test on this machine
+    templates/        the files themselves
+"""
+
+from __future__ import annotations
+
+from edgekit.bundle.targets.arduino.making import files
+from edgekit.bundle.targets.arduino.trying import try_out
+from edgekit.bundle.targets.base import Target
+
+__all__ = ["TARGET"]
+
+TARGET = Target(
+    name="arduino",
+    about="Microcontrollers: an Arduino library for TensorFlow Lite Micro, and plain C99",
+    formats=("litert",),
+    files=files,
+    try_out=try_out,
+    precisions=("int8",),
+)

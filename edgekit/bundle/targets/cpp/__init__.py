@@ -1,0 +1,116 @@
+"""C++17 with CMake, on LiteRT's C API or ONNX Runtime's.
+
+::
+
+    numbers.py     what the compiler sees: types, sizes, literals
+    words.py       what README and comments say
+    building.py    where a runtime is, and the golden test of a bundle on this machine
+    templates/     one file each; but for numbers and names they are the same in every bundle
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+from edgekit.bundle.common import golden_files, spec_file
+from edgekit.bundle.contents import Contents
+from edgekit.bundle.targets.base import Files, Settings, Target
+from edgekit.bundle.targets.cpp.building import try_out
+from edgekit.bundle.targets.cpp.numbers import library_name, numbers, with_plain_file_name
+from edgekit.bundle.targets.cpp.words import words
+from edgekit.bundle.templates import render
+
+__all__ = ["TARGET", "files"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_FOLDERS = {
+    "src": "data.cpp embedded.cpp engine.h engine_litert.cpp engine_onnxruntime.cpp engine_tflite.cpp "
+    "litert_c_api.h model.cpp postprocess.cpp preprocess.cpp sha256.cpp sha256.h spec.h",
+    "tests": "counting.cpp counting.h golden.h selftest.cpp",
+    "tools": "predict.cpp",
+    "cmake": "embed.cmake runtime.cmake",
+}
+
+
+def files(contents: Contents, settings: Settings) -> Files:
+    """All files of the bundle. Raises ExportError: a type that C++ doesn't have."""
+    contents = with_plain_file_name(contents)
+    values = _values(contents)
+    name = values["ns"]
+    made = {
+        "CMakeLists.txt": "CMakeLists.txt",
+        "README.md": "README.md",
+        f"include/{name}/{name}.h": "header.h",
+        "cmake/aarch64-linux-gnu.cmake": "aarch64.cmake",
+    } | {f"{folder}/{file}": file for folder, listed in _FOLDERS.items() for file in listed.split()}
+    return (
+        {path: render(_TEMPLATES, f"{template}.j2", **values) for path, template in made.items()}
+        | {contents.model.name: contents.model.content}
+        | golden_files(contents)
+        | spec_file(contents)
+    )
+
+
+def _values(contents: Contents) -> dict[str, Any]:
+    name, golden = library_name(contents.name), contents.golden
+    digest = [f"0x{byte:02x}" for byte in bytes.fromhex(contents.model.sha256)]
+    return {
+        **numbers(contents),
+        **words(contents),
+        "ns": name,
+        "NS": name.upper(),
+        "title": contents.name,
+        "version": contents.version,
+        "edgekit_version": contents.edgekit_version,
+        "runtime": contents.model.runtime,
+        "model_file": contents.model.name,
+        "model_bytes": len(contents.model.content),
+        "precision": contents.model.precision,
+        "sha256": _rows(digest),
+        "sha_rounds": _rows([f"0x{_fraction(prime, 3):08x}U" for prime in _primes(64)]),
+        "sha_start": [f"0x{_fraction(prime, 2):08x}U" for prime in _primes(8)],
+        "golden_samples": len(golden.samples),
+        "tolerance": repr(float(golden.tolerance)),
+        "clear": ["true" if clear else "false" for clear in golden.clear],
+    }
+
+
+def _rows(values: list[str]) -> list[list[str]]:
+    return [values[at : at + 8] for at in range(0, len(values), 8)]
+
+
+def _primes(count: int) -> list[int]:
+    found: list[int] = []
+    for number in itertools.count(2):
+        if len(found) == count:
+            return found
+        if all(number % prime for prime in found):
+            found.append(number)
+    raise AssertionError
+
+
+def _fraction(prime: int, root: int) -> int:
+    """The first 32 bits after the point of a prime's square or cube root."""
+    scaled = prime << 32 * root
+    found = math.isqrt(scaled) if root == 2 else _cube_root(scaled)
+    return found & 0xFFFFFFFF
+
+
+def _cube_root(number: int) -> int:
+    low, high = 0, 1 << (number.bit_length() // 3 + 1)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if middle**3 <= number else (low, middle - 1)
+    return low
+
+
+TARGET = Target(
+    name="cpp",
+    about="C++17 with CMake, on LiteRT's or ONNX Runtime's C API",
+    formats=("litert", "onnx"),
+    files=files,
+    try_out=try_out,
+)

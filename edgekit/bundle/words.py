@@ -1,0 +1,56 @@
+"""What the READMEs of all targets say in words."""
+
+from __future__ import annotations
+
+from edgekit.bundle.contents import Contents
+from edgekit.bundle.names import comment
+from edgekit.units import human_bytes, human_ns
+
+__all__ = ["latency_words", "memory_words", "preprocessing_words", "raw_words"]
+
+
+def raw_words(contents: Contents) -> str:
+    """What a raw sample is."""
+    raw = contents.raw
+    shape = " x ".join(map(str, raw.shape)) or "one number"
+    if raw.layout == "any":
+        return f"{raw.dtype}, {shape}"
+    order = "height, width, channels" if raw.layout == "NHWC" else "channels, height, width"
+    white = "" if raw.white == 255 else f", white is {raw.white:g}"
+    return f"{raw.dtype}, {shape} ({order}){white}"
+
+
+def preprocessing_words(contents: Contents) -> str:
+    """What happens to it before the file gets it."""
+    if contents.embedded:
+        return "none: it is inside the file, which takes raw bytes"
+    settings = contents.preprocessing
+    if settings["dtype"] == "int64":
+        return "none: token ids are passed on"
+    mean, std = (", ".join(f"{value:.9g}" for value in settings[key]) for key in ("mean", "std"))
+    several = len(settings["mean"]) > 1 or len(settings["std"]) > 1
+    brackets = ("[{}]", "[{}]") if several else ("{}", "{}")
+    formula = (
+        f"(raw * {settings['scale']:.9g} - {brackets[0].format(mean)}) / {brackets[1].format(std)} in float32"
+    )
+    if settings["size"] is not None:
+        height, width = settings["size"]
+        formula += f", then resized to {height} x {width} (bilinear, half-pixel centres, no antialiasing)"
+    if contents.input.scale is not None:
+        formula += f", then quantised to {contents.input.dtype}"
+    return formula
+
+
+def memory_words(contents: Contents) -> str:
+    """What the tensors need while it runs."""
+    if contents.activation_bytes is None:
+        return "not known for this format; peak RSS is measured by `edgekit bench`"
+    return f"{human_bytes(contents.activation_bytes)} at least, beside the weights and the runtime itself"
+
+
+def latency_words(contents: Contents) -> list[tuple[str, str]]:
+    """Where it was measured, and the median."""
+    return [
+        (f"{comment(device)}, {threads} thread{'' if threads == 1 else 's'}, p50", human_ns(p50))
+        for (device, threads), p50 in sorted(contents.latency.items())
+    ]

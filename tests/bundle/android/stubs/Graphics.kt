@@ -1,0 +1,5 @@
+package android.graphics
+
+object PixelFormat {
+    const val RGBA_8888 = 1
+}
