@@ -4,6 +4,11 @@
 
     contents.py     what every bundle is made from: the file, labels, preprocessing, golden samples
     gathering.py    the same out of a finished run
+    choosing.py     which of its files
+    golden.py       validation samples, and what the file answers to them
+    answering.py    the file in its runtime
+    templates.py    jinja, with a filter for each language's literals
+    common.py       files that all bundles have
     names.py        identifiers and literals: names of files and classes stay data in every language
     words.py        what the READMEs say
     writing.py      a bundle's folder with bundle.json: every file with its sha256

@@ -6,22 +6,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit import __version__
-from edgekit.bundle.contents import Contents, Format, Golden, ModelFile, Raw, Tensor
+from edgekit.bundle.choosing import choose
+from edgekit.bundle.contents import Contents, Format, ModelFile, Tensor
 from edgekit.errors import InputError, RunFolderError
 from edgekit.files import sha256_of_bytes
 from edgekit.progress import Event, Progress, silent
 from edgekit.run import Damaged, check_files, read_record
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from edgekit.report import Report
     from edgekit.workload import Workload
 
-__all__ = ["GOLDEN", "choose", "gather"]
+__all__ = ["GOLDEN", "gather"]
 
 GOLDEN = 16  # samples in a bundle; targets for small memories take fewer
 _DEMO = "digits"
@@ -65,60 +64,6 @@ def gather(
     progress(Event("note", "bundle", f"{entry['file']} ({entry['format']}, {entry['precision']})"))
     loaded = _workload(run, workload, identity)
     return _contents(run, manifest, report, entry, loaded, name or loaded.name, version, golden)
-
-
-def choose(
-    run: Path,
-    manifest: dict[str, Any],
-    report: Report,
-    *,
-    artifact: str = "",
-    formats: Sequence[Format] = ("litert", "onnx"),
-    precisions: Sequence[str] = (),
-) -> dict[str, Any]:
-    """The manifest's entry of the file to bundle.
-
-    The one that is named; else the recommended one, if the target takes it; else, in the order of
-    ``formats``, one of the same precision; else the most accurate that it takes.
-
-    Raises InputError: no such file, or none that the target takes.
-    """
-    entries = [one for one in manifest["artifacts"] if one["evaluation"] is not None]
-    takes = [
-        one
-        for one in entries
-        if one["format"] in formats and (not precisions or one["precision"] in precisions)
-    ]
-    wanted = f"{' or '.join(precisions) or 'any'} {' or '.join(formats)}"
-    export = f"edgekit export {run} --format {formats[0]}" + (
-        f" --precision {precisions[0]}" if precisions else ""
-    )
-    if artifact:
-        named = [one for one in entries if artifact in (one["file"], Path(one["file"]).name)]
-        if not named:
-            known = ", ".join(Path(one["file"]).name for one in entries)
-            raise InputError("the run has no such file", where=str(run), got=artifact, expected=known)
-        if named[0] not in takes:
-            got = f"{artifact}: {named[0]['precision']} {named[0]['format']}"
-            raise InputError("the target can't take this file", where=str(run), got=got, expected=wanted)
-        chosen: dict[str, Any] = named[0]
-        return chosen
-    if not takes:
-        got = ", ".join(f"{Path(one['file']).name}" for one in entries) or "no exported file"
-        raise InputError(
-            "no file of this run fits the target", where=str(run), got=got, expected=wanted, next=export
-        )
-    best: dict[str, Any] = next(
-        (one for one in entries if one["file"] == report.recommended.artifact), takes[0]
-    )
-    if best in takes:
-        return best
-    order = {format: index for index, format in enumerate(formats)}
-
-    def rank(one: dict[str, Any]) -> tuple[bool, int, float]:
-        return one["precision"] != best["precision"], order[one["format"]], -one["evaluation"]["accuracy"]
-
-    return min(takes, key=rank)
 
 
 # --- the run ---------------------------------------------------------------------------------------------
@@ -182,6 +127,7 @@ def _contents(
     version: str,
     count: int,
 ) -> Contents:
+    from edgekit.bundle.golden import golden, raw_form, raw_samples
     from edgekit.inspecting.artifact import inspect_artifact
 
     path = run / entry["file"]
@@ -190,7 +136,7 @@ def _contents(
     except Damaged as damage:
         raise RunFolderError("the run folder is damaged", where=str(run), got=str(damage)) from None
     inspected = inspect_artifact(path)
-    samples, embedded = _raw_samples(workload, entry, count)
+    samples, embedded = raw_samples(workload, entry, count)
     task = workload.task.describe()
     example = workload.example(1)
     source = _torch_output_shape(workload, example)
@@ -204,7 +150,7 @@ def _contents(
         name=_checked(name),
         version=version,
         model=ModelFile(path.name, entry["format"], entry["precision"], content, sha256_of_bytes(content)),
-        raw=_raw(workload, samples, embedded),
+        raw=raw_form(workload, samples, embedded),
         input=input,
         output=output,
         preprocessing=workload.preprocessing.to_dict(),
@@ -212,7 +158,7 @@ def _contents(
         task=task,
         classes=workload.classes,
         class_axis=class_axis,
-        golden=_golden(path, entry, workload, samples, input, class_axis, embedded),
+        golden=golden(path, entry, workload, samples, class_axis, embedded),
         accuracy=float(entry["evaluation"]["accuracy"]),
         activation_bytes=(inspected["arena"] or {}).get("bytes"),
         macs=next((one.macs for one in report.artifacts if one.file == entry["file"]), 0),
@@ -283,78 +229,3 @@ def _class_axis(workload: Workload, source: tuple[int, ...], shape: tuple[int, .
         return None
     axis %= len(source)
     return axis if shape[1:] == source[1:] else len(shape) - 1
-
-
-# --- samples ---------------------------------------------------------------------------------------------
-
-
-def _raw_samples(workload: Workload, entry: dict[str, Any], count: int) -> tuple[npt.NDArray[Any], bool]:
-    """``count`` validation samples, of each class in turn; (N, H, W, C) where the file takes raw pixels."""
-    import numpy as np
-
-    inputs, targets = workload.validation.inputs, workload.validation.targets
-    chosen = _spread(targets, min(count, len(inputs)))
-    samples = np.stack([inputs[index].numpy() for index in chosen])
-    embedded = ((entry.get("options") or {}).get("preprocessing")) is not None
-    if embedded and workload.preprocessing.layout == "NCHW":
-        samples = np.ascontiguousarray(samples.transpose(0, 2, 3, 1))
-    return samples, embedded
-
-
-def _spread(targets: Any, count: int) -> list[int]:
-    """Indices of samples: each class in turn where there is one label a sample, else evenly spread."""
-    total = len(targets)
-    if targets.dim() == 1 and not targets.is_floating_point():
-        waiting: dict[int, list[int]] = {}
-        for index, label in enumerate(targets[: 4096 + count].tolist()):
-            waiting.setdefault(label, []).append(index)
-        found: list[int] = []
-        for turn in range(count):
-            found += [indices[turn] for _, indices in sorted(waiting.items()) if turn < len(indices)]
-            if len(found) >= count:
-                break
-        return sorted(found[:count])
-    return [index * total // count for index in range(count)]
-
-
-def _raw(workload: Workload, samples: npt.NDArray[Any], embedded: bool) -> Raw:
-    layout = "NHWC" if embedded else workload.preprocessing.layout
-    white = 255.0
-    if layout != "any":
-        seen = float(workload.validation.inputs.max())
-        # Bytes of which half are never used are no bytes of a camera: scans of 16 grey levels, for one.
-        white = 255.0 if samples.dtype.name == "uint8" and seen > 127 else seen
-    return Raw(tuple(samples.shape[1:]), samples.dtype.name, layout, white)
-
-
-def _golden(
-    path: Path,
-    entry: dict[str, Any],
-    workload: Workload,
-    samples: npt.NDArray[Any],
-    input: Tensor,
-    class_axis: int | None,
-    embedded: bool,
-) -> Golden:
-    import torch
-
-    from edgekit.bundle.answering import Answerer, tolerance_of
-
-    prepared = samples if embedded else workload.preprocessing(torch.from_numpy(samples)).numpy()
-    backend = entry["evaluation"].get("backend", "")
-    file = Answerer(path, cast(Format, entry["format"]), backend)
-    inputs = file.arranged(prepared)
-    outputs = file.outputs(inputs)
-    other = Answerer(path, cast(Format, entry["format"]), file.plain).outputs(inputs)
-    tolerance = tolerance_of(outputs, other, file.step)
-    return Golden(samples, inputs, outputs, tolerance, _clear(outputs, class_axis, tolerance))
-
-
-def _clear(outputs: npt.NDArray[Any], class_axis: int | None, tolerance: float) -> tuple[bool, ...]:
-    import numpy as np
-
-    if class_axis is None:
-        return (False,) * len(outputs)
-    ordered = np.sort(np.moveaxis(outputs.astype(np.float64), class_axis, -1), axis=-1)
-    lead = (ordered[..., -1] - ordered[..., -2]).reshape(len(outputs), -1)
-    return tuple(bool(least > 2 * tolerance) for least in lead.min(axis=1))

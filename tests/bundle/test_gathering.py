@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.bundle import answering, gathering
+from edgekit.bundle import answering, choosing, gathering, golden
 from edgekit.bundle.contents import Contents
 from edgekit.errors import InputError, RunFolderError, WorkloadError
 from edgekit.files import sha256
@@ -79,7 +79,7 @@ def test_choice_of_the_file(run_folder: Path) -> None:
     report, manifest = Report.load(run_folder), json.loads((run_folder / "manifest.json").read_text())
 
     def chosen(**wanted: object) -> str:
-        return Path(gathering.choose(run_folder, manifest, report, **wanted)["file"]).name  # type: ignore[arg-type]
+        return Path(choosing.choose(run_folder, manifest, report, **wanted)["file"]).name  # type: ignore[arg-type]
 
     assert chosen() == Path(report.recommended.artifact).name
     assert chosen(formats=("litert",)) == INT8
@@ -137,7 +137,7 @@ def test_tolerance(step: float | None, least: float) -> None:
 
 def test_samples_are_spread() -> None:
     labels = torch.tensor([0] * 90 + [1] * 9 + [2])
-    found = gathering._spread(labels, 6)
+    found = golden.spread(labels, 6)
     assert sorted(labels[found].tolist()) == [0, 0, 0, 1, 1, 2]
-    assert gathering._spread(torch.zeros(10, 2), 5) == [0, 2, 4, 6, 8]
-    assert gathering._spread(torch.zeros(3, dtype=torch.int64), 3) == [0, 1, 2]
+    assert golden.spread(torch.zeros(10, 2), 5) == [0, 2, 4, 6, 8]
+    assert golden.spread(torch.zeros(3, dtype=torch.int64), 3) == [0, 1, 2]

@@ -171,4 +171,4 @@ def test_without_the_wheel_there_is_no_bundle(contents, monkeypatch):
 
 
 def test_templates_belong_to_the_package():
-    assert (Path(making.__file__).parent / "templates" / "README.md.jinja").exists()
+    assert (Path(making.__file__).parent / "templates" / "README.md.j2").exists()

@@ -166,7 +166,6 @@ REFUSED = {
     "activations",
     "attention_mask",
     "convnext_atto",
-    "densenet",
     "lstm",
     "padding",
     "text_encoder",

@@ -77,7 +77,7 @@ def sources(
         made |= {f"src/{id}_{part}.{suffix}": f"{part}.{suffix}" for suffix in ("h", "c")}
     if looked.c is not None:
         made |= {"examples/SelfTestC99/SelfTestC99.ino": "SelfTestC99.ino", f"{HOST}/predict.c": "predict.c"}
-    found = {path: render(_TEMPLATES, f"{template}.jinja", **values) for path, template in made.items()}
+    found = {path: render(_TEMPLATES, f"{template}.j2", **values) for path, template in made.items()}
     if looked.c is not None:
         found[f"src/{looked.c.prefix}.h"] = looked.c.header.encode()
         found[f"src/{looked.c.prefix}.c"] = looked.c.source.encode()
