@@ -17,6 +17,7 @@ from edgekit.progress import Event, Progress, silent
 from edgekit.run import Damaged, check_files, read_record
 
 if TYPE_CHECKING:
+    from edgekit.preprocessing import Layout
     from edgekit.report import Report
     from edgekit.workload import Workload
 
@@ -107,7 +108,7 @@ def _workload(run: Path, workload: str | Path | None, identity: dict[str, Any]) 
             "a run doesn't hold its workload",
             where=str(run),
             got=f"the run of {identity['workload']!r}",
-            next=f"name the file that it was made from: edgekit bundle {run} my_workload.py",
+            next=f"name the file that it was made from: edgekit bundle {run} my_workload.py --target …",
         )
     from edgekit.pipeline.reopening import workload_of
 
@@ -145,15 +146,16 @@ def _contents(
     if embedded:
         input = replace(input, layout="NHWC")
     class_axis = _class_axis(workload, source, output.shape)
+    layout = _layout(workload, input, embedded)
     content = path.read_bytes()
     return Contents(
         name=_checked(name),
         version=version,
         model=ModelFile(path.name, entry["format"], entry["precision"], content, sha256_of_bytes(content)),
-        raw=raw_form(workload, samples, embedded),
+        raw=raw_form(workload, samples, layout),
         input=input,
         output=output,
-        preprocessing=workload.preprocessing.to_dict(),
+        preprocessing={**workload.preprocessing.to_dict(), "layout": layout},
         embedded=embedded,
         task=task,
         classes=workload.classes,
@@ -211,6 +213,20 @@ def _sizes(port: dict[str, Any], sample: tuple[int, ...]) -> list[tuple[Any, int
             expected=str(sample),
         )
     return list(zip(found, sample, strict=True))
+
+
+def _layout(workload: Workload, input: Tensor, embedded: bool) -> Layout:
+    """That of raw samples.
+
+    "any" says that training changes no order, but a file may: three dimensions of which the first goes to the
+    end are channels, whatever they stand for. One channel alone moves nowhere.
+    """
+    if embedded:
+        return "NHWC"
+    layout = workload.preprocessing.layout
+    if layout == "any" and input.layout == "NHWC" and input.shape[-1] > 1:
+        return "NCHW"
+    return layout
 
 
 def _torch_output_shape(workload: Workload, example: Any) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from edgekit.bundle.answering import Answerer, tolerance_of
 from edgekit.bundle.contents import Format, Golden, Raw
 
 if TYPE_CHECKING:
+    from edgekit.preprocessing import Layout
     from edgekit.workload import Workload
 
 __all__ = ["golden", "raw_form", "raw_samples", "spread"]
@@ -45,9 +46,8 @@ def spread(targets: Any, count: int) -> list[int]:
     return [index * total // count for index in range(count)]
 
 
-def raw_form(workload: Workload, samples: npt.NDArray[Any], embedded: bool) -> Raw:
+def raw_form(workload: Workload, samples: npt.NDArray[Any], layout: Layout) -> Raw:
     """What a raw sample looks like; ``samples`` as ``raw_samples`` gives them."""
-    layout = "NHWC" if embedded else workload.preprocessing.layout
     white = 255.0
     if layout != "any":
         seen = float(workload.validation.inputs.max())

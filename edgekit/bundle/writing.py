@@ -97,6 +97,7 @@ def write(contents: Contents, target: Target, settings: Settings, out: Path, *, 
         _fill(fresh, files)
         write_record(fresh / RECORD, safe.model.sha256, _about(safe, target), _digests(files))
         _put(fresh, out)
+        _remove_leftovers(out)
     except OSError as error:
         full = disk_full(error, out, refused=True)
         if full is None:
@@ -161,6 +162,14 @@ def _put(fresh: Path, out: Path) -> None:
             old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_leftovers(out: Path) -> None:
+    """What a killed attempt left beside the bundle that is whole now."""
+    pattern = re.compile(re.escape(f".{out.name}.") + r"[0-9a-f]{8}\.(tmp|old)")
+    for path in out.parent.iterdir():
+        if pattern.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _refuse(out: Path, force: bool) -> None:

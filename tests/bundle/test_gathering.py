@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from edgekit.bundle import answering, choosing, gathering, golden
-from edgekit.bundle.contents import Contents
+from edgekit.bundle.contents import Contents, Tensor
 from edgekit.errors import InputError, RunFolderError, WorkloadError
 from edgekit.files import sha256
 from edgekit.zoo import digits
@@ -141,3 +143,20 @@ def test_samples_are_spread() -> None:
     assert sorted(labels[found].tolist()) == [0, 0, 0, 1, 1, 2]
     assert golden.spread(torch.zeros(10, 2), 5) == [0, 2, 4, 6, 8]
     assert golden.spread(torch.zeros(3, dtype=torch.int64), 3) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("training", "file", "shape", "raw"),
+    [
+        ("NHWC", "NCHW", (1, 3, 8, 6), "NHWC"),
+        ("any", "any", (1, 12), "any"),
+        ("any", "NCHW", (1, 5, 8, 6), "any"),  # nothing moves
+        ("any", "NHWC", (1, 8, 6, 5), "NCHW"),  # a converter moved what it takes for channels
+        ("any", "NHWC", (1, 8, 6, 1), "any"),  # one channel moves nowhere
+    ],
+)
+def test_order_of_raw_samples(training: str, file: Any, shape: tuple[int, ...], raw: str) -> None:
+    workload: Any = SimpleNamespace(preprocessing=SimpleNamespace(layout=training))
+    end = Tensor("input", shape, "int8", 0.1, 0, file)
+    assert gathering._layout(workload, end, embedded=False) == raw
+    assert gathering._layout(workload, end, embedded=True) == "NHWC"

@@ -75,6 +75,13 @@ def test_what_fails_leaves_nothing_and_what_was_there(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
+def test_the_next_attempt_clears_up_after_a_killed_one(tmp_path: Path) -> None:
+    for name in (".b.0123abcd.tmp", ".b.0123abcd.old", ".bb.0123abcd.tmp", ".b.mine"):
+        (tmp_path / name).mkdir()
+    put(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.mine", ".bb.0123abcd.tmp", "b"]
+
+
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Path, content: bytes) -> int:
         raise OSError(28, "No space left on device", str(self))

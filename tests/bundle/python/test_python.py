@@ -186,7 +186,12 @@ def test_preprocessing_is_that_of_training(data: st.DataObject) -> None:
     wanted = how(torch.from_numpy(raw)).numpy()
     spec: dict[str, Any] = {
         "raw": {"shape": list(raw.shape[1:]), "dtype": "uint8"},
-        "input": {"dtype": "float32", "scale": None, "layout": "NCHW" if image else "any"},
+        "input": {
+            "dtype": "float32",
+            "scale": None,
+            "layout": "NCHW" if image else "any",
+            "shape": [1, *wanted.shape[1:]],
+        },
         "preprocessing": how.to_dict(),
     }
     got = preprocessing.prepare(raw, spec)

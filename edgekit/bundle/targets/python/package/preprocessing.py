@@ -27,7 +27,8 @@ def prepare(raw: Any, spec: Dict[str, Any]) -> Any:
             values = _resized(values, *settings["size"])
         if spec["input"]["layout"] == "NHWC":
             values = values.transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(_quantized(values, spec["input"], wanted))
+    shape = (len(values), *spec["input"]["shape"][1:])
+    return np.ascontiguousarray(_quantized(values, spec["input"], wanted)).reshape(shape)
 
 
 def _checked(samples: Any, raw: Dict[str, Any]) -> Any:
