@@ -38,7 +38,12 @@ class Streams:
         _flush()
         size = os.fstat(self._log.fileno()).st_size
         text = os.pread(self._log.fileno(), TAIL_BYTES, max(0, size - TAIL_BYTES))
-        return text.decode("utf-8", "replace").strip()
+        lines = text.decode("utf-8", "replace").strip().splitlines()
+        return "\n".join(line for line in lines if not line.startswith(_NOTHING_NEW)).strip()
+
+
+# Said by LiteRT for every file that it opens; it explains no failure.
+_NOTHING_NEW = "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 
 
 @contextlib.contextmanager
