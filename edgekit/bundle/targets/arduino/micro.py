@@ -37,7 +37,7 @@ def require() -> None:
             "the arena's size is found by running the file in TensorFlow Lite for Microcontrollers",
             where="target arduino",
             got="tflite-micro is not installed",
-            next="pip install 'edgekit-toolkit[micro]'",
+            next="pip install 'edgekit-toolkit[micro]'   (its wheels are for x86-64 Linux)",
         )
 
 
