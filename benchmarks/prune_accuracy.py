@@ -2,13 +2,14 @@
 
     EDGEKIT_DATA=… python benchmarks/prune_accuracy.py [--epochs 8]
 
-Both start from the same trained network, cut it once to at least twice fewer MACs (counted by edgekit/macs.py
-for both), and train for the same number of epochs with the same seed, batches, augmentation, optimizer and
-cosine: those of the mobile recipe's prune stage, but that channels leave in twos. The recipe's eights are for
-the kernels of phones, torch-pruning knows no such step unless it is asked (``round_to``), and what is compared
-here is accuracy; ``--channel-multiple 8`` measures what the eights cost (prune_accuracy_eights.json). What differs is the method: edgekit's groups, worths and
-distillation against torch-pruning's GroupNormPruner with GroupNorm importance and cross-entropy. The peer's
-training runs in edgekit's engine without a teacher, for speed: the same loss, the same optimizer.
+Both start from the same trained network, cut it once to at least twice fewer MACs (counted by
+edgekit/macs.py for both), and train for the same number of epochs with the same seed, batches,
+augmentation, optimizer and cosine: those of the mobile recipe's prune stage, but that channels leave in
+twos. The recipe's eights are for the kernels of phones; torch-pruning knows no such step unless it is asked
+(``round_to``), and what is compared here is accuracy. ``--channel-multiple 8`` measures what the eights
+cost (prune_accuracy_eights.json). What differs is the method: edgekit's groups, worths and distillation
+against torch-pruning's GroupNormPruner with GroupNorm importance and cross-entropy. The peer's training
+runs in edgekit's engine without a teacher, for speed: the same loss, the same optimizer.
 
 torch-pruning can't follow the network's zero-padded shortcuts: with the classifier alone ignored, as in its
 README, the pruned network fails on its own shapes. The channels of the residual stream are ignored as well

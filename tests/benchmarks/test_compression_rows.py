@@ -18,7 +18,16 @@ from edgekit.bench import stats
 
 Load = Callable[[str], Any]
 OPTIONS = Namespace(
-    epochs=8, lr=0.05, peer_lr=None, seed=0, threads=2, prune_epochs=6, qat_epochs=1, factor=2.5, images=2560
+    epochs=8,
+    channel_multiple=2,
+    lr=0.05,
+    peer_lr=None,
+    seed=0,
+    threads=2,
+    prune_epochs=6,
+    qat_epochs=1,
+    factor=2.5,
+    images=2560,
 )
 
 
