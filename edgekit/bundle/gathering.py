@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["GOLDEN", "gather"]
 
 GOLDEN = 16  # samples in a bundle; targets for small memories take fewer
-_DEMO = "digits"
 _CARD = "MODEL_CARD.md"
 
 
@@ -60,10 +59,12 @@ def gather(
     from edgekit.pipeline import reopening
 
     identity = reopening.identity_of(run)
+    again = f"edgekit bundle {run} my_workload.py --target …"
+    reopening.require_workload(run, workload, identity, again)
     manifest, report = _manifest(run), _report(run)
     entry = choose(run, manifest, report, artifact=artifact, formats=formats, precisions=precisions)
     progress(Event("note", "bundle", f"{entry['file']} ({entry['format']}, {entry['precision']})"))
-    loaded = _workload(run, workload, identity)
+    loaded, _ = reopening.workload_of(run, workload, identity)
     return _contents(run, manifest, report, entry, loaded, name or loaded.name, version, golden)
 
 
@@ -100,19 +101,6 @@ def _unfinished(run: Path, got: str) -> RunFolderError:
         got=got,
         next="give its command again, it goes on where it was",
     )
-
-
-def _workload(run: Path, workload: str | Path | None, identity: dict[str, Any]) -> Workload:
-    if workload is None and identity["workload"] != _DEMO:
-        raise InputError(
-            "a run doesn't hold its workload",
-            where=str(run),
-            got=f"the run of {identity['workload']!r}",
-            next=f"name the file that it was made from: edgekit bundle {run} my_workload.py --target …",
-        )
-    from edgekit.pipeline.reopening import workload_of
-
-    return workload_of(run, workload, identity)[0]
 
 
 # --- the file --------------------------------------------------------------------------------------------

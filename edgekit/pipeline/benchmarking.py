@@ -29,7 +29,6 @@ RUNTIMES: dict[str, tuple[RuntimeName, ...]] = {
     ".pt2": ("torch",),
 }
 FOLDER, HERE = "benchmarks", Path("bench-results")  # in a run folder; for files that belong to none
-_DEMO = "digits"
 
 
 @dataclass(frozen=True)
@@ -222,7 +221,7 @@ def _workload(spec: str | Path | Workload | None, run: Path | None, inputs: Path
     from edgekit.pipeline import reopening
 
     identity = reopening.identity_of(run)
-    if spec is None and identity["workload"] != _DEMO:
+    if spec is None and identity["workload"] != reopening.DEMO:
         return None
     if spec is None or isinstance(spec, str | Path):
         return reopening.workload_of(run, spec, identity)[0]

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from edgekit.workload import Workload
 
 _EXPORTS = Path("exports")  # below the current folder: for files that belong to no run
-_DEMO = "digits"
 
 
 def export_files(
@@ -92,13 +91,7 @@ def _from_run(
     from edgekit.pipeline import reopening
 
     identity = reopening.identity_of(path)
-    if workload is None and identity["workload"] != _DEMO:
-        raise InputError(
-            "a run doesn't hold its workload",
-            where=str(path),
-            got=f"the run of {identity['workload']!r}",
-            next=f"name the file that it was made from: edgekit export {path} my_workload.py",
-        )
+    reopening.require_workload(path, workload, identity, f"edgekit export {path} my_workload.py")
     from edgekit.recipe import load_recipe
 
     recipe = load_recipe(path / "recipe.yaml")

@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import RunFolderError, WorkloadError
+from edgekit.errors import InputError, RunFolderError, WorkloadError
 from edgekit.pipeline.chain import Rung, form_of
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import model_digest
@@ -35,6 +35,23 @@ def identity_of(path: Path) -> dict[str, Any]:
     found = record["run"]
     assert isinstance(found, dict)
     return found
+
+
+DEMO = "digits"  # the embedded demo's workload, which needs no file
+
+
+def require_workload(path: Path, workload: str | Path | None, identity: dict[str, Any], again: str) -> None:
+    """Raise InputError where a run needs its workload's file and none is named.
+
+    ``again``: the command to give, with a file.
+    """
+    if workload is None and identity["workload"] != DEMO:
+        raise InputError(
+            "a run doesn't hold its workload",
+            where=str(path),
+            got=f"the run of {identity['workload']!r}",
+            next=f"name the file that it was made from: {again}",
+        )
 
 
 def workload_of(path: Path, workload: str | Path | None, identity: dict[str, Any]) -> tuple[Workload, str]:

@@ -15,14 +15,12 @@ __all__ = ["conv_2d", "depthwise_conv_2d", "fully_connected"]
 
 def conv_2d(op: Op) -> list[Call]:
     """CONV_2D, grouped too: input (N, H, W, C), weights (outputs, kh, kw, C / groups)."""
-    source, output, options = quantized(op), quantized(op, output=True), op.options
+    source, output = quantized(op), quantized(op, output=True)
     weights = _weights(op, channel_axis=0)
     (batches, height, width, channels), (_, out_height, out_width, outputs) = image(source), image(output)
     _, kernel_height, kernel_width, kernel_channels = image(weights)
     if channels % kernel_channels or outputs % (channels // kernel_channels):
         raise Unsupported(f"groups that don't divide {channels} input and {outputs} output channels")
-    dilation = options.dilationHFactor, options.dilationWFactor
-    low, high = activation_range(options.fusedActivationFunction, output)
     fields = {
         "batches": batches,
         "input_height": height,
@@ -35,32 +33,19 @@ def conv_2d(op: Op) -> list[Call]:
         "kernel_width": kernel_width,
         "kernel_channels": kernel_channels,
         "group_outputs": outputs // (channels // kernel_channels),
-        "stride_height": options.strideH,
-        "stride_width": options.strideW,
-        "dilation_height": dilation[0],
-        "dilation_width": dilation[1],
-        **front_padding(
-            options, (height, width), (out_height, out_width), (kernel_height, kernel_width), dilation
-        ),
-        "input_zero": source.zero_point,
-        "output_zero": output.zero_point,
-        "low": low,
-        "high": high,
-        "scale_step": int(len(weights.scales) > 1),
+        **_sliding(op, weights),
     }
     return [_call("conv_2d", op, weights, fields, _factors(source, weights, output), channel_axis=0)]
 
 
 def depthwise_conv_2d(op: Op) -> list[Call]:
     """DEPTHWISE_CONV_2D: input (N, H, W, C), weights (1, kh, kw, C · multiplier)."""
-    source, output, options = quantized(op), quantized(op, output=True), op.options
+    source, output = quantized(op), quantized(op, output=True)
     weights = _weights(op, channel_axis=3)
     (batches, height, width, channels), (_, out_height, out_width, outputs) = image(source), image(output)
     _, kernel_height, kernel_width, kernel_outputs = image(weights)
     if outputs % channels or kernel_outputs != outputs:
         raise Unsupported(f"{channels} input channels and {outputs} output channels")
-    dilation = options.dilationHFactor, options.dilationWFactor
-    low, high = activation_range(options.fusedActivationFunction, output)
     fields = {
         "batches": batches,
         "input_height": height,
@@ -71,6 +56,20 @@ def depthwise_conv_2d(op: Op) -> list[Call]:
         "channel_multiplier": outputs // channels,
         "kernel_height": kernel_height,
         "kernel_width": kernel_width,
+        **_sliding(op, weights),
+    }
+    factors = _factors(source, weights, output)
+    return [_call("depthwise_conv_2d", op, weights, fields, factors, channel_axis=3)]
+
+
+def _sliding(op: Op, weights: Tensor) -> dict[str, int]:
+    """What both kinds of convolution have in common; ``weights``: (…, kh, kw, …)."""
+    source, output, options = quantized(op), quantized(op, output=True), op.options
+    dilation = options.dilationHFactor, options.dilationWFactor
+    (_, height, width, _), (_, out_height, out_width, _) = image(source), image(output)
+    _, kernel_height, kernel_width, _ = image(weights)
+    low, high = activation_range(options.fusedActivationFunction, output)
+    return {
         "stride_height": options.strideH,
         "stride_width": options.strideW,
         "dilation_height": dilation[0],
@@ -84,8 +83,6 @@ def depthwise_conv_2d(op: Op) -> list[Call]:
         "high": high,
         "scale_step": int(len(weights.scales) > 1),
     }
-    factors = _factors(source, weights, output)
-    return [_call("depthwise_conv_2d", op, weights, fields, factors, channel_axis=3)]
 
 
 def fully_connected(op: Op) -> list[Call]:

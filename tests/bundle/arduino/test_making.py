@@ -32,8 +32,6 @@ def test_it_is_an_arduino_library(files):
         f"extras/model/{ID}.tflite",
         "model.json",
         "README.md",
-        "MODEL_CARD.md",
-        "LICENSE.txt",
     } <= set(files)
     properties = dict(line.split("=", 1) for line in files["library.properties"].decode().splitlines())
     assert properties["name"] == NAME

@@ -84,9 +84,7 @@ def sources(
     # The name of the file in the run may be anything; here it is the identifier's.
     named = replace(contents, model=replace(contents.model, name=f"{id}.tflite"))
     found[f"{MODEL}{named.model.name}"] = contents.model.content
-    return (
-        found | common.spec_file(named) | common.golden_files(contents, GOLDEN) | common.documents(contents)
-    )
+    return found | common.spec_file(named) | common.golden_files(contents, GOLDEN)
 
 
 def _look(contents: Contents) -> _Looked:
