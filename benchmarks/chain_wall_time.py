@@ -3,7 +3,8 @@
     EDGEKIT_DATA=… python benchmarks/chain_wall_time.py [--factor 2.5]
 
 edgekit: one call of ``edgekit.compress`` (prune to 2x fewer MACs with distillation, QAT, export to ONNX,
-checks and all). Its seconds are those of the call, evaluation included.
+checks and all). Its seconds are those of the call, evaluation included. The prune stage is that of
+prune_accuracy.py: the mobile recipe's, with channels in twos, as the peer knows no steps either.
 
 The peer (tutorial.py) is what a tutorial on each library adds up to: torch-pruning to the same MACs, a plain
 float32 loop with Hinton's distillation, ``nncf.quantize``, a plain loop with Adam, ``nncf.strip``, ONNX. Its
@@ -27,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import prune_accuracy
 import rows
 import tutorial
 import work
@@ -37,7 +39,6 @@ from edgekit.files import write_json
 from edgekit.macs import count
 from edgekit.recipe import BenchmarkConfig, ExportConfig, Recipe
 from edgekit.stages.base import TrainingConfig
-from edgekit.stages.prune import PruneConfig
 from edgekit.stages.qat import QatConfig
 from edgekit.training import evaluate
 from edgekit.workload import Workload, load_workload
@@ -46,7 +47,7 @@ SPEEDUP = 2.0
 REQUIRED = 2.0
 TOLERANCE = 0.001  # of accuracy: 10 of 10,000 images
 KD_LR, QAT_LR = 0.05, 1e-5  # the peer's: SGD after the cut; Adam, as in NNCF's example
-FILES = ("tutorial.py", "chain_wall_time.py", "workloads/cifar10.py")
+FILES = ("tutorial.py", "prune_accuracy.py", "chain_wall_time.py", "workloads/cifar10.py")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +98,9 @@ def recipe(options: Any) -> Recipe:
         name="chain",
         seed=options.seed,
         stages=(
-            PruneConfig(speedup=SPEEDUP, training=TrainingConfig(epochs=options.prune_epochs, lr=0.05)),
+            prune_accuracy.of_the_recipe(SPEEDUP, options.prune_epochs).model_copy(
+                update={"channel_multiple": prune_accuracy.CHANNEL_MULTIPLE}
+            ),
             QatConfig(
                 training=TrainingConfig(
                     epochs=options.qat_epochs, lr=5e-4, weight_decay=1e-4, warmup_epochs=0.2
