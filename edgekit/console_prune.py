@@ -33,6 +33,8 @@ def _plan(found: Mapping[str, Any]) -> list[RenderableType]:
         ("plan", found["plan"]),
         ("weights", found["weights"]),
     ]
+    if gone := found.get("removed_blocks"):
+        rows.append(("blocks left out", ", ".join(row["block"] for row in gone)))
     if found.get("ranked_by_magnitude"):
         rows.append(("by magnitude", ", ".join(found["ranked_by_magnitude"])))
     name = f"replayed {found['replayed']}" if "replayed" in found else ""

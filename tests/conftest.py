@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.once import VARIABLE
 
 # Two test processes on two cores: OpenMP threads would wait for each other, spinning. Before torch loads.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -25,6 +29,18 @@ settings.register_profile("thorough", parent=settings.get_profile("edgekit"), ma
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "edgekit"))
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The folder of ``once``; processes of pytest-xdist inherit its name."""
+    if not hasattr(config, "workerinput"):
+        os.environ[VARIABLE] = tempfile.mkdtemp(prefix="edgekit-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove it."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(VARIABLE), ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

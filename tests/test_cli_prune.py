@@ -113,6 +113,7 @@ def test_limits_reach_the_plan(tmp_path: Path) -> None:
         (("--importance", "taylr"), "did you mean 'taylor'?"),
         (("--importance", "auto"), "importance auto trains"),
         (("--scope", "all"), "unknown scope 'all'"),
+        (("--blocks", "may-leave"), "did you mean 'may_leave'?"),
         (("--scope", "auto"), "scope auto trains"),
         (("--speedup", "2", "--size-kb", "9"), "speedup and size_kb are all given"),
         (("--speedup", "0.5"), "greater than 1"),

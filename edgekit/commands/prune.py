@@ -81,6 +81,14 @@ def prune(
     scope: Annotated[
         str, typer.Option("--scope", metavar="NAME", help="What is ranked: global, local or isomorphic.")
     ] = "global",
+    blocks: Annotated[
+        str,
+        typer.Option(
+            "--blocks",
+            metavar="NAME",
+            help="Whole residual blocks may_leave or stay; auto: they may where time is aimed at.",
+        ),
+    ] = "auto",
     multiple: Annotated[
         str,
         typer.Option(
@@ -145,6 +153,7 @@ def prune(
         "channel_multiple": int(multiple) if multiple.isdecimal() else multiple,
         "importance": importance,
         "scope": scope,
+        "blocks": blocks,
         "max_ratio": max_ratio,
         "limits": dict(_limit(text) for text in limits or []),
     }
@@ -173,7 +182,12 @@ def _config(wanted: dict[str, Any]) -> PruneConfig:
 
     from edgekit.stages.prune import MEASURES, PruneConfig
 
-    for name, known in (("importance", (*MEASURES, "random", "auto")), ("scope", (*_SCOPES, "auto"))):
+    choices = {
+        "importance": (*MEASURES, "random", "auto"),
+        "scope": (*_SCOPES, "auto"),
+        "blocks": ("auto", "may_leave", "stay"),
+    }
+    for name, known in choices.items():
         if wanted[name] not in known:
             advice = did_you_mean(wanted[name], known)
             raise InputError(f"unknown {name} {wanted[name]!r}, {advice}", where=f"--{name}")

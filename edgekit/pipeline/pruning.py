@@ -226,9 +226,9 @@ def _result(
     from edgekit.training.evaluation import evaluate
 
     small = _cut(workload, plan)
-    more = (
-        {} if refit is None or not plan.cuts else _refitted(small, workload, plan, refit, samples, progress)
-    )
+    more: dict[str, Any] = {}
+    if refit is not None and plan.touched:
+        more = _refitted(small, workload, plan, refit, samples, progress)
     _tell(progress, "asking both models")
     before, after = (evaluate(model, workload, limit=samples).score for model in (workload.model, small))
     folder = _folder(out, workload)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from edgekit.macs import Complexity
 from edgekit.pruning.coupling import groups
 from edgekit.pruning.coupling.groups import Found, KeptWhole
 from edgekit.pruning.goals.choose import Goal, Limits, Search
+from edgekit.pruning.goals.leaving import Block, leaving
 from edgekit.pruning.goals.ranking import IsomorphicSearch, ignored, limits_of
 from edgekit.pruning.goals.reaching import Aim, reasons, unreachable
 from edgekit.pruning.goals.shipped import Shipped
@@ -69,6 +70,7 @@ class Built:
             "kept_whole": [
                 {"layer": w.name, "layers": list(w.layers), "reason": w.reason} for w in self.whole
             ],
+            **({"removed_blocks": [{"block": name} for name in self.plan.gone]} if self.plan.gone else {}),
             **({"ranked_by_magnitude": list(self.by_magnitude)} if self.by_magnitude else {}),
             **self.aim,
         }
@@ -117,6 +119,7 @@ def for_goal(
     check: bool = True,
     shipped: Shipped | None = None,
     steer: bool = False,
+    blocks: bool = False,
 ) -> Built:
     """A plan with which ``model`` meets the goal: fewer MACs (for one sample) and parameters, or a faster or
     smaller file.
@@ -134,6 +137,8 @@ def for_goal(
             and its files are looked at. Otherwise the estimate decides about what they have to show.
         shipped: for goals that a file has to show: what it is, and where it runs.
         steer: cut first where most time is, whatever the goal; needs ``shipped``.
+        blocks: whole residual blocks may leave as well, where that loses less for what it gains. Only for the
+            global scope with ``inputs``; a block with a layer that a pattern names stays.
 
     Raises:
         PruneError: the goal is out of reach (it says how far one can get), the model can't be traced, or a
@@ -143,11 +148,15 @@ def for_goal(
     prepared = model if isinstance(model, Prepared) else prepare(model, example, seed=seed)
     worth = importances(prepared.found, importance, seed=prepared.seed, backward=backward)
     limits = limits_of(prepared.found, limits, patterns or {}, prepared.origin)
-    search = _search(prepared, worth, limits, scope)
-    if scope == "global" and inputs is not None:
-        search.believe(
-            curves(worth.scores, prepared.model, prepared.found, inputs, macs=prepared.traced.macs)
-        )
+    if scope != "global":
+        inputs = None  # nothing is ranked against what is of another kind
+    about, macs_of_one = (prepared.model, prepared.found), prepared.traced.macs
+    free: list[Block] = []
+    if blocks and inputs is not None:
+        free = leaving(*about, example, inputs, macs=macs_of_one, limited=patterns or ())
+    search = _search(prepared, worth, limits, scope, free)
+    if inputs is not None:
+        search.believe(curves(worth.scores, *about, inputs, macs=macs_of_one))
     aim = Aim(goal, search, prepared.model, example, shipped, steer, estimated=not check)
     aim.prepare(prepared.found)
     built = aim.reach(
@@ -184,16 +193,19 @@ def for_width(model: nn.Module, example: Tensor, width: float, limits: Limits, *
     return built
 
 
-def _search(prepared: Prepared, worth: Worth, limits: Limits, scope: Scope) -> Search:
-    kind = IsomorphicSearch if scope == "isomorphic" else Search
-    return kind(prepared.found, worth.scores, prepared.traced, limits)
+def _search(
+    prepared: Prepared, worth: Worth, limits: Limits, scope: Scope, blocks: Sequence[Block] = ()
+) -> Search:
+    if scope == "isomorphic":
+        return IsomorphicSearch(prepared.found, worth.scores, prepared.traced, limits)
+    return Search(prepared.found, worth.scores, prepared.traced, limits, blocks)
 
 
 def _built(prepared: Prepared, search: Search, worth: Worth, check: bool = True) -> Built:
     model, example, found = prepared.model, prepared.example, prepared.found
-    plan = found.plan(search.removed())
+    plan = found.plan(search.removed(), search.gone)
     small = _cut(model, plan)
-    if plan.cuts and check:
+    if plan.touched and check:
         groups.check(plan, model, example, seed=prepared.seed)
     before, after = macs.count(model, example), macs.count(small, example)
     return Built(plan, before, after, tuple(found.whole), worth.by_magnitude, lost=search.lost)

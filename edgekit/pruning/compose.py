@@ -27,7 +27,8 @@ def compose(first: Plan, then: Plan) -> Plan:
     replaced = {each.layer for each in first.replacements}
     # A module that the first plan replaces is of the new kind for the second, which can't replace it again.
     replacements = [*first.replacements, *(each for each in then.replacements if each.layer not in replaced)]
-    return Plan(tuple(cuts.values()), then.settings, tuple(numbers.values()), tuple(replacements))
+    whole = Plan(tuple(cuts.values()), then.settings, tuple(numbers.values()), tuple(replacements))
+    return whole.without_the_gone()
 
 
 def _both(first: Cut | None, then: Cut) -> Cut:

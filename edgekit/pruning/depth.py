@@ -20,7 +20,7 @@ from edgekit.errors import PruneError
 from edgekit.execution import Forward, mode, set_mode
 from edgekit.macs import Complexity
 from edgekit.pruning.plans.plan import Plan
-from edgekit.pruning.plans.rewrites import Replacement
+from edgekit.pruning.plans.rewrites import IDENTITY, Replacement
 from edgekit.tasks import Task
 
 __all__ = ["Shallower", "blocks", "shallower"]
@@ -138,7 +138,7 @@ def shallower(
         changes.append((left[least], distances[least]))
         _put(trial, left.pop(least), nn.Identity())
     names = [name for name in found if name not in left]
-    plan = Plan(replacements=tuple(Replacement(name, "identity") for name in names), settings=settings or {})
+    plan = Plan(replacements=tuple(Replacement(name, IDENTITY) for name in names), settings=settings or {})
     small = copy.deepcopy(model)
     plan.apply(small)
     example = inputs[:1]

@@ -86,7 +86,7 @@ class _Fit:
 
 
 def refit(small: nn.Module, whole: nn.Module, plan: Plan, inputs: Inputs, *, macs: int) -> Refitted:
-    """Refit ``small`` in place, from its first layer that reads fewer channels to its last.
+    """Refit ``small`` in place, from its first layer that reads something else to its last.
 
     Convolutions (with zeros around the picture, or none) and linear layers are fitted. Grouped ones, those
     that are called several times, and those that the whole model doesn't have under the same name stay as
@@ -101,6 +101,8 @@ def refit(small: nn.Module, whole: nn.Module, plan: Plan, inputs: Inputs, *, mac
     with mode(small, training=False), mode(whole, training=False), torch.no_grad():
         names = _order(small, inputs(2), _fitted(small, whole))
         first = next((n for n, name in enumerate(names) if (name, "in") in kept), len(names))
+        if plan.gone:
+            first = 0  # what comes before a block that is gone has nothing to make up for, and stays
         names = names[first:]
         affordable = _MOST_MACS / max(1, macs * len(names) / 2)  # on average half of the model is run
         samples = inputs(int(min(_SAMPLES, max(_FEWEST_SAMPLES, affordable))))

@@ -113,6 +113,7 @@ class Aiming:
                 check=check,
                 shipped=self.shipped,
                 steer=config.steps_by == "latency",
+                blocks=config.blocks_may_leave,
             )
 
         if config.channel_multiple != "auto":

@@ -159,7 +159,7 @@ class Cutting:
     def _cut(self, model: nn.Module, plan: Plan, suffix: str = "") -> nn.Module:
         """A smaller copy, refitted if that is wanted."""
         small = kept.cut(model, plan)
-        if not self.config.reconstructs or not plan.cuts:
+        if not self.config.reconstructs or not plan.touched:
             return small
         part = self._part(f"reconstruction{suffix}")
         if (done := part.done(small)) is None:

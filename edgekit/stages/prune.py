@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Measure = Literal["magnitude", "taylor", "hessian", "bn_scale", "fpgm", "lamp", "random"]
 Ranking = Literal["global", "local", "isomorphic"]  # among all groups, none, those of the same structure
+_WHAT_IS_CUT = ("shrink", "importance", "scope", "blocks", "max_ratio", "limits", "ignore", "steps")
 MEASURES: tuple[Measure, ...] = ("magnitude", "taylor", "hessian", "bn_scale", "fpgm", "lamp")
 
 
@@ -52,6 +53,8 @@ class PruneConfig(TargetConfig, StageConfig):
     channel_multiple: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 8
     importance: Measure | Literal["auto"] = "magnitude"  # auto: by a trial
     scope: Ranking | Literal["auto"] = "global"  # auto: by a trial
+    # Whole residual blocks, with the global scope. auto: they may leave where time is aimed at.
+    blocks: Literal["auto", "may_leave", "stay"] = "auto"
     trial: TrialConfig = TrialConfig()  # of what is auto
     max_ratio: float = Field(0.75, gt=0, lt=1)  # share of a layer's channels that may leave at most
     # The same for some layers, as {"layer4.*": 0.5}.
@@ -69,7 +72,7 @@ class PruneConfig(TargetConfig, StageConfig):
         known = type(self).model_fields
         others = [
             name
-            for name in (*MAIN, "shrink", "importance", "scope", "max_ratio", "limits", "ignore", "steps")
+            for name in (*MAIN, *_WHAT_IS_CUT)
             if getattr(self, name) != known[name].get_default(call_default_factory=True)
         ]
         if self.plan is not None and others:
@@ -80,6 +83,12 @@ class PruneConfig(TargetConfig, StageConfig):
     def by_trial(self) -> bool:
         """Whether something is chosen by a trial."""
         return self.plan is None and "auto" in (self.importance, self.scope)
+
+    @property
+    def blocks_may_leave(self) -> bool:
+        """Whether whole blocks are looked at."""
+        timed = self.latency_ms is not None or self.steps_by == "latency"
+        return self.blocks == "may_leave" or (self.blocks == "auto" and timed)
 
     @property
     def reconstructs(self) -> bool:
@@ -131,6 +140,8 @@ def _note(details: dict[str, Any]) -> str:
 
     layers = len(details["cut"])
     note = f"{details['speedup']:.2f}x fewer MACs, {layers} layer{'' if layers == 1 else 's'} cut"
+    if gone := [row["block"] for row in details.get("removed_blocks", ())]:
+        note += f", {'block' if len(gone) == 1 else 'blocks'} {', '.join(gone)} left out"
     whole = [w for w in details["kept_whole"] if w["reason"] != OUTPUTS]  # those are never cut
     if whole:
         one = whole[0]

@@ -13,6 +13,7 @@ SCRIPTS = (
     "kd_throughput",
     "prune_accuracy",
     "pruning_realised",
+    "pruning_attainable",
     "resnet56",
     "chain_wall_time",
     "qat_recovers",

@@ -9,6 +9,7 @@ import pytest
 from edgekit.bundle.contents import Contents
 from edgekit.bundle.gathering import gather
 from edgekit.pipeline import compress
+from tests.once import once
 
 # What no bundle is made from costs time.
 FAST = (
@@ -20,11 +21,10 @@ FAST = (
 
 
 @pytest.fixture(scope="session")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder() -> Path:
     """A finished run of the demo: calibrated, not trained."""
-    folder = tmp_path_factory.mktemp("bundle") / "run"
-    compress(None, "quick", out=folder, overrides=FAST)
-    return folder
+    made = once("demo", lambda folder: compress(None, "quick", out=folder / "run", overrides=FAST))
+    return made / "run"
 
 
 @pytest.fixture(scope="session")

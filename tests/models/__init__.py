@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from tests.models import branches, mobile, others, resnets, transformers
 from tests.models.tasks import Classes, PixelClasses, Reconstruction, Target
+from tests.once import once
 
 TEN = Classes(10)
 
@@ -122,14 +124,25 @@ def score(case: Case, output: Tensor, target: Tensor) -> float:
 
 @functools.cache
 def training(name: str) -> tuple[nn.Module, list[float]]:
-    """A model after a brief training and the loss of each step."""
+    """A model after a brief training and the loss of each step; test processes share what one trained."""
+
+    def make(folder: Path) -> None:
+        model, losses = train(name)
+        torch.save((model.state_dict(), losses), folder / "trained.pt")
+
+    weights, losses = torch.load(once(f"model-{name}", make) / "trained.pt")
+    with torch.random.fork_rng(devices=[]):
+        model = built(CASES[name]).eval()
+    model.load_state_dict(weights)
+    return model, losses
+
+
+def train(name: str) -> tuple[nn.Module, list[float]]:
+    """A model after a brief training, and the loss of each step. Leaves torch's random state alone."""
     case = CASES[name]
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
-        model = case.build().train()
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                module.momentum = 0.3  # statistics that have arrived after few steps
+        model = built(case).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=case.rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, case.rate, total_steps=case.steps + 1)
         losses: list[float] = []
@@ -142,6 +155,15 @@ def training(name: str) -> tuple[nn.Module, list[float]]:
             schedule.step()
             losses.append(float(value.detach()))
     return model.eval(), losses
+
+
+def built(case: Case) -> nn.Module:
+    """With random weights, and batch-norm statistics that arrive after few steps."""
+    model = case.build()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = 0.3
+    return model
 
 
 def trained(name: str) -> nn.Module:

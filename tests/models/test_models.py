@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.models import CASES, inputs, samples, score, trained, training
+from tests.models import CASES, inputs, samples, score, train, trained, training
 from tests.models.tasks import Classes, PixelClasses
 
 
@@ -33,13 +33,13 @@ def test_has_learnt_its_task(name: str) -> None:
 
 def test_leaves_the_global_random_state_alone() -> None:
     before = torch.get_rng_state()
-    training.__wrapped__("lstm")
+    train("lstm")
     inputs(CASES["resnet8"], 2)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_is_deterministic() -> None:
-    (one, _), (two, _) = training.__wrapped__("padding"), training("padding")
+    (one, _), (two, _) = train("padding"), training("padding")
     for mine, other in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(mine, other)
     case = CASES["padding"]

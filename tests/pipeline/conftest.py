@@ -10,6 +10,7 @@ from edgekit.pipeline import compress
 from edgekit.progress import Event
 from edgekit.report import Report
 from edgekit.workload import Workload
+from tests.once import once
 from tests.pipeline import tiny
 
 
@@ -45,10 +46,10 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, recipe: Path) -> tuple[Run, Report]:
+def undisturbed(recipe: Path) -> tuple[Run, Report]:
     """A finished run that nobody may change, and its report."""
-    run = Run(tmp_path_factory.mktemp("undisturbed") / "run", recipe, tiny.workload())
-    return run, run()
+    made = once("undisturbed", lambda folder: Run(folder / "run", recipe, tiny.workload())())
+    return Run(made / "run", recipe, tiny.workload()), Report.load(made / "run")
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.models.resnets import Resnet8Block
+
 
 class ZeroPadded(nn.Module):
     """A CIFAR ResNet in small: shortcuts halve the picture and pad the channels with zeros on both sides.
@@ -189,3 +191,41 @@ def inputs(build: type[nn.Module], count: int = 4) -> Tensor:
     if build is Words:
         return torch.randint(0, 50, (count, 12), generator=generator)
     return torch.randn(count, 3, 8, 8, generator=generator)
+
+
+class Stack(nn.Module):
+    """(N, 3, 8, 8) to (N, 5): a stem, residual blocks in two stages, the second behind a wider block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.stages = nn.Sequential(
+            nn.Sequential(*[Resnet8Block(8, 8, 1) for _ in range(3)]),
+            nn.Sequential(Resnet8Block(8, 16, 2), Resnet8Block(16, 16, 1)),
+        )
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stages(self.stem(x).relu()).mean((2, 3)))
+
+
+CAN_LEAVE = ["stages.0.0", "stages.0.1", "stages.0.2", "stages.1.1"]
+
+
+def stack() -> Stack:
+    torch.manual_seed(0)
+    return Stack().eval()
+
+
+def pictures(count: int = 16, size: int = 8) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def asleep(*names: str) -> Stack:
+    """A stack whose blocks of these names do next to nothing."""
+    model = stack()
+    for name in names:
+        norm = model.get_submodule(f"{name}.norm2")
+        assert isinstance(norm, nn.BatchNorm2d)
+        norm.weight.data.fill_(1e-3)
+    return model

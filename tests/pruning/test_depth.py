@@ -13,39 +13,12 @@ from edgekit.tasks import Classification, Regression
 from tests.models.mobile import MobilenetV3Small
 from tests.models.resnets import Resnet8, Resnet8Block, VggBn
 from tests.models.transformers import ConvnextAtto, VitTiny
-
-
-class Stack(nn.Module):
-    """(N, 3, 8, 8) to (N, 5): a stem, residual blocks in two stages, the second behind a wider block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 3, padding=1)
-        self.stages = nn.Sequential(
-            nn.Sequential(*[Resnet8Block(8, 8, 1) for _ in range(3)]),
-            nn.Sequential(Resnet8Block(8, 16, 2), Resnet8Block(16, 16, 1)),
-        )
-        self.head = nn.Linear(16, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.stages(self.stem(x).relu()).mean((2, 3)))
-
-
-CAN_LEAVE = ["stages.0.0", "stages.0.1", "stages.0.2", "stages.1.1"]
-
-
-def stack() -> Stack:
-    torch.manual_seed(0)
-    return Stack().eval()
-
-
-def images(count: int = 16, size: int = 8) -> Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+from tests.pruning.networks import CAN_LEAVE, Stack, pictures, stack
 
 
 class TestBlocks:
     def test_those_with_a_shortcut_and_equal_shapes(self) -> None:
-        assert blocks(stack(), images()) == CAN_LEAVE
+        assert blocks(stack(), pictures()) == CAN_LEAVE
 
     @pytest.mark.parametrize(
         ("build", "size", "expected"),
@@ -60,7 +33,7 @@ class TestBlocks:
     )
     def test_architectures(self, build: type[nn.Module], size: int, expected: list[str]) -> None:
         torch.manual_seed(0)
-        assert blocks(build().eval(), images(2, size)) == expected
+        assert blocks(build().eval(), pictures(2, size)) == expected
 
     def test_a_norm_behind_the_sum_is_no_hindrance_and_a_stack_without_a_sum_has_no_blocks(self) -> None:
         class PostNorm(nn.Module):
@@ -84,12 +57,12 @@ class TestBlocks:
             def forward(self, x: Tensor) -> Tensor:
                 return self.other(self.block(self.block(x)))
 
-        assert blocks(Twice().eval(), images()) == ["other"]
+        assert blocks(Twice().eval(), pictures()) == ["other"]
 
     def test_the_model_is_left_as_it_was(self) -> None:
         model = stack().train()
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        blocks(model, images())
+        blocks(model, pictures())
         assert model.training
         assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
         assert not any(module._forward_hooks for module in model.modules())
@@ -101,14 +74,14 @@ class TestShallower:
         idle = model.get_submodule("stages.0.1.norm2")
         assert isinstance(idle, nn.BatchNorm2d)
         nn.init.zeros_(idle.weight)
-        found = shallower(model, images(), 0.75, Classification(5))
+        found = shallower(model, pictures(), 0.75, Classification(5))
         assert found.changes[0][0] == "stages.0.1"
         assert found.changes[0][1] == pytest.approx(0, abs=1e-6)
         assert found.kept == ("stages.0.0", "stages.0.2", "stages.1.1")
 
     @pytest.mark.parametrize("task", [Classification(5), Regression()])
     def test_the_change_is_that_of_the_answers(self, task: Classification | Regression) -> None:
-        model, x = stack(), images()
+        model, x = stack(), pictures()
         found = shallower(model, x, 0.75, task)
         (name, change), trials = found.changes[0], {}
         for block in CAN_LEAVE:
@@ -127,7 +100,7 @@ class TestShallower:
 
     @pytest.mark.parametrize(("depth", "left"), [(0.9, 3), (0.5, 2), (0.0, 0)])
     def test_the_plan_replays_on_a_fresh_model(self, depth: float, left: int) -> None:
-        found = shallower(stack(), images(), depth, Classification(5))
+        found = shallower(stack(), pictures(), depth, Classification(5))
         assert len(found.kept) == left
         plan, small = Plan.from_json(found.plan.to_json()), stack()
         plan.apply(small)
@@ -135,19 +108,19 @@ class TestShallower:
         assert gone | set(found.kept) == set(CAN_LEAVE)
         for name in CAN_LEAVE:
             assert isinstance(small.get_submodule(name), nn.Identity) == (name in gone)
-        assert small(images()).shape == (16, 5)
+        assert small(pictures()).shape == (16, 5)
         assert sum(p.numel() for p in small.parameters()) == found.after.parameters
         assert found.speedup > 1
         assert found.describe()["kept_blocks"] == list(found.kept)
 
     def test_a_plan_for_another_model_is_refused(self) -> None:
-        plan = shallower(stack(), images(), 0.5, Classification(5)).plan
+        plan = shallower(stack(), pictures(), 0.5, Classification(5)).plan
         with pytest.raises(PruneError, match="doesn't fit"):
             plan.apply(nn.Sequential(nn.Linear(3, 3)))
 
     def test_a_model_without_shortcuts(self) -> None:
         with pytest.raises(PruneError, match="no block can be left out"):
-            shallower(VggBn().eval(), images(2, 32), 0.5, Classification(10))
+            shallower(VggBn().eval(), pictures(2, 32), 0.5, Classification(10))
 
     def test_a_block_that_the_model_asks_for_more_stays(self) -> None:
         class Asking(Stack):
@@ -156,5 +129,5 @@ class TestShallower:
                 return super().forward(x * first.conv1.stride[0])
 
         torch.manual_seed(0)
-        found = shallower(Asking().eval(), images(), 0.0, Classification(5))
+        found = shallower(Asking().eval(), pictures(), 0.0, Classification(5))
         assert {name for name, _ in found.changes} == set(CAN_LEAVE[1:])

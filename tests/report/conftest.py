@@ -7,19 +7,22 @@ from pathlib import Path
 import pytest
 
 from edgekit.pipeline import compress
+from tests.once import once
 from tests.pipeline import tiny
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole() -> Path:
     """The folder of a finished run that nobody may change."""
-    recipe = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
-    recipe.write_text(
-        tiny.RECIPE.replace("{max_accuracy_drop: 100}", "{max_accuracy_drop: 100, objective: size}")
-    )
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    compress(tiny.workload(), recipe, out=folder)
-    return folder
+
+    def make(folder: Path) -> None:
+        recipe = folder / "tiny.yaml"
+        recipe.write_text(
+            tiny.RECIPE.replace("{max_accuracy_drop: 100}", "{max_accuracy_drop: 100, objective: size}")
+        )
+        compress(tiny.workload(), recipe, out=folder / "run")
+
+    return once("whole", make) / "run"
 
 
 @pytest.fixture

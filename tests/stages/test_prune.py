@@ -16,7 +16,7 @@ from edgekit.stages.base import StageContext, TrainingConfig
 from edgekit.stages.prune import PruneConfig, load, prune
 from edgekit.training import evaluate
 from tests.networks import seeded
-from tests.pruning.networks import ZeroPadded
+from tests.pruning.networks import ZeroPadded, asleep
 from tests.stages.workloads import LABELS_ONLY, TRAINING, context, workload
 
 CONFIG = PruneConfig(speedup=2.0, training=TRAINING)
@@ -148,3 +148,27 @@ def test_damaged_files_are_named(
         (tmp_path / name).write_text(content)
     with pytest.raises(error, match=name):
         load(work.model, config, setting)
+
+
+def test_blocks_leave_in_two_steps(tmp_path: Path) -> None:
+    """The first cut leaves channels of every block, the second may take a block that was cut."""
+    work = workload(asleep("stages.0.1", "stages.1.1"))
+    config = PruneConfig(
+        speedup=2.2, blocks="may_leave", channel_multiple=4, steps=2, recovery=TRAINING, training=TRAINING
+    )
+    result = prune(work.model, config, context(work, tmp_path)[0])
+    gone = [row["block"] for row in result.details["removed_blocks"]]
+    assert gone
+    assert f"{', '.join(gone)} left out" in result.note
+    assert all(isinstance(result.model.get_submodule(name), nn.Identity) for name in gone)
+    assert result.details["speedup"] >= 2.2
+    again, x = load(work.model, config, context(work, tmp_path)[0]), work.example(8)
+    assert torch.equal(again.model(x), result.model(x))
+
+
+def test_blocks_may_leave_where_time_is_aimed_at() -> None:
+    assert not PruneConfig(speedup=2.0).blocks_may_leave
+    assert PruneConfig(latency_ms=1.0).blocks_may_leave
+    assert PruneConfig(speedup=2.0, steps_by="latency").blocks_may_leave
+    assert not PruneConfig(latency_ms=1.0, blocks="stay").blocks_may_leave
+    assert PruneConfig(size_kb=100.0, blocks="may_leave").blocks_may_leave

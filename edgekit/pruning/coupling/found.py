@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 from edgekit.pruning.coupling.couplings import Side
 from edgekit.pruning.plans import surgery
 from edgekit.pruning.plans.plan import Cut, Plan
-from edgekit.pruning.plans.rewrites import Attribute, Replacement
+from edgekit.pruning.plans.rewrites import IDENTITY, Attribute, Replacement
 from edgekit.pruning.plans.surgery import Dim
 
 __all__ = ["Follower", "Found", "Group", "KeptWhole", "Member", "indices"]
@@ -102,8 +102,8 @@ class Found:
     whole: list[KeptWhole] = field(default_factory=list)
     replaced: tuple[Replacement, ...] = ()
 
-    def plan(self, removed: dict[str, list[int]]) -> Plan:
-        """The plan in which each group (by name) loses these channels."""
+    def plan(self, removed: dict[str, list[int]], without: Sequence[str] = ()) -> Plan:
+        """The plan in which each group (by name) loses these channels, and these blocks leave."""
         merged: dict[tuple[str, Dim], set[int]] = {}
         bare: dict[Side, set[int]] = {}
         fewer: dict[Follower, int] = {}  # with step 0: the same number may follow several groups
@@ -123,7 +123,8 @@ class Found:
         )
         touched = [cut.layer for cut in cuts] + [each.module for each in attributes]
         replaced = [r for r in self.replaced if any(f"{name}.".startswith(f"{r.layer}.") for name in touched)]
-        return Plan(tuple(cuts), {}, attributes, tuple(replaced))
+        blocks = [Replacement(name, IDENTITY) for name in without]
+        return Plan(tuple(cuts), {}, attributes, (*replaced, *blocks)).without_the_gone()
 
     def _layer_cuts(self, merged: dict[tuple[str, Dim], set[int]]) -> list[Cut]:
         cuts = []

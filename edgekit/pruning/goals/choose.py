@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from edgekit.macs import Complexity
 from edgekit.pruning.coupling.found import Found, Group
 from edgekit.pruning.goals.costs import Channels, Cost, Widths, macs_and_parameters
+from edgekit.pruning.goals.leaving import Block, around
 from edgekit.pruning.goals.targets import Goal
 
 __all__ = ["Goal", "Limits", "Search"]
@@ -55,26 +56,40 @@ class Search:
     ``costs`` has them by name; whoever aims at others than MACs, parameters and channels adds them, before
     ``reach`` is called. ``steer``: the name of a cost by which a step's gain is measured, instead of by what
     is missing for the goal.
+
+    ``blocks`` may leave as a whole, at most the share ``max_ratio`` of them, or one. What is lost with them
+    must be of a kind with what groups lose (see ``believe``).
     """
 
     def __init__(
-        self, found: Found, worth: dict[str, Tensor], complexity: Complexity, limits: Limits
+        self,
+        found: Found,
+        worth: dict[str, Tensor],
+        complexity: Complexity,
+        limits: Limits,
+        blocks: Sequence[Block] = (),
     ) -> None:
         self.groups, self.limits = found.groups, limits
+        self.blocks = {block.name: block for block in blocks}
+        self.around = around(blocks, found.groups)  # by group, the block that it is inside
+        self.most_gone = max(1, int(limits.max_ratio * len(blocks)))
         self.worth = {name: scores.sort().values.cumsum(0).tolist() for name, scores in worth.items()}
         self.order = {name: scores.argsort(stable=True).tolist() for name, scores in worth.items()}
         self.counts = {g.name: limits.counts(g.channels, g.name, g.width) for g in found.groups}
-        self.widths = Widths.of(found)
+        self.counts |= {name: [1, 0] for name in self.blocks}
+        self.parts = [*found.groups, *(block.group for block in blocks)]  # all that can leave
+        self.widths = Widths.of(self.parts)
         self.costs: dict[str, Cost] = {
-            **macs_and_parameters(found, complexity),
+            **macs_and_parameters(found, complexity, [one for block in blocks for one in block.layers]),
             "channels": Channels.of(found),
         }
+        self.groups_by_name = {group.name: group for group in found.groups}
         self.steer = ""
         self.highest: dict[str, float] = {}
 
     @property
     def kept(self) -> dict[str, int]:
-        """By group, how many of its channels stay."""
+        """By group, how many of its channels stay; by block, 1 or 0."""
         return self.widths.kept
 
     @kept.setter
@@ -90,16 +105,23 @@ class Search:
     @property
     def lost(self) -> float:
         """The worth of all that leaves."""
-        return sum(self._lost(group, self.kept[group.name]) for group in self.groups)
+        return sum(self._lost(part, self.kept[part.name]) for part in self.parts)
+
+    @property
+    def gone(self) -> list[str]:
+        """The blocks that leave."""
+        return [name for name in self.blocks if not self.kept[name]]
 
     def start_over(self) -> None:
         """Nothing cut."""
-        self.kept = {group.name: group.channels for group in self.groups}
+        self.kept = {part.name: part.channels for part in self.parts}
 
     def cut_everything(self) -> None:
         """As far as the limits allow."""
         for group in self.groups:
             self.kept[group.name] = self.counts[group.name][-1]
+        for block in sorted(self.blocks.values(), key=lambda one: one.damage)[: self.most_gone]:
+            self.kept[block.name] = 0
 
     def cut_evenly(self, share: float) -> None:
         """Every group keeps about ``share`` of its channels."""
@@ -107,8 +129,12 @@ class Search:
             self.kept[group.name] = self.limits.nearest(group.channels, share, group.name, group.width)
 
     def removed(self) -> dict[str, list[int]]:
-        """The least worthy channels of each group."""
-        return {g.name: sorted(self.order[g.name][: g.channels - self.kept[g.name]]) for g in self.groups}
+        """The least worthy channels of each group, but for those inside of blocks that leave."""
+        return {
+            g.name: sorted(self.order[g.name][: g.channels - self.kept[g.name]])
+            for g in self.groups
+            if not self._moot(g)
+        }
 
     def reach(self, goal: Goal, scope: Literal["global", "local"]) -> bool:
         """Cut until the estimate says that the goal is met. False if the limits don't allow it.
@@ -156,11 +182,11 @@ class Search:
     def _cut_cheapest(self, missing: Mapping[str, float]) -> bool:
         """One step by the group that loses the least worth for its share of what is missing."""
         best: tuple[float, str, int] | None = None
-        for group in self.groups:
+        for group in self.parts:
             fewer = self._next(group, +1)
             if fewer is None:
                 continue
-            lost = self._lost(group, fewer) - self._lost(group, self.kept[group.name])
+            lost = self._losing(group, self.kept[group.name], fewer)
             price = lost / max(self._gained(group, fewer, missing), 1e-12)
             if best is None or price < best[0]:
                 best = (price, group.name, fewer)
@@ -187,10 +213,10 @@ class Search:
         """Undo steps that were not needed, the worthiest first."""
         while True:
             possible = []
-            for group in self.groups:
+            for group in self.parts:
                 more = self._next(group, -1)
                 if more is not None and self._not_needed(group, more):
-                    lost = self._lost(group, self.kept[group.name]) - self._lost(group, more)
+                    lost = self._losing(group, more, self.kept[group.name])
                     possible.append((lost, group.name, more))
             if not possible:
                 return
@@ -206,10 +232,28 @@ class Search:
 
     def _next(self, group: Group, step: int) -> int | None:
         """The next allowed count, fewer (+1) or more (-1)."""
+        if self._moot(group) or (group.name in self.blocks and len(self.gone) + step > self.most_gone):
+            return None
         counts = self.counts[group.name]
         position = counts.index(self.kept[group.name]) + step
         return counts[position] if 0 <= position < len(counts) else None
 
     def _lost(self, group: Group, count: int) -> float:
         gone = group.channels - count
-        return float(self.worth[group.name][gone - 1]) if gone else 0.0
+        if not gone or self._moot(group):
+            return 0.0
+        if (block := self.blocks.get(group.name)) is not None:
+            return block.damage
+        return float(self.worth[group.name][gone - 1])
+
+    def _losing(self, group: Group, more: int, fewer: int) -> float:
+        """What is lost between two counts of a group. With a block goes what was lost inside of it."""
+        lost = self._lost(group, fewer) - self._lost(group, more)
+        for name in [name for name, block in self.around.items() if block == group.name]:
+            if gone := self.groups_by_name[name].channels - self.kept[name]:
+                lost -= float(self.worth[name][gone - 1])
+        return lost
+
+    def _moot(self, group: Group) -> bool:
+        """Whether it is inside of a block that leaves."""
+        return self.kept.get(self.around.get(group.name, ""), 1) == 0

@@ -34,10 +34,10 @@ class Widths:
     layers_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, found: Found) -> Widths:
+    def of(cls, groups: list[Group]) -> Widths:
         """Nothing cut."""
-        widths = cls(found.groups, {group.name: group.channels for group in found.groups})
-        for group in found.groups:
+        widths = cls(groups, {group.name: group.channels for group in groups})
+        for group in groups:
             widths.layers_of[group.name] = tuple(dict.fromkeys(m.layer for m in group.members))
             for m in group.members:
                 part = _Part(m.dim, group, m.per_channel / m.channels)
@@ -49,7 +49,8 @@ class Widths:
         share = {"in": 1.0, "out": 1.0}
         for dim, group, each in self.parts[layer]:
             share[dim] -= each * (group.channels - self.kept[group.name])
-        return share["in"], share["out"]
+        # Below 0 where a whole block is gone that had lost channels before.
+        return max(0.0, share["in"]), max(0.0, share["out"])
 
     def layers(self, group: Group | None) -> Iterable[str]:
         """Those that the group's channels pass; None: those of any group."""
@@ -118,7 +119,8 @@ class LayerCost:
         total = 0.0
         for layer in widths.layers(group):
             if (price := self.prices.get(layer)) is not None:
-                total += price(1.0, 1.0) - price(*widths.shares(layer))
+                inputs, outputs = widths.shares(layer)
+                total += price(1.0, 1.0) - (price(inputs, outputs) if outputs else 0.0)
         return total * self.scale
 
     def correct(self, widths: Widths, measured: float) -> None:
@@ -159,11 +161,14 @@ class Channels:
         """Nothing is estimated here."""
 
 
-def macs_and_parameters(found: Found, complexity: Complexity) -> dict[str, Cost]:
-    """``macs`` and ``parameters`` of ``found.traced``, whose layers ``complexity`` counts."""
+def macs_and_parameters(found: Found, complexity: Complexity, more: Iterable[str] = ()) -> dict[str, Cost]:
+    """``macs`` and ``parameters`` of ``found.traced``, whose layers ``complexity`` counts.
+
+    ``more``: layers that no group has, and that may leave all the same.
+    """
     macs: dict[str, Price] = {}
     parameters: dict[str, Price] = {}
-    for name, layer in _layers(found).items():
+    for name, layer in _layers(found, more).items():
         reads_all = surgery.reads_all(layer)
         macs[name] = _product(complexity.of(name), reads_all)
         parameters[name] = _product(sum(p.numel() for p in layer.parameters(recurse=False)), reads_all)
@@ -199,7 +204,7 @@ def _product(cost: float, reads_all: bool) -> Price:
     return lambda i, o: cost * o * (i if reads_all else 1.0)
 
 
-def _layers(found: Found) -> dict[str, nn.Module]:
+def _layers(found: Found, more: Iterable[str] = ()) -> dict[str, nn.Module]:
     modules = dict(found.traced.named_modules())
     names = dict.fromkeys(m.layer for group in found.groups for m in group.members)
-    return {name: modules[name] for name in names}
+    return {name: modules[name] for name in (*names, *(name for name in more if name not in names))}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 
 from edgekit.errors import PruneError
 from edgekit.pruning.plans import surgery
-from edgekit.pruning.plans.rewrites import Attribute, Replaced, Replacement
+from edgekit.pruning.plans.rewrites import IDENTITY, Attribute, Replaced, Replacement
 from edgekit.pruning.plans.surgery import Dim
 
 __all__ = ["Cut", "Plan"]
@@ -60,6 +60,29 @@ class Plan:
     def touched(self) -> set[str]:
         """The modules that are cut, or replaced."""
         return {cut.layer for cut in self.cuts} | {each.layer for each in self.replacements}
+
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """The blocks that give way to nothing."""
+        return tuple(each.layer for each in self.replacements if each.by == IDENTITY)
+
+    def without_the_gone(self) -> Plan:
+        """The same, but for what it says of modules inside of blocks that are gone."""
+        inside = tuple(f"{name}." for name in self.gone)
+        if not inside:
+            return self
+
+        def stays(name: str) -> bool:
+            return not f"{name}.".startswith(inside)
+
+        return replace(
+            self,
+            cuts=tuple(cut for cut in self.cuts if stays(cut.layer)),
+            attributes=tuple(each for each in self.attributes if stays(each.module)),
+            replacements=tuple(
+                each for each in self.replacements if each.by == IDENTITY or stays(each.layer)
+            ),
+        )
 
     def apply(self, model: nn.Module) -> None:
         """Shrink ``model`` in place. It is unchanged if an error is raised.

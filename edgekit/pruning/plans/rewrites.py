@@ -10,12 +10,13 @@ from torch import nn
 
 from edgekit.pruning.plans.attention import split
 
-__all__ = ["REPLACEMENTS", "Attribute", "Replaced", "Replacement", "numbers"]
+__all__ = ["IDENTITY", "REPLACEMENTS", "Attribute", "Replaced", "Replacement", "numbers"]
 
+IDENTITY = "identity"
 # By the name that stands in a plan. What is built has the weights of the module that it replaces, if any.
 REPLACEMENTS: Mapping[str, Callable[[nn.Module], nn.Module]] = {
     "split_attention": split,
-    "identity": lambda _: nn.Identity(),  # the block leaves, its shortcut stays
+    IDENTITY: lambda _: nn.Identity(),  # the block leaves, its shortcut stays
 }
 
 

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.pruning.coupling.found import Found, Group
+from edgekit.pruning.plans.plan import Plan
+from edgekit.pruning.plans.rewrites import IDENTITY, Replacement
 from edgekit.workload import Workload
 
-__all__ = ["Inputs", "curves", "damages", "training_inputs"]
+__all__ = ["Inputs", "curves", "damages", "damages_without", "training_inputs"]
 
 Inputs = Callable[[int], Tensor]  # so many preprocessed training inputs, always the same
 
@@ -90,9 +92,7 @@ def damages(
     Never less for more channels. Answers that are no numbers any more count as ten times the greatest damage
     seen. Other arguments as for ``curves``.
     """
-    trials = max(1, sum(map(len, cut.values())))
-    affordable = _MOST_MACS / max(1, macs * trials)
-    samples = inputs(int(min(_SAMPLES, max(_FEWEST_SAMPLES, affordable))))
+    samples = inputs(_affordable(macs, sum(map(len, cut.values()))))
     whole = _answers(model, samples)
     spread = float(whole.var()) or 1.0
     seen: dict[str, list[float]] = {}
@@ -106,6 +106,33 @@ def damages(
     finite = [value for values in seen.values() for value in values if math.isfinite(value)]
     most = max(finite, default=1.0) or 1.0
     return {name: list(_rising(values, most)) for name, values in seen.items()}
+
+
+def damages_without(model: nn.Module, names: Sequence[str], inputs: Inputs, *, macs: int) -> dict[str, float]:
+    """By module, the same when it gives way to ``nn.Identity``; left out where the model can't do without it.
+
+    Arguments as for ``curves``.
+    """
+    samples = inputs(_affordable(macs, len(names)))
+    whole = _answers(model, samples)
+    spread = float(whole.var()) or 1.0
+    seen = {}
+    for name in names:
+        small = copy.deepcopy(model)
+        Plan(replacements=(Replacement(name, IDENTITY),)).apply(small)
+        try:
+            answers = _answers(small, samples)
+            damage = float((answers - whole).square().mean()) / spread
+        except Exception:  # whatever the model's code asks of that block
+            continue
+        if answers.shape == whole.shape and math.isfinite(damage):
+            seen[name] = damage
+    return seen
+
+
+def _affordable(macs: int, trials: int) -> int:
+    """How many samples can be asked in so many trials."""
+    return int(min(_SAMPLES, max(_FEWEST_SAMPLES, _MOST_MACS / max(1, macs * trials))))
 
 
 def _rising(values: Sequence[float], most: float) -> Iterator[float]:
