@@ -5,10 +5,10 @@
 The figure of a cut network is (latency before / latency after) / (MACs before / MACs after), from exported
 files in their runtime: 1 where time falls as MACs do. edgekit is its prune stage told to aim at MACs, in
 channel counts that this machine's kernels like, where most time is (``channel_multiple: auto``,
-``steps_by: latency``), separately for each runtime and precision, as a file has to be told. The peer is
-torch-pruning's GroupNormPruner without ``round_to``, all layers alike, as in its README; of ResNet-20, whose
-zero-padded shortcuts it can't follow, only the inner channels of the blocks. All files come from the same
-exporter. The uncut network and the two cut ones take turns.
+``steps_by: latency``, with which whole blocks may leave as well), separately for each runtime and precision,
+as a file has to be told. The peer is torch-pruning's GroupNormPruner without ``round_to``, all layers alike,
+as in its README; of ResNet-20, whose zero-padded shortcuts it can't follow, only the inner channels of the
+blocks. All files come from the same exporter. The uncut network and the two cut ones take turns.
 
 Accuracy is not looked at here (prune_accuracy.py does). ResNet-8 has random weights, ResNet-20 trained ones.
 """

@@ -13,7 +13,6 @@ SCRIPTS = (
     "kd_throughput",
     "prune_accuracy",
     "pruning_realised",
-    "pruning_attainable",
     "resnet56",
     "chain_wall_time",
     "qat_recovers",
