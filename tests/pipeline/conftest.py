@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -47,9 +48,17 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(recipe: Path) -> tuple[Run, Report]:
-    """A finished run that nobody may change, and its report."""
-    made = once("undisturbed", lambda folder: Run(folder / "run", recipe, tiny.workload())())
-    return Run(made / "run", recipe, tiny.workload()), Report.load(made / "run")
+    """A finished run that nobody may change, with its events, and its report."""
+
+    def make(folder: Path) -> None:
+        run = Run(folder / "run", recipe, tiny.workload())
+        run()
+        (folder / "events").write_bytes(pickle.dumps(run.events))
+
+    made = once("undisturbed", make)
+    run = Run(made / "run", recipe, tiny.workload())
+    run.events = pickle.loads((made / "events").read_bytes())
+    return run, Report.load(run.folder)
 
 
 @pytest.fixture
