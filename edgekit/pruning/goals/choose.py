@@ -129,12 +129,8 @@ class Search:
             self.kept[group.name] = self.limits.nearest(group.channels, share, group.name, group.width)
 
     def removed(self) -> dict[str, list[int]]:
-        """The least worthy channels of each group, but for those inside of blocks that leave."""
-        return {
-            g.name: sorted(self.order[g.name][: g.channels - self.kept[g.name]])
-            for g in self.groups
-            if not self._moot(g)
-        }
+        """The least worthy channels of each group."""
+        return {g.name: sorted(self.order[g.name][: g.channels - self.kept[g.name]]) for g in self.groups}
 
     def reach(self, goal: Goal, scope: Literal["global", "local"]) -> bool:
         """Cut until the estimate says that the goal is met. False if the limits don't allow it.
