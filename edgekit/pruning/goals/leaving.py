@@ -17,7 +17,7 @@ from edgekit.pruning.coupling.found import Found, Group, Member
 from edgekit.pruning.depth import blocks
 from edgekit.pruning.worth.damage import Inputs, damages_without
 
-__all__ = ["Block", "leaving"]
+__all__ = ["Block", "around", "leaving"]
 
 
 @dataclass(frozen=True)
