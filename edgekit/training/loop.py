@@ -38,6 +38,7 @@ from edgekit.training.evaluation import evaluate
 from edgekit.training.history import TrainingHistory, features_text, lr_text, roll_back_text
 from edgekit.training.keeping import Keeper
 from edgekit.training.lr_finder import range_of, range_test
+from edgekit.training.memory import keeping_freed_memory
 from edgekit.training.objective import Objective, Penalty
 from edgekit.training.optimizer import make_optimizer
 from edgekit.training.schedule import lr_factor
@@ -92,7 +93,7 @@ def train(
         DiskFullError: the checkpoint can't be written.
     """
     device = training_device(config, stage)
-    with on_device(device, stage):
+    with on_device(device, stage), keeping_freed_memory():
         try:
             return _Training(
                 *(model, teacher, workload, config, device, seed, checkpoint),
