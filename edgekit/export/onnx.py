@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from edgekit.errors import ExportError
 from edgekit.export import embed
+from edgekit.export.decomposed import sparing
 from edgekit.export.options import ExportOptions, Precision, opset_of
 from edgekit.export.spellings import seven_bit_weights
 from edgekit.export.unsupported import explained
@@ -86,7 +87,7 @@ def _spell(graph: fx.GraphModule, example: Tensor, options: ExportOptions) -> tu
 
 
 def _convert(graph: fx.GraphModule, rows: Tensor, opset: int, *, free_batch: bool) -> ModelProto:
-    program = export_program(graph, rows, free_batch=free_batch)
+    program = sparing(export_program(graph, rows, free_batch=free_batch))
     with _quiet():
         exported = torch.onnx.export(
             program,

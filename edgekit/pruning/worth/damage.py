@@ -113,6 +113,8 @@ def damages_without(model: nn.Module, names: Sequence[str], inputs: Inputs, *, m
 
     Arguments as for ``curves``.
     """
+    if not names:
+        return {}
     samples = inputs(_affordable(macs, len(names)))
     whole = _answers(model, samples)
     spread = float(whole.var()) or 1.0
