@@ -20,6 +20,7 @@ from edgekit.errors import RecipeError, did_you_mean
 from edgekit.export.options import INT8_GRAPH, PRECISIONS, Format, Io, Precision, has
 from edgekit.stages import STAGES
 from edgekit.stages.base import Config, Form, StageConfig
+from edgekit.stages.targets import MAIN
 
 C = TypeVar("C", bound=Config)
 Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["all"]
@@ -140,7 +141,8 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> R
         recipe: a name (looked up in ``./recipes``, the user's configuration folder, the package), the path of
             a YAML file, or a Recipe.
         overrides: ``path=value`` each, the value in YAML: ``stages.prune.speedup=3``, ``seed=7``,
-            ``stages[0].training.epochs=2``. A stage is named by its kind or by its index.
+            ``stages[0].training.epochs=2``. A stage is named by its kind or by its index. A target takes
+            the place of the one that the recipe has: ``stages.prune.latency_ms=5``.
 
     Raises:
         RecipeError: unknown name, unreadable file, or faults; all of them at once in ``faults``.
@@ -160,7 +162,8 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> R
             expected="a mapping with `stages`",
             next="`edgekit recipe cp mobile FILE` writes one to start from",
         )
-    faults = [fault for text in overrides for fault in _override(data, text)]
+    aims: set[tuple[int, str]] = set()
+    faults = [fault for text in overrides for fault in _override(data, text, aims)]
     checked, more = _check(data)
     if checked is None or faults:
         raise RecipeError(
@@ -310,8 +313,11 @@ def _contract_faults(kinds: Sequence[str], precisions: Sequence[Any]) -> list[st
 # --- overrides -------------------------------------------------------------------------------------------
 
 
-def _override(data: dict[str, Any], text: str) -> list[str]:
-    """Change ``data`` in place. Returns why it couldn't be done, if so; keys are checked with the rest."""
+def _override(data: dict[str, Any], text: str, aims: set[tuple[int, str]]) -> list[str]:
+    """Change ``data`` in place. Returns why it couldn't be done, if so; keys are checked with the rest.
+
+    ``aims``: identities of stages, with the targets that were set in them; grows.
+    """
     path, equals, value_text = text.partition("=")
     keys = [key for key in re.split(r"\.|\[(\d+)\]", path.strip()) if key]
     if not equals or not keys:
@@ -334,11 +340,23 @@ def _override(data: dict[str, Any], text: str) -> list[str]:
         elif isinstance(target, dict):
             if last:
                 target[key] = value
+                if keys[0] == "stages" and len(keys) == 3 and value is not None:
+                    _aim(target, key, aims)
             else:
                 target = target.setdefault(key, {})
         else:
             return [f"--set {text}: {'.'.join(keys[:depth])} has no keys, it is {target!r}"]
     return []
+
+
+def _aim(stage: dict[str, Any], key: str, aims: set[tuple[int, str]]) -> None:
+    """A target that is set takes the recipe's place; of two that are set the check will tell."""
+    if key not in MAIN:
+        return
+    aims.add((id(stage), key))
+    for other in MAIN:
+        if (id(stage), other) not in aims:
+            stage.pop(other, None)
 
 
 def _index(items: list[Any], key: str) -> tuple[int, str]:

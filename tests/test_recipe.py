@@ -298,6 +298,18 @@ def test_overrides(mine: Path) -> None:
     assert recipe.benchmark.threads == (1, "all")
 
 
+def test_a_target_takes_the_place_of_the_recipes(mine: Path) -> None:
+    aimed = "stages=[{kind: prune, speedup: 3}, {kind: qat}]"
+    prune, _ = load_recipe(mine, [aimed, "stages.prune.latency_ms=5"]).stages
+    assert isinstance(prune, PruneConfig)
+    assert (prune.speedup, prune.latency_ms) == (None, 5)
+    prune, _ = load_recipe(load_recipe("mobile"), ["stages.prune.size_kb=100"]).stages[-2:]
+    assert isinstance(prune, PruneConfig)
+    assert (prune.speedup, prune.size_kb) == (None, 100)
+    (fault,) = faults_of(mine, aimed, "stages.prune.latency_ms=5", "stages.prune.size_kb=100")
+    assert "latency_ms and size_kb are all given" in fault
+
+
 def test_overrides_leave_the_file_alone(mine: Path) -> None:
     load_recipe(mine, ["stages.prune.speedup=3"])
     assert mine.read_text() == MINIMAL
