@@ -123,7 +123,8 @@ def files_of(model: Any, precision: str, workload: Workload, folder: Path, optio
     found = {}
     for format, runtime in RUNTIMES.items():
         path = folder / f"{precision}{SUFFIX[format]}"
-        export(model, workload.example(1), path, format=format, precision=precision, metadata={})  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"format": format, "precision": precision, "options": work.options_here()}
+        export(model, workload.example(1), path, metadata={}, **settings)
         accuracy = work.accuracy_of_file(path, runtime, workload, folder, threads=options.threads)
         found[runtime] = {"accuracy": accuracy, "size_bytes": path.stat().st_size}
         work.tell(f"{path.name}: {accuracy:.2%}")

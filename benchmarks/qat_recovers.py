@@ -4,8 +4,8 @@
 
 The float network (workloads/cifar10_mobilenet.py) is trained first, if the user's cache doesn't hold it:
 about half an hour on two cores. edgekit quantises it with its qat stage and exports ONNX and LiteRT; its
-accuracy is that of the worse of the two files, each in its runtime. Beside it stands edgekit's own
-calibration without training.
+accuracy is that of the worse of the two files, each in its runtime; the ONNX file is the one that suits this
+machine's instructions, as ``compress`` writes it. Beside it stands edgekit's own calibration without training.
 
 The peer is NNCF's post-training quantisation of the torch module with its defaults, fast bias correction
 among them, on the same number of training images. It is given the better of its two executable forms: the
@@ -110,7 +110,8 @@ def by_edgekit(workload: Workload, chosen: QatConfig, options: Any, folder: Path
     files: dict[str, float] = {}
     for format, runtime in RUNTIMES.items():
         path = folder / f"model{SUFFIX[format]}"
-        export(result.model, workload.example(1), path, format=format, precision="int8", metadata={})  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"format": format, "precision": "int8", "options": work.options_here()}
+        export(result.model, workload.example(1), path, metadata={}, **settings)
         files[runtime] = work.accuracy_of_file(path, runtime, workload, folder, threads=options.threads)
         work.tell(f"{path.name}: {files[runtime]:.2%}")
     return {

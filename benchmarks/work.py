@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -208,6 +209,16 @@ def smaller(workload: Workload, train: int, validation: int) -> Workload:
     return dataclasses.replace(
         workload, train=first(workload.train, train), validation=first(workload.validation, validation)
     )
+
+
+@functools.cache
+def options_here() -> Any:
+    """How ``compress`` writes a file that this machine is to run: int8 ONNX files suit its instructions."""
+    from edgekit.devices.device import load_device, probe
+    from edgekit.export.options import ExportOptions, Target
+
+    local = load_device("local")
+    return ExportOptions(target=Target.of(local, probe(local)))
 
 
 def accuracy_of_file(
