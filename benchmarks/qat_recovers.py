@@ -5,7 +5,7 @@
 The float network (workloads/cifar10_mobilenet.py) is trained first, if the user's cache doesn't hold it:
 about half an hour on two cores. edgekit quantises it with its qat stage and exports ONNX and LiteRT; its
 accuracy is that of the worse of the two files, each in its runtime; the ONNX file is the one that suits this
-machine's instructions, as ``compress`` writes it. Beside it stands edgekit's own calibration without training.
+machine's instructions, as ``compress`` writes it. Beside it stands edgekit's calibration without training.
 
 The peer is NNCF's post-training quantisation of the torch module with its defaults, fast bias correction
 among them, on the same number of training images. It is given the better of its two executable forms: the
