@@ -1,4 +1,4 @@
-"""Half of an ONNX export's time saved: ops that the exporter knows needn't be traced to be decomposed."""
+"""A shorter ONNX export: ops that the exporter knows needn't be traced once more to be decomposed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sparing(program: ExportedProgram) -> ExportedProgram:
     For torch's ONNX exporter, whose table leaves out what the exporter knows.
 
     ``ExportedProgram.run_decompositions`` traces every op through fake tensors of a free batch, whether the
-    table names it or not: about 10 ms an op.
+    table names it or not.
     """
     program.__class__ = _Sparing
     return program

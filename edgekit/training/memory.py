@@ -1,8 +1,8 @@
 """Memory that a training frees and takes again in every step stays with the process while it trains.
 
 glibc gives large blocks back to the kernel as soon as they are free, and every step pays for them anew: each
-page of 4 KiB is a fault and is cleared first. A step of a ResNet-20 with 128 images touches about 20,000 such
-pages, which costs most on virtual machines, where a fault goes through two page tables.
+page of 4 KiB is a fault and is cleared first. That costs most on virtual machines, where a fault goes through
+two page tables.
 """
 
 from __future__ import annotations
