@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,20 @@ def surroundings(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
             "virtual": device["virtual"],
             "system": f"{device['system']} {device['machine']}",
             "load_average": device["load_average"],
+            **({"gpus": device["gpus"]} if device["gpus"] else {}),
         },
-        "versions": {name: metadata.version(name) for name in packages} | {"edgekit": edgekit.__version__},
+        "versions": versions(packages),
         "commit": commit(),
     }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of those that are installed, and of edgekit."""
+    found = {"edgekit": edgekit.__version__}
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def relevant(flag: str) -> bool:
@@ -41,7 +53,9 @@ def relevant(flag: str) -> bool:
 
 
 def commit() -> str:
-    """HEAD, and whether the tree differs from it."""
+    """HEAD, and whether the tree differs from it; EDGEKIT_COMMIT where the tree came without its history."""
+    if told := os.environ.get("EDGEKIT_COMMIT"):
+        return told
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]

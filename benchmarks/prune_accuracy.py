@@ -24,6 +24,7 @@ recipe's settings were chosen stands in README.md.
 from __future__ import annotations
 
 import copy
+import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -127,7 +128,14 @@ def by_edgekit(workload: Workload, config: PruneConfig, folder: Path, seed: int)
         "history": result.details.get("history", []),
         "note": result.note,
         "cut": details,
+        "speed": speed(folder / "stage"),
     }
+
+
+def speed(stage: Path) -> dict[str, Any] | None:
+    """How the stage's training computed, as measured before it began; None where that wasn't worth it."""
+    kept = next(stage.glob("*.speed.json"), None)
+    return None if kept is None else dict(json.loads(kept.read_text())["choice"])
 
 
 def by_peer(

@@ -1,6 +1,7 @@
 """ResNet-56 on CIFAR-10 with 2.1x fewer MACs: edgekit's prune stage against torch-pruning's own figures.
 
     EDGEKIT_DATA=… python benchmarks/resnet56.py [--epochs 20]
+    EDGEKIT_DATA=… python benchmarks/resnet56.py --device cuda --epochs 140 --batch-size 256 --lr 0.1
 
 From 93.39 % of the 10,000 test images. The peers' figures aren't measured here: they stand in torch-pruning's
 table for CIFAR-10 (DepGraph; Fang et al. 2023), from a network with 93.53 % that was trained 100 epochs after
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import prune_accuracy
@@ -36,6 +38,15 @@ FILES = ("resnet56.py", "prune_accuracy.py", "workloads/cifar10.py")
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = work.parser(__doc__, "resnet56")
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument(
+        "--plan", type=Path, help="the cut, from a plan.json that edgekit wrote; else made here"
+    )
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="where the training computes"
+    )
+    parser.add_argument("--batch-size", type=int, help="else the recipe's, as for the next two")
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--weight", type=float, help="of the distance to the original model's answers")
     options = parser.parse_args(arguments)
     with work.workplace(options) as place:
         about = surroundings((*PACKAGES, "torch-pruning"))
@@ -66,9 +77,21 @@ def measured(place: work.Work, workload: Workload, options: Any) -> dict[str, di
 
 
 def config(options: Any) -> PruneConfig:
-    """The prune stage of the mobile recipe but for the budget, and channels in twos."""
+    """The prune stage of the mobile recipe but for the budget, channels in twos, and what options say."""
     stage = prune_accuracy.of_the_recipe(SPEEDUP, options.epochs)
-    return stage.model_copy(update={"channel_multiple": prune_accuracy.CHANNEL_MULTIPLE})
+    distillation = stage.training.distillation
+    if options.weight is not None:
+        distillation = distillation.model_copy(update={"weight": options.weight})
+    given = {"batch_size": options.batch_size, "lr": options.lr}
+    training = stage.training.model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+        | {"device": options.device, "distillation": distillation}
+    )
+    if options.plan is not None:
+        return PruneConfig(plan=str(options.plan), training=training)
+    return stage.model_copy(
+        update={"channel_multiple": prune_accuracy.CHANNEL_MULTIPLE, "training": training}
+    )
 
 
 def rows_of(found: dict[str, dict[str, Any]], options: Any, about: dict[str, Any]) -> list[dict[str, Any]]:

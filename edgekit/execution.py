@@ -40,7 +40,8 @@ class Forward:
     stays.
 
     ``compiled``: calls that record gradients go through ``torch.compile``, the others (examples, evaluation)
-    don't; what can't be compiled raises StageError in the first such call.
+    don't; what can't be compiled raises StageError in the first such call. ``through``, once it is set, takes
+    all calls in the model's place.
     """
 
     def __init__(self, model: nn.Module, *, compiled: bool = False) -> None:
@@ -48,6 +49,7 @@ class Forward:
         self.order = torch.channels_last
         self.tried = False
         self.compiled: Callable[[Tensor], Tensor] | None = None
+        self.through: Callable[[Tensor], Tensor] | None = None
         if compiled:
             self.compiled = torch.compile(model, dynamic=False)  # batches of a training have one size
 
@@ -83,6 +85,8 @@ class Forward:
             torch._dynamo.reset()
 
     def _call(self, inputs: Tensor) -> Tensor:
+        if self.through is not None:
+            return self.through(inputs)
         if self.compiled is None or not torch.is_grad_enabled():
             outputs: Tensor = self.model(inputs)
             return outputs

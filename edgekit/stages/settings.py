@@ -88,5 +88,6 @@ class TrainingConfig(Config):
     # Of the arithmetic; auto: what is faster on the device.
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: Literal["auto", "always", "never"] = "auto"  # torch.compile; auto: tried in long trainings
+    cuda_graphs: Literal["auto", "never"] = "auto"  # on a GPU, auto: where replaying is faster
     mixup: float = Field(0.0, ge=0, le=10)  # alpha of the Beta distribution; 0: off
     cutmix: float = Field(0.0, ge=0, le=10)  # likewise; with both, half of the batches each

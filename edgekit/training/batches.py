@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import torch
@@ -80,7 +80,7 @@ class Batches:
         augmentation = self.workload.augmentation
         return not self.mixes and (augmentation is None or not augmentation.active)
 
-    def of_epoch(self, epoch: int) -> Iterator[Batch]:
+    def of_epoch(self, epoch: int) -> Generator[Batch]:
         data, workload = self.workload.train, self.workload
         generator = torch.Generator().manual_seed(seed_of(self.seed, self.stage, epoch, "data"))
         order = self.rows[torch.randperm(len(self.rows), generator=generator)]

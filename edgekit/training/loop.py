@@ -11,8 +11,8 @@ A training that diverges goes back to its last good epoch, once, with half the l
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Generator, Iterable
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,11 @@ from edgekit.meter import Meter
 from edgekit.progress import Progress, silent
 from edgekit.stages.settings import TrainingConfig
 from edgekit.training import parallel
+from edgekit.training.ahead import ahead
 from edgekit.training.averaging import Average
 from edgekit.training.batches import Batch, Batches
 from edgekit.training.class_weights import balanced
+from edgekit.training.cuda_graphs import Graphed
 from edgekit.training.descent import Descent
 from edgekit.training.device import CPU, devices_with_generators, on_device, training_device
 from edgekit.training.divergence import Diverged, Watch, chance_loss
@@ -208,7 +210,7 @@ class _Training:
                 config,
                 checkpoint=self.checkpoint,
                 autocast=self.autocast,
-                tell=lambda text: self.meter.tell("note", text),
+                tell=self._note,
                 device=self.device,
             )
         )
@@ -224,10 +226,14 @@ class _Training:
             self._precision(),
             self.device,
             fuse=self.choice.fused,
+            replay=self.batches.size if self.choice.graphs else 0,
+            tell=self._note,
             remember=self.batches.size if fixed else 0,
         )
         if slower:
             self.meter.tell("note", slower)
+        if self.choice.graphs and self.group.size == 1:
+            self.forward.through = Graphed(self.model, self.batches.size, self.teaching.taps, self._note)
 
     def _begin(self) -> None:
         """The learning rate, if it is to be found, and the state to go back to."""
@@ -263,10 +269,11 @@ class _Training:
         with self._own_random_numbers(), mode(self.model, training=True):
             own = f"model {self.group.rank}" if self.group.rank else "model"
             torch.manual_seed(seed_of(self.seed, self.stage, epoch, own))
-            for step, batch in enumerate(self.batches.of_epoch(epoch)):
-                self._set_lr(epoch * self.batches.steps + step)
-                loss, outputs = self._step(batch)
-                self.meter.add(len(batch), loss, self.workload.task.score(outputs, batch.targets))
+            with closing(self._drawn(epoch)) as batches:
+                for step, batch in enumerate(batches):
+                    self._set_lr(epoch * self.batches.steps + step)
+                    loss, outputs = self._step(batch)
+                    self.meter.add(len(batch), loss, self.workload.task.score(outputs, batch.targets))
         self.watch.weights(self.parameters)
         self.group.sync(self.model)  # batch norm's running statistics are each process's own
         more = {"roll_backs": float(len(self.facts["roll_backs"]))}
@@ -274,6 +281,14 @@ class _Training:
             more["held_out"] = self._judge(epoch + 1, self.stopper)
         message = f"held out {human_share(more['held_out'])}" if "held_out" in more else ""
         return self.meter.end(self.optimizer.param_groups[0]["lr"], more, message)
+
+    def _drawn(self, epoch: int) -> Generator[Batch]:
+        """The batches; beside a GPU by a second thread, which would only compete with the first on a CPU."""
+        batches = self.batches.of_epoch(epoch)
+        return batches if self.device == CPU else ahead(batches)
+
+    def _note(self, text: str) -> None:
+        self.meter.tell("note", text)
 
     def _judge(self, epoch: int, stopper: Stopper) -> float:
         """The score on the held-out samples, of the weights that would be kept."""

@@ -1,4 +1,4 @@
-"""How a training computes: in which precision, compiled or not, the teacher fused or not.
+"""How a training computes: in which precision, compiled, replayed or op by op, with the teacher fused or not.
 
 What is fastest differs by machine and model: on a CPU with AVX-512 BF16 but without AMX, the convolutions of
 a ResNet-20 run twice as fast in float32 as in bfloat16; AMX, made for bfloat16, should turn that round. So a
@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 from edgekit.errors import StageError
 from edgekit.execution import Forward, fast_half, mode
 from edgekit.stages.settings import TrainingConfig
+from edgekit.training.cuda_graphs import Graphed, NotGraphed, op_by_op
 from edgekit.training.device import CPU, devices_with_generators, synchronize
 from edgekit.training.remembered import Memory
 
@@ -32,21 +33,25 @@ _FUSE_FROM = 1e11  # MACs of the teacher: a second or more, about what capturing
 _MEASURE_FROM = 400  # steps: trying takes some ten
 _COMPILE_FROM_SECONDS = 600.0  # expected training time: compiling takes about a minute and gains a fifth
 _REPEATS = 3
+_GRAPHED = " in CUDA graphs"
 _GAIN = 0.95  # of the plain way's time: less gained isn't worth other digits
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How a training computes. ``fused``: the teacher. ``measured``: seconds per step, by what was tried."""
+    """How a training computes. ``fused``: the teacher. ``graphs``: CUDA graphs are recorded and replayed.
+    ``measured``: seconds per step, by what was tried.
+    """
 
     precision: Precision = "float32"
     compiled: bool = False
     fused: bool = False
+    graphs: bool = False
     measured: dict[str, float] | None = None
 
     def __str__(self) -> str:
         tried = [f"{name} {seconds * 1000:.0f} ms" for name, seconds in (self.measured or {}).items()]
-        how = self.precision + (", compiled" if self.compiled else "")
+        how = self.precision + (", compiled" if self.compiled else "") + (_GRAPHED if self.graphs else "")
         return f"computes in {how}" + (f" (a step: {', '.join(tried)})" if tried else "")
 
 
@@ -86,7 +91,8 @@ def choose(
         candidates = [precision]
     elif half is not None:
         candidates.append(half)
-    open_ends = len(candidates) > 1 or (config.compile == "auto" and can_compile(model))
+    replays = not on_cpu and config.cuda_graphs == "auto"
+    open_ends = len(candidates) > 1 or replays or (config.compile == "auto" and can_compile(model))
     if steps < _MEASURE_FROM or not open_ends:
         # What isn't measured goes by the one thing that is known: matrix units are for bfloat16.
         matrix_unit = on_cpu and bool(torch.cpu.get_capabilities().get("amx_bf16"))
@@ -95,7 +101,7 @@ def choose(
     memory = Memory(_subject(model, teacher, inputs, steps, config, autocast), checkpoint, device)
     if (found := memory.recall()) is not None:
         return Choice(**found)
-    choice = _measure(model, inputs, steps, config, candidates, fused, device)
+    choice = _measure(model, inputs, steps, config, candidates, fused, device, tell)
     if choice.measured:
         tell(str(choice))
     if failed := memory.keep(asdict(choice)):
@@ -120,8 +126,11 @@ def _measure(
     candidates: list[Precision],
     fused: bool,
     device: torch.device,
+    tell: Callable[[str], None],
 ) -> Choice:
-    """Try the precisions in turns on a copy of the model; then, for a long training, compiling."""
+    """Try the precisions in turns on a copy of the model, on a GPU replayed as well; then, for a long
+    training, compiling.
+    """
     trial = copy.deepcopy(model).to(device)
     forward = Forward(trial)
     forward.prepare(inputs[:2])
@@ -130,15 +139,46 @@ def _measure(
         plain = {p: _Step(forward, inputs, p, device) for p in candidates}
         taken = _in_turns(plain)
         seconds.update(taken)
-        precision: Precision = "float32" if "float32" in taken else candidates[0]
-        fastest = min(candidates, key=lambda p: taken[p])
+        step, graphs = plain, False
+        if device.type == "cuda" and config.cuda_graphs == "auto" and config.compile != "always":
+            replayed = _replayed(trial, inputs, candidates, device, tell)
+            quicker = _in_turns(replayed)
+            seconds.update({p + _GRAPHED: s for p, s in quicker.items()})
+            if quicker and min(quicker.values()) < _GAIN * min(taken.values()):
+                step, taken, graphs = replayed, quicker, True
+        precision: Precision = "float32" if "float32" in taken else next(iter(taken))
+        fastest = min(taken, key=lambda p: taken[p])
         if taken[fastest] < _GAIN * taken[precision]:
             precision = fastest
         compiled = config.compile == "always"
         long = taken[precision] * steps >= _COMPILE_FROM_SECONDS
         if config.compile == "auto" and long and can_compile(model):
-            compiled = _compiling_pays(trial, inputs, precision, plain[precision], seconds)
-    return Choice(precision, compiled, fused, {name: round(s, 4) for name, s in seconds.items()})
+            compiled = _compiling_pays(trial, inputs, precision, step[precision], seconds)
+    rounded = {name: round(s, 4) for name, s in seconds.items()}
+    return Choice(precision, compiled, fused, graphs and not compiled, rounded)
+
+
+def _replayed(
+    trial: nn.Module,
+    inputs: Tensor,
+    candidates: list[Precision],
+    device: torch.device,
+    tell: Callable[[str], None],
+) -> dict[Precision, _Step]:
+    """The same steps as CUDA graphs, those that can be recorded; why one can't is told."""
+    found: dict[Precision, _Step] = {}
+    for precision in candidates:
+        forward = Forward(trial)
+        forward.prepare(inputs[:2])
+        forward.through = Graphed(trial, len(inputs))
+        step = _Step(forward, inputs, precision, device)
+        try:
+            step()
+        except NotGraphed as reason:
+            tell(op_by_op(reason))
+            break
+        found[precision] = step
+    return found
 
 
 def _compiling_pays(
@@ -237,5 +277,6 @@ def _subject(
         "steps": steps,
         "precision": config.precision,
         "compile": config.compile,
+        "cuda_graphs": config.cuda_graphs,
         "autocast": autocast,
     }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgekit.distillation.taps import Taps
 from edgekit.execution import Forward, spans
 from edgekit.training.batches import Batch
+from edgekit.training.cuda_graphs import Graphed
 from edgekit.training.device import CPU
 from edgekit.training.fused import fused
 
@@ -43,9 +44,17 @@ class Teacher:
         self.taps: Taps | None = None
         self.features: list[Tensor] = []
 
-    def prepare(self, example: Tensor, *, fuse: bool = False) -> str:
+    def prepare(
+        self,
+        example: Tensor,
+        *,
+        fuse: bool = False,
+        replay: int = 0,
+        tell: Callable[[str], None] | None = None,
+    ) -> str:
         """Find the fast order of images in memory and, with ``fuse``, the fast form: float32, one op for a
-        convolution and what follows it.
+        convolution and what follows it. Batches of ``replay`` go through CUDA graphs;
+        ``tell`` is told where they can't.
 
         Returns what was found in the way of the fast form, "" if nothing.
         """
@@ -57,6 +66,8 @@ class Teacher:
             # Fused convolutions are oneDNN's own ops, to which autocast doesn't apply.
             self.precision = torch.autocast(CPU.type, enabled=False)
         self.forward.prepare(example)
+        if replay:
+            self.forward.through = Graphed(self.model, replay, self.taps, tell)
         return "its teacher has no fused form and answers layer by layer" if fuse and graph is None else ""
 
     def remember(self, count: int, inputs: Callable[[int, int], Tensor], batch_size: int) -> bool:

@@ -47,9 +47,17 @@ class Teachers:
         """Of the layers that are looked into, for the last batch."""
         return self.each[0].features
 
-    def prepare(self, example: Tensor, *, fuse: bool = False) -> str:
+    def prepare(
+        self,
+        example: Tensor,
+        *,
+        fuse: bool = False,
+        replay: int = 0,
+        tell: Callable[[str], None] | None = None,
+    ) -> str:
         """See ``Teacher.prepare``; what was found in the way of any of them."""
-        return next(filter(None, [one.prepare(example, fuse=fuse) for one in self.each]), "")
+        found = [one.prepare(example, fuse=fuse, replay=replay, tell=tell) for one in self.each]
+        return next(filter(None, found), "")
 
     def remember(self, count: int, inputs: Callable[[int, int], Tensor], batch_size: int) -> None:
         """See ``Teacher.remember``."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.distillation.features import FeatureDistillation
+from edgekit.distillation.taps import Taps
 from edgekit.errors import StageError
 from edgekit.stages.settings import TrainingConfig
 from edgekit.training.batches import Batch
@@ -89,6 +90,8 @@ class Teaching:
         device: torch.device,
         *,
         fuse: bool,
+        replay: int = 0,
+        tell: Callable[[str], None] | None = None,
         remember: int = 0,
     ) -> str:
         """Make the teachers ready. Returns what was found in the way of a fast form, "" if nothing.
@@ -96,6 +99,7 @@ class Teaching:
         Args:
             precision, device: in and where they compute.
             fuse: whether the fast form is wanted.
+            replay, tell: batches of so many go through CUDA graphs, 0 for none; who is told where they can't.
             remember: inputs never change, and are all answered now, in batches of so many; 0: they do.
         """
         if self.model is None:
@@ -103,12 +107,17 @@ class Teaching:
         models = [self.model, *self.workload.teachers]
         watched = [] if self.features is None else self.features.of_teacher
         self.teachers = Teachers(models, self.workload.task, precision, device, watched)
-        slower = self.teachers.prepare(self.workload.example(2), fuse=fuse)
+        slower = self.teachers.prepare(self.workload.example(2), fuse=fuse, replay=replay, tell=tell)
         if self.features is not None:  # maps are looked at in every step: answers alone don't do
             self.features.watch(student)
         elif remember:
             self.teachers.remember(len(self.workload.train), self.inputs, remember)
         return slower
+
+    @property
+    def taps(self) -> Taps | None:
+        """What looks into the student, if anything does."""
+        return None if self.features is None else self.features.taps
 
     def recording(self) -> AbstractContextManager[None]:
         """The student is called once in here, for ``loss``."""
