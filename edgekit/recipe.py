@@ -141,8 +141,8 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> R
         recipe: a name (looked up in ``./recipes``, the user's configuration folder, the package), the path of
             a YAML file, or a Recipe.
         overrides: ``path=value`` each, the value in YAML: ``stages.prune.speedup=3``, ``seed=7``,
-            ``stages[0].training.epochs=2``. A stage is named by its kind or by its index. A target takes
-            the place of the one that the recipe has: ``stages.prune.latency_ms=5``.
+            ``stages[0].training.epochs=2``. A stage is named by its kind or by its index, all of them by
+            ``*``. A target takes the place of the one that the recipe has: ``stages.prune.latency_ms=5``.
 
     Raises:
         RecipeError: unknown name, unreadable file, or faults; all of them at once in ``faults``.
@@ -322,6 +322,10 @@ def _override(data: dict[str, Any], text: str, aims: set[tuple[int, str]]) -> li
     keys = [key for key in re.split(r"\.|\[(\d+)\]", path.strip()) if key]
     if not equals or not keys:
         return [f"--set {text}: must look like stages.prune.speedup=3"]
+    if keys[:2] == ["stages", "*"] and isinstance(data.get("stages"), list) and data["stages"]:
+        rest = ".".join(["", *keys[2:]])
+        each = [_override(data, f"stages[{i}]{rest}={value_text}", aims) for i in range(len(data["stages"]))]
+        return next(filter(None, each), [])
     try:
         value = configfile.parse_yaml(value_text)
     except configfile.YamlError as error:

@@ -310,6 +310,14 @@ def test_a_target_takes_the_place_of_the_recipes(mine: Path) -> None:
     assert "latency_ms and size_kb are all given" in fault
 
 
+def test_a_star_is_every_stage(mine: Path) -> None:
+    several = load_recipe("mobile", ["stages.*.training.device=cuda", "stages.qat.training.device=cpu"])
+    assert [stage.training.device for stage in several.stages] == ["cuda", "cuda", "cpu"]  # type: ignore[attr-defined]
+    assert "stages[0].speedup" in faults_of(mine, "stages.*.speedup=0.5")[0]
+    assert "stages[1].speedup: unknown key" in faults_of(mine, "stages.*.speedup=3")[0]
+    assert len(faults_of(mine, "stages.*=3")) >= 1
+
+
 def test_overrides_leave_the_file_alone(mine: Path) -> None:
     load_recipe(mine, ["stages.prune.speedup=3"])
     assert mine.read_text() == MINIMAL

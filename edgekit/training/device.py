@@ -16,7 +16,7 @@ from edgekit.errors import StageError
 from edgekit.processes import local_rank_here
 from edgekit.stages.settings import TrainingConfig
 
-__all__ = ["CPU", "devices_with_generators", "on_device", "synchronize", "training_device"]
+__all__ = ["CPU", "devices_with_generators", "idle_gpu", "on_device", "synchronize", "training_device"]
 
 CPU = torch.device("cpu")
 
@@ -38,6 +38,16 @@ def training_device(config: TrainingConfig, stage: str) -> torch.device:
             next='set training.device to "cpu", or see pytorch.org/get-started/locally for such a build',
         )
     return torch.device("cuda", local_rank_here() % torch.cuda.device_count())
+
+
+def idle_gpu(device: torch.device) -> str:
+    """What is said of a GPU that a training leaves alone; "" if there is none, or it is used."""
+    if device != CPU or not torch.cuda.is_available():
+        return ""
+    name = torch.cuda.get_device_name()
+    return (
+        f"trains on the CPU and leaves the {name} alone; --set 'stages.*.training.device=cuda' trains there"
+    )
 
 
 @contextmanager

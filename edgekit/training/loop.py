@@ -33,7 +33,7 @@ from edgekit.training.batches import Batch, Batches
 from edgekit.training.class_weights import balanced
 from edgekit.training.cuda_graphs import Graphed
 from edgekit.training.descent import Descent
-from edgekit.training.device import CPU, devices_with_generators, on_device, training_device
+from edgekit.training.device import CPU, devices_with_generators, idle_gpu, on_device, training_device
 from edgekit.training.divergence import Diverged, Watch, chance_loss
 from edgekit.training.early_stopping import Stopper, split
 from edgekit.training.evaluation import evaluate
@@ -159,6 +159,8 @@ class _Training:
             *(self.facts, self.group, self.meter),
         )
         self.history = self.keeper.history
+        if idle := idle_gpu(device):
+            self.meter.tell("note", idle)
         if self.teaching.without_layers:
             self.meter.tell("warning", features_text(self.facts["features"]))
 

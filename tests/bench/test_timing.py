@@ -37,11 +37,18 @@ def test_a_planted_slow_down_hits_its_file_alone(
     (tmp_path / "other.onnx").write_bytes(conv.read_bytes())
     worker = start(EDGEKIT_PLANT="other.onnx:3")
     fastest: dict[str, list[int]] = {}  # of all runs: another load on the machine only ever adds
-    for path in (conv, tmp_path / "other.onnx") * 6:
-        worker.ask(load(path, random=0))
-        samples = worker.ask({"do": "time", "min_ns": 20_000_000, "min_runs": 50})["samples_ns"]
-        fastest.setdefault(path.name, []).append(min(samples))
-    assert min(fastest["other.onnx"]) / min(fastest["conv-n.onnx"]) > 2.2
+
+    def times_as_long() -> float:
+        return min(fastest["other.onnx"]) / min(fastest["conv-n.onnx"])
+
+    for turn in range(30):  # a busy machine may disturb every run of one file in six turns
+        if turn >= 6 and times_as_long() > 2.2:
+            break
+        for path in (conv, tmp_path / "other.onnx"):
+            worker.ask(load(path, random=0))
+            samples = worker.ask({"do": "time", "min_ns": 20_000_000, "min_runs": 50})["samples_ns"]
+            fastest.setdefault(path.name, []).append(min(samples))
+    assert times_as_long() > 2.2
 
 
 def test_a_planted_run_takes_its_factor(monkeypatch: pytest.MonkeyPatch) -> None:

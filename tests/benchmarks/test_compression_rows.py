@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,8 @@ OPTIONS = Namespace(
     factor=2.5,
     images=2560,
 )
+
+RESNET56 = Namespace(**{**vars(OPTIONS), "device": "cpu", "plan": None, "batch_size": None, "weight": None})
 
 
 def valid(script: Load, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -89,11 +92,25 @@ def test_both_sides_train_alike_but_for_the_method(script: Load) -> None:
 
 def test_published_figures_are_named_as_such(script: Load, about: dict[str, Any]) -> None:
     found = {"original": pruned(0.9339, 2100), "edgekit": pruned(0.932, 1000)}
-    made = valid(script, script("resnet56").rows_of(found, OPTIONS, about))
+    made = valid(script, script("resnet56").rows_of(found, RESNET56, about))
     assert [one["peer"] for one in made] == [0.9346, 0.9377]
     assert all("published" in one["peer_name"] for one in made)
     assert made[0]["edgekit_speedup"] == pytest.approx(2.1)
     assert made[0]["ratio"] == pytest.approx(0.932 / 0.9346)
+    assert {one["required_accuracy"] for one in made} == {0.93}
+
+
+def test_with_a_gpu_more_is_asked_and_a_plan_says_what_is_cut(script: Load, about: dict[str, Any]) -> None:
+    options = Namespace(
+        **{**vars(RESNET56), "device": "cuda", "plan": Path("a/plan.json"), "batch_size": 256}
+    )
+    found = {"original": pruned(0.9339, 2100), "edgekit": pruned(0.932, 1000)}
+    (one, _) = valid(script, script("resnet56").rows_of(found, options, about))
+    assert one["required_accuracy"] == 0.938
+    used = one["settings"]["edgekit"]
+    assert (used["plan"], used["speedup"]) == ("a/plan.json", None)
+    assert (used["training"]["device"], used["training"]["batch_size"]) == ("cuda", 256)
+    assert used["training"]["distillation"]["features"]["kind"] == "attention"  # the recipe's
 
 
 # --- pruning_realised

@@ -203,6 +203,13 @@ class TestCompiled:
         with torch.no_grad():
             assert forward(torch.zeros(1, 2)).shape == (1, 2)
 
+    def test_what_stands_in_for_a_model_takes_all_calls(self) -> None:
+        forward = Forward(nn.Linear(2, 2))
+        forward.through = lambda inputs: inputs + 1
+        assert torch.equal(forward(torch.zeros(1, 2)), torch.ones(1, 2))
+        with torch.no_grad():
+            assert torch.equal(forward(torch.zeros(1, 2)), torch.ones(1, 2))
+
     def test_compiling_must_pay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(speed, "_MEASURE_FROM", 1)
         monkeypatch.setattr(speed, "can_compile", lambda model: True)
