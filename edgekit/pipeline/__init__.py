@@ -24,7 +24,7 @@ now (workload, settings, seed, what it was made from, code) and its files still 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +33,12 @@ from edgekit.errors import Interrupted
 from edgekit.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from edgekit.devices.device import Device
     from edgekit.recipe import Recipe
     from edgekit.report import Report
+    from edgekit.stages.settings import TrainingConfig
     from edgekit.workload import Workload
 
 __all__ = ["compress"]
@@ -196,13 +199,31 @@ def _devices(names: Sequence[str | Path]) -> tuple[Device, ...]:
 
 
 def _check_trainings(recipe: Recipe, workload: Workload) -> None:
-    """Raise WorkloadError if a stage would mix what can't be mixed."""
+    """Raise WorkloadError if a stage would mix what can't be mixed, StageError if it needs a GPU and there is
+    none: before the hours that stages before it take.
+    """
+    from edgekit.training.device import training_device
     from edgekit.training.mixing import check_mixing
 
     for stage in recipe.stages:
-        training = getattr(stage, "training", None)
-        if training is not None:
+        for training in _trainings(stage):
             check_mixing(training, workload)
+            if training.epochs > 0:
+                training_device(training, stage.kind)
+
+
+def _trainings(config: BaseModel) -> Iterator[TrainingConfig]:
+    """All that a stage's settings hold, those of recovery and sparse learning too."""
+    from pydantic import BaseModel
+
+    from edgekit.stages.settings import TrainingConfig
+
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, TrainingConfig):
+            yield value
+        elif isinstance(value, BaseModel):
+            yield from _trainings(value)
 
 
 def _require_extras(recipe: Recipe) -> None:

@@ -1,6 +1,7 @@
 """The model matrix: every architecture as an int8 file in both runtimes, whole in integer kernels, and right.
 
 Each network is trained for a moment, calibrated on its training distribution and judged on other samples.
+Those whose ops all occur in another one are left to the slow tier.
 """
 
 from __future__ import annotations
@@ -27,6 +28,17 @@ from tests.spelling import backend_for
 # Recurrent layers are float islands in both runtimes (docs/int8.md).
 RECURRENT = {"lstm"}
 CNN_DB, OTHER_DB = 30.0, 25.0
+LIKE_ANOTHER = {
+    "resnet50": "resnet18",
+    "vgg_bn": "inception",
+    "mobilenet_v1": "ds_cnn",
+    "efficientnet_lite0": "mobilenet_v2",
+    "squeezenet": "inception",
+    "mobileone": "repvgg",
+}
+NETWORKS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in LIKE_ANOTHER else [], id=name) for name in CASES
+]
 
 
 @functools.cache
@@ -50,7 +62,7 @@ def answers_of(path: Path, format: Format, samples: torch.Tensor) -> NDArray[np.
 
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_runs_in_integer_kernels_and_agrees(name: str, format: Format, tmp_path: Path) -> None:
     if format == "litert":
         pytest.importorskip("litert_torch", reason="needs the extra litert")
@@ -72,7 +84,17 @@ def test_runs_in_integer_kernels_and_agrees(name: str, format: Format, tmp_path:
     assert snr_db(wanted, got) >= (CNN_DB if case.kind == "cnn" else OTHER_DB)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "other"), LIKE_ANOTHER.items())
+def test_what_is_left_to_the_slow_tier_has_no_op_of_its_own(name: str, other: str) -> None:
+    one, whole = (
+        {node.target for node in int8_graph(each).graph.nodes if node.op == "call_function"}
+        for each in (name, other)
+    )
+    assert one <= whole
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_tensor_is_quantised_once_and_pairs_agree(name: str) -> None:
     graph = int8_graph(name)
     for node in graph.graph.nodes:
@@ -84,7 +106,7 @@ def test_every_tensor_is_quantised_once_and_pairs_agree(name: str) -> None:
             assert bool((ops.attribute(graph, node.args[2].target) == 0).all())
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.kind != "extra"])
+@pytest.mark.parametrize("name", [one for one in NETWORKS if CASES[one.values[0]].kind != "extra"])
 def test_calibration_alone_keeps_the_answers(name: str) -> None:
     """No training after quantising: 8 bits a number leave at least 18 dB in every one of these networks."""
     case = CASES[name]

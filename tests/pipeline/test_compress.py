@@ -14,10 +14,19 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
 
 import edgekit
 from edgekit.bench.record import read_record as bench_record
-from edgekit.errors import DataError, DeviceError, DiskFullError, Interrupted, RecipeError, RunFolderError
+from edgekit.errors import (
+    DataError,
+    DeviceError,
+    DiskFullError,
+    Interrupted,
+    RecipeError,
+    RunFolderError,
+    StageError,
+)
 from edgekit.files import sha256
 from edgekit.pipeline import chain, compress
 from edgekit.progress import Event
@@ -305,6 +314,14 @@ def test_a_folder_in_use_is_refused(finished: Run) -> None:
     assert identity is not None
     with RunFolder.open(finished.folder, identity["run"]), pytest.raises(RunFolderError, match="in use"):
         finished()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("key", ["training", "recovery", "sparse.training"])
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_written(key: str, fresh: Run) -> None:
+    with pytest.raises(StageError, match="no GPU to train on"):
+        fresh(f"stages.prune.{key}.device=cuda", f"stages.prune.{key}.epochs=1")
+    assert not fresh.folder.exists()
 
 
 def test_bad_input_is_refused_before_anything_is_written(fresh: Run) -> None:
