@@ -37,7 +37,7 @@ from edgekit.execution import Forward
 from edgekit.progress import silent
 from edgekit.stages.base import TrainingConfig
 from edgekit.training import train
-from edgekit.training.memory import keeping_freed_memory
+from edgekit.training.computing.memory import keeping_freed_memory
 from edgekit.workload import Workload, load_workload
 
 BATCH = 128

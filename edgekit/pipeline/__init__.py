@@ -131,7 +131,7 @@ def _compress(
     from edgekit.recipe import dump
     from edgekit.report import page
     from edgekit.run import RunFolder, run_name
-    from edgekit.training import parallel
+    from edgekit.training.computing import parallel
     from edgekit.workload import load_workload
 
     loaded = load_workload(workload)
@@ -202,8 +202,8 @@ def _check_trainings(recipe: Recipe, workload: Workload) -> None:
     """Raise WorkloadError if a stage would mix what can't be mixed, StageError if it needs a GPU and there is
     none: before the hours that stages before it take.
     """
-    from edgekit.training.device import training_device
-    from edgekit.training.mixing import check_mixing
+    from edgekit.training.computing.device import training_device
+    from edgekit.training.data.mixing import check_mixing
 
     for stage in recipe.stages:
         for training in _trainings(stage):

@@ -28,7 +28,8 @@ from edgekit.run import write_record
 from edgekit.stages import STAGES
 from edgekit.stages.base import Form, Shipping, Stage, StageConfig, StageContext, StageResult
 from edgekit.stages.shipping import identity
-from edgekit.training import evaluate, parallel
+from edgekit.training import evaluate
+from edgekit.training.computing import parallel
 from edgekit.units import human_count, human_share
 
 

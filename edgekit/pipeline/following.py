@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import StageError
-from edgekit.training import parallel
+from edgekit.training.computing import parallel
 
 if TYPE_CHECKING:
     from torch import nn

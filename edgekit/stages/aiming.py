@@ -19,7 +19,7 @@ from edgekit.pruning.worth.importance import Backward, Importance
 from edgekit.stages.base import StageContext
 from edgekit.stages.prune import PruneConfig
 from edgekit.stages.shipping import shipped_for
-from edgekit.training import parallel
+from edgekit.training.computing import parallel
 
 __all__ = ["Aiming"]
 

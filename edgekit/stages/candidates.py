@@ -22,7 +22,8 @@ from edgekit.pruning.build import Built, Scope
 from edgekit.pruning.worth.gradients import backward_for
 from edgekit.pruning.worth.importance import Backward, Importance
 from edgekit.samples import Samples, Unlabelled
-from edgekit.training import evaluate, parallel, train
+from edgekit.training import evaluate, train
+from edgekit.training.computing import parallel
 from edgekit.training.early_stopping import split
 from edgekit.workload import Workload
 

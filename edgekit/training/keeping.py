@@ -12,8 +12,8 @@ from torch import nn
 
 from edgekit import checkpoint as checkpoints
 from edgekit.meter import Meter
+from edgekit.training.computing.parallel import Group
 from edgekit.training.logs import csv_beside, write_csv
-from edgekit.training.parallel import Group
 
 __all__ = ["Keeper"]
 

@@ -26,27 +26,33 @@ from edgekit.execution import Forward, mode, set_mode
 from edgekit.meter import Meter
 from edgekit.progress import Progress, silent
 from edgekit.stages.settings import TrainingConfig
-from edgekit.training import parallel
-from edgekit.training.ahead import ahead
-from edgekit.training.averaging import Average
-from edgekit.training.batches import Batch, Batches
-from edgekit.training.class_weights import balanced
-from edgekit.training.cuda_graphs import Graphed
-from edgekit.training.descent import Descent
-from edgekit.training.device import CPU, devices_with_generators, idle_gpu, on_device, training_device
+from edgekit.training.computing import parallel
+from edgekit.training.computing.cuda_graphs import Graphed
+from edgekit.training.computing.device import (
+    CPU,
+    devices_with_generators,
+    idle_gpu,
+    on_device,
+    training_device,
+)
+from edgekit.training.computing.memory import keeping_freed_memory
+from edgekit.training.computing.speed import autocast_of, check_compiled, choose
+from edgekit.training.data.ahead import ahead
+from edgekit.training.data.batches import Batch, Batches
+from edgekit.training.data.class_weights import balanced
 from edgekit.training.divergence import Diverged, Watch, chance_loss
 from edgekit.training.early_stopping import Stopper, split
 from edgekit.training.evaluation import evaluate
 from edgekit.training.history import TrainingHistory, features_text, lr_text, roll_back_text
 from edgekit.training.keeping import Keeper
-from edgekit.training.lr_finder import range_of, range_test
-from edgekit.training.memory import keeping_freed_memory
-from edgekit.training.objective import Objective, Penalty
-from edgekit.training.optimizer import make_optimizer
-from edgekit.training.schedule import lr_factor
 from edgekit.training.seeds import seed_of
-from edgekit.training.speed import autocast_of, check_compiled, choose
-from edgekit.training.teaching import Teaching
+from edgekit.training.steps.averaging import Average
+from edgekit.training.steps.descent import Descent
+from edgekit.training.steps.lr_finder import range_of, range_test
+from edgekit.training.steps.objective import Objective, Penalty
+from edgekit.training.steps.optimizer import make_optimizer
+from edgekit.training.steps.schedule import lr_factor
+from edgekit.training.teachers.teaching import Teaching
 from edgekit.units import human_share
 from edgekit.workload import Workload
 

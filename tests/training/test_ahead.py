@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgekit.training.ahead import ahead
+from edgekit.training.data.ahead import ahead
 
 
 def threads() -> list[threading.Thread]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.training import loop
-from edgekit.training.averaging import Average
+from edgekit.training.steps.averaging import Average
 from tests.training.nets import KillAfter, Killed, Normed, config, fit, identical, seeded, without_times
 
 

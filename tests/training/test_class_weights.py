@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgekit.errors import StageError
 from edgekit.tasks import Classification, Regression, Segmentation
 from edgekit.training import evaluate
-from edgekit.training.class_weights import balanced
+from edgekit.training.data.class_weights import balanced
 from tests.training.nets import config, fit, points, seeded, workload
 
 

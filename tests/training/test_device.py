@@ -17,8 +17,8 @@ from edgekit.int8.trainable import trainable
 from edgekit.progress import Event
 from edgekit.stages.settings import TrainingConfig
 from edgekit.training import TrainingHistory
-from edgekit.training.descent import Descent
-from edgekit.training.device import CPU, training_device
+from edgekit.training.computing.device import CPU, training_device
+from edgekit.training.steps.descent import Descent
 from tests.training.test_training import Killed, config, identical, kill_in, run, small, workload
 
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

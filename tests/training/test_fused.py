@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.distillation.taps import Taps
-from edgekit.training import fused as module
-from edgekit.training.fused import fused
+from edgekit.training.teachers import fused as module
+from edgekit.training.teachers.fused import fused
 
 FUSED = torch.ops.mkldnn._convolution_pointwise
 

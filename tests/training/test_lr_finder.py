@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.progress import Event
-from edgekit.training.lr_finder import STEPS, range_of, range_test
+from edgekit.training.steps.lr_finder import STEPS, range_of, range_test
 from tests.training.nets import KillAfter, Killed, Normed, config, fit, identical, seeded, without_times
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallo
 SCRIPT = """
 import json, resource
 import torch
-from edgekit.training.memory import keeping_freed_memory
+from edgekit.training.computing.memory import keeping_freed_memory
 
 PAGE, BLOCK = resource.getpagesize(), 48 * 2**20
 

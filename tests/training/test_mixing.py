@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from edgekit.errors import WorkloadError
 from edgekit.stages.settings import DistillationConfig, TrainingConfig
 from edgekit.tasks import Segmentation, TokenClassification
-from edgekit.training.batches import Batch, Batches
-from edgekit.training.mixing import Mixing, check_mixing
+from edgekit.training.data.batches import Batch, Batches
+from edgekit.training.data.mixing import Mixing, check_mixing
 from edgekit.workload import Preprocessing, Workload
 from tests.training.test_training import Killed, bars, config, identical, kill_in, run, small, workload
 

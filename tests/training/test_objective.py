@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from edgekit.distillation import continuous_loss, distillation_loss
 from edgekit.stages.base import DistillationConfig, TrainingConfig
 from edgekit.tasks import Classification, Regression, Segmentation, Task, TokenClassification
-from edgekit.training.batches import Batch
-from edgekit.training.mixing import Mixed
-from edgekit.training.objective import Objective
+from edgekit.training.data.batches import Batch
+from edgekit.training.data.mixing import Mixed
+from edgekit.training.steps.objective import Objective
 
 NOTHING = nn.Identity()
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from edgekit.errors import StageError
-from edgekit.training.batches import Batch
-from edgekit.training.parallel import Group, current, joined
+from edgekit.training.computing.parallel import Group, current, joined
+from edgekit.training.data.batches import Batch
 from tests.training import two_processes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.training.schedule import lr_factor
+from edgekit.training.steps.schedule import lr_factor
 from tests.training.nets import config
 
 

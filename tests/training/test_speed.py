@@ -12,11 +12,11 @@ from edgekit.errors import StageError
 from edgekit.execution import Forward
 from edgekit.progress import Event
 from edgekit.stages.settings import TrainingConfig
-from edgekit.training import speed
-from edgekit.training.batches import Batches
-from edgekit.training.remembered import Memory
-from edgekit.training.speed import Choice, choose
-from edgekit.training.teacher import Teacher
+from edgekit.training.computing import speed
+from edgekit.training.computing.remembered import Memory
+from edgekit.training.computing.speed import Choice, choose
+from edgekit.training.data.batches import Batches
+from edgekit.training.teachers.teacher import Teacher
 from tests.training.test_training import Killed, config, identical, kill_in, run, small, workload
 
 
@@ -272,7 +272,7 @@ class TestTeacher:
         (tmp_path / "b").mkdir()
         run(with_cache, tmp_path / "a", workload=still)
         assert sum(calls) == 2 + 70
-        monkeypatch.setattr("edgekit.training.teacher._MOST_BYTES", 100)
+        monkeypatch.setattr("edgekit.training.teachers.teacher._MOST_BYTES", 100)
         calls.clear()
         run(without, tmp_path / "b", workload=still)
         assert sum(calls) == 2 + 4 * 64

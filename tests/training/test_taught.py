@@ -16,9 +16,10 @@ from edgekit.int8.capture import capture
 from edgekit.progress import Event
 from edgekit.stages.base import DistillationConfig, TrainingConfig
 from edgekit.tasks import Classification, Regression
-from edgekit.training import evaluate, speed
-from edgekit.training import teacher as teacher_module
-from edgekit.training.speed import can_compile
+from edgekit.training import evaluate
+from edgekit.training.computing import speed
+from edgekit.training.computing.speed import can_compile
+from edgekit.training.teachers import teacher as teacher_module
 from edgekit.workload import Workload
 from tests.training.nets import KillAfter, Killed, fit, identical, without_times
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgekit.errors import EdgekitError
 from edgekit.stages.base import DistillationConfig
-from edgekit.training import parallel
+from edgekit.training.computing import parallel
 from tests.training.nets import Normed, Plain, config, fit, seeded
 
 TEACHER = DistillationConfig(loss="standardized", weight=0.5)

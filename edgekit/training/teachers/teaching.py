@@ -13,9 +13,9 @@ from edgekit.distillation.features import FeatureDistillation
 from edgekit.distillation.taps import Taps
 from edgekit.errors import StageError
 from edgekit.stages.settings import TrainingConfig
-from edgekit.training.batches import Batch
+from edgekit.training.data.batches import Batch
 from edgekit.training.seeds import seed_of
-from edgekit.training.teachers import Teachers
+from edgekit.training.teachers.several import Teachers
 from edgekit.workload import Workload
 
 __all__ = ["Teaching"]

@@ -21,9 +21,9 @@ from torch import Tensor, fx, nn
 from edgekit.errors import StageError
 from edgekit.execution import Forward, fast_half, mode
 from edgekit.stages.settings import TrainingConfig
-from edgekit.training.cuda_graphs import Graphed, NotGraphed, op_by_op
-from edgekit.training.device import CPU, devices_with_generators, synchronize
-from edgekit.training.remembered import Memory
+from edgekit.training.computing.cuda_graphs import Graphed, NotGraphed, op_by_op
+from edgekit.training.computing.device import CPU, devices_with_generators, synchronize
+from edgekit.training.computing.remembered import Memory
 
 __all__ = ["Choice", "choose"]
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from edgekit.distillation.taps import Taps
 from edgekit.execution import Forward, spans
-from edgekit.training.batches import Batch
-from edgekit.training.cuda_graphs import Graphed
-from edgekit.training.device import CPU
-from edgekit.training.fused import fused
+from edgekit.training.computing.cuda_graphs import Graphed
+from edgekit.training.computing.device import CPU
+from edgekit.training.data.batches import Batch
+from edgekit.training.teachers.fused import fused
 
 __all__ = ["Teacher"]
 

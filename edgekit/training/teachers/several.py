@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from edgekit.distillation import averaged
 from edgekit.tasks import Task
-from edgekit.training.batches import Batch
-from edgekit.training.device import CPU
-from edgekit.training.teacher import Teacher
+from edgekit.training.computing.device import CPU
+from edgekit.training.data.batches import Batch
+from edgekit.training.teachers.teacher import Teacher
 
 __all__ = ["Teachers"]
 

@@ -19,7 +19,7 @@ import torch
 from edgekit.caching import cache_folder
 from edgekit.errors import DiskFullError
 from edgekit.files import atomic_write
-from edgekit.training.device import CPU
+from edgekit.training.computing.device import CPU
 
 __all__ = ["Memory"]
 

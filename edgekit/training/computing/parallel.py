@@ -24,7 +24,7 @@ from edgekit.processes import count_here, rank_here
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgekit.training.batches import Batch
+    from edgekit.training.data.batches import Batch
 
 __all__ = ["Group", "current", "joined"]
 

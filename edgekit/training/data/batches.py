@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgekit.stages.settings import TrainingConfig
-from edgekit.training.mixing import Mixed, Mixing, check_mixing
+from edgekit.training.data.mixing import Mixed, Mixing, check_mixing
 from edgekit.training.seeds import seed_of
 from edgekit.workload import Workload
 

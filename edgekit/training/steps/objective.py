@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgekit.distillation import continuous_loss, distillation_loss
 from edgekit.stages.settings import TrainingConfig
 from edgekit.tasks import Task
-from edgekit.training.batches import Batch
+from edgekit.training.data.batches import Batch
 
 __all__ = ["Objective", "Penalty"]
 
