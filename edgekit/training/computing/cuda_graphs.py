@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.distillation.taps import Taps
+from edgekit.training.computing.device import devices_with_generators
 
 __all__ = ["Graphed", "NotGraphed", "op_by_op"]
 
@@ -84,7 +85,7 @@ class Graphed:
         # Gradients are added up on the stream of the recording, for which autograd waits: nothing to warn of.
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         whole = _Whole(self.model, self.taps)
-        own = {name: value.data_ptr() for name, value in self.model.named_buffers()}
+        own = _buffers(self.model)
         try:
             with _without_trace(self.model, inputs.device), _uncached(inputs.device):
                 self._look(whole, inputs)
@@ -95,8 +96,8 @@ class Graphed:
                     )
                 else:
                     replay = _Answers(whole, inputs)
-            if own != {name: value.data_ptr() for name, value in self.model.named_buffers()}:
-                raise NotGraphed("it replaces its buffers")
+                if any(now[2] is not then[2] for now, then in zip(_buffers(self.model), own, strict=True)):
+                    raise NotGraphed("it replaces its buffers")
             self._compare(replay, inputs)
         except RuntimeError as error:  # what CUDA refuses while it records; also a full memory
             if isinstance(error, torch.OutOfMemoryError):
@@ -173,14 +174,25 @@ class _Answers:
 @contextmanager
 def _without_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Afterwards batch norm's running statistics and the like, and the random numbers, are as before."""
-    kept = [(value, value.detach().clone()) for value in model.buffers()]
+    kept = [(*one, one[2].detach().clone()) for one in _buffers(model)]
     try:
-        with torch.random.fork_rng(devices=[device]):
+        with torch.random.fork_rng(devices=devices_with_generators(device)):
             yield
     finally:
         with torch.no_grad():
-            for value, before in kept:
+            for module, name, value, before in kept:
                 value.copy_(before)
+                setattr(module, name, value)
+
+
+def _buffers(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
+    """Each with the module that holds it, and its name there."""
+    return [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in module._buffers.items()
+        if value is not None
+    ]
 
 
 @contextmanager
