@@ -33,6 +33,7 @@ from edgekit.training.computing.device import (
     devices_with_generators,
     idle_gpu,
     on_device,
+    place,
     training_device,
 )
 from edgekit.training.computing.memory import keeping_freed_memory
@@ -108,7 +109,7 @@ def train(
                 *(stage, progress, autocast, parameters, penalty),
             ).run()
         finally:
-            model.to(CPU)
+            place(model, CPU)
 
 
 class _Training:
@@ -144,7 +145,7 @@ class _Training:
         self.objective = Objective(workload.task, config, penalty, weights, labelled=labelled)
         chosen = model.parameters() if parameters is None else parameters
         self.parameters = [p for p in chosen if p.requires_grad]
-        model.to(device)  # in place: the parameters stay the same objects
+        place(model, device)  # the parameters stay the same objects
         self.teaching.to(device)
         if self.parameters:
             self.parameters += self.teaching.parameters()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, fx, nn
 
 from edgekit.errors import StageError
 from edgekit.int8.calibration import calibrate
@@ -17,7 +17,7 @@ from edgekit.int8.trainable import trainable
 from edgekit.progress import Event
 from edgekit.stages.settings import TrainingConfig
 from edgekit.training import TrainingHistory
-from edgekit.training.computing.device import CPU, training_device
+from edgekit.training.computing.device import CPU, place, training_device
 from edgekit.training.steps.descent import Descent
 from tests.training.test_training import Killed, config, identical, kill_in, run, small, workload
 
@@ -52,6 +52,29 @@ def test_a_gpu_that_is_left_alone_is_told(tmp_path: Path, monkeypatch: pytest.Mo
 def test_other_devices_are_refused_in_the_recipe() -> None:
     with pytest.raises(ValidationError):
         TrainingConfig(device="tpu")  # type: ignore[arg-type]
+
+
+class Makes(nn.Module):
+    """Zeros of its own, as recurrent layers begin with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, torch.zeros(1, 2, device=x.device).expand(len(x), 2)], 1)
+
+
+def test_what_an_exported_graph_makes_itself_moves_along() -> None:
+    graph = torch.export.export(Makes(), (torch.ones(3, 4),)).module()
+    assert isinstance(graph, fx.GraphModule)
+    code = graph.code
+    place(graph, CPU)
+    assert graph.code == code
+    place(graph, torch.device("meta"))
+    made = [node.kwargs["device"] for node in graph.graph.nodes if "device" in node.kwargs]
+    assert made
+    assert set(made) == {torch.device("meta")}
+    assert "'meta'" in graph.code
+    place(graph, CPU)
+    assert graph.code == code
+    assert torch.equal(graph(torch.ones(3, 4)), Makes()(torch.ones(3, 4)))
 
 
 class TestFloat16:

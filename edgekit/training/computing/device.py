@@ -11,12 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import fx, nn
 
 from edgekit.errors import StageError
 from edgekit.processes import local_rank_here
 from edgekit.stages.settings import TrainingConfig
 
-__all__ = ["CPU", "devices_with_generators", "idle_gpu", "on_device", "synchronize", "training_device"]
+__all__ = [
+    "CPU",
+    "devices_with_generators",
+    "idle_gpu",
+    "on_device",
+    "place",
+    "synchronize",
+    "training_device",
+]
 
 CPU = torch.device("cpu")
 
@@ -38,6 +47,26 @@ def training_device(config: TrainingConfig, stage: str) -> torch.device:
             next='set training.device to "cpu", or see pytorch.org/get-started/locally for such a build',
         )
     return torch.device("cuda", local_rank_here() % torch.cuda.device_count())
+
+
+def place(model: nn.Module, device: torch.device) -> None:
+    """Move it in place: weights, buffers, and what exported graphs inside make themselves (zeros, positions),
+    whose place was written down when they were captured.
+    """
+    model.to(device)
+    for module in model.modules():
+        if isinstance(module, fx.GraphModule):
+            _make_elsewhere(module, device)
+
+
+def _make_elsewhere(graph: fx.GraphModule, device: torch.device) -> None:
+    elsewhere = [
+        node for node in graph.graph.nodes if node.kwargs.get("device", device) not in (device, None)
+    ]
+    for node in elsewhere:
+        node.update_kwarg("device", device)
+    if elsewhere:
+        graph.recompile()
 
 
 def idle_gpu(device: torch.device) -> str:

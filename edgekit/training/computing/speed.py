@@ -22,7 +22,7 @@ from edgekit.errors import StageError
 from edgekit.execution import Forward, fast_half, mode
 from edgekit.stages.settings import TrainingConfig
 from edgekit.training.computing.cuda_graphs import Graphed, NotGraphed, op_by_op
-from edgekit.training.computing.device import CPU, devices_with_generators, synchronize
+from edgekit.training.computing.device import CPU, devices_with_generators, place, synchronize
 from edgekit.training.computing.remembered import Memory
 
 __all__ = ["Choice", "choose"]
@@ -131,7 +131,8 @@ def _measure(
     """Try the precisions in turns on a copy of the model, on a GPU replayed as well; then, for a long
     training, compiling.
     """
-    trial = copy.deepcopy(model).to(device)
+    trial = copy.deepcopy(model)
+    place(trial, device)
     forward = Forward(trial)
     forward.prepare(inputs[:2])
     seconds: dict[str, float] = {}

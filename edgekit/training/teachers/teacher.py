@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgekit.distillation.taps import Taps
 from edgekit.execution import Forward, spans
 from edgekit.training.computing.cuda_graphs import Graphed
-from edgekit.training.computing.device import CPU
+from edgekit.training.computing.device import CPU, place
 from edgekit.training.data.batches import Batch
 from edgekit.training.teachers.fused import fused
 
@@ -36,7 +36,8 @@ class Teacher:
         watched: Sequence[str] = (),
     ) -> None:
         # A caller may pass the model that is trained as its own teacher: another reason for the copy.
-        self.model = copy.deepcopy(model).to(device)
+        self.model = copy.deepcopy(model)
+        place(self.model, device)
         self.forward = Forward(self.model)
         self.precision = precision
         self.answers: Tensor | None = None
