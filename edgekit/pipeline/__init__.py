@@ -132,6 +132,7 @@ def _compress(
     from edgekit.report import page
     from edgekit.run import RunFolder, run_name
     from edgekit.training.computing import parallel
+    from edgekit.training.computing.device import idle_gpu
     from edgekit.workload import load_workload
 
     loaded = load_workload(workload)
@@ -155,6 +156,8 @@ def _compress(
         job = Job(checked, loaded, fingerprint, profiles, run, progress, links)
         for profile in profiles:
             refuse_strangers(profile, links.about(profile))  # before an hour of training, not after it
+        if idle := idle_gpu(filter(None, (getattr(stage, "training", None) for stage in checked.stages))):
+            job.tell("note", "baseline", idle)
         rungs = chain.climb(job)
         report, broken = finishing.finish(job, rungs)
         write_json(run.path / "report.json", report.to_json())

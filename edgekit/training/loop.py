@@ -31,7 +31,6 @@ from edgekit.training.computing.cuda_graphs import Graphed
 from edgekit.training.computing.device import (
     CPU,
     devices_with_generators,
-    idle_gpu,
     on_device,
     place,
     training_device,
@@ -53,6 +52,7 @@ from edgekit.training.steps.lr_finder import range_of, range_test
 from edgekit.training.steps.objective import Objective, Penalty
 from edgekit.training.steps.optimizer import make_optimizer
 from edgekit.training.steps.schedule import lr_factor
+from edgekit.training.teachers.teacher import FastForms
 from edgekit.training.teachers.teaching import Teaching
 from edgekit.units import human_share
 from edgekit.workload import Workload
@@ -166,8 +166,6 @@ class _Training:
             *(self.facts, self.group, self.meter),
         )
         self.history = self.keeper.history
-        if idle := idle_gpu(device):
-            self.meter.tell("note", idle)
         if self.teaching.without_layers:
             self.meter.tell("warning", features_text(self.facts["features"]))
 
@@ -234,9 +232,7 @@ class _Training:
             self.model,
             self._precision(),
             self.device,
-            fuse=self.choice.fused,
-            replay=self.batches.size if self.choice.graphs else 0,
-            tell=self._note,
+            FastForms(self.choice.fused, self.batches.size if self.choice.graphs else 0, self._note),
             remember=self.batches.size if fixed else 0,
         )
         if slower:

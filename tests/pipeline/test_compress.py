@@ -324,6 +324,13 @@ def test_a_gpu_that_is_not_there_is_told_before_anything_is_written(key: str, fr
     assert not fresh.folder.exists()
 
 
+def test_a_gpu_that_no_stage_uses_is_told_once(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
+    finished()
+    assert len([note for note in finished.told("note") if "Some GPU" in note]) == 1
+
+
 def test_bad_input_is_refused_before_anything_is_written(fresh: Run) -> None:
     with pytest.raises(RecipeError, match="speedpu"):
         fresh("stages.prune.speedpu=3")

@@ -17,7 +17,7 @@ from edgekit.int8.trainable import trainable
 from edgekit.progress import Event
 from edgekit.stages.settings import TrainingConfig
 from edgekit.training import TrainingHistory
-from edgekit.training.computing.device import CPU, place, training_device
+from edgekit.training.computing.device import CPU, idle_gpu, place, training_device
 from edgekit.training.steps.descent import Descent
 from tests.training.test_training import Killed, config, identical, kill_in, run, small, workload
 
@@ -38,15 +38,27 @@ def test_a_gpu_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path) -> N
     assert training_device(config(), "prune") == CPU
 
 
-def test_a_gpu_that_is_left_alone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Event] = []
-    learn(small(), tmp_path / "a", config(epochs=1), progress=told.append)
-    assert torch.cuda.is_available() or not [event for event in told if "GPU" in event.message]
+@pytest.mark.parametrize(
+    ("settings", "idle"),
+    [
+        ([config()], True),
+        ([config(), config(device="cuda")], False),
+        ([config(epochs=0), config(device="cuda")], False),
+        ([config(epochs=0)], False),
+        ([], False),
+    ],
+)
+def test_a_gpu_that_is_left_alone_is_told(
+    settings: list[TrainingConfig], idle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert idle_gpu(settings) == ""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
-    learn(small(), tmp_path / "b", config(epochs=1), progress=told.append)
-    (note,) = [event.message for event in told if "Some GPU" in event.message]
-    assert "stages.*.training.device=cuda" in note
+    note = idle_gpu(settings)
+    assert bool(note) == idle
+    if idle:
+        assert "leaves the Some GPU alone; --set 'stages.*.training.device=cuda'" in note
 
 
 def test_other_devices_are_refused_in_the_recipe() -> None:

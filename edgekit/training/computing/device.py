@@ -7,7 +7,7 @@ come back, and the loss is computed on them as ever: what a training means doesn
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -69,9 +69,10 @@ def _make_elsewhere(graph: fx.GraphModule, device: torch.device) -> None:
         graph.recompile()
 
 
-def idle_gpu(device: torch.device) -> str:
-    """What is said of a GPU that a training leaves alone; "" if there is none, or it is used."""
-    if device != CPU or not torch.cuda.is_available():
+def idle_gpu(trainings: Iterable[TrainingConfig]) -> str:
+    """What is said of a GPU that all trainings of a run leave alone; "" if there is none, or it is used."""
+    devices = {config.device for config in trainings if config.epochs > 0}
+    if devices != {"cpu"} or not torch.cuda.is_available():
         return ""
     name = torch.cuda.get_device_name()
     return (

@@ -11,7 +11,7 @@ from edgekit.distillation import averaged
 from edgekit.tasks import Task
 from edgekit.training.computing.device import CPU
 from edgekit.training.data.batches import Batch
-from edgekit.training.teachers.teacher import Teacher
+from edgekit.training.teachers.teacher import FastForms, Teacher
 
 __all__ = ["Teachers"]
 
@@ -47,17 +47,9 @@ class Teachers:
         """Of the layers that are looked into, for the last batch."""
         return self.each[0].features
 
-    def prepare(
-        self,
-        example: Tensor,
-        *,
-        fuse: bool = False,
-        replay: int = 0,
-        tell: Callable[[str], None] | None = None,
-    ) -> str:
+    def prepare(self, example: Tensor, wanted: FastForms) -> str:
         """See ``Teacher.prepare``; what was found in the way of any of them."""
-        found = [one.prepare(example, fuse=fuse, replay=replay, tell=tell) for one in self.each]
-        return next(filter(None, found), "")
+        return next(filter(None, [one.prepare(example, wanted) for one in self.each]), "")
 
     def remember(self, count: int, inputs: Callable[[int, int], Tensor], batch_size: int) -> None:
         """See ``Teacher.remember``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +18,22 @@ from edgekit.training.computing.device import CPU, place
 from edgekit.training.data.batches import Batch
 from edgekit.training.teachers.fused import fused
 
-__all__ = ["Teacher"]
+__all__ = ["FastForms", "Teacher"]
 
 _MOST_BYTES = 1 << 30  # of remembered answers
+
+
+@dataclass(frozen=True)
+class FastForms:
+    """Which fast forms of a teacher are wanted.
+
+    ``fuse``: in float32, one op for a convolution and what follows it. ``replay``: batches of so many go
+    through CUDA graphs, 0: none; ``tell`` is told where they can't.
+    """
+
+    fuse: bool = False
+    replay: int = 0
+    tell: Callable[[str], None] | None = None
 
 
 class Teacher:
@@ -45,21 +59,12 @@ class Teacher:
         self.taps: Taps | None = None
         self.features: list[Tensor] = []
 
-    def prepare(
-        self,
-        example: Tensor,
-        *,
-        fuse: bool = False,
-        replay: int = 0,
-        tell: Callable[[str], None] | None = None,
-    ) -> str:
-        """Find the fast order of images in memory and, with ``fuse``, the fast form: float32, one op for a
-        convolution and what follows it. Batches of ``replay`` go through CUDA graphs;
-        ``tell`` is told where they can't.
+    def prepare(self, example: Tensor, wanted: FastForms) -> str:
+        """Find the fast order of images in memory, and the fast forms that are wanted.
 
-        Returns what was found in the way of the fast form, "" if nothing.
+        Returns what was found in the way of the fused form, "" if nothing.
         """
-        graph = fused(self.model, example, self.watched) if fuse else None
+        graph = fused(self.model, example, self.watched) if wanted.fuse else None
         if self.watched and graph is None:
             self.taps = Taps(self.model, self.watched)
         if graph is not None:
@@ -67,9 +72,10 @@ class Teacher:
             # Fused convolutions are oneDNN's own ops, to which autocast doesn't apply.
             self.precision = torch.autocast(CPU.type, enabled=False)
         self.forward.prepare(example)
-        if replay:
-            self.forward.through = Graphed(self.model, replay, self.taps, tell)
-        return "its teacher has no fused form and answers layer by layer" if fuse and graph is None else ""
+        if wanted.replay:
+            self.forward.through = Graphed(self.model, wanted.replay, self.taps, wanted.tell)
+        missing = wanted.fuse and graph is None
+        return "its teacher has no fused form and answers layer by layer" if missing else ""
 
     def remember(self, count: int, inputs: Callable[[int, int], Tensor], batch_size: int) -> bool:
         """Answer for the whole training data now, once, where that fits into a gibibyte.

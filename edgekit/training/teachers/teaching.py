@@ -16,6 +16,7 @@ from edgekit.stages.settings import TrainingConfig
 from edgekit.training.data.batches import Batch
 from edgekit.training.seeds import seed_of
 from edgekit.training.teachers.several import Teachers
+from edgekit.training.teachers.teacher import FastForms
 from edgekit.workload import Workload
 
 __all__ = ["Teaching"]
@@ -88,18 +89,15 @@ class Teaching:
         student: nn.Module,
         precision: torch.autocast,
         device: torch.device,
+        wanted: FastForms,
         *,
-        fuse: bool,
-        replay: int = 0,
-        tell: Callable[[str], None] | None = None,
         remember: int = 0,
     ) -> str:
-        """Make the teachers ready. Returns what was found in the way of a fast form, "" if nothing.
+        """Make the teachers ready. Returns what was found in the way of the fused form, "" if nothing.
 
         Args:
             precision, device: in and where they compute.
-            fuse: whether the fast form is wanted.
-            replay, tell: batches of so many go through CUDA graphs, 0 for none; who is told where they can't.
+            wanted: fast forms of the teachers.
             remember: inputs never change, and are all answered now, in batches of so many; 0: they do.
         """
         if self.model is None:
@@ -107,7 +105,7 @@ class Teaching:
         models = [self.model, *self.workload.teachers]
         watched = [] if self.features is None else self.features.of_teacher
         self.teachers = Teachers(models, self.workload.task, precision, device, watched)
-        slower = self.teachers.prepare(self.workload.example(2), fuse=fuse, replay=replay, tell=tell)
+        slower = self.teachers.prepare(self.workload.example(2), wanted)
         if self.features is not None:  # maps are looked at in every step: answers alone don't do
             self.features.watch(student)
         elif remember:
