@@ -1,7 +1,7 @@
 """ResNet-56 on CIFAR-10 with 2.1x fewer MACs: edgekit's prune stage against torch-pruning's own figures.
 
     EDGEKIT_DATA=… python benchmarks/resnet56.py [--epochs 20]
-    EDGEKIT_DATA=… python benchmarks/resnet56.py --device cuda --epochs 200 --batch-size 512 --lr 0.2
+    EDGEKIT_DATA=… python benchmarks/resnet56.py --device cuda --epochs 250 …   (all of it in README.md)
 
 From 93.39 % of the 10,000 test images. The peers' figures aren't measured here: they stand in torch-pruning's
 table for CIFAR-10 (DepGraph; Fang et al. 2023), from a network with 93.53 % that was trained 100 epochs after

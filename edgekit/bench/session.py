@@ -23,6 +23,7 @@ T = TypeVar("T")
 Layout = Literal["auto", "NCHW", "NHWC"]
 
 RESTARTS = 5  # after which a connection counts as unusable
+_PATIENCE = 0.9  # share of the time that a worker may be silent, after which it writes where it is
 PACKAGES = {
     "onnxruntime": "onnxruntime",
     "litert": "ai-edge-litert",
@@ -142,7 +143,8 @@ class Session:
 
     def _converse(self, request: Message, timeout_seconds: float) -> Message:
         assert self._process is not None
-        self._process.send(request)
+        # Before it is ended, a silent worker says where it is.
+        self._process.send({**request, "patience": _PATIENCE * timeout_seconds})
         while True:
             answer = self._process.receive(timeout_seconds)
             if "error" in answer:

@@ -10,7 +10,8 @@ on standard input::
     {"do": "evaluate", "inputs": PATH.npy, "outputs": PATH.npy, "batch": 64}
     {"do": "quit"}
 
-and one answer each, ``{"error": …, "kind": …}`` if it failed. Optional: of ``load`` "layout", "backend",
+and one answer each, ``{"error": …, "kind": …}`` if it failed. Optional: of all "patience", the seconds of
+silence after which the process writes to standard error where it is; of ``load`` "layout", "backend",
 "affinity" (cores) and, instead of a sample, "random" (a seed); of ``evaluate`` "start". Before its answer
 ``evaluate`` tells ``{"done": 640, "total": 10000}`` now and then: the worker is alive, and so many rows are
 on the disk. If standard input ends while it works, the host is gone, and the process leaves at once.
@@ -18,12 +19,14 @@ on the disk. If standard input ends while it works, the host is gone, and the pr
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence, TextIO
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence, TextIO
 
 import numpy as np
 
@@ -57,12 +60,27 @@ class Worker:
         self._bound = False
         self._slow: Any = None
         self._layout = "auto"
+        self._patience = 0.0
         self._sensors, self._meter = sensors.Sensors(root), energy.Meter(root)
 
     def tell(self, message: dict[str, Any]) -> None:
         """Write one line to the host."""
         self._answer.write(json.dumps(message) + "\n")
         self._answer.flush()
+        if self._patience:
+            faulthandler.dump_traceback_later(self._patience)  # begins anew
+
+    @contextlib.contextmanager
+    def _watched(self, patience: float) -> Iterator[None]:
+        """Should it take longer than ``patience`` seconds, where it is goes to standard error."""
+        self._patience = patience
+        if patience:
+            faulthandler.dump_traceback_later(patience)
+        try:
+            yield
+        finally:
+            self._patience = 0.0
+            faulthandler.cancel_dump_traceback_later()
 
     def load(
         self,
@@ -220,7 +238,8 @@ class Worker:
                     return
                 if verb not in verbs:
                     raise ValueError(f"unknown request {verb!r}; known: {', '.join(verbs)}, quit")
-                answer = verbs[verb](**message)
+                with self._watched(message.pop("patience", 0.0)):
+                    answer = verbs[verb](**message)
             except Exception as error:  # whatever a runtime raises is the host's to judge
                 answer = {"error": str(error).strip() or repr(error), "kind": type(error).__name__}
             answered()

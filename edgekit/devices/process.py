@@ -96,9 +96,7 @@ class LocalProcess:
                 if self._stdout.closed:
                     raise self.died()
                 if left <= 0 or not selector.select(left):
-                    raise MeasurementError(
-                        "a process gave no answer in time", got=f"silence for {timeout_seconds:g} s"
-                    )
+                    raise self._silent(timeout_seconds)
                 chunk = os.read(self._stdout.fileno(), 1 << 16)
                 if not chunk:
                     raise self.died()
@@ -106,6 +104,14 @@ class LocalProcess:
         line, _, rest = bytes(self._buffer).partition(b"\n")
         self._buffer = bytearray(rest)
         return line
+
+    def _silent(self, timeout_seconds: float) -> MeasurementError:
+        words = self.last_words()
+        return MeasurementError(
+            "a process gave no answer in time",
+            got=f"silence for {timeout_seconds:g} s{': ' if words else ''}{words}",
+            next="if it only takes longer: set timeout_seconds in the device's profile",
+        )
 
     def died(self) -> MeasurementError:
         """Why the process is gone: its exit code or signal, and its last words."""

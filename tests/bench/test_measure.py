@@ -213,7 +213,10 @@ def test_a_hanging_file_is_given_up_and_the_others_go_on(
         assert not alive(link.spawned[0].pid)
     assert time.monotonic() - start < 15
     assert [type(result) for result in results] == [Failure, Measurement]
-    assert "no answer in time" in str(results[0].error)
+    said = str(results[0].error)
+    assert "no answer in time" in said
+    assert "runtime_onnx.py" in said  # where it hung
+    assert "set timeout_seconds" in said
 
 
 def test_files_that_are_none_are_reported(

@@ -31,7 +31,7 @@ OPTIONS = Namespace(
     images=2560,
 )
 
-RESNET56 = Namespace(**{**vars(OPTIONS), "device": "cpu", "plan": None, "batch_size": None, "weight": None})
+RESNET56 = Namespace(**vars(OPTIONS), device="cpu", plan=None, batch_size=None, weight=None, cutmix=0.0)
 
 
 def valid(script: Load, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -111,6 +111,12 @@ def test_with_a_gpu_more_is_asked_and_a_plan_says_what_is_cut(script: Load, abou
     assert (used["plan"], used["speedup"]) == ("a/plan.json", None)
     assert (used["training"]["device"], used["training"]["batch_size"]) == ("cuda", 256)
     assert used["training"]["distillation"]["features"]["kind"] == "attention"  # the recipe's
+
+
+def test_no_weight_is_no_teacher(script: Load) -> None:
+    options = Namespace(**{**vars(RESNET56), "weight": 0.0, "cutmix": 0.3})
+    used = script("resnet56").config(options).training
+    assert (used.distillation.loss, used.distillation.features, used.cutmix) == ("none", None, 0.3)
 
 
 # --- pruning_realised
