@@ -1,4 +1,4 @@
-"""Write the README's tables and the recipes' `measured:` lines from the reports in benchmarks/results.
+"""Write the README's tables and the recipes' `measured:` lines from the results in benchmarks/results.
 
 python scripts/published_figures.py [--check]
 """
@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgekit.units import human_bytes, human_count, human_ns, human_share
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 MEASURED = re.compile(r"^# measured:.*(?:\n#  {10}.*)*", re.MULTILINE)
 MARKED = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -36,7 +39,7 @@ def main() -> int:
 
 def measured(recipe: str) -> str:
     """The header lines of a recipe: what it did to the embedded demo."""
-    path = ROOT / "benchmarks" / "results" / f"digits-{recipe}.json"
+    path = RESULTS / f"digits-{recipe}.json"
     if not path.exists():
         return "# measured: not yet"
     report = json.loads(path.read_text())
@@ -59,8 +62,13 @@ def cpu(report: dict[str, Any]) -> str:
 
 
 def table(name: str) -> str:
-    """Markdown for ``benchmarks/results/<name>.json``; a file that isn't there gives an honest sentence."""
-    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    """Markdown for ``benchmarks/results/<name>.json``; a file that isn't there gives an honest sentence.
+
+    "against": what the compression benchmarks found.
+    """
+    if name == "against":
+        return against()
+    path = RESULTS / f"{name}.json"
     if not path.exists():
         return f"\n(not measured yet: benchmarks/results/{name}.json is missing)\n\n"
     report = json.loads(path.read_text())
@@ -108,6 +116,117 @@ def artifact_row(
         f"{reference['size_bytes'] / artifact['size_bytes']:.1f} | {slow / p50:.1f} | "
         f"{human_share(artifact['int8_coverage'], 0)} |"
     )
+
+
+# --- the compression benchmarks --------------------------------------------------------------------------
+
+
+def against() -> str:
+    """Markdown: a row for each benchmark against a peer, from the rows that its script wrote."""
+    lines = ["", "| | edgekit | peer | aim |", "| --- | --- | --- | --- |"]
+    for name, row in AGAINST.items():
+        cells = row(json.loads((RESULTS / f"{name}.json").read_text()))
+        lines.append(f"| [{cells[0]}](benchmarks/results/{name}.json) | {' | '.join(cells[1:])} |")
+    return "\n".join([*lines, "", ""])
+
+
+Rows = list[dict[str, Any]]
+Cells = tuple[str, str, str, str]
+
+
+def _prune_accuracy(rows: Rows) -> Cells:
+    best = rows[0]  # the stronger peer stands first
+    return (
+        f"ResNet-20, 2x fewer MACs, 8 epochs, from {_percent(best['original'])}",
+        _percent(best["edgekit"]),
+        f"{_percent(best['peer'])} (at {best['peer_speedup']:.2f}x), torch-pruning and cross-entropy",
+        f"half of its loss won back: {human_share(best['ratio'], 0)}",
+    )
+
+
+def _resnet56(rows: Rows, where: str) -> Cells:
+    best = max(rows, key=lambda row: row["peer"])
+    epochs = best["settings"]["edgekit"]["training"]["epochs"]
+    return (
+        f"ResNet-56, 2.1x fewer MACs, from {_percent(best['original'])}, {where}",
+        f"{_percent(best['edgekit'])}, {epochs} epochs",
+        f"{' and '.join(_percent(row['peer']) for row in rows)}, torch-pruning's published figures, "
+        "100 and 200 epochs on a GPU",
+        _percent(best["required_accuracy"]),
+    )
+
+
+def _pruning_realised(rows: Rows) -> Cells:
+    def span(side: str) -> str:
+        values = [row[side] for row in rows]
+        return f"{min(values):.2f} to {max(values):.2f}"
+
+    return (
+        "time gained / MACs saved, ResNet-8 and -20, both runtimes, fp32 and int8",
+        span("edgekit"),
+        f"{span('peer')}, torch-pruning",
+        f"{rows[0]['required']:g}",
+    )
+
+
+def _chain_wall_time(rows: Rows) -> Cells:
+    (row,) = rows
+    return (
+        "distil, prune and QAT of a ResNet-20, two CPU cores",
+        f"{_percent(row['edgekit_accuracy'])} after {row['edgekit']:.0f} s",
+        f"{_percent(row['peer_accuracy'])} after {row['peer']:.0f} s, torch-pruning, KD loop, NNCF by hand",
+        f"half of its time: {row['bound']} {row['ratio']:.2f} times faster",
+    )
+
+
+def _kd_throughput(rows: Rows) -> Cells:
+    row = rows[0]
+    return (
+        "KD of a ResNet-20, two CPU cores",
+        f"{row['edgekit']:.0f} images/s",
+        f"{row['peer']:.0f} images/s, a plain PyTorch loop",
+        f"3 times: **{row['ratio']:.2f}**; a student's step alone, compiled, is {row['bound_ratio']:.2f}",
+    )
+
+
+def _qat_recovers(rows: Rows) -> Cells:
+    row = rows[0]
+    return (
+        f"int8 of a MobileNetV3 with {_percent(row['float'])}, worse of both files",
+        f"{_percent(row['edgekit'])}, QAT",
+        f"{_percent(row['peer'])}, NNCF post-training",
+        "80 % of the peer's drop: "
+        + ("**it has none**" if row["ratio"] is None else human_share(row["ratio"], 0)),
+    )
+
+
+def _keyword_spotting(rows: Rows) -> Cells:
+    row = min(rows, key=lambda one: one["points"])
+    return (
+        f"int8 of a DS-CNN on spoken digits, {row['samples']} clips",
+        _percent(row["edgekit"]),
+        f"{_percent(row['peer'])}, the fp32 file",
+        f"within {-max(one.get('required_points', -9) for one in rows):g} points",
+    )
+
+
+def _percent(share: float) -> str:
+    return human_share(share, 2)
+
+
+AGAINST: dict[str, Callable[[Rows], Cells]] = {
+    "prune_accuracy": _prune_accuracy,
+    "resnet56": partial(_resnet56, where="two CPU cores"),
+    "resnet56_gpu": partial(_resnet56, where="an H100"),
+    "pruning_realised": _pruning_realised,
+    "chain_wall_time": _chain_wall_time,
+    "kd_throughput": _kd_throughput,
+    "qat_recovers": _qat_recovers,
+    "keyword_spotting": _keyword_spotting,
+}
+
+
+# --- a run's measurements --------------------------------------------------------------------------------
 
 
 def latency(report: dict[str, Any], file: str, runtime: str) -> float:
