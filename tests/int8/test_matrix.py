@@ -22,13 +22,13 @@ from edgekit.export.options import Format
 from edgekit.int8 import coverage, ops
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
-from tests.models import CASES, inputs, trained
+from tests.models import CASES, each, inputs, trained
 from tests.spelling import backend_for
 
 # Recurrent layers are float islands in both runtimes (docs/int8.md).
 RECURRENT = {"lstm"}
 CNN_DB, OTHER_DB = 30.0, 25.0
-LIKE_ANOTHER = {
+LIKE_ANOTHER = {  # the deep ones as well
     "resnet50": "resnet18",
     "vgg_bn": "inception",
     "mobilenet_v1": "ds_cnn",
@@ -36,9 +36,8 @@ LIKE_ANOTHER = {
     "squeezenet": "inception",
     "mobileone": "repvgg",
 }
-NETWORKS = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in LIKE_ANOTHER else [], id=name) for name in CASES
-]
+LIKE_ANOTHER |= {name: name.removesuffix("_deep") for name, case in CASES.items() if case.deep}
+NETWORKS = each(slow=LIKE_ANOTHER)
 
 
 @functools.cache

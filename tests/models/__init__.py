@@ -1,17 +1,21 @@
 """The model matrix: small versions of the architectures that int8 graphs and exporters must serve.
 
 Each is true to its paper in kinds of blocks and ops, but narrow, shallow and for small inputs. `trained`
-gives one after a brief real training, `inputs` samples of the task that it was trained on.
+gives one after a brief real training, `inputs` samples of the task that it was trained on. Those whose
+blocks repeat stand there twice: with a block or two of each kind, and as ``…_deep`` with all stages, which
+is for the slow tier.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,6 +40,7 @@ class Case:
     target: Target = TEN
     steps: int = 40
     rate: float = 0.01
+    deep: bool = False  # for the slow tier: a shallow version has the same kinds of blocks
 
 
 IMAGE, LARGE, TOKENS = (3, 32, 32), (3, 64, 64), (16,)
@@ -44,29 +49,49 @@ CASES: dict[str, Case] = {
     case.name: case
     for case in (
         Case("resnet8", resnets.Resnet8, IMAGE, "cnn", rate=0.005),
-        Case("resnet18", resnets.resnet18, LARGE, "cnn"),
-        Case("resnet50", resnets.resnet50, LARGE, "cnn"),
+        Case("resnet18", partial(resnets.Resnet, resnets.Basic, base=16, stages=2), LARGE, "cnn"),
+        Case("resnet18_deep", partial(resnets.Resnet, resnets.Basic, base=16), LARGE, "cnn", deep=True),
+        Case("resnet50", partial(resnets.Resnet, resnets.Bottleneck, base=8), LARGE, "cnn"),
         Case("vgg_bn", resnets.VggBn, IMAGE, "cnn", rate=0.005),
         Case("mobilenet_v1", mobile.MobilenetV1, LARGE, "cnn", steps=50, rate=0.02),
-        Case("mobilenet_v2", mobile.MobilenetV2, LARGE, "cnn"),
-        Case("mobilenet_v3_small", mobile.MobilenetV3Small, LARGE, "cnn"),
-        Case("efficientnet_lite0", mobile.efficientnet_lite0, LARGE, "cnn"),
-        Case("efficientnet_b0", mobile.efficientnet_b0, LARGE, "cnn"),
-        Case("regnet", resnets.Regnet, (3, 48, 48), "cnn"),
-        Case("densenet", branches.Densenet, LARGE, "cnn"),
+        Case("mobilenet_v2", partial(mobile.MobilenetV2, mobile.MobilenetV2.SHORT), LARGE, "cnn"),
+        Case("mobilenet_v2_deep", mobile.MobilenetV2, LARGE, "cnn", deep=True),
+        Case(
+            "mobilenet_v3_small",
+            partial(mobile.MobilenetV3Small, mobile.MobilenetV3Small.SHORT),
+            LARGE,
+            "cnn",
+        ),
+        Case("mobilenet_v3_small_deep", mobile.MobilenetV3Small, LARGE, "cnn", deep=True),
+        Case("efficientnet_lite0", partial(mobile.Efficientnet, True), LARGE, "cnn"),
+        Case("efficientnet_b0", partial(mobile.Efficientnet, False, mobile.Efficientnet.SHORT), LARGE, "cnn"),
+        Case("efficientnet_b0_deep", partial(mobile.Efficientnet, False), LARGE, "cnn", deep=True),
+        Case("regnet", partial(resnets.Regnet, ((24, 2), (24, 1), (48, 2))), (3, 24, 24), "cnn"),
+        Case("regnet_deep", resnets.Regnet, (3, 48, 48), "cnn", deep=True),
+        Case("densenet", partial(branches.Densenet, (3, 2)), LARGE, "cnn"),
+        Case("densenet_deep", branches.Densenet, LARGE, "cnn", deep=True),
         Case("squeezenet", branches.Squeezenet, LARGE, "cnn", steps=80, rate=0.003),
-        Case("shufflenet_v2", mobile.ShufflenetV2, LARGE, "cnn"),
+        Case("shufflenet_v2", partial(mobile.ShufflenetV2, ((32, 2), (64, 2))), LARGE, "cnn"),
+        Case("shufflenet_v2_deep", mobile.ShufflenetV2, LARGE, "cnn", deep=True),
         Case("inception", branches.Inception, LARGE, "cnn"),
         Case("repvgg", resnets.Repvgg, LARGE, "cnn"),
         Case("mobileone", mobile.Mobileone, LARGE, "cnn", steps=50),
-        Case("convnext_atto", transformers.ConvnextAtto, LARGE, "cnn", rate=0.005),
+        Case(
+            "convnext_atto",
+            partial(transformers.ConvnextAtto, ((16, 1), (32, 2))),
+            LARGE,
+            "cnn",
+            rate=0.005,
+        ),
+        Case("convnext_atto_deep", transformers.ConvnextAtto, LARGE, "cnn", rate=0.005, deep=True),
         Case("unet", branches.Unet, IMAGE, "cnn", target=PixelClasses(3)),
         Case("ds_cnn", mobile.DsCnn, (1, 49, 10), "cnn", target=Classes(12), steps=60, rate=0.02),
         Case(
             "autoencoder", others.Autoencoder, (640,), "cnn", target=Reconstruction(), steps=100, rate=0.005
         ),
         Case("audio_1d", others.Audio1d, (1, 2000), "cnn", target=Classes(8)),
-        Case("vit_tiny", transformers.VitTiny, IMAGE, "transformer", rate=0.002),
+        Case("vit_tiny", partial(transformers.VitTiny, 2), IMAGE, "transformer", rate=0.002),
+        Case("vit_tiny_deep", transformers.VitTiny, IMAGE, "transformer", rate=0.002, deep=True),
         Case(
             "text_encoder",
             transformers.TextEncoder,
@@ -96,6 +121,14 @@ CASES: dict[str, Case] = {
         ),
     )
 }
+
+
+def each(slow: Container[str] = ()) -> list[Any]:
+    """All names, to parametrize a test; the deep ones and those in ``slow`` are in the slow tier."""
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] if case.deep or name in slow else [], id=name)
+        for name, case in CASES.items()
+    ]
 
 
 def samples(case: Case, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:

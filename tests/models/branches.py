@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ class DenseBlock(nn.Module):
 class Densenet(nn.Module):
     """BN-ReLU-conv order, concatenations of concatenations, average-pool transitions, a last bare BN."""
 
-    def __init__(self, growth: int = 8, classes: int = 10) -> None:
+    def __init__(self, depths: Sequence[int] = (3, 3, 3), growth: int = 8, classes: int = 10) -> None:
         super().__init__()
         layers: list[nn.Module] = [
             nn.Conv2d(3, 16, 7, 2, 3, bias=False),
@@ -48,7 +50,7 @@ class Densenet(nn.Module):
             nn.MaxPool2d(3, 2, 1),
         ]
         channels = 16
-        for index, depth in enumerate((3, 3, 3)):
+        for index, depth in enumerate(depths):
             if index:
                 layers += [
                     nn.BatchNorm2d(channels),

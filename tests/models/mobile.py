@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -67,21 +67,27 @@ class Inverted(nn.Module):
 
 
 class MobilenetV2(nn.Module):
-    """ReLU6 everywhere except after the bottlenecks and their sums."""
+    """ReLU6 everywhere except after the bottlenecks and their sums.
 
-    def __init__(self, classes: int = 10) -> None:
+    ``stages``: expansion, channels, blocks, stride of the first.
+    """
+
+    SEVEN = (
+        (1, 8, 1, 1),
+        (6, 12, 2, 2),
+        (6, 16, 2, 2),
+        (6, 24, 2, 2),
+        (6, 32, 1, 1),
+        (6, 48, 2, 2),
+        (6, 64, 1, 1),
+    )
+    SHORT = ((1, 8, 1, 1), (6, 16, 2, 2), (6, 32, 1, 2))
+
+    def __init__(self, stages: Sequence[tuple[int, int, int, int]] = SEVEN, classes: int = 10) -> None:
         super().__init__()
         layers: list[nn.Module] = [conv_norm(3, 12, 3, 2, activation=nn.ReLU6)]
         channels = 12
-        for expansion, outputs, depth, stride in (
-            (1, 8, 1, 1),
-            (6, 12, 2, 2),
-            (6, 16, 2, 2),
-            (6, 24, 2, 2),
-            (6, 32, 1, 1),
-            (6, 48, 2, 2),
-            (6, 64, 1, 1),
-        ):
+        for expansion, outputs, depth, stride in stages:
             for index in range(depth):
                 layers.append(Inverted(channels, outputs, 1 if index else stride, expansion))
                 channels = outputs
@@ -140,22 +146,30 @@ class V3Block(nn.Module):
 
 
 class MobilenetV3Small(nn.Module):
-    """Hard-swish, hard-sigmoid gates, ReLU, 5x5 depthwise, a hidden linear layer after the pool."""
+    """Hard-swish, hard-sigmoid gates, ReLU, 5x5 depthwise, a hidden linear layer after the pool.
 
-    def __init__(self, classes: int = 10) -> None:
+    ``blocks``: kernel, hidden channels, channels, whether gated, whether hard-swish, stride.
+    """
+
+    EIGHT = (
+        (3, 8, 8, True, False, 2),
+        (3, 36, 12, False, False, 2),
+        (3, 44, 12, False, False, 1),
+        (5, 48, 20, True, True, 2),
+        (5, 120, 20, True, True, 1),
+        (5, 60, 24, True, True, 1),
+        (5, 144, 48, True, True, 2),
+        (5, 288, 48, True, True, 1),
+    )
+    SHORT = (EIGHT[0], (3, 44, 8, False, False, 1), *EIGHT[3:5])
+
+    def __init__(
+        self, blocks: Sequence[tuple[int, int, int, bool, bool, int]] = EIGHT, classes: int = 10
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = [conv_norm(3, 8, 3, 2, activation=nn.Hardswish)]
         channels = 8
-        for kernel, hidden, outputs, squeeze, hard, stride in (
-            (3, 8, 8, True, False, 2),
-            (3, 36, 12, False, False, 2),
-            (3, 44, 12, False, False, 1),
-            (5, 48, 20, True, True, 2),
-            (5, 120, 20, True, True, 1),
-            (5, 60, 24, True, True, 1),
-            (5, 144, 48, True, True, 2),
-            (5, 288, 48, True, True, 1),
-        ):
+        for kernel, hidden, outputs, squeeze, hard, stride in blocks:
             layers.append(V3Block(kernel, channels, hidden, outputs, squeeze, hard, stride))
             channels = outputs
         layers.append(conv_norm(channels, 144, 1, activation=nn.Hardswish))
@@ -192,22 +206,30 @@ class MBConv(nn.Module):
 
 
 class Efficientnet(nn.Module):
-    """B0 (SiLU, sigmoid gates) or Lite0 (ReLU6, no gates), all seven stages."""
+    """B0 (SiLU, sigmoid gates) or Lite0 (ReLU6, no gates).
 
-    def __init__(self, lite: bool, classes: int = 10) -> None:
+    ``stages``: expansion, channels, blocks, stride of the first, kernel.
+    """
+
+    SEVEN = (
+        (1, 8, 1, 1, 3),
+        (6, 8, 1, 2, 3),
+        (6, 12, 2, 2, 5),
+        (6, 20, 1, 2, 3),
+        (6, 28, 1, 1, 5),
+        (6, 40, 2, 2, 5),
+        (6, 56, 1, 1, 3),
+    )
+    SHORT = (SEVEN[0], (6, 12, 2, 2, 5), (6, 20, 1, 2, 3))
+
+    def __init__(
+        self, lite: bool, stages: Sequence[tuple[int, int, int, int, int]] = SEVEN, classes: int = 10
+    ) -> None:
         super().__init__()
         activation = nn.ReLU6 if lite else nn.SiLU
         layers: list[nn.Module] = [conv_norm(3, 8, 3, 2, activation=activation)]
         channels = 8
-        for expansion, outputs, depth, stride, kernel in (
-            (1, 8, 1, 1, 3),
-            (6, 8, 1, 2, 3),
-            (6, 12, 2, 2, 5),
-            (6, 20, 1, 2, 3),
-            (6, 28, 1, 1, 5),
-            (6, 40, 2, 2, 5),
-            (6, 56, 1, 1, 3),
-        ):
+        for expansion, outputs, depth, stride, kernel in stages:
             for index in range(depth):
                 layers.append(MBConv(channels, outputs, kernel, 1 if index else stride, expansion, lite))
                 channels = outputs
@@ -219,14 +241,6 @@ class Efficientnet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.drop(self.pool(self.features(x)).flatten(1)))
-
-
-def efficientnet_lite0() -> nn.Module:
-    return Efficientnet(lite=True)
-
-
-def efficientnet_b0() -> nn.Module:
-    return Efficientnet(lite=False)
 
 
 class Overparameterised(nn.Module):
@@ -308,14 +322,19 @@ class ShuffleUnit(nn.Module):
 
 
 class ShufflenetV2(nn.Module):
-    """Channel split by chunk, concatenation, channel shuffle by view and transpose."""
+    """Channel split by chunk, concatenation, channel shuffle by view and transpose.
 
-    def __init__(self, classes: int = 10) -> None:
+    ``stages``: channels and units.
+    """
+
+    def __init__(
+        self, stages: Sequence[tuple[int, int]] = ((32, 3), (64, 3), (96, 2)), classes: int = 10
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(conv_norm(3, 16, 3, 2, activation=nn.ReLU), nn.MaxPool2d(3, 2, 1))
         units: list[nn.Module] = []
         channels = 16
-        for width, depth in ((32, 3), (64, 3), (96, 2)):
+        for width, depth in stages:
             for index in range(depth):
                 units.append(ShuffleUnit(channels, width, 1 if index else 2))
                 channels = width

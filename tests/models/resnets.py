@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -92,9 +94,11 @@ class Bottleneck(nn.Module):
 
 
 class Resnet(nn.Module):
-    """The ImageNet ResNet: 7x7 stem of stride 2, overlapping max pool, four stages."""
+    """The ImageNet ResNet: 7x7 stem of stride 2, overlapping max pool, stages of two blocks."""
 
-    def __init__(self, block: type[Basic | Bottleneck], base: int, depth: int, classes: int = 10) -> None:
+    def __init__(
+        self, block: type[Basic | Bottleneck], base: int, stages: int = 4, classes: int = 10
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(3, 16, 7, 2, 3, bias=False),
@@ -104,9 +108,9 @@ class Resnet(nn.Module):
         )
         channels = 16
         blocks: list[nn.Module] = []
-        for stage in range(4):
+        for stage in range(stages):
             width = base << stage
-            for index in range(depth):
+            for index in range(2):
                 stride = 2 if stage and not index else 1
                 outputs = width * block.expansion
                 shortcut = None
@@ -123,14 +127,6 @@ class Resnet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(self.stages(self.stem(x)))
         return self.head(x.flatten(1))
-
-
-def resnet18() -> nn.Module:
-    return Resnet(Basic, base=16, depth=2)
-
-
-def resnet50() -> nn.Module:
-    return Resnet(Bottleneck, base=8, depth=2)
 
 
 class VggBn(nn.Module):
@@ -198,19 +194,20 @@ class RegnetBlock(nn.Module):
 
 
 class Regnet(nn.Module):
-    """RegNetY on maps of odd size (48, 24, 12, 6, 3)."""
+    """RegNetY, whose last maps have an odd size (3x3). ``blocks``: channels and stride."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[tuple[int, int]] = ((24, 2), (48, 2), (48, 1), (96, 2), (96, 1)),
+        classes: int = 10,
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        widths = [16, *(width for width, _ in blocks)]
         self.stages = nn.Sequential(
-            RegnetBlock(16, 24, 2),
-            RegnetBlock(24, 48, 2),
-            RegnetBlock(48, 48, 1),
-            RegnetBlock(48, 96, 2),
-            RegnetBlock(96, 96, 1),
+            *(RegnetBlock(inputs, *block) for inputs, block in zip(widths, blocks, strict=False))
         )
-        self.head = nn.Linear(96, classes)
+        self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.adaptive_avg_pool2d(self.stages(self.stem(x)), 1)

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.models import CASES, inputs, samples, score, train, trained, training
+from tests.models import CASES, each, inputs, samples, score, train, trained, training
 from tests.models.tasks import Classes, PixelClasses
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", each())
 def test_runs_at_any_batch_size(name: str) -> None:
     case, model = CASES[name], trained(name)
     x = inputs(case, 3, seed=1)
@@ -20,7 +20,7 @@ def test_runs_at_any_batch_size(name: str) -> None:
     torch.testing.assert_close(three[:1], one, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", each())
 def test_has_learnt_its_task(name: str) -> None:
     case, (model, losses) = CASES[name], training(name)
     assert sum(losses[-3:]) < 0.7 * sum(losses[:3])

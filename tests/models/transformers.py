@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,13 +45,15 @@ class ConvnextBlock(nn.Module):
 
 
 class ConvnextAtto(nn.Module):
-    """Both spellings of layer norm on maps, and a patch stem."""
+    """Both spellings of layer norm on maps, and a patch stem. ``stages``: channels and blocks."""
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(
+        self, stages: Sequence[tuple[int, int]] = ((16, 1), (32, 1), (64, 2), (96, 1)), classes: int = 10
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, 16, 4, 4), ChannelsFirstNorm(16)]
         channels = 16
-        for width, depth in ((16, 1), (32, 1), (64, 2), (96, 1)):
+        for width, depth in stages:
             if width != channels:
                 layers += [ChannelsFirstNorm(channels), nn.Conv2d(channels, width, 2, 2)]
                 channels = width
@@ -97,13 +101,15 @@ class VitBlock(nn.Module):
 class VitTiny(nn.Module):
     """Patch embedding, a class token expanded over the batch, learned positions, three heads."""
 
-    def __init__(self, size: int = 32, patch: int = 8, dim: int = 96, classes: int = 10) -> None:
+    def __init__(
+        self, depth: int = 3, size: int = 32, patch: int = 8, dim: int = 96, classes: int = 10
+    ) -> None:
         super().__init__()
         self.patches = nn.Conv2d(3, dim, patch, patch)
         self.class_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.positions = nn.Parameter(torch.zeros(1, (size // patch) ** 2 + 1, dim))
         self.drop = nn.Dropout(0.1)
-        self.blocks = nn.Sequential(*(VitBlock(dim, heads=3) for _ in range(3)))
+        self.blocks = nn.Sequential(*(VitBlock(dim, heads=3) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, classes)
         nn.init.trunc_normal_(self.class_token, std=0.02)
