@@ -22,9 +22,8 @@ STAMP := $(VENV)/.edgekit-installed
 demo: $(STAMP)
 	$(BIN)/edgekit compress --recipe mobile
 
-# In the order of collection: the last files are short ones, so that no process ends long before the other.
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 board: $(STAMP)
 	$(BIN)/python -m pytest -m device tests/devices
