@@ -123,29 +123,37 @@ def artifact_row(
 
 def against() -> str:
     """Markdown: a row for each benchmark against a peer, from the rows that its script wrote."""
-    lines = ["", "| | edgekit | peer | aim |", "| --- | --- | --- | --- |"]
+    lines = ["", "| | edgekit | peer | aim | reached |", "| --- | --- | --- | --- | --- |"]
     for name, row in AGAINST.items():
-        cells = row(json.loads((RESULTS / f"{name}.json").read_text()))
-        lines.append(f"| [{cells[0]}](benchmarks/results/{name}.json) | {' | '.join(cells[1:])} |")
+        what, *cells = row(json.loads((RESULTS / f"{name}.json").read_text()))
+        lines.append(f"| [{what}](benchmarks/results/{name}.json) | {' | '.join(cells)} |")
     return "\n".join([*lines, "", ""])
 
 
 Rows = list[dict[str, Any]]
-Cells = tuple[str, str, str, str]
+Cells = tuple[str, str, str, str, str]  # what, edgekit, peer, aim, reached
+
+
+def reached(text: str, enough: bool) -> str:
+    """What falls short is bold."""
+    return text if enough else f"**{text}**"
 
 
 def _prune_accuracy(rows: Rows) -> Cells:
     best = rows[0]  # the stronger peer stands first
+    # The shares come from whole images: more digits than these are rounding.
+    share = round(best["ratio"], 9)
     return (
         f"ResNet-20, 2x fewer MACs, 8 epochs, from {_percent(best['original'])}",
         _percent(best["edgekit"]),
         f"{_percent(best['peer'])} (at {best['peer_speedup']:.2f}x), torch-pruning and cross-entropy",
-        f"half of its loss won back: {human_share(best['ratio'], 0)}",
+        f"{human_share(best['required'], 0)} of its loss won back",
+        reached(human_share(share), share >= best["required"]),
     )
 
 
 def _resnet56(rows: Rows, where: str) -> Cells:
-    best = max(rows, key=lambda row: row["peer"])
+    best = rows[0]
     epochs = best["settings"]["edgekit"]["training"]["epochs"]
     return (
         f"ResNet-56, 2.1x fewer MACs, from {_percent(best['original'])}, {where}",
@@ -153,6 +161,7 @@ def _resnet56(rows: Rows, where: str) -> Cells:
         f"{' and '.join(_percent(row['peer']) for row in rows)}, torch-pruning's published figures, "
         "100 and 200 epochs on a GPU",
         _percent(best["required_accuracy"]),
+        reached(_percent(best["edgekit"]), best["edgekit"] >= best["required_accuracy"]),
     )
 
 
@@ -166,6 +175,7 @@ def _pruning_realised(rows: Rows) -> Cells:
         span("edgekit"),
         f"{span('peer')}, torch-pruning",
         f"{rows[0]['required']:g}",
+        reached(span("edgekit"), all(row["edgekit"] >= row["required"] for row in rows)),
     )
 
 
@@ -175,38 +185,44 @@ def _chain_wall_time(rows: Rows) -> Cells:
         "distil, prune and QAT of a ResNet-20, two CPU cores",
         f"{_percent(row['edgekit_accuracy'])} after {row['edgekit']:.0f} s",
         f"{_percent(row['peer_accuracy'])} after {row['peer']:.0f} s, torch-pruning, KD loop, NNCF by hand",
-        f"half of its time: {row['bound']} {row['ratio']:.2f} times faster",
+        f"equal accuracy {row['required']:g} times as fast",
+        reached(f"{row['bound']} {row['ratio']:.2f}".strip(), row["ratio"] >= row["required"]),
     )
 
 
 def _kd_throughput(rows: Rows) -> Cells:
-    row = rows[0]
+    (row,) = rows
     return (
         "KD of a ResNet-20, two CPU cores",
         f"{row['edgekit']:.0f} images/s",
         f"{row['peer']:.0f} images/s, a plain PyTorch loop",
-        f"3 times: **{row['ratio']:.2f}**; a student's step alone, compiled, is {row['bound_ratio']:.2f}",
+        f"{row['required']:g} times as fast",
+        reached(f"{row['ratio']:.2f}", row["ratio"] >= row["required"])
+        + f"; the student's step alone, compiled: {row['bound_ratio']:.2f}",
     )
 
 
 def _qat_recovers(rows: Rows) -> Cells:
-    row = rows[0]
+    row = rows[0]  # QAT; the other is without training
+    ratio = row["ratio"]
+    found = "there is no drop" if ratio is None else human_share(ratio, 0)
     return (
         f"int8 of a MobileNetV3 with {_percent(row['float'])}, worse of both files",
         f"{_percent(row['edgekit'])}, QAT",
         f"{_percent(row['peer'])}, NNCF post-training",
-        "80 % of the peer's drop: "
-        + ("**it has none**" if row["ratio"] is None else human_share(row["ratio"], 0)),
+        f"{human_share(row['required'], 0)} of its drop won back",
+        reached(found, ratio is not None and ratio >= row["required"]),
     )
 
 
 def _keyword_spotting(rows: Rows) -> Cells:
-    row = min(rows, key=lambda one: one["points"])
+    row = min((one for one in rows if "required_points" in one), key=lambda one: one["points"])
     return (
         f"int8 of a DS-CNN on spoken digits, {row['samples']} clips",
         _percent(row["edgekit"]),
         f"{_percent(row['peer'])}, the fp32 file",
-        f"within {-max(one.get('required_points', -9) for one in rows):g} points",
+        f"{-row['required_points']:g} points lost at most",
+        reached(f"{max(0.0, -row['points']):g}", row["points"] >= row["required_points"]),
     )
 
 

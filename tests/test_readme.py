@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,16 @@ def example(root: Path) -> str:
 def test_tables_are_what_the_reports_say(root: Path) -> None:
     script = root / "scripts" / "published_figures.py"
     assert subprocess.run([sys.executable, script, "--check"], check=False).returncode == 0
+
+
+def test_what_falls_short_is_bold(root: Path) -> None:
+    figures = runpy.run_path(str(root / "scripts" / "published_figures.py"))
+    for name, aim in (("kd_throughput", "required"), ("resnet56", "required_accuracy")):
+        rows = json.loads((root / "benchmarks" / "results" / f"{name}.json").read_text())
+        side = "ratio" if name == "kd_throughput" else "edgekit"
+        for value, bold in ((rows[0][aim], False), (rows[0][aim] - 0.01, True)):
+            made = [{**row, side: value} for row in rows]
+            assert ("**" in figures["AGAINST"][name](made)[-1]) == bold
 
 
 def test_example_is_short_whole_and_loads(root: Path, tmp_path: Path) -> None:
