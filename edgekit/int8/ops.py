@@ -111,6 +111,9 @@ QUANTIZE = {qd.quantize_per_tensor.default, qd.quantize_per_channel.default}
 DEQUANTIZE = {qd.dequantize_per_tensor.default, qd.dequantize_per_channel.default}
 
 
+_CONSTANTS = "_edgekit_constants"  # attribute of an fx.Graph: what ``is_constant`` has found in it
+
+
 def shape_of(node: Any) -> torch.Size | None:
     """Shape of a node's value as captured (the batch may be symbolic), or None where it isn't known."""
     value = node.meta.get("val") if isinstance(node, fx.Node) else None
@@ -124,17 +127,31 @@ def is_float(node: Any) -> bool:
 
 
 def is_constant(node: Any) -> bool:
-    """Whether the node is a parameter or a buffer, or computed from those alone."""
+    """Whether the node is a parameter or a buffer, or computed from those alone.
+
+    Iterative, and remembered for each graph, so that asking for all nodes takes time linear in their number
+    however deep the graph is. Rewrites keep what a node computes, and ``refresh`` forgets all answers.
+    """
     if not isinstance(node, fx.Node):
         return True
-    if node.op == "get_attr":
-        return True
-    return (
-        node.op == "call_function"
-        and bool(node.args)
-        and all(is_constant(arg) for arg in node.all_input_nodes)
-        and (bool(node.all_input_nodes) or isinstance(node.meta.get("val"), torch.Tensor))
-    )
+    known: dict[fx.Node, bool] = node.graph.__dict__.setdefault(_CONSTANTS, {})
+    todo = [node]
+    while todo:
+        one = todo[-1]
+        sources = one.all_input_nodes if one.op == "call_function" and one.args else ()
+        if one in known:
+            todo.pop()
+        elif any(known.get(source) is False for source in sources):
+            known[one] = False
+        elif unknown := [source for source in sources if source not in known]:
+            todo += unknown[:1]
+        else:
+            known[one] = one.op == "get_attr" or (
+                one.op == "call_function"
+                and bool(one.args)
+                and (bool(sources) or isinstance(one.meta.get("val"), torch.Tensor))
+            )
+    return known[node]
 
 
 def moves_zero_alone(node: fx.Node) -> bool:
@@ -186,6 +203,7 @@ def refresh(graph: fx.GraphModule) -> None:
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()
+    graph.graph.__dict__.pop(_CONSTANTS, None)
     mode = next(node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder").fake_mode
 
     def known(node: fx.Node) -> Any:

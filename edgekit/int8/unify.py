@@ -222,17 +222,20 @@ def _quantize_constant(graph: fx.GraphModule, reader: fx.Node, source: Any, *, s
 
 
 def evaluate_constant(graph: fx.GraphModule, node: Any) -> torch.Tensor:
-    """What a constant expression (``ops.is_constant``) amounts to."""
-
-    def value_of(argument: Any) -> Any:
-        if not isinstance(argument, fx.Node):
-            return argument
-        if argument.op == "get_attr":
-            return ops.attribute(graph, str(argument.target)).detach()
-        args = fx.node.map_arg(argument.args, value_of)
-        kwargs = fx.node.map_arg(argument.kwargs, value_of)
-        return argument.target(*args, **kwargs)  # type: ignore[operator]
-
-    result = value_of(node)
+    """What a constant expression (``ops.is_constant``) amounts to: each node of it computed once."""
+    values: dict[fx.Node, Any] = {}
+    todo: list[fx.Node] = [node]
+    while todo:
+        one = todo[-1]
+        if one in values:
+            todo.pop()
+        elif one.op == "get_attr":
+            values[one] = ops.attribute(graph, str(one.target)).detach()
+        elif missing := [source for source in one.all_input_nodes if source not in values]:
+            todo += missing
+        else:
+            args, kwargs = fx.node.map_arg((one.args, one.kwargs), values.__getitem__)
+            values[one] = one.target(*args, **kwargs)  # type: ignore[operator]
+    result = values[node]
     assert isinstance(result, torch.Tensor)
     return result
