@@ -1,0 +1,341 @@
+"""How far edgekit reaches: networks that are not its own, at full depth and their own resolution, through the
+whole main job. One process, and one JSON row, for each network.
+
+    make reach                                        # installs the networks, then tries all of them
+    python benchmarks/reach.py mixnet_s vit --jobs 2  # some of them; or any other timm:NAME, torchvision:NAME
+
+Each is captured, cut to two thirds of its MACs (no training), calibrated, exported to ONNX and LiteRT, its
+files evaluated, timed and diagnosed: `edgekit.compress` with the recipe below. Inputs are made up, weights
+mostly random (foreign.py), so accuracy means nothing here; what counts is whether it works, how near each
+file is to the graph and the graph to the float model, for the worst channel too, and what it costs.
+
+A network that is finished with the present code is skipped; ``--again`` doesn't. One thread each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ASKED = 1.5  # MACs before over MACs after
+RECIPE = {
+    "description": "How far edgekit reaches",
+    "stages": [
+        {"kind": "prune", "speedup": ASKED, "training": {"epochs": 0}},
+        {"kind": "qat", "training": {"epochs": 0}},
+    ],
+    "exports": {"formats": ["onnx", "litert"], "precisions": ["int8"]},
+    "benchmark": {"threads": [1], "min_seconds": 0.2, "min_runs": 3},
+    "diagnose": {"samples": 8},
+    "recommend": {"max_accuracy_drop": 100},
+}
+
+
+def main() -> int:
+    """Try the networks, and write the rows after each of them."""
+    arguments = _arguments()
+    sys.path.insert(0, str(HERE))
+    if arguments.one:
+        return _one(arguments)
+    from foreign import names
+
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    rows = {row["name"]: row for row in _read(arguments.out)}
+    commit = _commit()
+    todo = [
+        name
+        for name in names(arguments.names)
+        if arguments.again or rows.get(name, {}).get("commit") != commit or not rows[name].get("went")
+    ]
+
+    def attempt(name: str) -> None:
+        row = {**_spawn(name, arguments), "commit": commit}
+        rows[name] = row
+        _write(arguments.out, rows)
+        print(line(row), flush=True)
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        list(pool.map(attempt, todo))
+    print(summary(list(rows.values())))
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="names, or parts of them; all without any")
+    parser.add_argument(
+        "--samples", type=int, default=128, help="training samples, and a quarter to validate"
+    )
+    parser.add_argument("--timeout", type=float, default=900, help="seconds for each network")
+    parser.add_argument("--memory-gb", type=float, default=10, help="peak memory at which one is stopped")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at a time")
+    parser.add_argument("--again", action="store_true", help="those too that are finished")
+    parser.add_argument("--work", type=Path, default=Path("~/.cache/edgekit/benchmarks/reach").expanduser())
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "reach.json")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return list(json.loads(path.read_text())["rows"]) if path.exists() else []
+
+
+def _write(path: Path, rows: dict[str, dict[str, Any]]) -> None:
+    from foreign import NETWORKS
+    from provenance import surroundings
+
+    from edgekit.files import write_json
+
+    order = {name: position for position, name in enumerate(NETWORKS)}
+    ordered = sorted(rows.values(), key=lambda row: (order.get(row["name"], len(order)), row["name"]))
+    about = surroundings()
+    about.pop("commit")  # each row has its own
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"recipe": RECIPE, **about, "rows": ordered}, indent=1)
+
+
+def _commit() -> str:
+    from provenance import surroundings
+
+    return str(surroundings()["commit"])
+
+
+# --- one network, seen from outside ------------------------------------------------------------------------
+
+
+def _spawn(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run one in a process group of its own; how it ended, and the longest time in which it said nothing."""
+    command = [sys.executable, __file__, "--one", name, "--samples", str(arguments.samples)]
+    command += ["--work", str(arguments.work)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    log = arguments.work / f"{name.replace(':', '-')}.log"
+    started = time.monotonic()
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, start_new_session=True
+        ) as process,
+    ):
+        watch = _Watch(process.pid, started + arguments.timeout, arguments.memory_gb * 1e9)
+        events, row = [], {}
+        with ThreadPoolExecutor(1) as pool:
+            watching = pool.submit(watch.run)
+            assert process.stdout is not None
+            for text in process.stdout:
+                if text.startswith("ROW "):
+                    row = json.loads(text[4:])
+                elif text.startswith("EVENT "):
+                    events.append((time.monotonic() - started, *json.loads(text[6:])))
+            process.wait()
+            watch.over = True
+            watching.result()
+    ended = time.monotonic() - started
+    if not row:
+        reason = watch.killed or f"ended with exit code {process.returncode}"
+        tail = "" if watch.killed else log.read_text()[-300:]
+        at = events[-1][1:3] if events else ("start", "")
+        row = {
+            "went": "killed" if watch.killed else "crashed",
+            "failure": f"{reason} in {at[0]}: {at[1]} {tail}",
+        }
+    return {
+        "name": name,
+        **row,
+        "seconds": _seconds(events, ended),
+        "longest_silence": _silence(events, ended),
+        "peak_bytes": max(watch.peak, row.get("peak_bytes", 0)),
+        "samples": arguments.samples,
+    }
+
+
+class _Watch:
+    """Ends a process group that takes too long or too much memory."""
+
+    def __init__(self, pid: int, until: float, most: float) -> None:
+        self.pid, self.until, self.most = pid, until, most
+        self.peak, self.killed, self.over = 0, "", False
+
+    def run(self) -> None:
+        while not self.over:
+            self.peak = max(self.peak, _resident(self.pid))
+            if time.monotonic() > self.until:
+                self.killed = "out of time"
+            elif self.peak > self.most:
+                self.killed = f"out of memory at {self.peak / 1e9:.1f} GB"
+            if self.killed:
+                os.killpg(self.pid, signal.SIGKILL)
+                return
+            time.sleep(0.25)
+
+
+def _resident(group: int) -> int:
+    """Bytes in memory of all processes of a group."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                total += int(fields[21]) * resource.getpagesize()
+        except (OSError, IndexError, ValueError):
+            continue
+    return total
+
+
+def _seconds(events: list[tuple[Any, ...]], ended: float) -> dict[str, float]:
+    """Wall time by part: from its first event to the first one of another part."""
+    found: dict[str, float] = {}
+    for (at, part, *_), following in zip(events, [*events[1:], (ended,)], strict=True):
+        found[part] = found.get(part, 0.0) + following[0] - at
+    return {part: round(seconds, 1) for part, seconds in found.items()} | {"all": round(ended, 1)}
+
+
+def _silence(events: list[tuple[Any, ...]], ended: float) -> dict[str, Any]:
+    """The longest time without a word, and the words before it."""
+    if not events:
+        return {"seconds": round(ended, 1), "after": "the start"}
+    pairs = zip(events, [*events[1:], (ended,)], strict=True)
+    seconds, part, message = max(((b[0] - a[0], a[1], a[2]) for a, b in pairs), key=lambda one: one[0])
+    return {"seconds": round(seconds, 1), "after": f"{part}: {message}"[:120]}
+
+
+# --- one network, in its process ---------------------------------------------------------------------------
+
+
+def _one(arguments: argparse.Namespace) -> int:
+    """Compress one network; its row goes to stdout."""
+    import shutil
+
+    import torch
+
+    torch.set_num_threads(1)
+    from edgekit.errors import EdgekitError, InputError
+    from edgekit.progress import Event
+
+    def told(event: Event) -> None:
+        print("EVENT", json.dumps([event.stage, event.message]), flush=True)
+
+    folder = arguments.work / arguments.one.replace(":", "-")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        made = _workload(arguments.one, arguments.samples)
+        told(Event("note", "start", "the network is built"))
+        row = {"went": "whole way", **_compressed(made, folder, told)}
+    except EdgekitError as error:
+        trained = [path.parent.name for path in folder.glob("stages/*/stage.json")] if folder.exists() else []
+        # Nothing is trained here: what is said once a stage is finished would come after a training.
+        early = isinstance(error, InputError) or not trained
+        row = {"went": "refused" if early else "failed", "failure": str(error), "error": type(error).__name__}
+    row["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print("ROW", json.dumps(row), flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def _workload(name: str, samples: int) -> Any:
+    from foreign import make
+
+    from edgekit import Classification, Preprocessing, Reconstruction, Segmentation, Workload
+
+    network = make(name)
+    train, validation = network.inputs(samples, 1), network.inputs(max(8, samples // 4), 2)
+    preprocessing = Preprocessing()
+    if train.dim() == 4:  # pictures, as bytes
+        preprocessing = Preprocessing(layout="NCHW", scale=1 / 255, mean=(0.5,) * 3, std=(0.2,) * 3)
+        train, validation = ((255 * (0.2 * part + 0.5)).clamp(0, 255).byte() for part in (train, validation))
+    answers = network.model(preprocessing(validation[:2]))
+    task: Any = Reconstruction()
+    if network.spatial:
+        task = Segmentation(num_classes=answers.shape[1])
+    elif answers.dim() == 2 and not name.startswith("packaged:"):
+        task = Classification(num_classes=answers.shape[1])
+    data = {"train": (train, None), "validation": (validation, None)}
+    return Workload(
+        name=re.sub(r"\W", "-", name), model=network.model, task=task, preprocessing=preprocessing, **data
+    )
+
+
+def _compressed(workload: Any, folder: Path, told: Any) -> dict[str, Any]:
+    """The whole job, and what its report says."""
+    import edgekit
+
+    recipe = folder.with_suffix(".yaml")
+    recipe.write_text(json.dumps(RECIPE))
+    report = edgekit.compress(workload, recipe, out=folder, progress=told).to_json()
+    (prune, qat) = report["stages"]
+    files = {one["format"]: one for one in report["artifacts"] if one["precision"] == "int8"}
+    return {
+        "parameters": report["baseline"]["parameters"],
+        "macs": report["baseline"]["macs"],
+        "macs_reached": round(report["baseline"]["macs"] / max(prune["macs"], 1), 3),
+        "notes": [prune["note"], qat["note"]],
+        "ladder": report["ladder"],
+        "coverage": {format: one["int8_coverage"] for format, one in files.items()},
+        "float_layers": {format: one.get("float_layers", [])[:8] for format, one in files.items()},
+        "litert": _partitions(folder / files["litert"]["file"]),
+        "warnings": [one["message"] for one in report["warnings"]],
+    }
+
+
+def _partitions(path: Path) -> dict[str, Any]:
+    """What XNNPACK took of a LiteRT file: its partitions, and the ops that no partition covers."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    ops = interpreter._get_ops_details()
+    delegates = [op for op in ops if op["op_name"] == "DELEGATE"]
+    plain = [op for op in ops if op["op_name"] != "DELEGATE"]
+    makes = {int(tensor): number for number, op in enumerate(plain) for tensor in op["outputs"]}
+    taken: set[int] = set()
+    for delegate in delegates:  # from its outputs back to its inputs
+        border = {int(tensor) for tensor in delegate["inputs"]}
+        todo = [int(tensor) for tensor in delegate["outputs"]]
+        while todo:
+            number = makes.get(tensor) if (tensor := todo.pop()) not in border else None
+            if number is not None and number not in taken:
+                taken.add(number)
+                todo += [int(tensor) for tensor in plain[number]["inputs"]]
+    outside: dict[str, int] = {}
+    for number, op in enumerate(plain):
+        if number not in taken:
+            outside[op["op_name"]] = outside.get(op["op_name"], 0) + 1
+    transposes = sum(op["op_name"] == "TRANSPOSE" for op in plain)
+    return {"partitions": len(delegates), "outside": outside, "transposes": transposes}
+
+
+# --- for people --------------------------------------------------------------------------------------------
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row for the terminal."""
+    took = f"{row['seconds']['all']:>5.0f} s {row['peak_bytes'] / 1e9:>5.1f} GB"
+    text = f"{row['name']:<40} {row['went']:<10} {took}"
+    if row["went"] != "whole way":
+        return f"{text}  {' '.join(str(row['failure']).split())[:230]}"
+    steps = {step["rung"].rpartition("_")[2]: step["snr_db"] for step in row["ladder"]}
+    judged = "  ".join(f"{name} {decibels:.1f}" for name, decibels in steps.items() if name != "prune")
+    integer = " ".join(f"{share:.0%}" for share in row["coverage"].values())
+    return f"{text}  {row['macs_reached']:.2f}x  {judged}  {integer}  {row['litert']}"
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """How many went how far."""
+    went = [row["went"] for row in rows]
+    return ", ".join(f"{went.count(kind)} {kind}" for kind in dict.fromkeys(went)) + f" of {len(rows)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
