@@ -33,6 +33,7 @@ __all__ = [
     "EXACT_DB",
     "WRONG_STEPS",
     "LayerParity",
+    "decibels",
     "first_divergence",
     "first_wrong",
     "layer_parity",
@@ -64,12 +65,18 @@ class LayerParity:
 def snr_db(reference: Tensor | NDArray[Any], value: Tensor | NDArray[Any]) -> float:
     """Signal-to-noise ratio in decibels, at most ``EXACT_DB``; both of one shape, computed in float64."""
     wanted, got = (np.asarray(part, dtype=np.float64) for part in (reference, value))
-    noise, signal = float(np.linalg.norm(got - wanted)), float(np.linalg.norm(wanted))
+    return decibels(float(np.square(wanted).sum()), float(np.square(got - wanted).sum()))
+
+
+def decibels(signal: float, noise: float) -> float:
+    """The ratio of two energies, between -``EXACT_DB`` and ``EXACT_DB``: that of no noise, and of NaN; 0 for
+    noise without a signal.
+    """
     if not math.isfinite(noise):
         return -EXACT_DB
     if noise == 0:
         return EXACT_DB
-    return max(-EXACT_DB, min(EXACT_DB, 20 * math.log10(signal / noise))) if signal else 0.0
+    return max(-EXACT_DB, min(EXACT_DB, 10 * math.log10(signal / noise))) if signal else 0.0
 
 
 def layer_parity(
@@ -159,11 +166,8 @@ class _Tally:
         assert isinstance(self.squares, Tensor)
         each = self.count / len(self.squares)
         steps = float((self.squares / each).sqrt().max())
-        on_the_way = EXACT_DB if self.noise == 0 else -EXACT_DB
-        if math.isfinite(self.noise) and self.noise:
-            on_the_way = max(-EXACT_DB, 10 * math.log10(max(self.signal, 1e-300) / self.noise))
         alone = math.inf if math.isnan(steps) else steps
-        return LayerParity(name, on_the_way, alone, self.moved / self.count)
+        return LayerParity(name, decibels(self.signal, self.noise), alone, self.moved / self.count)
 
 
 def first_divergence(

@@ -48,4 +48,4 @@ class _Disturbing(fx.Interpreter):
         low, high = n.args[3:5]
         drawn = torch.rand(value.shape, generator=self.generator)
         step = (drawn < self.share / 2).int() - (drawn > 1 - self.share / 2).int()
-        return (value.int() + step).clamp(low, high).to(value.dtype)  # type: ignore[arg-type]
+        return (value.int() + step).clamp(low, high).to(value.dtype)

@@ -46,6 +46,7 @@ class Rung:
     seconds: float = 0.0
     row: StageRow | None = None
     _answers: Tensor | None = field(default=None, repr=False)
+    steady_db: float | None = None  # of an int8 graph, once it was asked for; see ladder.py
 
     def answers(self, job: Job) -> Tensor:
         """The model's outputs for the whole validation set; computed when first asked for."""

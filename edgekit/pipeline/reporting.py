@@ -124,6 +124,8 @@ def _artifact(entry: dict[str, Any], one: Planned) -> Artifact:
         parent=one.rung.kind,
         float_layers=() if counted is None else tuple(counted["float_layers"]),
         snr_db=found["snr_db"],
+        steady_db=found.get("steady_db"),
+        amplified=found.get("amplified", False),
         float_time_share=None if counted is None else counted["float_time_share"],
         float_kernels=() if counted is None else tuple(counted["float_kernels"]),
     )

@@ -72,6 +72,8 @@ class Artifact(_Part):
     parent: str = ""  # the stage whose model it is: "prune", or "" for the trained model
     float_layers: tuple[FloatLayer, ...] = ()
     snr_db: float | None = None  # of its outputs, against the torch model that it was exported from
+    steady_db: float | None = None  # of an int8 graph against itself with a few roundings moved, if asked
+    amplified: bool = False  # its layers are right one by one, and the network makes their roundings grow
     float_time_share: float | None = None  # of the time in kernels, spent outside of integer ones
     float_kernels: tuple[str, ...] = ()  # those kernels, what takes most time first
 
@@ -80,7 +82,9 @@ class LadderStep(_Part):
     """A rung of the parity ladder against the one that it was made from (``against``).
 
     ``agreement``: share of samples with the same answer. ``snr_db``: signal-to-noise ratio of the outputs,
-    200 for equal ones. ``max_steps``: the largest error, in steps of the output's int8 grid.
+    200 for equal ones; the same of the worst channel and of the worst sample. ``max_steps``: the largest
+    error, in steps of the output's int8 grid. ``steady_db``: of the int8 graph against itself when one in a
+    thousand of its roundings is moved by one step, where that was looked at.
     """
 
     rung: str
@@ -88,6 +92,9 @@ class LadderStep(_Part):
     agreement: float | None  # None on another device, where only numbers are compared
     snr_db: float
     max_steps: float | None = None
+    worst_channel_db: float | None = None
+    worst_sample_db: float | None = None
+    steady_db: float | None = None
 
 
 class Measured(_Part):

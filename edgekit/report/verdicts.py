@@ -35,6 +35,7 @@ def verdicts(
         *_failed(failures),
         *_accuracy(baseline, stages, artifacts, max_accuracy_drop),
         *_agreement(artifacts),
+        *_amplified(artifacts),
         *_coverage(artifacts),
         *_slower(artifacts, measurements, reference, dot_products),
         *_larger(artifacts, reference),
@@ -97,6 +98,19 @@ def _agreement(artifacts: Sequence[Artifact]) -> Iterator[Warned]:
         if one.parity < _AGREEMENT:
             message = f"{one.file} gives the same answer as the torch model that it was made from on "
             message += f"{human_share(one.parity)} of the validation samples only"
+            yield Warned(kind="agreement", about=one.file, message=message)
+
+
+def _amplified(artifacts: Sequence[Artifact]) -> Iterator[Warned]:
+    """Right files of networks that are not steady: another runtime, or a newer one, will answer otherwise."""
+    for one in artifacts:
+        if one.amplified and one.snr_db is not None and one.steady_db is not None:
+            message = (
+                f"{one.file} answers at {one.snr_db:.1f} dB from its int8 graph, though each of its layers "
+                "is right by itself: the network makes every rounding grow (one in a thousand of them moved "
+                f"by a step, the graph answers at {one.steady_db:.1f} dB from itself); train it in int8 "
+                "(stages.qat.training.epochs), or keep it in float"
+            )
             yield Warned(kind="agreement", about=one.file, message=message)
 
 

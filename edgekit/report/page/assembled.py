@@ -146,11 +146,13 @@ class _Page:
                     Path(one.rung).name,
                     Path(one.against).name,
                     facts.decibels(one.snr_db),
+                    "" if one.worst_channel_db is None else facts.decibels(one.worst_channel_db),
+                    "" if one.worst_sample_db is None else facts.decibels(one.worst_sample_db),
                     "" if one.agreement is None else human_share(one.agreement),
                 )
                 for one in run.report.ladder
             )
-            titles = ("rung", "against", "signal to noise", "same answers")
+            titles = ("rung", "against", "signal to noise", "worst channel", "worst sample", "same answers")
             yield _table(
                 facts.Table(titles, steps, numbers=2),
                 "Each form of the model against the one it was made from",
