@@ -76,7 +76,7 @@ class Amplifier(nn.Module):
         with torch.no_grad():
             for layer in self.layers:
                 shape = layer.weight[:4].shape
-                layer.weight[4:] = layer.weight[:4] + 0.1 * layer.weight.std() * torch.randn(shape)
+                layer.weight[4:] = layer.weight[:4] + 0.03 * layer.weight.std() * torch.randn(shape)
                 if layer.in_channels == 8:
                     layer.weight[:, 4:] = -layer.weight[:, :4]
                 layer.weight.div_(layer(values).std())
