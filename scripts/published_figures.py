@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import reach_table
+
 from edgekit.units import human_bytes, human_count, human_ns, human_share
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,8 +25,8 @@ MARKED = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL
 
 def main() -> int:
     """Rewrite the files; with ``--check`` only name those that are out of date (exit code 1 if any are)."""
-    readme = ROOT / "README.md"
-    new = {readme: MARKED.sub(lambda m: f"{m[1]}{table(m[2])}{m[3]}", readme.read_text())}
+    pages = [ROOT / "README.md", ROOT / "docs" / "reach.md"]
+    new = {page: MARKED.sub(lambda m: f"{m[1]}{table(m[2])}{m[3]}", page.read_text()) for page in pages}
     for recipe in sorted((ROOT / "recipes").glob("*.yaml")):
         line = measured(recipe.stem)
         new[recipe] = MEASURED.sub(lambda _, line=line: line, recipe.read_text(), count=1)  # type: ignore[misc]
@@ -64,10 +66,13 @@ def cpu(report: dict[str, Any]) -> str:
 def table(name: str) -> str:
     """Markdown for ``benchmarks/results/<name>.json``; a file that isn't there gives an honest sentence.
 
-    "against": what the compression benchmarks found.
+    "against": what the compression benchmarks found. "reach", "reach-summary": foreign networks.
     """
     if name == "against":
         return against()
+    if name.startswith("reach"):
+        found = json.loads((RESULTS / "reach.json").read_text())
+        return reach_table.table(found) if name == "reach" else f"\n{reach_table.summary(found)}\n\n"
     path = RESULTS / f"{name}.json"
     if not path.exists():
         return f"\n(not measured yet: benchmarks/results/{name}.json is missing)\n\n"

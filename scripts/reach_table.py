@@ -1,0 +1,69 @@
+"""Markdown of benchmarks/results/reach.json: foreign networks, one row each, and how far they went."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_WENT = "whole way"
+
+
+def table(found: dict[str, Any]) -> str:
+    """All rows; what falls short is bold."""
+    lines = [
+        "",
+        summary(found),
+        "",
+        "| network | went | MACs cut | float → int8 graph, dB | ONNX file, dB | LiteRT file, dB | "
+        "integer MACs | XNNPACK: partitions, ops outside | prune + calibrate + export | peak memory |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found["rows"]:
+        cells = _whole_way(row) if row["went"] == _WENT else [f"**{row['went']}**", *[""] * 6]
+        cost = [_seconds(row), f"{row['peak_bytes'] / 1e9:.1f} GB"]
+        lines.append(f"| {row['name'].replace(':', ' ')} | {' | '.join([*cells, *cost])} |")
+    short = [row for row in found["rows"] if row["went"] != _WENT]
+    lines += ["", *(f"- {row['name']}: {' '.join(str(row['failure']).split())}" for row in short)]
+    return "\n".join([*lines, "", ""])
+
+
+def summary(found: dict[str, Any]) -> str:
+    """One sentence with the figures that matter."""
+    rows = found["rows"]
+    went = [row for row in rows if row["went"] == _WENT]
+    refused = sum(row["went"] == "refused" for row in rows)
+    near = sum(abs(row["macs_reached"] / 1.5 - 1) <= 0.1 for row in went)
+    silent = max((row["longest_silence"]["seconds"] for row in went), default=0)
+    peak = max((row["peak_bytes"] for row in went), default=0)
+    return (
+        f"{len(went)} of {len(rows)} networks go the whole way, {refused} more are refused before any "
+        f"training; {near} of the {len(went)} are cut to within 10 % of the 1.5x that were asked for. Largest "
+        f"peak memory {peak / 1e9:.1f} GB; longest silence {silent:.0f} s."
+    )
+
+
+def _whole_way(row: dict[str, Any]) -> list[str]:
+    steps = {step["rung"].rpartition("_")[2]: step for step in row["ladder"]}
+    coverage = [f"{share:.0%}" if share is not None else "?" for share in row["coverage"].values()]
+    outside = ", ".join(f"{count} {op}" for op, count in sorted(row["litert"]["outside"].items()))
+    return [
+        "whole way",
+        f"{row['macs_reached']:.2f}",
+        _decibels(steps["fake-quantised"]),
+        _decibels(steps["int8.onnx"]),
+        _decibels(steps["int8.tflite"]),
+        " / ".join(dict.fromkeys(coverage)),
+        f"{row['litert']['partitions']}" + (f": {outside}" if outside else ""),
+    ]
+
+
+def _decibels(step: dict[str, Any]) -> str:
+    """Over all, and of the worst channel."""
+    if step["snr_db"] >= 200:
+        return "equal"
+    worst = step.get("worst_channel_db")
+    return f"{step['snr_db']:.0f}" + ("" if worst is None else f" ({worst:.0f})")
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    spent = sum(row["seconds"].get(part, 0) for part in ("prune", "qat", "export"))
+    return f"{spent:.0f} s"
