@@ -12,10 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from edgekit.pruning.coupling.following import followed
 from edgekit.pruning.plans import surgery
 from edgekit.pruning.plans.surgery import Dim
 
-__all__ = ["Probe", "Read", "Side"]
+__all__ = ["Probe", "Read", "Side", "TooManyPasses"]
 
 
 @dataclass(frozen=True, order=True)
@@ -56,15 +57,23 @@ class _Answer:
     hidden: tuple[Tensor, ...] = ()
 
 
+class TooManyPasses(Exception):
+    """The model was asked as often as it may be."""
+
+
 class _Enough(Exception):
     """Nothing that comes later in the model is of interest."""
 
 
 class Probe:
-    """``model`` loses its layers for good. ``reads`` are numbered by call, the model's answer comes last."""
+    """``model`` loses its layers for good. ``reads`` are numbered by call, the model's answer comes last.
 
-    def __init__(self, model: nn.Module, seed: int) -> None:
+    ``passes``: how often values may change; then ``change`` raises TooManyPasses.
+    """
+
+    def __init__(self, model: nn.Module, seed: int, passes: int = 1_000_000) -> None:
         self.model, self.generator = model, torch.Generator().manual_seed(seed)
+        self.passes = passes
         self.sides: dict[Side, int] = {}  # and how many channels each has, in the model's order
         self.sources: list[Side] = []
         self.bare: dict[Side, Tensor] = {}
@@ -84,7 +93,7 @@ class Probe:
 
     def record(self, example: Tensor) -> dict[Side, set[int]]:
         """First pass: by source, the numbers of the reads that its values reach."""
-        with torch.enable_grad():
+        with torch.enable_grad(), followed():
             for tensor in self.bare.values():
                 tensor.requires_grad_(True)
             self._end(self.model(example))
@@ -111,6 +120,9 @@ class Probe:
         self, example: Tensor, channels: Mapping[Side, Sequence[int]], reached: dict[Side, set[int]]
     ) -> dict[int, Tensor]:
         """Change these channels; by number of the reads that they may reach, which channels saw it (bool)."""
+        if self.passes < 1:
+            raise TooManyPasses
+        self.passes -= 1
         self.changed = {side: torch.tensor(list(some), dtype=torch.long) for side, some in channels.items()}
         before = {side: self.bare[side].clone() for side in channels if side.bare}
         for side in before:
