@@ -49,7 +49,8 @@ class Attempts:
         yield from (Attempt(pattern) for pattern in patterns)
         for pattern in patterns:
             possible = list(itertools.islice(self._followers(units, pattern, near), _MOST_FOLLOWERS))
-            for some in itertools.islice(_choices(possible), _WITH_NUMBERS):
+            parents = {side.layer.rpartition(".")[0] for side in units[0].indices if not side.bare}
+            for some in itertools.islice(_choices(possible, parents), _WITH_NUMBERS):
                 yield Attempt(pattern, some)
 
     def _near(self, unit: Unit) -> list[str]:
@@ -76,9 +77,16 @@ class Attempts:
                     yield Follower(name, attribute, item, value, step)
 
 
-def _choices(possible: list[Follower]) -> Iterator[tuple[Follower, ...]]:
-    """One number alone, all that are the first of their place, then two."""
+def _choices(possible: list[Follower], parents: set[str]) -> Iterator[tuple[Follower, ...]]:
+    """One number alone, the same number in all blocks (``parents``) that share a stream, all that are the
+    first of their place, then two.
+    """
     yield from ((each,) for each in possible[: _WITH_NUMBERS // 2])
+    alike: dict[tuple[object, ...], list[Follower]] = {}
+    for each in possible:
+        if any(f"{parent}.".startswith(f"{each.module}.") for parent in parents):
+            alike.setdefault((each.name, each.item, each.step), []).append(each)
+    yield from (tuple(some) for some in alike.values() if len(some) > 1)
     places = {(each.module, each.name, each.item): each for each in reversed(possible)}
     if len(places) > 2:
         yield tuple(places.values())

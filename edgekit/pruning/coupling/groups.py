@@ -30,6 +30,8 @@ __all__ = ["OUTPUTS", "Found", "Group", "KeptWhole", "Member", "Tell", "WrongPla
 
 Tell = Callable[[str], None]  # what is going on, in words
 
+_PLACES = 4  # along each side of the maps on which couplings are measured
+_FAILING = 6  # groups of the dependency graph one after the other, and it isn't believed about the others
 _TRAININGS = 200  # trials of gradients, at most
 _EXPORTS = 24  # trials of torch.export, at most
 
@@ -65,7 +67,8 @@ def find(
     failed = _from_graph(found, inputs, trial)
     if failed or _missed(found):
         tell("measuring which channels depend on each other")
-        repair(found, failed, inputs, trial, seed=seed, tell=tell)
+        more = example[:1] if real_size else pictures.smaller(found.traced, example[:1], _PLACES)
+        repair(found, failed, more, trial, seed=seed, tell=tell)
     tell("trying whether what is left can be trained and exported")
     _train_and_export(found, trial)
     order = {name: position for position, name in enumerate(dict(found.traced.named_modules()))}
@@ -125,7 +128,7 @@ def _from_graph(found: Found, example: Tensor, trial: Trial) -> list[KeptWhole]:
         for side, roots in each.roots.items():
             if side.dim == "out":
                 taken.setdefault(side.layer, set()).update(roots)
-    reasons = Judge(found, trial).accept([group for group, _ in possible.values()])
+    reasons = Judge(found, trial).accept([group for group, _ in possible.values()], _FAILING)
     return failed + [KeptWhole(name, possible[name][1], reason) for name, reason in reasons.items()]
 
 

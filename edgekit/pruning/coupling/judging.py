@@ -25,15 +25,24 @@ class Judge:
 
     def __init__(self, found: Found, trial: Trial) -> None:
         self.found, self.trial = found, trial
+        self.effects: dict[str, float] = {}
 
-    def accept(self, groups: Sequence[Group]) -> dict[str, str]:
-        """Those of them that pass are in ``found`` afterwards; by name, the reasons against the others."""
+    def accept(self, groups: Sequence[Group], most_failing: int | None = None) -> dict[str, str]:
+        """Those of them that pass are in ``found`` afterwards; by name, the reasons against the others.
+
+        ``most_failing``: after so many in a row that don't pass, the rest isn't tried, for the last reason.
+        """
         reasons: dict[str, str] = {}
-        todo = [list(groups)]
+        self.effects = dict(zip((group.name for group in groups), self._effects(groups), strict=True))
+        todo, failing, reason = [list(groups)], 0, ""
         while todo:
             some = todo.pop()
+            if failing == most_failing:
+                reasons.update((group.name, reason) for group in some)
+                continue
             if len(some) == 1:
                 reason = self.against(some[0])
+                failing = failing + 1 if reason else 0
                 if reason:
                     reasons[some[0].name] = reason
                     continue
@@ -42,6 +51,7 @@ class Judge:
                 todo += [some[middle:], some[:middle]]
                 continue
             self.found.groups += some
+            failing = 0
         return reasons
 
     def against(self, group: Group) -> str:
@@ -65,7 +75,7 @@ class Judge:
 
         As strict as ``against``: a fault must not be larger than a hundredth of the least effect.
         """
-        effect = min(self._effects(groups))
+        effect = min(self.effects[group.name] for group in groups)
         if effect <= self.trial.least:
             return False
         every = [*self.found.groups, *groups]
@@ -79,7 +89,7 @@ class Judge:
                 )
         return not any(self._try(removed, every, effect) for removed in rounds)
 
-    def _effects(self, groups: list[Group]) -> list[float]:
+    def _effects(self, groups: Sequence[Group]) -> list[float]:
         """How much the answers change when what reads a group's channels is gone, to first order."""
         from edgekit.pruning.worth.slices import slices
 

@@ -16,16 +16,16 @@ __all__ = ["smaller"]
 _SIDES = (64, 96, 128)  # of the shorter side, in pixels
 _WORTH = 0.7  # of the real side, at most: else not much is saved
 _STEP = 32  # sides are multiples of this, as most models divide so often
-_FEWEST = 2  # places along an axis: with one alone, an order of places could not be told
 
 _Calls = list[tuple[str, tuple[int, ...]]]
 
 
-def smaller(model: nn.Module, example: Tensor) -> Tensor:
+def smaller(model: nn.Module, example: Tensor, fewest: int = 2) -> Tensor:
     """``example`` (N, C, H, W) at the smallest size at which ``model`` does the same as at the real one.
 
     That is: it calls the same layers in the same order, each gives as many channels, and no side of a map
-    falls below two places. Anything else than pictures, or a model of a fixed size: ``example`` itself.
+    falls below ``fewest`` places. For anything else than pictures, and a model of a fixed size, it is
+    ``example`` itself.
     """
     if example.dim() != 4 or not example.is_floating_point() or min(example.shape[2:]) * _WORTH < _SIDES[0]:
         return example
@@ -40,20 +40,20 @@ def smaller(model: nn.Module, example: Tensor) -> Tensor:
             calls = _calls(model, less[:1])
         except Exception:  # whatever a model says to a size that it doesn't take
             continue
-        if _alike(real, calls):
+        if _alike(real, calls, fewest):
             return less
     return example
 
 
-def _alike(real: _Calls, less: _Calls) -> bool:
+def _alike(real: _Calls, less: _Calls, fewest: int) -> bool:
     if [name for name, _ in real] != [name for name, _ in less]:
         return False
-    return all(_as_large(one, other) for (_, one), (_, other) in zip(real, less, strict=True))
+    return all(_as_large(one, other, fewest) for (_, one), (_, other) in zip(real, less, strict=True))
 
 
-def _as_large(real: tuple[int, ...], less: tuple[int, ...]) -> bool:
+def _as_large(real: tuple[int, ...], less: tuple[int, ...], fewest: int) -> bool:
     """Maps may have fewer places, (N, C, H, W) as well as (N, H, W, C), and tokens may be fewer."""
-    if len(real) != len(less) or not all(b >= min(a, _FEWEST) for a, b in zip(real, less, strict=True)):
+    if len(real) != len(less) or not all(b >= min(a, fewest) for a, b in zip(real, less, strict=True)):
         return False
     return real[-1] == less[-1] or (len(real) == 4 and real[1] == less[1])
 

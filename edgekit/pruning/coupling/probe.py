@@ -199,7 +199,7 @@ class Probe:
         if isinstance(module, nn.RNNBase):
             result, state = result
             hidden = tuple(self._values(each) for each in (state if isinstance(state, tuple) else (state,)))
-        values = self._values(result).requires_grad_(True)
+        values = self._values(result, _axis(module)).requires_grad_(True)
         self.answers.append(_Answer(name, values, _axis(module), hidden))
 
     def _answer(self, name: str) -> Any:
@@ -229,11 +229,19 @@ class Probe:
         else:
             self._compare(answer)
 
-    def _values(self, like: Tensor) -> Tensor:
-        """From 0.3 to 1.5 with either sign: no activation is flat for both a value and its change."""
+    def _values(self, like: Tensor, axis: int | None = None) -> Tensor:
+        """From 0.3 to 1.5 with either sign: no activation is flat for both a value and its change.
+
+        ``axis``: of the channels; each then has both signs, so that none is silenced whole by a ReLU.
+        """
         size = 0.3 + 1.2 * torch.rand(like.shape, generator=self.generator)
-        sign = torch.randint(0, 2, like.shape, generator=self.generator) * 2 - 1
-        return (size * sign).to(like.dtype)
+        order = torch.rand(like.shape, generator=self.generator)
+        if axis is None:
+            return (size * torch.where(order < 0.5, -1.0, 1.0)).to(like.dtype)
+        places = order.movedim(axis, 0).flatten(1).argsort(1).argsort(1)
+        sign = torch.where(places % 2 == 0, 1.0, -1.0)
+        signs = sign.view(order.movedim(axis, 0).shape).movedim(0, axis)
+        return (size * signs).to(like.dtype)
 
 
 def _change(values: Tensor, axis: int, channels: Tensor) -> None:

@@ -65,7 +65,7 @@ def repair(
         reason = f"; nor can they be measured ({short(error)})"
         found.whole += [replace(whole, reason=whole.reason + reason) for whole in failed]
         return
-    bound = _Bound(_MOST_MACS / max(1, 2 * len(example) * macs.count(found.traced, example).macs))
+    bound = _Bound(_MOST_MACS / max(1, 4 * macs.count(found.traced, trial.example.to(example.dtype)).macs))
     mender = _Mender(found, trial, bound, tell)
     mender.mend(_kinds(units, mender.taken))
     mender.finish()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from edgekit.errors import PruneError
+from edgekit.pruning.plans.copies import shared_copy
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.plans.rewrites import Replaced, Replacement
 
@@ -42,27 +43,6 @@ def exports(model: nn.Module, example: Tensor) -> str:
     return ""
 
 
-def _copy(model: nn.Module, own: Collection[str]) -> nn.Module:
-    """A copy that shares the tensors of all modules but ``own``: a plan replaces those that it cuts.
-
-    Empty registries of hooks are shared as well, as copying those takes most of the time.
-    """
-    memo: dict[int, object] = {}
-    apart: set[int] = set()
-    for name, module in model.named_modules():
-        for key, value in vars(module).items():
-            if isinstance(value, dict) and not value and key.endswith("hooks"):
-                memo[id(value)] = value
-        tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if name in own:
-            apart.update(map(id, tensors))
-        else:
-            memo.update((id(each), each) for each in tensors)
-    for each in apart:
-        memo.pop(each, None)
-    return copy.deepcopy(model, memo)
-
-
 class Trial:
     """Tries groups out on a copy whose weights are perturbed, so that no zero hides a difference."""
 
@@ -88,7 +68,7 @@ class Trial:
         ``effect``: of the part of the plan that changes the answer least, which a fault must not hide behind;
         by default that of the plan.
         """
-        small, silent = _copy(self.model, ()), _copy(self.model, plan.touched)
+        small, silent = shared_copy(self.model), shared_copy(self.model, plan.touched)
         try:
             plan.apply(small)
             plan.silence(silent)
