@@ -22,7 +22,7 @@ __all__ = ["computed", "plain", "settle"]
 def computed(layer: nn.Module) -> str:
     """The call that gives a ``layer`` plain weights; "" if it has them."""
     if parametrize.is_parametrized(layer):
-        name = next(iter(layer.parametrizations))  # type: ignore[arg-type, union-attr]
+        name = next(iter(layer.parametrizations))  # type: ignore[arg-type]
         return f'torch.nn.utils.parametrize.remove_parametrizations(layer, "{name}")'
     for hook in _hooks(layer):
         if isinstance(hook, WeightNorm):
@@ -45,7 +45,7 @@ def plain(layer: nn.Module) -> nn.Module:
     new = copy.deepcopy(layer).eval()
     with torch.no_grad():
         if parametrize.is_parametrized(new):
-            for name in list(new.parametrizations):  # type: ignore[arg-type, union-attr]
+            for name in list(new.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(new, name, leave_parametrized=True)
         for hook in list(_hooks(new)):
             if isinstance(hook, WeightNorm):
