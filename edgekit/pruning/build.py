@@ -13,12 +13,13 @@ from edgekit import macs
 from edgekit.errors import PruneError
 from edgekit.macs import Complexity
 from edgekit.pruning.coupling import groups
-from edgekit.pruning.coupling.groups import Found, KeptWhole
+from edgekit.pruning.coupling.groups import Found, KeptWhole, Tell, WrongPlan
 from edgekit.pruning.goals.choose import Goal, Limits, Search
 from edgekit.pruning.goals.leaving import Block, leaving
 from edgekit.pruning.goals.ranking import IsomorphicSearch, ignored, limits_of
-from edgekit.pruning.goals.reaching import Aim, reasons, unreachable
+from edgekit.pruning.goals.reaching import Aim
 from edgekit.pruning.goals.shipped import Shipped
+from edgekit.pruning.goals.telling import overshoot, reasons, unreachable
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.worth.damage import Inputs, curves
 from edgekit.pruning.worth.importance import Backward, Importance, Worth, importances
@@ -34,7 +35,8 @@ class Built:
 
     ``by_magnitude``: groups for which the wanted importance says nothing, so that magnitude decided.
     ``aim``: JSON, what files show of the model before and after, where that is what was aimed at. ``lost``:
-    the worth of what leaves.
+    the worth of what leaves. ``asked``: what the plan was made for, by the names of a recipe; ``overshoot``:
+    why much more left than that, if so.
     """
 
     plan: Plan
@@ -44,6 +46,8 @@ class Built:
     by_magnitude: tuple[str, ...] = ()
     aim: Mapping[str, Any] = field(default_factory=dict)
     lost: float = 0.0
+    asked: Mapping[str, float] = field(default_factory=dict)
+    overshoot: str = ""
 
     @property
     def speedup(self) -> float:
@@ -58,6 +62,8 @@ class Built:
     def describe(self) -> dict[str, Any]:
         """As JSON, for the report."""
         return {
+            **({"asked": dict(self.asked)} if self.asked else {}),
+            **({"overshoot": self.overshoot} if self.overshoot else {}),
             "speedup": round(self.speedup, 4),
             "shrink": round(self.shrink, 4),
             "macs": {"before": self.before.macs, "after": self.after.macs},
@@ -93,14 +99,18 @@ class Prepared:
 
 
 def prepare(
-    model: nn.Module, example: Tensor, *, seed: int = 0, origin: Mapping[str, int] | None = None
+    model: nn.Module,
+    example: Tensor,
+    *,
+    seed: int = 0,
+    origin: Mapping[str, int] | None = None,
+    real_size: bool = False,
+    tell: Tell | None = None,
 ) -> Prepared:
     """Find the groups of ``model``, which is not changed. ``example``: (N, …) inputs as it takes them, N >= 2
-    where possible.
-
-    Raises PruneError if the model can't be traced.
+    where possible. ``real_size``, ``tell``: see ``groups.find``.
     """
-    found = groups.find(model, example, seed=seed)
+    found = groups.find(model, example, seed=seed, real_size=real_size, tell=tell)
     return Prepared(model, example, found, macs.count(found.traced, example), seed, origin)
 
 
@@ -146,31 +156,76 @@ def for_goal(
         ExportError, MeasurementError: the model can't be shipped so.
     """
     prepared = model if isinstance(model, Prepared) else prepare(model, example, seed=seed)
-    worth = importances(prepared.found, importance, seed=prepared.seed, backward=backward)
-    limits = limits_of(prepared.found, limits, patterns or {}, prepared.origin)
-    if scope != "global":
-        inputs = None  # nothing is ranked against what is of another kind
-    about, macs_of_one = (prepared.model, prepared.found), prepared.traced.macs
-    free: list[Block] = []
-    if blocks and inputs is not None:
-        free = leaving(*about, example, inputs, macs=macs_of_one, limited=patterns or ())
-    search = _search(prepared, worth, limits, scope, free)
-    if inputs is not None:
-        search.believe(curves(worth.scores, *about, inputs, macs=macs_of_one))
-    aim = Aim(goal, search, prepared.model, example, shipped, steer, estimated=not check)
-    aim.prepare(prepared.found)
-    built = aim.reach(
-        "global" if scope == "global" else "local",
-        lambda: _built(prepared, search, worth, check),
-        lambda made: (made.before, made.after),
-        lambda made: _cut(prepared.model, made.plan),
+    wanted = _Wanted(
+        goal, limits, importance, scope, patterns or {}, backward, inputs, check, shipped, steer, blocks
     )
-    if built is None:
-        furthest = _built(prepared, search, worth, check=False)  # the search stands at its end
-        reached = furthest.speedup, furthest.shrink
-        raise unreachable(goal, reached, limits, furthest.whole, limited=bool(patterns), aim=aim)
-    whole = (*built.whole, *ignored(prepared.found, patterns or {}))
-    return replace(built, aim=aim.describe(), whole=whole)
+    try:
+        return wanted.built(prepared)
+    except WrongPlan:
+        if not prepared.found.reduced:
+            raise
+    # Which channels are coupled depends on the size of the picture after all.
+    again = prepare(prepared.model, example, seed=prepared.seed, origin=prepared.origin, real_size=True)
+    return wanted.built(again)
+
+
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """The arguments of ``for_goal``."""
+
+    goal: Goal
+    limits: Limits
+    importance: Importance
+    scope: Scope
+    patterns: Mapping[str, float]
+    backward: Backward | None
+    inputs: Inputs | None
+    check: bool
+    shipped: Shipped | None
+    steer: bool
+    blocks: bool
+
+    def built(self, prepared: Prepared) -> Built:
+        """See ``for_goal``."""
+        worth = importances(prepared.found, self.importance, seed=prepared.seed, backward=self.backward)
+        limits = limits_of(prepared.found, self.limits, self.patterns, prepared.origin)
+        search = self._search(prepared, worth, limits)
+        model, example = prepared.model, prepared.example
+        aim = Aim(self.goal, search, model, example, self.shipped, self.steer, estimated=not self.check)
+        aim.prepare(prepared.found)
+        looked_at = self.check and bool(aim.names)
+        built = aim.reach(
+            "global" if self.scope == "global" else "local",
+            lambda: _built(prepared, search, worth, looked_at),
+            lambda made: (made.before, made.after),
+            lambda made: _cut(model, made.plan),
+        )
+        if built is None:
+            furthest = _built(prepared, search, worth, check=False)  # the search stands at its end
+            reached = furthest.speedup, furthest.shrink
+            limited = bool(self.patterns)
+            raise unreachable(self.goal, reached, limits, furthest.whole, limited=limited, aim=aim)
+        if built.plan.touched and self.check and not looked_at:
+            groups.check(built.plan, model, example, seed=prepared.seed)
+        return replace(
+            built,
+            aim=aim.describe(),
+            whole=(*built.whole, *ignored(prepared.found, self.patterns)),
+            asked=self.goal.asked(),
+            overshoot=overshoot(aim, built.speedup),
+        )
+
+    def _search(self, prepared: Prepared, worth: Worth, limits: Limits) -> Search:
+        # Another scope ranks nothing against what is of another kind.
+        inputs = self.inputs if self.scope == "global" else None
+        about, macs_of_one = (prepared.model, prepared.found), prepared.traced.macs
+        free: list[Block] = []
+        if self.blocks and inputs is not None:
+            free = leaving(*about, prepared.example, inputs, macs=macs_of_one, limited=self.patterns)
+        search = _search(prepared, worth, limits, self.scope, free)
+        if inputs is not None:
+            search.believe(curves(worth.scores, *about, inputs, macs=macs_of_one))
+        return search
 
 
 def for_width(model: nn.Module, example: Tensor, width: float, limits: Limits, *, seed: int = 0) -> Built:

@@ -140,6 +140,8 @@ def _note(details: dict[str, Any]) -> str:
 
     layers = len(details["cut"])
     note = f"{details['speedup']:.2f}x fewer MACs, {layers} layer{'' if layers == 1 else 's'} cut"
+    if details.get("overshoot"):
+        note += f" ({details['overshoot']})"
     if gone := [row["block"] for row in details.get("removed_blocks", ())]:
         note += f", {'block' if len(gone) == 1 else 'blocks'} {', '.join(gone)} left out"
     whole = [w for w in details["kept_whole"] if w["reason"] != OUTPUTS]  # those are never cut

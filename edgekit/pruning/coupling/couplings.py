@@ -18,17 +18,21 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from edgekit.pruning.coupling.probe import Probe, Side
+from edgekit.pruning.coupling.probe import Probe, Side, TooManyPasses
 
 __all__ = ["Side", "Unit", "measure"]
 
 
 @dataclass
 class Unit:
-    """Channels that depend on each other, by side; ``outputs``: the model's outputs read them."""
+    """Channels that depend on each other, by side; ``outputs``: the model's outputs read them.
+
+    ``unknown``: what else depends on them was not found out.
+    """
 
     indices: dict[Side, list[int]] = field(default_factory=dict)
     outputs: bool = False
+    unknown: bool = False
 
     @property
     def kind(self) -> tuple[tuple[Side, int], ...]:
@@ -36,22 +40,28 @@ class Unit:
         return tuple(sorted((side, len(found)) for side, found in self.indices.items()))
 
 
-def measure(model: nn.Module, example: Tensor, *, seed: int = 0) -> list[Unit]:
+def measure(model: nn.Module, example: Tensor, *, seed: int = 0, passes: int = 4000) -> list[Unit]:
     """The units of ``model``, in the order of its layers and channels.
 
     Args:
         model: not changed.
         example: (1, …) input as the model takes it.
+        passes: how often the model is asked, at most; channels that are not understood by then are in units
+            that are ``unknown``.
 
     Raises whatever the model raises when its layers answer with other values of the same shape.
     """
-    probe = Probe(copy.deepcopy(model).eval().requires_grad_(False), seed)
+    probe = Probe(copy.deepcopy(model).eval().requires_grad_(False), seed, passes)
     reached = probe.record(example)
     joined = _Joined(probe.sides)
     for sources in _apart(reached):
-        mixed = _bit_by_bit(probe, example, sources, joined)
-        _by_halves(probe, example, {s: reads for s, reads in mixed.items() if not s.bare}, joined)
-        _one_by_one(probe, example, {s: reads for s, reads in mixed.items() if s.bare}, joined)
+        try:
+            mixed = _bit_by_bit(probe, example, sources, joined)
+            _by_halves(probe, example, {s: reads for s, reads in mixed.items() if not s.bare}, joined)
+            _one_by_one(probe, example, {s: reads for s, reads in mixed.items() if s.bare}, joined)
+        except TooManyPasses:
+            for source in sources:
+                joined.give_up(source)
     return joined.units()
 
 
@@ -59,21 +69,26 @@ _Link = tuple[int, int, int]  # channel of the source, number of the read, chann
 
 
 class _Joined:
-    """All channels in classes (union-find), numbered through; 0 is the model's output."""
+    """All channels in classes (union-find), numbered through; 0 is the model's output, 1 what is unknown."""
 
     def __init__(self, sides: dict[Side, int]) -> None:
         self.first: dict[Side, int] = {}
-        total = 1
+        total = 2
         for side, size in sides.items():
             self.first[side] = total
             total += size
-        self.sizes, self.parent, self.linked = sides, list(range(total)), {0}
+        self.sizes, self.parent, self.linked = sides, list(range(total)), {0, 1}
 
     def link(self, probe: Probe, source: Side, links: list[_Link]) -> None:
         """Join each channel of a source with what it reaches."""
         for channel, number, index in links:
             for node in self.nodes(probe, number, index):
                 self._join(node, self.first[source] + channel)
+
+    def give_up(self, source: Side) -> None:
+        """What these channels reach is not known."""
+        for channel in range(self.sizes[source]):
+            self._join(1, self.first[source] + channel)
 
     def nodes(self, probe: Probe, number: int, index: int) -> list[int]:
         """The numbers of the channels that a read channel stands for."""
@@ -95,6 +110,8 @@ class _Joined:
                     unit.indices.setdefault(side, []).append(index)
         if self.root(0) in found:
             found[self.root(0)].outputs = True
+        if self.root(1) in found:
+            found[self.root(1)].unknown = True
         return list(found.values())
 
     def root(self, channel: int) -> int:

@@ -14,7 +14,7 @@ from edgekit.pruning.plans.plan import Cut, Plan
 from edgekit.pruning.plans.rewrites import IDENTITY, Attribute, Replacement
 from edgekit.pruning.plans.surgery import Dim
 
-__all__ = ["Follower", "Found", "Group", "KeptWhole", "Member", "indices"]
+__all__ = ["Follower", "Found", "Group", "KeptWhole", "Member"]
 
 
 @dataclass(frozen=True)
@@ -54,29 +54,26 @@ class Group:
     name: str  # the layer whose outputs they are; "layer#2" if these are others of its outputs
     channels: int
     members: tuple[Member, ...]
-    dependencies: Any  # torch-pruning's group over all channels, for its measures of importance
+    dependencies: Any  # a torch-pruning group over all channels, for its measures of importance
     width: int = 1
+    units: Mapping[Side, tuple[tuple[int, ...], ...]] = field(default_factory=dict)  # each unit's indices
     # Below: only of groups that were measured (couplings.py), as torch-pruning's graph is wrong about them.
-    units: Mapping[Side, tuple[tuple[int, ...], ...]] | None = None  # by side, the indices of each unit
     followers: tuple[Follower, ...] = ()
     repair: str = ""  # what was done so that they can leave
 
     def cuts(self, removed: list[int]) -> dict[tuple[str, Dim], set[int]]:
         """What leaves each layer when these channels (units) leave the group."""
-        if self.units is not None:
-            return {
-                (side.layer, side.dim): {index for unit in removed for index in found[unit]}
-                for side, found in self.units.items()
-                if not side.bare
-            }
-        graph, root = self.dependencies._DG, self.dependencies[0].dep
-        return indices(graph.get_pruning_group(root.target.module, root.handler, removed))
+        return {
+            (side.layer, side.dim): {index for unit in removed for index in found[unit]}
+            for side, found in self.units.items()
+            if not side.bare
+        }
 
     def bare_cuts(self, removed: list[int]) -> dict[Side, set[int]]:
         """What leaves parameters and buffers outside of layers."""
         return {
             side: {index for unit in removed for index in found[unit]}
-            for side, found in (self.units or {}).items()
+            for side, found in self.units.items()
             if side.bare
         }
 
@@ -95,12 +92,14 @@ class Found:
     """``traced`` is the copy of the model that ``groups`` refer to (for importance by gradients).
 
     ``replaced``: modules that are of another kind there than in the model, as the plan then makes them.
+    ``reduced``: all was tried on smaller pictures than the model's own.
     """
 
     traced: nn.Module
     groups: list[Group] = field(default_factory=list)
     whole: list[KeptWhole] = field(default_factory=list)
     replaced: tuple[Replacement, ...] = ()
+    reduced: bool = False
 
     def plan(self, removed: dict[str, list[int]], without: Sequence[str] = ()) -> Plan:
         """The plan in which each group (by name) loses these channels, and these blocks leave."""
@@ -143,17 +142,3 @@ class Found:
             kept = tuple(index for index in range(before) if index not in lost)
             cuts.append(Cut(side.layer, "out", before, kept, side.axis))
         return cuts
-
-
-def indices(dependencies: Any) -> dict[tuple[str, Dim], set[int]]:
-    """Per side of a layer, the indices that a torch-pruning group names."""
-    found: dict[tuple[str, Dim], set[int]] = {}
-    for dep, named in dependencies:
-        module = dep.target.module
-        if surgery.unsupported(module) or (isinstance(module, nn.PReLU) and module.num_parameters == 1):
-            continue
-        outwards = dependencies._DG.is_out_channel_pruning_fn(dep.handler)
-        dim: Dim = "out" if outwards or not surgery.reads_all(module) else "in"
-        name = str(dep.target.name).split(" ")[0]  # torch-pruning writes "layer1.0.conv1 (Conv2d(…))"
-        found.setdefault((name, dim), set()).update(named)
-    return found

@@ -11,40 +11,66 @@ kept whole, and reported.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from edgekit.errors import PruneError
-from edgekit.pruning.coupling import depgraph
-from edgekit.pruning.coupling.found import Found, Group, KeptWhole, Member, indices
-from edgekit.pruning.coupling.repair import only, repair, some_of
-from edgekit.pruning.coupling.trial import NO_EFFECT, OUTPUTS, Trial, exports, short
-from edgekit.pruning.plans import attention, surgery
+from edgekit.pruning.coupling import depgraph, pictures
+from edgekit.pruning.coupling.found import Found, Group, KeptWhole, Member
+from edgekit.pruning.coupling.judging import Judge, only, without_failing
+from edgekit.pruning.coupling.repair import repair
+from edgekit.pruning.coupling.subsets import some_of
+from edgekit.pruning.coupling.trial import NO_EFFECT, OUTPUTS, Trial, exports
+from edgekit.pruning.plans import attention, plain, surgery
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.plans.rewrites import Replaced, Replacement
 
-__all__ = ["OUTPUTS", "Found", "Group", "KeptWhole", "Member", "check", "find"]
+__all__ = ["OUTPUTS", "Found", "Group", "KeptWhole", "Member", "Tell", "WrongPlan", "check", "find"]
 
-_TRIES = 3  # subsets of channels, until one is found on which the output depends
+Tell = Callable[[str], None]  # what is going on, in words
+
+_PLACES = 4  # along each side of the maps on which couplings are measured
+_FAILING = 6  # groups of the dependency graph one after the other, and it isn't believed about the others
+_TRAININGS = 200  # trials of gradients, at most
+_EXPORTS = 24  # trials of torch.export, at most
 
 
-def find(model: nn.Module, example: Tensor, *, seed: int = 0) -> Found:
+class WrongPlan(PruneError):
+    """The cut model would not compute what the plan means, or can't be trained or exported."""
+
+
+def find(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    seed: int = 0,
+    real_size: bool = False,
+    tell: Tell | None = None,
+) -> Found:
     """All groups of ``model`` that can be cut, and those that must stay whole.
 
     Args:
         model: not changed.
         example: (N, …) inputs as the model takes them; two are used.
-
-    Raises:
-        PruneError: the model can't be traced at all.
+        real_size: try everything on the inputs as they are, and not on smaller pictures where the model takes
+            those as well (pictures.py).
+        tell: is told what is going on.
     """
-    found = _split_attention(copy.deepcopy(model).eval().requires_grad_(True))
-    trial = Trial(model, example[:2], seed)
-    failed = _from_graph(found, example, trial)
+    tell = tell or (lambda _: None)
+    plain.settle(model)
+    found = rewritten(copy.deepcopy(model).eval().requires_grad_(True))
+    inputs = example[:2] if real_size else pictures.smaller(found.traced, example[:2])
+    found.reduced = inputs.shape != example[:2].shape
+    trial = Trial(model, inputs, seed)
+    tell("following channels through the model")
+    failed = _from_graph(found, inputs, trial)
     if failed or _missed(found):
-        repair(found, failed, example, trial, seed=seed)
-    _train_and_export(found, example, trial)
+        tell("measuring which channels depend on each other")
+        more = example[:1] if real_size else pictures.smaller(found.traced, example[:1], _PLACES)
+        repair(found, failed, more, trial, seed=seed, tell=tell)
+    tell("trying whether what is left can be trained and exported")
+    _train_and_export(found, trial)
     order = {name: position for position, name in enumerate(dict(found.traced.named_modules()))}
     found.groups.sort(key=lambda group: (order[group.name.partition("#")[0]], group.name))
     found.whole.sort(key=lambda whole: order[whole.name])
@@ -54,104 +80,97 @@ def find(model: nn.Module, example: Tensor, *, seed: int = 0) -> Found:
 def check(plan: Plan, model: nn.Module, example: Tensor, *, seed: int = 0) -> None:
     """Try a whole plan out as ``find`` tries single groups, and whether what it leaves can be exported.
 
-    Raises PruneError if removing isn't ignoring, if gradients don't arrive, or if only the whole model can be
+    Removing must be ignoring on the inputs as they are; gradients are looked at on smaller pictures.
+
+    Raises WrongPlan if removing isn't ignoring, if gradients don't arrive, or if only the whole model can be
     exported.
     """
+    plain.settle(model)
     trial = Trial(model, example[:2], seed)
     reason = trial.reason_against(plan)
     reason = "" if reason == NO_EFFECT else reason
-    reason = reason or trial.untrainable(plan) or _unexportable(plan, model, example)
+    if not reason:
+        less = pictures.smaller(trial.model, trial.example)
+        reason = trial.untrainable(plan, less) or _unexportable(plan, model, example)
     if reason:
-        raise PruneError(
+        raise WrongPlan(
             "the pruned model would not compute what the pruning plan means",
             got=reason,
             next="leave the prune stage out of the recipe, and report the model's architecture",
         )
 
 
-def _split_attention(traced: nn.Module) -> Found:
-    """With attention in which heads can leave (attention.py)."""
-    found = [
-        Replacement(name, "split_attention")
-        for name, module in traced.named_modules()
-        if name and isinstance(module, nn.MultiheadAttention) and not attention.unsupported(module)
-    ]
-    Replaced(traced, tuple(found)).install()
-    return Found(traced.eval(), replaced=tuple(found))
+def rewritten(traced: nn.Module) -> Found:
+    """With attention in which heads can leave (attention.py), and with plain weights (plain.py)."""
+    found = []
+    for name, module in traced.named_modules():
+        if name and isinstance(module, nn.MultiheadAttention) and not attention.unsupported(module):
+            found.append(Replacement(name, "split_attention"))
+        elif name and plain.computed(module):
+            found.append(Replacement(name, "plain_weights"))
+    made = Replaced(traced, tuple(found))
+    made.install()
+    return Found(traced.eval(), replaced=tuple(each for each in found if each.layer in made.built))
 
 
 def _from_graph(found: Found, example: Tensor, trial: Trial) -> list[KeptWhole]:
     """Add the groups of torch-pruning's graph that pass the trial; those that don't, and why."""
     failed: list[KeptWhole] = []
+    possible: dict[str, tuple[Group, tuple[str, ...]]] = {}
     taken: dict[str, set[int]] = {}  # output channels that belong to a group, by layer
-    for name, dependencies in depgraph.coupled(found.traced, example[:1]):
-        if isinstance(dependencies, str):
-            failed.append(KeptWhole(name, (name,), dependencies))
-            continue
-        layers = depgraph.producers(dependencies)
-        reason = depgraph.obstacle(dependencies, found.traced)
-        if not reason:
-            group = depgraph.group_of(name, dependencies)
-            reason = _overlap(dependencies, taken) or _reason_against(group, found, trial)
+    for each in depgraph.coupled(found.traced, example[:1]):
+        reason = each.reason or _overlap(each, taken)
         if reason:
-            (found.whole if reason == OUTPUTS else failed).append(KeptWhole(name, layers, reason))
+            where = found.whole if reason == OUTPUTS else failed
+            where.append(KeptWhole(each.name, each.producers, reason))
             continue
-        found.groups.append(group)
-        for (layer, dim), channels in indices(dependencies).items():
-            if dim == "out":
-                taken.setdefault(layer, set()).update(channels)
-    return failed
+        possible[each.name] = each.group(found.traced), each.producers
+        for side, roots in each.roots.items():
+            if side.dim == "out":
+                taken.setdefault(side.layer, set()).update(roots)
+    reasons = Judge(found, trial).accept([group for group, _ in possible.values()], _FAILING)
+    return failed + [KeptWhole(name, possible[name][1], reason) for name, reason in reasons.items()]
 
 
-def _overlap(dependencies: Any, taken: dict[str, set[int]]) -> str:
+def _overlap(found: depgraph.Coupled, taken: dict[str, set[int]]) -> str:
     """An output channel belongs to one group: if torch-pruning names two, the second isn't believed."""
-    for (layer, dim), channels in indices(dependencies).items():
-        if dim == "out" and channels & taken.get(layer, set()):
-            return f"channels of {layer} are coupled in two ways"
+    for side, roots in found.roots.items():
+        if side.dim == "out" and taken.get(side.layer, set()) & set(roots):
+            return f"channels of {side.layer} are coupled in two ways"
     return ""
-
-
-def _reason_against(group: Group, found: Found, trial: Trial) -> str:
-    """Why this group must stay whole; "" if removing channels and ignoring them are the same."""
-    alone = only(found, [group])
-    for _ in range(_TRIES):
-        try:
-            plan = alone.plan({group.name: some_of(group.channels, trial.generator)})
-        except Exception as error:
-            return f"its couplings can't be followed ({short(error)})"
-        reason = trial.reason_against(plan)
-        if reason != NO_EFFECT:
-            return reason
-    return NO_EFFECT
 
 
 def _missed(found: Found) -> bool:
     """Whether there are layers that torch-pruning's graph doesn't begin at, and that no group has."""
-    cut = {member.layer for group in found.groups for member in group.members if member.dim == "out"}
+    seen = {member.layer for group in found.groups for member in group.members if member.dim == "out"}
+    seen |= {layer for whole in found.whole for layer in whole.layers}
     return any(
-        name not in cut and isinstance(module, (nn.Embedding, nn.RNNBase)) and not surgery.unsupported(module)
+        name not in seen
+        and (surgery.reads_all(module) or isinstance(module, nn.Embedding))
+        and not surgery.unsupported(module)
         for name, module in found.traced.named_modules()
     )
 
 
-def _train_and_export(found: Found, example: Tensor, trial: Trial) -> None:
-    """Try all groups together for gradients and export; if that fails, each alone, and those that do go."""
+def _train_and_export(found: Found, trial: Trial) -> None:
+    """Try all groups together for gradients and export; if that fails, fewer, and those that do alone go."""
 
-    def reason_against(groups: list[Group]) -> str:
+    def plan_of(groups: list[Group]) -> Plan:
         some = {group.name: some_of(group.channels, trial.generator) for group in groups}
-        plan = only(found, groups).plan(some)
-        reason = trial.untrainable(plan)
-        repaired = any(group.units is not None for group in groups)
-        return reason or (_unexportable(plan, trial.model, trial.example) if repaired else "")
+        return only(found, groups).plan(some)
 
-    if not found.groups or not reason_against(found.groups):
-        return
-    for group in list(found.groups):
-        if reason := reason_against([group]):
-            found.groups.remove(group)
-            makers = dict.fromkeys(member.layer for member in group.members if member.dim == "out")
-            name = group.name.partition("#")[0]
-            found.whole.append(KeptWhole(name, (name, *(each for each in makers if each != name)), reason))
+    def export(groups: list[Group]) -> str:
+        return _unexportable(plan_of(groups), trial.model, trial.example)
+
+    failing = without_failing(found.groups, lambda groups: trial.untrainable(plan_of(groups)), _TRAININGS)[1]
+    gone = {group.name for group, _ in failing}
+    repaired = [group for group in found.groups if group.repair and group.name not in gone]
+    failing += without_failing(repaired, export, _EXPORTS)[1]
+    for group, reason in failing:
+        found.groups.remove(group)
+        makers = dict.fromkeys(member.layer for member in group.members if member.dim == "out")
+        name = group.name.partition("#")[0]
+        found.whole.append(KeptWhole(name, (name, *(each for each in makers if each != name)), reason))
 
 
 def _unexportable(plan: Plan, model: nn.Module, example: Tensor) -> str:

@@ -12,10 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from edgekit.pruning.coupling.following import followed
 from edgekit.pruning.plans import surgery
 from edgekit.pruning.plans.surgery import Dim
 
-__all__ = ["Probe", "Read", "Side"]
+__all__ = ["Probe", "Read", "Side", "TooManyPasses"]
 
 
 @dataclass(frozen=True, order=True)
@@ -56,15 +57,23 @@ class _Answer:
     hidden: tuple[Tensor, ...] = ()
 
 
+class TooManyPasses(Exception):
+    """The model was asked as often as it may be."""
+
+
 class _Enough(Exception):
     """Nothing that comes later in the model is of interest."""
 
 
 class Probe:
-    """``model`` loses its layers for good. ``reads`` are numbered by call, the model's answer comes last."""
+    """``model`` loses its layers for good. ``reads`` are numbered by call, the model's answer comes last.
 
-    def __init__(self, model: nn.Module, seed: int) -> None:
+    ``passes``: how often values may change; then ``change`` raises TooManyPasses.
+    """
+
+    def __init__(self, model: nn.Module, seed: int, passes: int = 1_000_000) -> None:
         self.model, self.generator = model, torch.Generator().manual_seed(seed)
+        self.passes = passes
         self.sides: dict[Side, int] = {}  # and how many channels each has, in the model's order
         self.sources: list[Side] = []
         self.bare: dict[Side, Tensor] = {}
@@ -84,7 +93,7 @@ class Probe:
 
     def record(self, example: Tensor) -> dict[Side, set[int]]:
         """First pass: by source, the numbers of the reads that its values reach."""
-        with torch.enable_grad():
+        with torch.enable_grad(), followed():
             for tensor in self.bare.values():
                 tensor.requires_grad_(True)
             self._end(self.model(example))
@@ -111,6 +120,9 @@ class Probe:
         self, example: Tensor, channels: Mapping[Side, Sequence[int]], reached: dict[Side, set[int]]
     ) -> dict[int, Tensor]:
         """Change these channels; by number of the reads that they may reach, which channels saw it (bool)."""
+        if self.passes < 1:
+            raise TooManyPasses
+        self.passes -= 1
         self.changed = {side: torch.tensor(list(some), dtype=torch.long) for side, some in channels.items()}
         before = {side: self.bare[side].clone() for side in channels if side.bare}
         for side in before:
@@ -187,7 +199,7 @@ class Probe:
         if isinstance(module, nn.RNNBase):
             result, state = result
             hidden = tuple(self._values(each) for each in (state if isinstance(state, tuple) else (state,)))
-        values = self._values(result).requires_grad_(True)
+        values = self._values(result, _axis(module)).requires_grad_(True)
         self.answers.append(_Answer(name, values, _axis(module), hidden))
 
     def _answer(self, name: str) -> Any:
@@ -217,11 +229,19 @@ class Probe:
         else:
             self._compare(answer)
 
-    def _values(self, like: Tensor) -> Tensor:
-        """From 0.3 to 1.5 with either sign: no activation is flat for both a value and its change."""
+    def _values(self, like: Tensor, axis: int | None = None) -> Tensor:
+        """From 0.3 to 1.5 with either sign: no activation is flat for both a value and its change.
+
+        ``axis``: of the channels; each then has both signs, so that none is silenced whole by a ReLU.
+        """
         size = 0.3 + 1.2 * torch.rand(like.shape, generator=self.generator)
-        sign = torch.randint(0, 2, like.shape, generator=self.generator) * 2 - 1
-        return (size * sign).to(like.dtype)
+        order = torch.rand(like.shape, generator=self.generator)
+        if axis is None:
+            return (size * torch.where(order < 0.5, -1.0, 1.0)).to(like.dtype)
+        places = order.movedim(axis, 0).flatten(1).argsort(1).argsort(1)
+        sign = torch.where(places % 2 == 0, 1.0, -1.0)
+        signs = sign.view(order.movedim(axis, 0).shape).movedim(0, axis)
+        return (size * signs).to(like.dtype)
 
 
 def _change(values: Tensor, axis: int, channels: Tensor) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from edgekit.errors import PruneError
+from edgekit.pruning.plans.copies import shared_copy
 from edgekit.pruning.plans.plan import Plan
+from edgekit.pruning.plans.rewrites import Replaced, Replacement
 
 __all__ = ["NO_EFFECT", "OUTPUTS", "Trial", "exports", "short"]
 
@@ -41,27 +43,6 @@ def exports(model: nn.Module, example: Tensor) -> str:
     return ""
 
 
-def _copy(model: nn.Module, own: Collection[str]) -> nn.Module:
-    """A copy that shares the tensors of all modules but ``own``: a plan replaces those that it cuts.
-
-    Empty registries of hooks are shared as well, as copying those takes most of the time.
-    """
-    memo: dict[int, object] = {}
-    apart: set[int] = set()
-    for name, module in model.named_modules():
-        for key, value in vars(module).items():
-            if isinstance(value, dict) and not value and key.endswith("hooks"):
-                memo[id(value)] = value
-        tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if name in own:
-            apart.update(map(id, tensors))
-        else:
-            memo.update((id(each), each) for each in tensors)
-    for each in apart:
-        memo.pop(each, None)
-    return copy.deepcopy(model, memo)
-
-
 class Trial:
     """Tries groups out on a copy whose weights are perturbed, so that no zero hides a difference."""
 
@@ -81,9 +62,13 @@ class Trial:
         except Exception:  # a model with constants in single precision
             self.whole = self._answer(self.model, example)
 
-    def reason_against(self, plan: Plan) -> str:
-        """Why this plan is wrong; "" if the cut model answers as the one that ignores those channels."""
-        small, silent = _copy(self.model, ()), _copy(self.model, plan.touched)
+    def reason_against(self, plan: Plan, effect: float | None = None) -> str:
+        """Why this plan is wrong; "" if the cut model answers as the one that ignores those channels.
+
+        ``effect``: of the part of the plan that changes the answer least, which a fault must not hide behind;
+        by default that of the plan.
+        """
+        small, silent = shared_copy(self.model), shared_copy(self.model, plan.touched)
         try:
             plan.apply(small)
             plan.silence(silent)
@@ -98,22 +83,46 @@ class Trial:
             return f"the model fails without some of its channels ({short(error)})"
         if got.shape != expected.shape:
             return OUTPUTS
-        effect = self._distance(self.whole, expected)
+        effect = self._distance(self.whole, expected) if effect is None else effect
         # "not <=": NaN is a failure as well
         if not self._distance(got, expected) <= max(min(self.tolerance, effect / 100), self.tolerance / 1e4):
             return _MOVED
         return "" if effect > self.least else NO_EFFECT
 
-    def untrainable(self, plan: Plan) -> str:
+    def effects(
+        self,
+        weights: Callable[[nn.Module], Iterator[tuple[Tensor, Tensor]]],
+        replacements: tuple[Replacement, ...] = (),
+    ) -> list[float]:
+        """To first order, how much the answers change without some weights, relative to their size.
+
+        ``weights``: gives pairs of weights and their gradients, of the model (after ``replacements``) that it
+        is given.
+        """
+        model = copy.deepcopy(self.model)
+        Replaced(model, replacements).install()
+        signs = torch.randint(0, 2, self.whole.shape, generator=self.generator) * 2 - 1
+        with torch.enable_grad():
+            model.requires_grad_(True)
+            answers: Tensor = model(self.example)
+            if not answers.requires_grad:
+                return [0.0 for _ in weights(model)]
+            (answers * signs.to(answers.dtype)).sum().backward()
+        scale = float(self.whole.abs().sum().clamp_min(1e-30))
+        return [float((value * slope).detach().abs().sum()) / scale for value, slope in weights(model)]
+
+    def untrainable(self, plan: Plan, example: Tensor | None = None) -> str:
         """Why the cut model can't be trained; "" if its gradients are finite, and reach what they did before.
 
-        The comparison is with the whole model that ignores those channels.
+        The comparison is with the whole model that ignores those channels. ``example``: other inputs than
+        those of the trial.
         """
+        example = self.example if example is None else example
         small, silent = copy.deepcopy(self.model), copy.deepcopy(self.model)
         plan.apply(small)
         plan.silence(silent)
         try:
-            expected, got = self._gradients(silent), self._gradients(small)
+            expected, got = self._gradients(silent, example), self._gradients(small, example)
         except Exception as error:
             return f"no gradients can be computed without some of its channels ({short(error)})"
         lost = [name for name, gradient in expected.items() if gradient is not None and got.get(name) is None]
@@ -122,10 +131,11 @@ class Trial:
         infinite = [name for name, value in got.items() if value is not None and not value.isfinite().all()]
         return f"without some of its channels the gradient of {infinite[0]} is not finite" if infinite else ""
 
-    def _gradients(self, model: nn.Module) -> dict[str, Tensor | None]:
+    @staticmethod
+    def _gradients(model: nn.Module, example: Tensor) -> dict[str, Tensor | None]:
         with torch.enable_grad():
             model.requires_grad_(True)
-            outputs: Tensor = model(self.example)
+            outputs: Tensor = model(example)
             if outputs.requires_grad:
                 outputs.square().sum().backward()
         return {name: parameter.grad for name, parameter in model.named_parameters()}

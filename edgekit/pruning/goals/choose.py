@@ -219,6 +219,20 @@ class Search:
             _, name, count = max(possible)
             self.kept[name] = count
 
+    def smallest_step_back(self, name: str) -> tuple[str, int, int, float] | None:
+        """Of a cost, the group that would add least with one more step of channels: its name, channels now
+        and then (of the layer), and the whole cost then; None if nothing is cut.
+        """
+        found = []
+        for group in self.groups:
+            if (more := self._next(group, -1)) is not None:
+                cost = self.costs[name].now(self.widths) - self._saving(name, group, more)
+                found.append((cost, group, more))
+        if not found:
+            return None
+        cost, group, more = min(found, key=lambda each: each[0])
+        return group.name, self.kept[group.name] * group.width, more * group.width, cost
+
     def _not_needed(self, group: Group, count: int) -> bool:
         """Whether the goal would still be met with so many more of the group's channels."""
         for name, most in self.highest.items():

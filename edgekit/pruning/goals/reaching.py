@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from edgekit.errors import PruneError
 from edgekit.macs import Complexity
-from edgekit.pruning.coupling.found import Found, KeptWhole
+from edgekit.pruning.coupling.found import Found
 from edgekit.pruning.goals.choose import Goal, Limits, Search
 from edgekit.pruning.goals.costs import LayerCost, stored_bytes
 from edgekit.pruning.goals.latency_table import LatencyTable, shapes_of
 from edgekit.pruning.goals.memory import PeakMemory
 from edgekit.pruning.goals.shipped import Shipped
 
-__all__ = ["SHOWN", "Aim", "Unreachable", "reasons", "unreachable"]
+__all__ = ["SHOWN", "Aim"]
 
 _LOOKS = 6  # at cut models, where their files have to show that the goal is met
+_COUNTS = 8  # of MACs and parameters of cut models; then more than needed is asked for
+_EXACT = 0.01  # of the whole model's MACs: an estimate that is off by no more is taken as right
+
 _NEAR = 0.95  # of what is allowed: near enough to stop
 # What a file shows: its setting in a recipe, how many base units that has, and what it is called.
 SHOWN = {
@@ -31,6 +32,15 @@ SHOWN = {
 
 Scope = Literal["global", "local"]
 Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class _Best(Generic[Made]):
+    lost: float
+    made: Made
+    kept: dict[str, int]
+    shown: dict[str, float]
+    predicted: dict[str, float]
 
 
 @dataclass
@@ -86,9 +96,9 @@ class Aim:
     ) -> Made | None:
         """What ``make`` builds of the search's counts, when it meets the goal; None if nothing does.
 
-        What files have to show is looked at, and the estimate corrected by it: the search goes on where it
-        fell short, and where it cut more than needed. Of several that meet the goal, the one that loses the
-        least worth is taken.
+        MACs and parameters are counted, what files have to show is looked at, and the estimates corrected by
+        it: the search goes on where it fell short, and where it cut more than needed. Of several that meet
+        the goal, the one that loses the least worth is taken.
 
         Args:
             scope: see ``Search.reach``.
@@ -96,32 +106,52 @@ class Aim:
             counted: complexity before and after, of what was made.
             cut: the cut model of it.
         """
-        asked, looks = self.goal, 0
-        best: tuple[float, Made, dict[str, float], dict[str, float]] | None = None
+        asked, looks, counts = self.goal, 0, 0
+        best: _Best[Made] | None = None
         tried: set[tuple[int, ...]] = set()
         while looks < _LOOKS and self.search.reach(asked, scope):
             made = make()
             before, after = counted(made)
-            if not self.goal.met(before, after):
+            known, counts = self._widths in tried, counts + 1
+            tried.add(self._widths)
+            met = self.goal.met(before, after)
+            exact = self._correct_counts(before, after)
+            if met and self.names and not self.estimated:
+                looks += 1
+                self._look(cut(made))
+                met = self.goal.met(before, after, self.shown)
+                exact = all(self.shown[name] >= _NEAR * most for name, most in self.goal.judged.items())
+                for name, value in self.shown.items():
+                    self.search.costs[name].correct(self.search.widths, value)
+            if met and (best is None or self.search.lost < best.lost):
+                best = _Best(self.search.lost, made, self.search.kept, self.shown, self.predicted)
+            if best is not None and ((met and exact) or known or counts >= _COUNTS):
+                break
+            if not met and (known or counts >= _COUNTS):
                 asked = asked.tighter()
-                continue
-            if not self.names or self.estimated:
-                return made
-            looks += 1
-            self._look(cut(made))
-            if self.goal.met(before, after, self.shown):
-                if best is None or self.search.lost < best[0]:
-                    best = self.search.lost, made, self.shown, self.predicted
-                near = all(self.shown[name] >= _NEAR * most for name, most in self.goal.judged.items())
-                if near or tuple(self.search.kept.values()) in tried:
-                    break
-            tried.add(tuple(self.search.kept.values()))
-            for name, value in self.shown.items():
-                self.search.costs[name].correct(self.search.widths, value)
         if best is not None:
-            _, made, self.shown, self.predicted = best
-            return made
+            self.search.kept, self.shown, self.predicted = best.kept, best.shown, best.predicted
+            return best.made
         return self._everything(make, counted, cut)
+
+    @property
+    def _widths(self) -> tuple[int, ...]:
+        return tuple(self.search.kept.values())
+
+    def _correct_counts(self, before: Complexity, after: Complexity) -> bool:
+        """Estimate from now on what was counted: MACs of attention, for one, are of no layer. True if the
+        estimate was right.
+        """
+        exact = True
+        for name, left in (
+            ("macs", after.macs / max(before.macs, 1)),
+            ("parameters", after.parameters / max(before.parameters, 1)),
+        ):
+            cost = self.search.costs[name]
+            if name in self.search.highest:
+                exact &= abs(cost.now(self.search.widths) / cost.whole - left) <= _EXACT
+                cost.correct(self.search.widths, left * cost.whole)
+        return exact
 
     def _everything(
         self,
@@ -183,69 +213,3 @@ def latency_cost(
     total = sum(price(1.0, 1.0) for price in prices.values())
     scale = whole["latency_ns"] / total if total else 1.0
     return LayerCost(whole["latency_ns"], prices, scale)
-
-
-class Unreachable(PruneError):
-    """The limits don't allow the goal."""
-
-
-def unreachable(
-    goal: Goal,
-    reached: tuple[float, float],
-    limits: Limits,
-    whole: tuple[KeptWhole, ...],
-    *,
-    limited: bool,
-    aim: Aim,
-) -> Unreachable:
-    """How far one gets, in what was asked for.
-
-    ``reached``: MACs and parameters before over after, at most.
-    """
-    speedup, shrink = (math.floor(factor * 100) / 100 for factor in reached)
-    advice, missed = [], "the wanted speed-up can't be reached"
-    if shrink < goal.shrink:
-        missed = "the model can't shrink so far"
-    for key, factor in (("speedup", speedup), ("shrink", shrink)):
-        if factor < getattr(goal, key):
-            advice.append(f"{key} to {factor:.2f} or less")
-    if speedup < goal.speedup:
-        missed = "the wanted speed-up can't be reached"
-    got = f"at most {speedup:.2f}x fewer MACs and {shrink:.2f}x fewer parameters"
-    expected = [f"speedup {goal.speedup:g}"] if goal.speedup > 1 else []
-    expected += [f"shrink {goal.shrink:g}"] if goal.shrink > 1 else []
-    for name, most in goal.judged.items():
-        setting, base, unit = SHOWN[name]
-        expected.append(f"{setting} {most / base:g}")
-        shown = math.ceil(aim.shown[name] / base * 1000) / 1000
-        got += f", at least {shown:g} {unit} (before: {aim.whole[name] / base:.4g})"
-        if aim.shown[name] > most:
-            advice.append(f"{setting} to {shown:g} or more")
-            missed = f"{setting} can't be reached"
-    if goal.pruning_ratio is not None:
-        expected.append(f"pruning_ratio {goal.pruning_ratio:g}")
-        channels = aim.search.costs["channels"]
-        share = math.floor((1 - channels.now(aim.search.widths) / channels.whole) * 100) / 100
-        got += f", at most {share:g} of the channels that can leave"
-        if share < goal.pruning_ratio:
-            advice.append(f"pruning_ratio to {share:g} or less")
-            missed = "the wanted pruning ratio can't be reached"
-    kept = reasons(whole)
-    return Unreachable(
-        missed,
-        where="stage prune",
-        got=f"{got}, with channel_multiple {limits.channel_multiple} and max_ratio {limits.max_ratio:g}"
-        + (" and limits for single layers" if limited else "")
-        + (f"; kept whole: {kept}" if kept else ""),
-        expected=", ".join(expected),
-        next=f"set {' and '.join(advice)}, raise max_ratio, or lower channel_multiple"
-        if speedup > 1
-        else "leave the prune stage out of the recipe",
-    )
-
-
-def reasons(whole: tuple[KeptWhole, ...]) -> str:
-    """The first few of what was kept whole, and why."""
-    return "; ".join(f"{w.name} ({w.reason})" for w in whole[:4]) + (
-        f" and {len(whole) - 4} more" if len(whole) > 4 else ""
-    )

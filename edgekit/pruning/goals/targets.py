@@ -60,6 +60,20 @@ class Goal:
         wanted = {name: getattr(self, name) for name in ("latency_ns", "size_bytes", "peak_bytes")}
         return {name: value for name, value in wanted.items() if value is not None}
 
+    def others(self) -> list[Goal]:
+        """What is asked for beside fewer MACs, each alone."""
+        named = ("shrink", "latency_ns", "size_bytes", "peak_bytes", "pruning_ratio")
+        return [Goal(**{name: getattr(self, name)}) for name in named]
+
+    def asked(self) -> dict[str, float]:
+        """As JSON, by the names that a recipe has for it."""
+        units = {"latency_ns": ("latency_ms", 1e6), "size_bytes": ("size_kb", 1e3)}
+        units["peak_bytes"] = ("peak_memory_kb", 1e3)
+        factors = {n: getattr(self, n) for n in ("speedup", "shrink") if getattr(self, n) > 1}
+        files = {units[name][0]: value / units[name][1] for name, value in self.judged.items()}
+        share = {} if self.pruning_ratio is None else {"pruning_ratio": self.pruning_ratio}
+        return {**factors, **files, **share}
+
     def met(self, before: Complexity, after: Complexity, figures: Mapping[str, float] | None = None) -> bool:
         """By what was counted; ``figures``: what the cut model showed of ``judged``."""
         return (

@@ -101,7 +101,8 @@ class Plan:
                 next="build the model with the same settings as then",
             )
         modules.install()
-        for cut in self.cuts:
+        # Outputs first: a grouped layer that is left with one input for each group would then look depthwise.
+        for cut in sorted(self.cuts, key=lambda cut: cut.dim == "in"):
             if cut.axis is not None:
                 _keep_tensor(model, cut)
             else:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from edgekit.pruning.plans.attention import split
+from edgekit.pruning.plans.plain import plain
 
 __all__ = ["IDENTITY", "REPLACEMENTS", "Attribute", "Replaced", "Replacement", "numbers"]
 
@@ -16,6 +17,7 @@ IDENTITY = "identity"
 # By the name that stands in a plan. What is built has the weights of the module that it replaces, if any.
 REPLACEMENTS: Mapping[str, Callable[[nn.Module], nn.Module]] = {
     "split_attention": split,
+    "plain_weights": plain,
     IDENTITY: lambda _: nn.Identity(),  # the block leaves, its shortcut stays
 }
 

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from edgekit.pruning.plans import norms, recurrent
+from edgekit.pruning.plans import norms, plain, recurrent
 
 Dim = Literal["out", "in"]
 
@@ -27,6 +27,8 @@ _SIMPLE = (_BatchNorm, _InstanceNorm, nn.Linear, nn.Embedding, nn.PReLU, nn.Grou
 
 def unsupported(layer: object) -> str:
     """Why this layer can't be cut; "" if it can."""
+    if isinstance(layer, nn.Module) and (call := plain.computed(layer)):
+        return f"a layer whose weights are computed ({call} makes them plain)"
     if isinstance(layer, nn.RNNBase):
         return recurrent.unsupported(layer)
     if isinstance(layer, _ConvTransposeNd) and 1 < layer.groups == layer.in_channels != layer.out_channels:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from edgekit.pruning.coupling.couplings import Side
-from edgekit.pruning.coupling.found import Group, indices
+from edgekit.pruning.coupling.found import Group
 from edgekit.pruning.plans import recurrent, surgery
 
 __all__ = ["Slice", "rows", "slices"]
@@ -43,38 +42,11 @@ class Slice:
 
 def slices(group: Group) -> list[Slice]:
     """All sides of a group. Those of which channels have unequal numbers are left out."""
-    if group.units is not None:
-        units = {side: [list(unit) for unit in found] for side, found in group.units.items()}
-    else:
-        units = _of_graph(group)
     found = []
-    for side, members in units.items():
+    for side, members in group.units.items():
         if members and len({len(each) for each in members}) == 1 and members[0]:
             found.append(Slice(side, torch.tensor(members, dtype=torch.long)))
     return found
-
-
-def _of_graph(group: Group) -> dict[Side, list[list[int]]]:
-    """From torch-pruning's group, which says for each index which of the first layer's channels it is."""
-    units: dict[Side, list[set[int]]] = {}
-    for position, (dep, idxs) in enumerate(group.dependencies):
-        roots = group.dependencies[position].root_idxs
-        for layer, dim in indices(_One(group.dependencies, dep, idxs)):
-            members = units.setdefault(Side(layer, dim), [set() for _ in range(group.channels)])
-            for index, root in zip(idxs, roots, strict=True):
-                if root is not None:
-                    members[root].add(index)
-    return {side: [sorted(each) for each in members] for side, members in units.items()}
-
-
-class _One:
-    """A single entry of a torch-pruning group, as ``indices`` reads groups."""
-
-    def __init__(self, group: Any, dep: Any, idxs: list[int]) -> None:
-        self._DG, self.entry = group._DG, (dep, idxs)
-
-    def __iter__(self) -> Iterator[Any]:
-        yield self.entry
 
 
 def rows(model: nn.Module, side: Side, *, bias: bool = False, gradients: bool = False) -> Tensor:

@@ -96,7 +96,7 @@ def test_residual_streams_of_cifar_resnets_are_cut_stage_by_stage() -> None:
     """Stage 1 passes through both paddings; what each later stage adds leaves from both sides."""
     model, x = seeded(ResNet, 1), inputs(PadModule)
     found = find(model, x)
-    streams = {group.name: (group.channels, group.width) for group in found.groups if group.units}
+    streams = {group.name: (group.channels, group.width) for group in found.groups if group.repair}
     assert streams == {"conv1": (16, 1), "layer2.0.conv2": (8, 2), "layer3.0.conv2": (16, 2)}
     assert [each.name for each in found.whole] == ["linear"]
     plan = found.plan({"conv1": [0], "layer2.0.conv2": [0, 1], "layer3.0.conv2": [5]})

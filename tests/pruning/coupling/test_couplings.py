@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekit.pruning.coupling.couplings import Side, measure
-from edgekit.pruning.coupling.groups import _split_attention
+from edgekit.pruning.coupling.groups import rewritten
 from edgekit.pruning.coupling.probe import Probe
 from tests.networks import seeded
 from tests.pruning.architectures import EXPECTED, inputs
@@ -89,7 +89,7 @@ def by_side(channels: set[tuple[Side | None, int]]) -> dict[Side, list[int]]:
 @pytest.mark.parametrize("build", EXPECTED)
 def test_units_are_those_of_the_slow_way(build: type[nn.Module]) -> None:
     """Reading channels bit by bit, by halves, and several layers in a pass: the same as one by one."""
-    model, x = _split_attention(seeded(build)).traced, inputs(build, 1)
+    model, x = rewritten(seeded(build)).traced, inputs(build, 1)
     fast = [{side: i for side, i in unit.indices.items() if not side.bare} for unit in measure(model, x)]
     assert sorted(map(str, map(sort_sides, fast))) == sorted(map(str, map(sort_sides, slow(model, x))))
 

@@ -1,0 +1,147 @@
+"""Which of many groups pass the trial: all at once where they can, and those that can't found by halving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from edgekit.pruning.coupling.found import Found, Group
+from edgekit.pruning.coupling.subsets import more_of, some_of
+from edgekit.pruning.coupling.trial import NO_EFFECT, Trial, short
+
+__all__ = ["Judge", "only", "without_failing"]
+
+_TRIES = 3  # subsets of channels, until one is found on which the output depends
+
+Item = TypeVar("Item")
+
+
+class Judge:
+    """Adds to ``found`` the groups that pass."""
+
+    def __init__(self, found: Found, trial: Trial) -> None:
+        self.found, self.trial = found, trial
+        self.effects: dict[str, float] = {}
+
+    def accept(self, groups: Sequence[Group], most_failing: int | None = None) -> dict[str, str]:
+        """Those of them that pass are in ``found`` afterwards; by name, the reasons against the others.
+
+        ``most_failing``: after so many in a row that don't pass, the rest isn't tried, for the last reason.
+        """
+        reasons: dict[str, str] = {}
+        self.effects = dict(zip((group.name for group in groups), self._effects(groups), strict=True))
+        todo, failing, reason = [list(groups)], 0, ""
+        while todo:
+            some = todo.pop()
+            if failing == most_failing:
+                reasons.update((group.name, reason) for group in some)
+                continue
+            if len(some) == 1:
+                reason = self.against(some[0])
+                failing = failing + 1 if reason else 0
+                if reason:
+                    reasons[some[0].name] = reason
+                    continue
+            elif some and not self._all_pass(some):
+                middle = len(some) // 2
+                todo += [some[middle:], some[:middle]]
+                continue
+            self.found.groups += some
+            failing = 0
+        return reasons
+
+    def against(self, group: Group) -> str:
+        """Why this group can't be cut, alone or together with all that have passed; "" if it can."""
+        failure, some = NO_EFFECT, [0]
+        for _ in range(_TRIES):
+            some = some_of(group.channels, self.trial.generator)
+            failure = self._try({group.name: some}, [group])
+            if failure != NO_EFFECT:
+                break
+        for more in more_of(group.channels, some):
+            failure = failure or self._try({group.name: more}, [group])
+        if failure or not self.found.groups:
+            return failure
+        groups = [*self.found.groups, group]
+        together = self._try(self._some(groups), groups)
+        return f"together with other groups: {together}" if together not in ("", NO_EFFECT) else ""
+
+    def _all_pass(self, groups: list[Group]) -> bool:
+        """Whether all can be cut at once, with those that have passed; each of them has an effect.
+
+        As strict as ``against``: a fault must not be larger than a hundredth of the least effect.
+        """
+        effect = min(self.effects[group.name] for group in groups)
+        if effect <= self.trial.least:
+            return False
+        every = [*self.found.groups, *groups]
+        rounds = [self._some(every)]
+        for number in range(2):
+            others = self._some(every)
+            more = {g.name: more_of(g.channels, rounds[0][g.name]) for g in groups}
+            if any(len(each) > number for each in more.values()):
+                rounds.append(
+                    others | {name: each[number] for name, each in more.items() if len(each) > number}
+                )
+        return not any(self._try(removed, every, effect) for removed in rounds)
+
+    def _effects(self, groups: Sequence[Group]) -> list[float]:
+        """How much the answers change when what reads a group's channels is gone, to first order."""
+        from edgekit.pruning.worth.slices import slices
+
+        def readers(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+            empty = [torch.zeros(0)]
+            for group in groups:
+                sides = [each for each in slices(group) if each.side.dim == "in"]
+                weights = [each.of(model).flatten() for each in sides]
+                slopes = [each.gradients(model).flatten() for each in sides]
+                yield torch.cat(weights or empty), torch.cat(slopes or empty)
+
+        return self.trial.effects(readers, self.found.replaced)
+
+    def _some(self, groups: Sequence[Group]) -> dict[str, list[int]]:
+        return {group.name: some_of(group.channels, self.trial.generator) for group in groups}
+
+    def _try(self, removed: dict[str, list[int]], groups: list[Group], effect: float | None = None) -> str:
+        try:
+            plan = only(self.found, groups).plan(removed)
+        except Exception as error:
+            return f"its couplings can't be followed ({short(error)})"
+        return self.trial.reason_against(plan, effect)
+
+
+def only(found: Found, groups: list[Group]) -> Found:
+    """The same, with only these groups."""
+    return replace(found, groups=groups, whole=[])
+
+
+def without_failing(
+    items: Sequence[Item], reason: Callable[[list[Item]], str], most: int
+) -> tuple[list[Item], list[tuple[Item, str]]]:
+    """Those that pass, and those that don't alone, with the reasons.
+
+    ``reason``: why some of them don't pass together; "" if they do. ``most``: how often it is asked; what is
+    not judged by then fails for the last reason that was met.
+    """
+    passing: list[Item] = []
+    failing: list[tuple[Item, str]] = []
+    todo = [list(items)] if items else []
+    asked, last = 0, ""
+    while todo:
+        some = todo.pop()
+        if asked == most:
+            failing += [(item, last) for item in some]
+            continue
+        why, asked = reason(some), asked + 1
+        if not why:
+            passing += some
+        elif len(some) == 1:
+            failing.append((some[0], why))
+        else:
+            middle, last = len(some) // 2, why
+            todo += [some[middle:], some[:middle]]
+    return passing, failing
