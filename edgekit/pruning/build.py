@@ -20,7 +20,7 @@ from edgekit.pruning.goals.ranking import IsomorphicSearch, ignored, limits_of
 from edgekit.pruning.goals.reaching import Aim, reasons, unreachable
 from edgekit.pruning.goals.shipped import Shipped
 from edgekit.pruning.plans.plan import Plan
-from edgekit.pruning.worth.damage import Inputs, curves
+from edgekit.pruning.worth.damage import Inputs, Tell, curves, untold
 from edgekit.pruning.worth.importance import Backward, Importance, Worth, importances
 
 __all__ = ["Built", "Prepared", "Scope", "for_goal", "for_width", "prepare"]
@@ -120,6 +120,7 @@ def for_goal(
     shipped: Shipped | None = None,
     steer: bool = False,
     blocks: bool = False,
+    tell: Tell = untold,
 ) -> Built:
     """A plan with which ``model`` meets the goal: fewer MACs (for one sample) and parameters, or a faster or
     smaller file.
@@ -139,6 +140,7 @@ def for_goal(
         steer: cut first where most time is, whatever the goal; needs ``shipped``.
         blocks: whole residual blocks may leave as well, where that loses less for what it gains. Only for the
             global scope with ``inputs``; a block with a layer that a pattern names stays.
+        tell: is told trials done and all trials, while channels' worths are made comparable.
 
     Raises:
         PruneError: the goal is out of reach (it says how far one can get), the model can't be traced, or a
@@ -156,7 +158,7 @@ def for_goal(
         free = leaving(*about, example, inputs, macs=macs_of_one, limited=patterns or ())
     search = _search(prepared, worth, limits, scope, free)
     if inputs is not None:
-        search.believe(curves(worth.scores, *about, inputs, macs=macs_of_one))
+        search.believe(curves(worth.scores, *about, inputs, macs=macs_of_one, tell=tell))
     aim = Aim(goal, search, prepared.model, example, shipped, steer, estimated=not check)
     aim.prepare(prepared.found)
     built = aim.reach(
