@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgekit.batching import batch_size
 from edgekit.errors import DataError, WorkloadError
 from edgekit.execution import Forward, mode, spans
 from edgekit.loading import call, user_code, user_traceback
@@ -173,10 +174,11 @@ class Workload:
     def _answers(self, raw: Tensor) -> Tensor:
         """The model's answers to raw inputs (N, …), in the form of targets: in eval mode and float32."""
         forward = Forward(self.model)
+        size = batch_size(self.model, self.preprocessing(raw[:2]), _BATCH)
         with mode(self.model, training=False), torch.no_grad():
             told = [
                 self.task.answers(forward(self.preprocessing(raw[start:end])))
-                for start, end in spans(len(raw), _BATCH)
+                for start, end in spans(len(raw), size)
             ]
         return torch.cat(told).contiguous()
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from edgekit.batching import batch_size
 from edgekit.execution import Forward, mode, spans
 from edgekit.preprocessing import Preprocessing
 from edgekit.tasks import Task
 
-__all__ = ["EPSILONS", "fgsm_signs", "moved"]
+__all__ = ["EPSILONS", "Channels", "fgsm_signs", "moved"]
 
 EPSILONS = (1 / 255, 2 / 255, 4 / 255, 8 / 255)  # in shares of the range of raw values
 _BATCH = 64
@@ -26,8 +30,9 @@ def fgsm_signs(model: nn.Module, task: Task, inputs: Tensor, targets: Tensor) ->
     """
     forward = Forward(model)
     signs = []
+    size = batch_size(model, inputs, _BATCH, keeps=True)
     with mode(model, training=False), torch.enable_grad():
-        for start, end in spans(len(inputs), _BATCH):
+        for start, end in spans(len(inputs), size):
             part = inputs[start:end].detach().clone().requires_grad_()
             loss = task.loss(forward(part).float(), targets[start:end])
             (gradient,) = torch.autograd.grad(loss, part)
@@ -35,13 +40,37 @@ def fgsm_signs(model: nn.Module, task: Task, inputs: Tensor, targets: Tensor) ->
     return torch.cat(signs)
 
 
-def moved(inputs: Tensor, signs: Tensor, epsilon: float, span: float, preprocessing: Preprocessing) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """The values that occur in each channel of a model's inputs: least and greatest, to be broadcast."""
+
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of(cls, parts: Iterable[Tensor], layout: str) -> Channels:
+        """Of inputs (N, …) that come in parts, each as the model takes it."""
+        ends = []
+        for part in parts:
+            dims = [d for d in range(part.dim()) if d != 1 or layout == "any"]
+            ends.append((part.amin(dims, keepdim=True), part.amax(dims, keepdim=True)))
+        low, high = (torch.stack(each) for each in zip(*ends, strict=True))
+        return cls(low.amin(0), high.amax(0))
+
+
+def moved(
+    inputs: Tensor,
+    signs: Tensor,
+    epsilon: float,
+    span: float,
+    preprocessing: Preprocessing,
+    occurring: Channels | None = None,
+) -> Tensor:
     """Inputs of the model, each value moved by ``epsilon`` of the raw values' range ``span``, and kept within
-    the values that occur in its channel.
+    the values that occur in its channel: in ``occurring``, or else in ``inputs``.
     """
     shape = [1, -1, *[1] * (inputs.dim() - 2)] if preprocessing.layout != "any" else [1] * inputs.dim()
     deviation = torch.tensor(preprocessing.std, dtype=inputs.dtype).reshape(shape)
     step = epsilon * span * abs(preprocessing.scale) / deviation
-    dims = [d for d in range(inputs.dim()) if d != 1 or preprocessing.layout == "any"]
-    low, high = inputs.amin(dims, keepdim=True), inputs.amax(dims, keepdim=True)
-    return torch.minimum(torch.maximum(inputs + step * signs, low), high)
+    ends = occurring or Channels.of([inputs], preprocessing.layout)
+    return torch.minimum(torch.maximum(inputs + step * signs, ends.low), ends.high)

@@ -2,72 +2,101 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from edgekit import macs
+from edgekit.batching import Footprint, fitting, footprint
 from edgekit.diagnosis.record import LayerRow
-from edgekit.execution import mode
-from edgekit.export.divergence import snr_db
+from edgekit.execution import mode, spans
 from edgekit.int8 import ops
 from edgekit.int8.probes import layer_name, quantized_tensors
+from edgekit.noise import Noise
 
 __all__ = ["layers_of", "snr_of_layers"]
 
 _BATCH = 64
+_MOST_MADE = 2 << 30  # bytes that the graph may make for all samples together: more of them say nothing new
+_FEWEST_SAMPLES = 16
+
+Tell = Callable[[int, int], None]  # samples done, all samples
 
 
-def layers_of(model: nn.Module, samples: Tensor) -> tuple[LayerRow, ...]:
+def layers_of(
+    model: nn.Module, samples: Tensor, *, noise: bool = True, tell: Tell = lambda done, total: None
+) -> tuple[LayerRow, ...]:
     """The layers in the order of execution, as they are in ``model``: an int8 graph, or any module.
 
     Args:
         model: as a stage left it; as it was afterwards.
-        samples: (N, …) preprocessed; of an int8 graph, the noise of all of them is told.
+        samples: (N, …) preprocessed; of an int8 graph, the noise of all of them is told, of the first ones
+            where a sample is large.
+        noise: whether it is wanted; it takes two passes for each sample.
+        tell: is told samples done, and all samples.
     """
-    counted = macs.count(model, samples)
+    counted = macs.count(model, samples[:1])
     if not isinstance(model, fx.GraphModule):
         return tuple(_of_module(model, one) for one in counted.layers)
     costs = {one.name: one.macs for one in counted.layers}
-    noise = snr_of_layers(model, samples)
+    added = snr_of_layers(model, samples, tell=tell) if noise else {}
     nodes = [node for node in model.graph.nodes if costs.get(node.name)]
     quantised = any(node.target in ops.DEQUANTIZE for node in model.graph.nodes)
-    return tuple(_of_node(model, node, costs[node.name], noise, 8 if quantised else 32) for node in nodes)
+    return tuple(_of_node(model, node, costs[node.name], added, 8 if quantised else 32) for node in nodes)
 
 
-def snr_of_layers(graph: fx.GraphModule, samples: Tensor) -> dict[str, float]:
+def snr_of_layers(
+    graph: fx.GraphModule, samples: Tensor, *, tell: Tell = lambda done, total: None
+) -> dict[str, float]:
     """Layer → signal-to-noise ratio in dB of what it makes in the int8 graph, against the same graph without
     any rounding. Noise that comes in from the layers before is in it.
+
+    Sums alone are kept, and of one batch what the layers make: memory doesn't grow with the samples.
     """
     readers = quantized_tensors(graph)
-    parts: dict[str, list[tuple[Any, Any]]] = {name: [] for name in readers}
+    if not readers:
+        return {}
+    cost = footprint(graph, samples[:2])
+    samples = samples[: sample_count(cost, len(samples))]
+    noise = {name: Noise(axis=None) for name in readers}
     with mode(graph, training=False), torch.no_grad():
-        for part in samples.split(_BATCH):
-            rounded, plain = _Keeping(graph, readers, rounds=True), _Keeping(graph, readers, rounds=False)
-            for runner in (rounded, plain):
-                runner.run(part)
-            for name in readers:
-                parts[name].append((plain.kept[name].numpy(), rounded.kept[name].numpy()))
-    return {
-        name: snr_db(np.concatenate([one for one, _ in both]), np.concatenate([other for _, other in both]))
-        for name, both in parts.items()
-    }
+        for start, end in spans(len(samples), fitting(cost.made, _BATCH)):
+            kept: dict[str, Tensor] = {}
+            _Looking(graph, readers, kept.__setitem__, rounds=False).run(samples[start:end])
+
+            def compare(name: str, value: Tensor, kept: dict[str, Tensor] = kept) -> None:
+                noise[name].add(kept.pop(name), value)
+
+            _Looking(graph, readers, compare, rounds=True).run(samples[start:end])
+            tell(end, len(samples))
+    return {name: one.db for name, one in noise.items()}
 
 
-class _Keeping(fx.Interpreter):
-    """Runs a graph, with or without its rounding, and keeps what the named nodes make.
+def sample_count(cost: Footprint, most: int) -> int:
+    """How many samples the layers' noise is told of: some 2 GiB of what the graph makes, at least 16."""
+    return fitting(cost.made, most, _MOST_MADE, fewest=_FEWEST_SAMPLES)
+
+
+class _Looking(fx.Interpreter):
+    """Runs a graph, with or without its rounding, and shows what the named nodes make: ``look(name, value)``.
 
     Without: quantisers still clamp, as ReLUs are merged into them (``int8.grid``); weights that are stored
     as integers stay what they are.
     """
 
-    def __init__(self, graph: fx.GraphModule, nodes: dict[str, fx.Node], *, rounds: bool) -> None:
+    def __init__(
+        self,
+        graph: fx.GraphModule,
+        nodes: dict[str, fx.Node],
+        look: Callable[[str, Tensor], None],
+        *,
+        rounds: bool,
+    ) -> None:
         super().__init__(graph)
         self.names = {node: name for name, node in nodes.items()}
-        self.rounds = rounds
-        self.kept: dict[str, Tensor] = {}
+        self.look, self.rounds = look, rounds
 
     def run_node(self, n: fx.Node) -> Any:
         if not self.rounds and n.target in ops.QUANTIZE:
@@ -80,7 +109,7 @@ class _Keeping(fx.Interpreter):
         else:
             value = super().run_node(n)
         if n in self.names:
-            self.kept[self.names[n]] = value
+            self.look(self.names[n], value)
         return value
 
 

@@ -35,11 +35,13 @@ class ChannelMeans:
         """Count what a layer reads."""
         if node.name not in self.names:
             return
-        x: Tensor = arguments[0].detach().double()
+        x: Tensor = arguments[0].detach()
         axis = x.dim() - 1 if node.target in ops.LINEAR else x.dim() - (arguments[1].dim() - 1)
-        rows = x.movedim(axis, 0).flatten(1)
-        self.sums[node.name] = self.sums.get(node.name, 0) + rows.sum(1)
-        self.counts[node.name] += rows.shape[1]
+        # Each sample by itself in float32, whose sums are taken in pairs; all of them in float64.
+        inner = [dim for dim in range(x.dim()) if dim not in (0, axis)]
+        sums = (x.sum(inner) if inner else x).double()
+        self.sums[node.name] = self.sums.get(node.name, 0) + (sums.sum(0) if axis else sums)
+        self.counts[node.name] += x.numel() // x.shape[axis]
 
     def of(self, node: fx.Node) -> Tensor:
         """(C,) float64."""

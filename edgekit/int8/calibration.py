@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekit.errors import StageError
+from edgekit.execution import Forward, spans
 from edgekit.int8 import ops
 from edgekit.int8.bias import ChannelMeans, correct_biases
 from edgekit.int8.grid import absorb_clamps, meet_clamps, snap_biases
@@ -91,7 +92,9 @@ def estimate(
         )
     if next(iter(batches), None) is None:
         raise StageError("no calibration data", where="qat", expected="at least one batch of training inputs")
-    quantized = _placed(lower(copy.deepcopy(graph)), batches)
+    lowered = lower(copy.deepcopy(graph))
+    batches = _ordered(lowered, batches)
+    quantized = _placed(lowered, batches)
     _drop_names(quantized)
     _rename_constants(quantized)
     fit_weight_scales(
@@ -101,6 +104,15 @@ def estimate(
     unify(quantized)
     quantize_constants(quantized)
     return quantized
+
+
+def _ordered(graph: fx.GraphModule, batches: Iterable[Tensor]) -> Streamed:
+    """The batches with channels last in memory, which is twice as fast, if the graph takes them so."""
+    forward = Forward(graph)
+    with torch.no_grad():
+        forward(next(iter(batches))[:2])
+    order = forward.order
+    return Streamed(lambda: (b.contiguous(memory_format=order) if b.dim() == 4 else b for b in batches))
 
 
 def settle(graph: fx.GraphModule) -> fx.GraphModule:
@@ -159,13 +171,13 @@ def _look_closer(graph: fx.GraphModule, batches: Iterable[Tensor], options: Cali
 
 
 def calibration_batches(inputs: Tensor, samples: int, *, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Whole batches of a seeded choice of ``samples`` rows of ``inputs`` (N, ...), in random order."""
+    """A seeded choice of ``samples`` rows of ``inputs`` (N, ...), in random order.
+
+    The same for each batch size; a last single row joins the batch before it.
+    """
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))[:samples]
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        if start and len(rows) < batch_size:
-            return  # statistics are averaged over batches: a short last one would count too much
-        yield inputs[rows]
+    for start, end in spans(len(order), batch_size):
+        yield inputs[order[start:end]]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ fixed size: memory doesn't depend on the number of samples, nor the result on ho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -24,12 +25,15 @@ __all__ = [
     "mse_weight_scales",
     "percentile_range",
     "set_ranges",
+    "thinned",
 ]
 
 # Some 32 to each step of the int8 grid of the whole range.
 BINS = 8192
 # torch.histc counts in float32, which is exact up to 2^24.
 _CHUNK = 1 << 23
+# Of each sample that are counted: more of them resemble each other.
+_MOST_VALUES = 1 << 14
 
 
 class Histogram:
@@ -41,12 +45,16 @@ class Histogram:
         self.smallest, self.largest = float("inf"), float("-inf")
 
     def add(self, values: Tensor) -> None:
-        """Count ``values`` (any shape); those outside of ``low`` … ``high`` in the bin at that end."""
-        flat = values.detach().reshape(-1).float()
-        if not len(flat):
+        """Count ``values`` (N, …); those outside of ``low`` … ``high`` in the bin at that end.
+
+        Of large samples some of the values are counted (see ``thinned``), and the ends are those of all.
+        """
+        if not values.numel():
             return
-        self.smallest = min(self.smallest, float(flat.min()))
-        self.largest = max(self.largest, float(flat.max()))
+        smallest, largest = torch.aminmax(_in_order(values.detach()))
+        self.smallest = min(self.smallest, float(smallest))
+        self.largest = max(self.largest, float(largest))
+        flat = thinned(values.detach()).reshape(-1).float()
         for part in flat.clamp(self.low, self.high).split(_CHUNK):
             self.counts += torch.histc(part, BINS, self.low, self.high).cpu().double()
 
@@ -65,6 +73,29 @@ class Histogram:
         inside = (wanted - before) / max(float(self.counts[index]), 1.0)
         found = self.low + (self.high - self.low) / BINS * (index + min(max(inside, 0.0), 1.0))
         return min(max(found, self.smallest), self.largest)
+
+
+def _in_order(values: Tensor) -> Tensor:
+    """As it lies in memory: torch reads anything else twenty times as slowly."""
+    last = values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last)
+    return values.permute(0, 2, 3, 1) if last else values
+
+
+def thinned(values: Tensor) -> Tensor:
+    """(N, …): some 16,000 values of each sample, at the same places in all; all where there are fewer.
+
+    Every so many-th is taken, a number that no dimension has a factor in common with: so each channel, row
+    and column has its share. Values of one sample resemble each other: all of them would say little more.
+    """
+    inner = values.shape[1:]
+    count = inner.numel()
+    if values.dim() < 2 or count <= _MOST_VALUES:
+        return values
+    step = -(-count // _MOST_VALUES)
+    while math.gcd(step, count) > 1:
+        step += 1
+    places = torch.unravel_index(torch.arange(0, count, step, device=values.device), inner)
+    return values[(slice(None), *places)]
 
 
 def percentile_range(histogram: Histogram, percentile: float) -> tuple[float, float]:

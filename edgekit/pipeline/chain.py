@@ -188,7 +188,11 @@ def _figures(
     if (record := job.finished(path, key, part)) is not None:
         return record, None
     started = time.monotonic()
-    evaluation = evaluate(model, job.workload)
+
+    def tell(done: int, total: int) -> None:
+        job.tell("step", part, "asking the model", done=done, total=total)
+
+    evaluation = evaluate(model, job.workload, tell=tell)
     size = count(model, job.workload.example(1))
     figures = {
         "accuracy": evaluation.score,

@@ -5,32 +5,23 @@ that were spoiled.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from edgekit.bench.evaluating import Answering, answering
-from edgekit.bench.session import Candidate
-from edgekit.devices.device import resolve_threads
-from edgekit.diagnosis.adversarial import EPSILONS, fgsm_signs, moved
-from edgekit.diagnosis.corruptions import SEVERITIES, corrupt, fitting, value_range
+from edgekit.batching import fitting
 from edgekit.diagnosis.judged import Judged, judge
 from edgekit.diagnosis.layers import layers_of
-from edgekit.diagnosis.record import Attacked, Corrupted, Diagnosis, LayerRow, Seen
+from edgekit.diagnosis.record import Diagnosis, LayerRow, Seen
 from edgekit.diagnosis.seen import seen_of
 from edgekit.errors import MeasurementError, WorkloadError
 from edgekit.files import sha256_of
 from edgekit.pipeline.artifacts import REFERENCE, Manifest, Planned
 from edgekit.pipeline.chain import Rung
-from edgekit.pipeline.evaluation import BATCH, answers_of, backend_for, device_for
+from edgekit.pipeline.evaluation import answers_of
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
-from edgekit.report.summary import RUNTIME
+from edgekit.pipeline.probing import Probing
 from edgekit.run import write_record
 from edgekit.stages.base import Form
 from edgekit.units import human_share
@@ -38,7 +29,8 @@ from edgekit.units import human_share
 __all__ = ["RECORD", "diagnose_all"]
 
 RECORD = "diagnosis.json"
-_LAYER_SAMPLES = 256
+_LAYER_SAMPLES, _FEWEST_LAYER_SAMPLES = 256, 16
+_LAYER_BYTES = 64 << 20  # of samples that are there at once
 
 
 def diagnose_all(job: Job, rungs: Sequence[Rung], manifest: Manifest, probed: str) -> Diagnosis:
@@ -122,113 +114,28 @@ class _Diagnosing:
         """Of the int8 graph; where there is none, of the model that the probed file was made from."""
         (rung,) = (one.rung for one in self.manifest.planned if one.file == self.probed)
         rung = next((one for one in reversed(self.rungs) if one.form is Form.INT8), rung)
-        return layers_of(rung.model, self.workload.example(_LAYER_SAMPLES))
+        most = min(self.settings.samples, _LAYER_SAMPLES)
+        samples = fitting(self.workload.example(1).nbytes, most, _LAYER_BYTES, fewest=_FEWEST_LAYER_SAMPLES)
 
-    # --- spoiled inputs ----------------------------------------------------------------------------------
+        def tell(done: int, total: int) -> None:
+            self.job.tell("step", "diagnose", "noise of the layers", done=done, total=total)
+
+        example = self.workload.example(max(1, samples))
+        return layers_of(rung.model, example, noise=samples > 0, tell=tell)
 
     def _probes(self) -> dict[str, Any]:
         """The fields of a Diagnosis that come from probes; none where they can't be run, or aren't wanted."""
-        rows = self._rows()
-        if not len(rows) or not (self.settings.corruptions or self.settings.adversarial):
+        if not self.settings.samples or not (self.settings.corruptions or self.settings.adversarial):
             return {}
-        raw = self.workload.validation.inputs[rows]
         planned = {one.file: one for one in self.manifest.planned}
-        both = [planned[REFERENCE], planned[self.probed]]
+        probing = Probing(self.job, self.rungs[0].model, [planned[REFERENCE], planned[self.probed]])
         try:
-            with ExitStack() as stack:
-                answers = [stack.enter_context(self._answering(one)) for one in both]
-                clean = self._scores(answers, both, raw, rows)
-                found: dict[str, Any] = {
-                    "probe_samples": len(rows),
-                    "clean_before": clean[0],
-                    "clean_after": clean[1],
-                    "corrupted": tuple(self._corrupted(answers, both, raw, rows)),
-                    "attacked": tuple(self._attacked(answers, both, raw, rows)),
-                }
+            found = probing.run(self.manifest)
         except MeasurementError as error:
             self.missing.append(f"robustness: {error}")
             return {}
+        self.missing += probing.missing
         return found
-
-    def _rows(self) -> Tensor:
-        """Which samples: all, or some drawn with the recipe's seed."""
-        count = len(self.workload.validation)
-        wanted = min(count, self.settings.samples)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.job.recipe.seed))
-        return order[:wanted].sort().values
-
-    def _answering(self, one: Planned) -> Any:
-        device = device_for(self.job, one)
-        threads = resolve_threads("all", device)
-        backend = backend_for(self.job, one)
-        path = self.manifest.path_of(one.file)
-        candidate = Candidate(path, RUNTIME[one.format], threads, backend=backend)
-        shape = tuple(one.rung.answers(self.job).shape[1:])
-        return answering(candidate, device, batch=BATCH, output_shape=shape, progress=self.job.progress)
-
-    def _corrupted(
-        self, answers: list[Answering], both: list[Planned], raw: Tensor, rows: Tensor
-    ) -> Iterator[Corrupted]:
-        if not self.settings.corruptions:
-            return
-        samples, layout = raw.numpy(), self.workload.preprocessing.layout
-        names = list(fitting(samples, layout))
-        if not names:
-            self.missing.append("corruptions: none are known for inputs of this kind")
-        total = len(names) * len(SEVERITIES)
-        for index, (name, severity) in enumerate((n, s) for n in names for s in SEVERITIES):
-            self.job.tell("step", "diagnose", f"{name}, severity {severity}", done=index, total=total)
-            spoiled = torch.from_numpy(corrupt(samples, layout, name, severity, seed=self.job.recipe.seed))
-            before, after = self._scores(answers, both, spoiled, rows)
-            yield Corrupted(name, severity, before, after)
-
-    def _attacked(
-        self, answers: list[Answering], both: list[Planned], raw: Tensor, rows: Tensor
-    ) -> Iterator[Attacked]:
-        """Moved in the space of the model's inputs: files that take pixels can't be asked."""
-        preprocessing, task = self.workload.preprocessing, self.workload.task
-        if not self.settings.adversarial:
-            return
-        if preprocessing.dtype != "float32":
-            self.missing.append("adversarial probe: token ids can't be moved a little")
-            return
-        if any(one.options.preprocessing is not None for one in both):
-            self.missing.append("adversarial probe: files that preprocess by themselves take whole bytes")
-            return
-        inputs = preprocessing(raw)
-        targets = self.workload.validation.targets[rows]
-        signs = fgsm_signs(self.rungs[0].model, task, inputs, targets)
-        black, white = value_range(raw.numpy())
-        for epsilon in EPSILONS:
-            self.job.tell("step", "diagnose", f"adversarial, {epsilon * 255:.0f}/255")
-            changed = moved(inputs, signs, epsilon, float(white - black), preprocessing)
-            yield Attacked(epsilon, *self._scores(answers, both, changed, rows, prepared=True))
-
-    def _scores(
-        self,
-        answers: list[Answering],
-        both: list[Planned],
-        samples: Tensor,
-        rows: Tensor,
-        *,
-        prepared: bool = False,
-    ) -> list[float]:
-        """Of the original and the probed file on samples that are raw, or what the model takes."""
-        targets = self.workload.validation.targets[rows]
-        inputs = samples if prepared else self.workload.preprocessing(samples)
-        path = self.job.run.work / "probe.npy"
-        scores: dict[str, float] = {}
-        for answer, one in zip(answers, both, strict=True):
-            if one.file in scores:  # the original itself is what is recommended
-                continue
-            takes_pixels = one.options.preprocessing is not None
-            pixels = samples if self.workload.preprocessing.layout == "NHWC" else samples.movedim(1, -1)
-            np.save(path, (pixels if takes_pixels else inputs).contiguous().numpy())
-            outputs = torch.from_numpy(np.ascontiguousarray(answer(path))).float()
-            shape = (len(rows), *one.rung.answers(self.job).shape[1:])
-            scores[one.file] = self.workload.task.score(outputs.reshape(shape), targets)
-        path.unlink()
-        return [scores[one.file] for one in both]
 
 
 def _summary(found: Diagnosis) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgekit.batching import batch_size, fitting
 from edgekit.bench.measure import evaluate
 from edgekit.bench.runtime_onnx import UNFUSED
 from edgekit.devices.device import Device, resolve_threads
@@ -32,6 +33,7 @@ from edgekit.workload import Workload
 
 ANSWERS = "answers"  # folder below the run's: each file's outputs for the validation set, (N, …) float32
 BATCH = 64
+_PART_BYTES = 32 << 20  # of inputs that are prepared at once
 _MOST_KEPT = 256 << 20  # bytes of one file's answers
 
 
@@ -80,7 +82,7 @@ def write_inputs(workload: Workload, path: Path, limit: int | None = None, *, ra
     with path.open("wb") as stream:
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_2_0(stream, header)
-        for start, end in spans(len(samples), 4 * BATCH):
+        for start, end in spans(len(samples), fitting(first.nbytes, 4 * BATCH, _PART_BYTES)):
             stream.write(_prepared(workload, samples[start:end], raw=raw).numpy().data)
     return path
 
@@ -101,7 +103,7 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
         device,
         inputs,
         threads=resolve_threads("all", device),
-        batch=BATCH,
+        batch=batch_for(job, one),
         backend=backend,
         output_shape=tuple(source.shape[1:]),
         progress=job.progress,
@@ -210,6 +212,11 @@ def backend_for(job: Job, one: Planned) -> str:
     device, target = device_for(job, one), one.options.target
     here = Target.of(device, job.links.about(device))
     return UNFUSED if here.weight_bits < target.weight_bits and target.activations == "uint8" else ""
+
+
+def batch_for(job: Job, one: Planned) -> int:
+    """How many samples its runtime is asked about at once: fewer where the network's tensors are large."""
+    return batch_size(one.rung.model, job.workload.example(2), BATCH)
 
 
 def _counted(job: Job, path: Path, one: Planned) -> coverage.Coverage:

@@ -21,7 +21,7 @@ from edgekit.pruning.goals.reaching import Aim
 from edgekit.pruning.goals.shipped import Shipped
 from edgekit.pruning.goals.telling import overshoot, reasons, unreachable
 from edgekit.pruning.plans.plan import Plan
-from edgekit.pruning.worth.damage import Inputs, curves
+from edgekit.pruning.worth.damage import Inputs, Tell, curves, untold
 from edgekit.pruning.worth.importance import Backward, Importance, Worth, importances
 
 __all__ = ["Built", "Prepared", "Scope", "for_goal", "for_width", "prepare"]
@@ -130,6 +130,7 @@ def for_goal(
     shipped: Shipped | None = None,
     steer: bool = False,
     blocks: bool = False,
+    tell: Tell = untold,
 ) -> Built:
     """A plan with which ``model`` meets the goal: fewer MACs (for one sample) and parameters, or a faster or
     smaller file.
@@ -149,6 +150,7 @@ def for_goal(
         steer: cut first where most time is, whatever the goal; needs ``shipped``.
         blocks: whole residual blocks may leave as well, where that loses less for what it gains. Only for the
             global scope with ``inputs``; a block with a layer that a pattern names stays.
+        tell: is told trials done and all trials, while channels' worths are made comparable.
 
     Raises:
         PruneError: the goal is out of reach (it says how far one can get), the model can't be traced, or a
@@ -157,7 +159,7 @@ def for_goal(
     """
     prepared = model if isinstance(model, Prepared) else prepare(model, example, seed=seed)
     wanted = _Wanted(
-        goal, limits, importance, scope, patterns or {}, backward, inputs, check, shipped, steer, blocks
+        goal, limits, importance, scope, patterns or {}, backward, inputs, check, shipped, steer, blocks, tell
     )
     try:
         return wanted.built(prepared)
@@ -184,6 +186,7 @@ class _Wanted:
     shipped: Shipped | None
     steer: bool
     blocks: bool
+    tell: Tell
 
     def built(self, prepared: Prepared) -> Built:
         """See ``for_goal``."""
@@ -224,7 +227,7 @@ class _Wanted:
             free = leaving(*about, prepared.example, inputs, macs=macs_of_one, limited=self.patterns)
         search = _search(prepared, worth, limits, self.scope, free)
         if inputs is not None:
-            search.believe(curves(worth.scores, *about, inputs, macs=macs_of_one))
+            search.believe(curves(worth.scores, *about, inputs, macs=macs_of_one, tell=self.tell))
         return search
 
 

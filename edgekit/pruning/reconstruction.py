@@ -3,31 +3,40 @@
 He, Zhang and Sun 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", §3: layer by layer the
 weights are the least squares solution by which the layer, on what the cut model gives it, comes nearest to
 what it gave in the whole one. No labels and no gradients are needed.
+
+All samples go through the cut model at once: where the pass comes to a layer, that is fitted, and the pass
+goes on with its new weights. What the whole model gives is kept for some layers at a time, and a pass is made
+for each such run of layers; so time grows with the depth, and not with its square.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.execution import mode
+from edgekit.batching import BUDGET, fitting, footprint
+from edgekit.execution import Forward, mode, spans
 from edgekit.pruning.plans.plan import Plan
-from edgekit.pruning.worth.damage import Inputs
+from edgekit.pruning.reading import positions, read, rows_of
+from edgekit.pruning.worth.damage import Inputs, Tell, untold
 
 __all__ = ["Refitted", "refit"]
 
-_SAMPLES, _FEWEST_SAMPLES = 512, 64
-_MOST_MACS = 2e12  # of all passes of the cut model together
-_ROWS = 20_000  # positions that a layer is fitted on, or _ROWS_FOR_EACH for each of its unknowns if more
-_ROWS_FOR_EACH = 6
-_MOST_UNKNOWNS = 8192  # for each output: their products have to fit into memory
+_SAMPLES, _FEWEST_SAMPLES = 512, 32
+_MOST_MACS = 3e11  # of one pass of both models
+_PASS_BYTES = 1 << 30  # of what the cut model holds while all samples are in it
+_ANSWER_BYTES = 256 << 20  # of what the whole model gives, for a run of layers
+# Positions that a layer is fitted on: 30 for each of its unknowns between 4,000 and 20,000, never below 6.
+_FEWEST_ROWS, _MOST_ROWS = 4_000, 20_000
+_ROWS_FOR_EACH, _FEWEST_FOR_EACH = 30, 6
+_CHUNK = 4096  # positions that are in float64 at once
+_MOST_UNKNOWNS = 4608  # for each output: their products have to fit into memory, and to be solved
 _RIDGE = 1e-3  # of the mean square of what is read: what the samples leave open stays what it was
-_BATCH = 32
 
 Kind = nn.Conv1d | nn.Conv2d | nn.Linear
 
@@ -73,7 +82,8 @@ class _Fit:
         """(K, C) to be added to the weights."""
         size = float(self.products.diagonal().mean())
         ridge = _RIDGE * size if size > 0 else 1.0
-        damped = self.products + ridge * torch.eye(len(self.products)).double()
+        damped = self.products.clone()
+        damped.diagonal().add_(ridge)
         step: Tensor = torch.linalg.solve(damped, self.missing)
         return step
 
@@ -85,7 +95,9 @@ class _Fit:
         return self.error / variance, max(0.0, self.error - float(gained)) / variance
 
 
-def refit(small: nn.Module, whole: nn.Module, plan: Plan, inputs: Inputs, *, macs: int) -> Refitted:
+def refit(
+    small: nn.Module, whole: nn.Module, plan: Plan, inputs: Inputs, *, macs: int, tell: Tell = untold
+) -> Refitted:
     """Refit ``small`` in place, from its first layer that reads something else to its last.
 
     Convolutions (with zeros around the picture, or none) and linear layers are fitted. Grouped ones, those
@@ -95,24 +107,49 @@ def refit(small: nn.Module, whole: nn.Module, plan: Plan, inputs: Inputs, *, mac
     Args:
         small: ``whole`` without what ``plan`` cuts.
         inputs: training inputs (see ``damage.training_inputs``).
-        macs: of ``small`` for one sample; more expensive ones are fitted on fewer samples.
+        macs: of ``small`` for one sample; more expensive and larger ones are fitted on fewer samples.
+        tell: is told layers done, and all layers.
     """
     kept = {(cut.layer, cut.dim): torch.tensor(cut.kept) for cut in plan.cuts}
     with mode(small, training=False), mode(whole, training=False), torch.no_grad():
-        names = _order(small, inputs(2), _fitted(small, whole))
+        both = Forward(small), Forward(whole)
+        for forward in both:
+            forward(inputs(2))  # finds the order in memory
+        names = _order(both[0], inputs(2), _fitted(small, whole))
         first = next((n for n, name in enumerate(names) if (name, "in") in kept), len(names))
         if plan.gone:
             first = 0  # what comes before a block that is gone has nothing to make up for, and stays
         names = names[first:]
-        affordable = _MOST_MACS / max(1, macs * len(names) / 2)  # on average half of the model is run
-        samples = inputs(int(min(_SAMPLES, max(_FEWEST_SAMPLES, affordable))))
-        picked = _picked(small, samples, names)
-        wanted = _answers(whole, samples, picked, kept)
-        found = {}
-        for name in names:
-            if name in wanted:
-                found[name] = _refit_layer(small, name, samples, picked[name], wanted[name])
+        if not names:
+            return Refitted({}, 0)
+        samples = inputs(_affordable(small, inputs(2), macs))
+        picked = _picked(both[0], samples, names)
+        place = {name: (number, len(names)) for number, name in enumerate(names, 1)}
+        found: dict[str, tuple[float, float]] = {}
+        for run in _runs(small, picked):
+            wanted = _answers(both[1], samples, {name: picked[name] for name in run}, kept)
+            found |= _refit_run(both[0], samples, picked, wanted, lambda name: tell(*place[name]))
     return Refitted(found, len(samples))
+
+
+def _affordable(small: nn.Module, example: Tensor, macs: int) -> int:
+    """How many samples it can be fitted on."""
+    count = int(min(_SAMPLES, max(_FEWEST_SAMPLES, _MOST_MACS / max(1, macs))))
+    return fitting(footprint(small, example).live, count, _PASS_BYTES, fewest=_FEWEST_SAMPLES)
+
+
+def _runs(small: nn.Module, picked: dict[str, Tensor]) -> list[list[str]]:
+    """The layers in runs, so that what the whole model gives for one of them fits into memory."""
+    runs: list[list[str]] = [[]]
+    used = 0
+    for name, rows in picked.items():
+        size = len(rows) * len(_layer(small, name).weight) * 4
+        if runs[-1] and used + size > _ANSWER_BYTES:
+            runs.append([])
+            used = 0
+        runs[-1].append(name)
+        used += size
+    return runs
 
 
 def _fitted(small: nn.Module, whole: nn.Module) -> list[str]:
@@ -140,81 +177,106 @@ def _shared(model: nn.Module) -> set[int]:
     return twice
 
 
-def _order(model: nn.Module, example: Tensor, names: Sequence[str]) -> list[str]:
+def _order(forward: Forward, example: Tensor, names: Sequence[str]) -> list[str]:
     """The layers that run once, as they run."""
     called: list[str] = []
     hooks = [
-        model.get_submodule(name).register_forward_hook(lambda *_, name=name: called.append(name))
+        forward.model.get_submodule(name).register_forward_hook(lambda *_, name=name: called.append(name))
         for name in names
     ]
-    _run(model, example, hooks)
+    _run(forward, example, hooks)
     return [name for name in called if called.count(name) == 1]
 
 
-def _picked(model: nn.Module, samples: Tensor, names: Sequence[str]) -> dict[str, list[Tensor]]:
-    """By layer and batch, the positions that it is fitted on: rows of its outputs, samples first."""
+def _picked(forward: Forward, samples: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """By layer, the positions that it is fitted on, rising: rows of its outputs, samples first."""
     shapes: dict[str, int] = {}
     hooks = [
         _on(
-            model,
+            forward.model,
             name,
-            lambda layer, _, outputs, name=name: shapes.update({name: _positions(layer, outputs)}),
+            lambda layer, _, outputs, name=name: shapes.update({name: positions(layer, outputs)}),
         )
         for name in names
     ]
-    _run(model, samples[:2], hooks)
+    _run(forward, samples[:2], hooks)
     generator = torch.Generator().manual_seed(0)
-    picked: dict[str, list[Tensor]] = {}
-    for name, both in shapes.items():
-        unknowns = _layer(model, name).weight[0].numel()
-        share = max(_ROWS, _ROWS_FOR_EACH * unknowns) / len(samples)
-        picked[name] = []
-        for part in samples.split(_BATCH):
-            rows = both // 2 * len(part)
-            count = min(rows, max(1, round(share * len(part))))
-            picked[name].append(torch.randperm(rows, generator=generator)[:count].sort().values)
+    picked: dict[str, Tensor] = {}
+    for name, of_some in shapes.items():
+        rows = of_some // len(samples[:2]) * len(samples)
+        count = min(rows, _wanted(_layer(forward.model, name).weight[0].numel()))
+        picked[name] = torch.randperm(rows, generator=generator)[:count].sort().values
     return picked
 
 
+def _wanted(unknowns: int) -> int:
+    """How many positions a layer with so many unknowns for each output is fitted on."""
+    enough = min(_MOST_ROWS, max(_FEWEST_ROWS, _ROWS_FOR_EACH * unknowns))
+    return max(enough, _FEWEST_FOR_EACH * unknowns)
+
+
 def _answers(
-    whole: nn.Module,
-    samples: Tensor,
-    picked: dict[str, list[Tensor]],
-    kept: dict[tuple[str, Any], Tensor],
-) -> dict[str, list[Tensor]]:
-    """By layer and batch, (rows, C): what the whole model gives in the channels that stay."""
+    forward: Forward, samples: Tensor, picked: dict[str, Tensor], kept: dict[tuple[str, Any], Tensor]
+) -> dict[str, Tensor]:
+    """By layer, (rows, C): what the whole model gives in the channels that stay."""
     found: dict[str, list[Tensor]] = {name: [] for name in picked}
-    for number, part in enumerate(samples.split(_BATCH)):
+    last = next(reversed(picked))
+    size = fitting(footprint(forward.model, samples[:2]).live, len(samples), BUDGET)
+    for start, end in spans(len(samples), size):
 
-        def see(layer: nn.Module, _: Any, outputs: Tensor, name: str, number: int = number) -> None:
-            rows = _as_rows(layer, outputs)[picked[name][number]]
-            own = kept.get((name, "out"))
-            found[name].append(rows if own is None else rows[:, own])
+        def see(
+            name: str, layer: nn.Module, _: Any, outputs: Tensor, start: int = start, end: int = end
+        ) -> None:
+            each = positions(layer, outputs) // (end - start)
+            own = picked[name]
+            own = own[(own >= start * each) & (own < end * each)] - start * each
+            channels = kept.get((name, "out"))
+            rows = rows_of(layer, outputs, own)
+            found[name].append(rows if channels is None else rows[:, channels])
+            if name == last:
+                raise _Enough
 
-        hooks = [_on(whole, name, lambda *a, name=name, see=see: see(*a, name)) for name in picked]
-        _run(whole, part, hooks)
-    batches = len(samples.split(_BATCH))
-    return {name: rows for name, rows in found.items() if len(rows) == batches}
+        hooks = [_on(forward.model, name, partial(see, name)) for name in picked]
+        _run(forward, samples[start:end], hooks)
+    return {name: torch.cat(rows) for name, rows in found.items() if rows}
 
 
-def _refit_layer(
-    model: nn.Module, name: str, samples: Tensor, picked: list[Tensor], wanted: list[Tensor]
-) -> tuple[float, float]:
-    layer = _layer(model, name)
+def _refit_run(
+    forward: Forward,
+    samples: Tensor,
+    picked: dict[str, Tensor],
+    wanted: dict[str, Tensor],
+    tell: Callable[[str], None],
+) -> dict[str, tuple[float, float]]:
+    """Refit the layers of ``wanted``, each as soon as the pass comes to it, and tell its name."""
+    found: dict[str, tuple[float, float]] = {}
+
+    reached: set[str] = set()
+
+    def see(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, Kind)
+        if len(wanted[name]) == len(picked[name]):
+            found[name] = _refit_layer(layer, inputs[0], picked[name], wanted[name])
+        reached.add(name)
+        tell(name)
+        if len(reached) == len(wanted):
+            raise _Enough
+
+    hooks = [
+        forward.model.get_submodule(name).register_forward_pre_hook(partial(see, name)) for name in wanted
+    ]
+    _run(forward, samples, hooks)
+    return found
+
+
+def _refit_layer(layer: Kind, inputs: Tensor, rows: Tensor, wanted: Tensor) -> tuple[float, float]:
     unknowns, outputs = layer.weight[0].numel(), len(layer.weight)
     fit = _Fit(torch.zeros(unknowns, unknowns).double(), torch.zeros(unknowns, outputs).double())
     weights = layer.weight.flatten(1)
-    for part, rows, answer in zip(samples.split(_BATCH), picked, wanted, strict=True):
-        seen: list[Tensor] = []
-
-        def see(_: nn.Module, inputs: tuple[Tensor, ...], seen: list[Tensor] = seen) -> None:
-            seen.append(inputs[0])
-            raise _Enough
-
-        _run(model, part, [layer.register_forward_pre_hook(see)])
-        read = _read(layer, seen[0], rows)
-        given = read @ weights.T if layer.bias is None else read @ weights.T + layer.bias
-        fit.add(read, answer - given, answer)
+    for some, answer in zip(rows.split(_CHUNK), wanted.split(_CHUNK), strict=True):
+        seen = read(layer, inputs, some)
+        given = seen @ weights.T if layer.bias is None else seen @ weights.T + layer.bias
+        fit.add(seen, answer - given, answer)
     step = fit.solved()
     before, after = fit.errors(step)
     if not (bool(torch.isfinite(step).all()) and after < before):
@@ -229,43 +291,13 @@ def _layer(model: nn.Module, name: str) -> Kind:
     return layer
 
 
-def _positions(layer: nn.Module, outputs: Tensor) -> int:
-    channels = outputs.shape[-1] if isinstance(layer, nn.Linear) else outputs.shape[1]
-    return outputs.numel() // channels
-
-
-def _as_rows(layer: nn.Module, outputs: Tensor) -> Tensor:
-    """(positions, C)."""
-    if isinstance(layer, nn.Linear):
-        return outputs.reshape(-1, outputs.shape[-1])
-    return outputs.flatten(2).transpose(1, 2).reshape(-1, outputs.shape[1])
-
-
-def _read(layer: Kind, inputs: Tensor, rows: Tensor) -> Tensor:
-    """(rows, K): all that each of these positions reads, in the order of the weights."""
-    if isinstance(layer, nn.Linear):
-        return inputs.reshape(-1, inputs.shape[-1])[rows]
-    if isinstance(layer, nn.Conv1d):
-        (kernel,), (dilation,) = layer.kernel_size, layer.dilation
-        (padding,), (stride,) = _ints(layer.padding), layer.stride
-        patches = F.unfold(inputs[:, :, None], (1, kernel), (1, dilation), (0, padding), (1, stride))
-    else:
-        patches = F.unfold(inputs, layer.kernel_size, layer.dilation, _ints(layer.padding), layer.stride)
-    return patches.transpose(1, 2).reshape(-1, patches.shape[1])[rows]
-
-
-def _ints(padding: Any) -> Any:
-    assert not isinstance(padding, str)  # _fitted leaves those out
-    return padding
-
-
 def _on(model: nn.Module, name: str, see: Callable[..., Any]) -> Any:
     return model.get_submodule(name).register_forward_hook(lambda *seen: see(*seen) and None)
 
 
-def _run(model: nn.Module, inputs: Tensor, hooks: Sequence[Any]) -> None:
+def _run(forward: Forward, inputs: Tensor, hooks: Sequence[Any]) -> None:
     try:
-        model(inputs)
+        forward(inputs)
     except _Enough:
         pass
     finally:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from edgekit import macs
 from edgekit.macs import Complexity
+from edgekit.progress import Event
 from edgekit.pruning import build
 from edgekit.pruning.build import Built, Prepared, Scope
 from edgekit.pruning.goals.choose import Goal, Limits
@@ -44,6 +45,9 @@ class Aiming:
     def before(self) -> Complexity:
         """Of the uncut model."""
         return macs.count(self.model, self.example)
+
+    def _tell(self, done: int, total: int) -> None:
+        self.context.progress(Event("step", "prune", "what channels are worth", done=done, total=total))
 
     def goal(self, model: nn.Module, step: int) -> Goal:
         """What is left to do for ``model`` by the end of this step: equal factors in all of them."""
@@ -114,6 +118,7 @@ class Aiming:
                 shipped=self.shipped,
                 steer=config.steps_by == "latency",
                 blocks=config.blocks_may_leave,
+                tell=self._tell,
             )
 
         if config.channel_multiple != "auto":

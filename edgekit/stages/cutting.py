@@ -165,7 +165,12 @@ class Cutting:
         if (done := part.done(small)) is None:
             self._tell("refitting what stays")
             size = macs.count(small, self.example).macs
-            done = refit(small, model, plan, self._inputs, macs=size).describe()
+
+            def tell(done: int, total: int) -> None:
+                event = Event("step", "prune", "refitting what stays", done=done, total=total)
+                self.context.progress(event)
+
+            done = refit(small, model, plan, self._inputs, macs=size, tell=tell).describe()
             part.finish(done, small)
         self.details["reconstruction"] = done
         return small

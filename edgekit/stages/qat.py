@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from edgekit.progress import Event
 from edgekit.stages import kept
 from edgekit.stages.base import StageConfig, StageContext, StageResult, TrainingConfig
 
@@ -25,7 +26,7 @@ class QatConfig(StageConfig):
 
     kind: Literal["qat"] = "qat"
     calibration_samples: int = Field(1024, ge=1, le=1_000_000)
-    calibration_batch: int = Field(64, ge=1, le=4096)  # samples in memory at a time
+    calibration_batch: int = Field(64, ge=1, le=4096)  # samples in memory at a time, at most
     ranges: Literal["minmax", "percentile", "mse"] = "mse"  # of activations
     percentile: float = Field(99.99, gt=50, le=100)  # cut at both ends, with ranges: percentile
     weight_ranges: Literal["minmax", "mse"] = "minmax"  # of each channel of weights
@@ -103,17 +104,21 @@ def _how(config: QatConfig) -> str:
 def _calibrate(model: nn.Module, config: QatConfig, context: StageContext) -> fx.GraphModule:
     import torch
 
+    from edgekit.batching import batch_size
     from edgekit.int8.calibration import CalibrationOptions, Streamed, calibration_batches, estimate
     from edgekit.int8.capture import capture
 
     workload = context.workload
     order = torch.arange(len(workload.train))
+    size = batch_size(model, workload.example(2), config.calibration_batch)
+    total = min(config.calibration_samples, len(order))
 
     def draw() -> Iterator[Tensor]:
-        for rows in calibration_batches(
-            order, config.calibration_samples, batch_size=config.calibration_batch, seed=context.seed
-        ):
+        done = 0
+        for rows in calibration_batches(order, total, batch_size=size, seed=context.seed):
             yield workload.preprocessing(workload.train.inputs[rows])
+            done += len(rows)
+            context.progress(Event("step", "qat", "calibrating", done=done, total=total))
 
     options = CalibrationOptions(
         ranges=config.ranges,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from edgekit import batching
 from edgekit.execution import Forward, mode, spans
 from edgekit.workload import Samples, Workload
 
@@ -30,22 +32,31 @@ def evaluate(
     batch_size: int = 256,
     limit: int | None = None,
     rows: Tensor | None = None,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Score ``model`` on a split, in eval mode and exact float32.
 
-    On its first ``limit`` samples, or on those at ``rows`` (R,).
+    On its first ``limit`` samples, or on those at ``rows`` (R,). At most ``batch_size`` of them are in the
+    model at once, fewer where they are large (batching.py). ``tell`` is told samples done, and all samples.
     Modules are left in the mode in which they were found. Raises DataError if outputs don't fit the task.
     """
     samples: Samples = getattr(workload, split)
-    if rows is not None:
-        samples = Samples(samples.inputs[rows], samples.targets[rows])
-    count = len(samples) if limit is None else min(limit, len(samples))
+    inputs, targets = samples.inputs, samples.targets
+    count = len(samples) if rows is None else len(rows)
+    count = count if limit is None else min(limit, count)
+
+    def drawn(start: int, end: int) -> Tensor:
+        part: Tensor = inputs[start:end] if rows is None else inputs[rows[start:end]]
+        return workload.preprocessing(part)
+
     outputs: list[Tensor] = []
     forward = Forward(model)
+    size = batching.batch_size(model, drawn(0, min(2, count)), batch_size)
     with mode(model, training=False), torch.inference_mode():
-        for start, end in spans(count, batch_size):
-            outputs.append(forward(workload.preprocessing(samples.inputs[start:end])).float())
+        for start, end in spans(count, size):
+            outputs.append(forward(drawn(start, end)).float())
+            tell(end, count)
     answers = torch.cat(outputs).contiguous()
-    targets = samples.targets[:count]
-    workload.task.check_outputs(answers, targets)
-    return Evaluation(workload.task.score(answers, targets), answers)
+    wanted = targets[:count] if rows is None else targets[rows[:count]]
+    workload.task.check_outputs(answers, wanted)
+    return Evaluation(workload.task.score(answers, wanted), answers)

@@ -151,9 +151,10 @@ def test_calibration_batches_are_a_seeded_choice_without_repeats(
     again = list(calibration_batches(inputs, samples, batch_size=batch, seed=seed))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     chosen = torch.cat(first)
-    assert len(chosen) == len(set(chosen.tolist())) <= min(rows, samples)
-    assert len(chosen) > min(rows, samples) - batch
-    assert all(len(part) == batch for part in first[1:])
+    assert len(chosen) == len(set(chosen.tolist())) == min(rows, samples)
+    assert all(len(part) == batch for part in first[:-1])
+    assert len(first[-1]) <= batch + 1  # a last single one is not left alone
+    assert torch.equal(chosen, torch.cat(list(calibration_batches(inputs, samples, batch_size=7, seed=seed))))
 
 
 def fake_quantize_slowly(x: Tensor, scale: float, zero_point: int) -> Tensor:

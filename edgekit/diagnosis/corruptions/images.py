@@ -125,12 +125,16 @@ _CHANGES: dict[str, tuple[Change, tuple[float, ...]]] = {
 }
 
 
-def image_corruptions(layout: str) -> Mapping[str, Callable[[Samples, int, np.random.Generator], Samples]]:
-    """By name, for images of a layout: "NCHW" or "NHWC"."""
+def image_corruptions(
+    layout: str, span: tuple[np.float32, np.float32] | None = None
+) -> Mapping[str, Callable[[Samples, int, np.random.Generator], Samples]]:
+    """By name, for images of a layout: "NCHW" or "NHWC". ``span``: black and white, if not those of the
+    samples that come.
+    """
 
     def of(change: Change, amounts: tuple[float, ...]) -> Callable[..., Samples]:
         def corruption(samples: Samples, severity: int, random: np.random.Generator) -> Samples:
-            black, white = value_range(samples)
+            black, white = span or value_range(samples)
             values = (samples.astype(np.float32) - black) / (white - black)
             images = values if layout == "NHWC" else values.transpose(0, 2, 3, 1)
             changed = np.clip(change(images, amounts[severity - 1], random), 0, 1)
