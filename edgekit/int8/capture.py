@@ -17,10 +17,11 @@ from edgekit.int8.constants import fold_constants
 from edgekit.int8.fold import fold_affine, fold_batch_norm
 from edgekit.int8.fuse import fuse_branches
 from edgekit.int8.inline import flatten
+from edgekit.int8.mutation import functional
 from edgekit.int8.normalize import normalize
 from edgekit.int8.prepare import prepare
 from edgekit.int8.products import spell_products
-from edgekit.int8.refusal import batch_norm_without_statistics, refusal
+from edgekit.int8.refusal import check_layers, refusal
 
 MAX_BATCH = 4096
 
@@ -43,11 +44,13 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
     # torch.export specialises a dimension whose example size is 0 or 1, so the example gets two rows.
     row = example[:1].contiguous()
     program = export_program(prepared, torch.cat([row, row]))
-    graph = program.module()
-    if not isinstance(graph, fx.GraphModule):  # pragma: no cover - torch promises it
-        raise CaptureError("torch.export gave no graph", got=type(graph).__name__)
-    flatten(graph)
-    _check_norms(graph)
+    graph = _flat(program)
+    if not functional(graph):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = _flat(program.run_decompositions({}))
+    _give_names_back(graph)
+    check_layers(graph)
     normalize(graph)
     fold_constants(graph)
     spell_products(graph)
@@ -114,7 +117,19 @@ def _unfused_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def _check_norms(graph: fx.GraphModule) -> None:
+def _flat(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    graph = program.module()
+    if not isinstance(graph, fx.GraphModule):  # pragma: no cover - torch promises it
+        raise CaptureError("torch.export gave no graph", got=type(graph).__name__)
+    flatten(graph)
+    return graph
+
+
+def _give_names_back(graph: fx.GraphModule) -> None:
+    """The user's own names of layers in what the graph tells about its nodes."""
     for node in graph.graph.nodes:
-        if node.target is ops.aten.batch_norm.default and node.args[5]:
-            raise batch_norm_without_statistics(ops.layer_of(node))
+        stack = node.meta.get("nn_module_stack")
+        if stack:
+            node.meta["nn_module_stack"] = {
+                key: (ops.user_name(str(path)), kind) for key, (path, kind) in stack.items()
+            }

@@ -91,13 +91,15 @@ def evaluate(graph: fx.GraphModule, node: fx.Node) -> Tensor:
 
 
 def _name(graph: fx.GraphModule, node: fx.Node, sources: list[str]) -> str:
-    """Named after the largest tensor that it is made of; with a number where that one is read elsewhere."""
+    """Named after the largest parameter that it is made of; with a number where that one is read elsewhere."""
     if not sources:
         return _free(graph, f"{node.name}_constant")
-    main = max(sources, key=lambda name: ops.attribute(graph, name).numel())
+    values = {name: ops.attribute(graph, name) for name in sources}
+    main = max(sources, key=lambda name: (isinstance(values[name], torch.nn.Parameter), values[name].numel()))
     readers = [one for one in graph.graph.nodes if one.op == "get_attr" and one.target == main]
     inside = set(_expression(node))
-    if all(user in inside for reader in readers for user in reader.users):
+    reading = [user for one in (inside | set(readers)) - {node} for user in one.users]
+    if all(user in inside for user in reading):
         return main
     stem = main.removesuffix("weight").removesuffix("bias")
     kind = main[len(stem) :]
@@ -130,5 +132,6 @@ def _delete(graph: fx.GraphModule, names: set[str]) -> None:
         module = graph.get_submodule(owner)
         for members in (module._parameters, module._buffers):
             members.pop(leaf, None)
+        module._non_persistent_buffers_set.discard(leaf)
         if isinstance(vars(module).get(leaf), Tensor):
             delattr(module, leaf)

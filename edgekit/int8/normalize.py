@@ -14,24 +14,6 @@ from edgekit.int8.ops import aten
 _SAME_FUNCTION = {
     # view refuses memory that isn't contiguous (channels-last training); reshape is the same function.
     aten.view.default: aten.reshape.default,
-    aten.relu_.default: aten.relu.default,
-    aten.relu6_.default: aten.relu6.default,
-    aten.hardtanh_.default: aten.hardtanh.default,
-    aten.clamp_.default: aten.clamp.default,
-    aten.clamp_min_.default: aten.clamp_min.default,
-    aten.add_.Tensor: aten.add.Tensor,
-    aten.sub_.Tensor: aten.sub.Tensor,
-    aten.mul_.Tensor: aten.mul.Tensor,
-    aten.div_.Tensor: aten.div.Tensor,
-    aten.silu_.default: aten.silu.default,
-    aten.mish_.default: aten.mish.default,
-    aten.hardswish_.default: aten.hardswish.default,
-    aten.hardsigmoid_.default: aten.hardsigmoid.default,
-    aten.sigmoid_.default: aten.sigmoid.default,
-    aten.tanh_.default: aten.tanh.default,
-    aten.leaky_relu_.default: aten.leaky_relu.default,
-    aten.elu_.default: aten.elu.default,
-    aten.masked_fill_.Scalar: aten.masked_fill.Scalar,
     aten.add.Scalar: aten.add.Tensor,
     aten.mul.Scalar: aten.mul.Tensor,
     aten.sub.Scalar: aten.sub.Tensor,
@@ -44,6 +26,8 @@ _NOTHING_IN_EVAL = {
     aten.alias.default,
     aten.contiguous.default,
     aten.clone.default,
+    aten.lift_fresh_copy.default,
+    aten.detach.default,
 }
 _PARTS = {
     aten.split.Tensor,
@@ -56,7 +40,7 @@ _PARTS = {
 def normalize(graph: fx.GraphModule) -> None:
     """Rewrite the captured graph in place.
 
-    No in-place ops, no dropout; splits as slices; pooling over the whole map as a mean, other adaptive
+    No dropout; splits as slices; pooling over the whole map as a mean, other adaptive
     pooling as a pooling with a fixed window where the sizes divide; division by a number as a multiplication.
     """
     for node in list(graph.graph.nodes):
@@ -207,6 +191,25 @@ def _neutral(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     return None
 
 
+def _norm(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """What batch norm is called where in-place ops had to be taken out; only its first result is read."""
+    if any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users):
+        return None
+    *tensors, momentum, eps = node.args
+    norm = graph.call_function(aten.batch_norm.default, (*tensors, False, momentum, eps, False))
+    for user in list(node.users):
+        norm.meta = dict(user.meta)
+        user.replace_all_uses_with(norm)
+    return None
+
+
+def _cast(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """A cast to the type that is there already."""
+    source = node.args[0]
+    same = isinstance(source, fx.Node) and getattr(source.meta.get("val"), "dtype", None) is node.args[1]
+    return source if same else None  # type: ignore[return-value]
+
+
 def _named_padding(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     """Padding "valid" or "same" as numbers, the odd pixel of "same" as a pad in front."""
     arguments: list[Any] = [*node.args, *(None, [1], "valid", [1], 1)[len(node.args) - 2 :]]
@@ -239,6 +242,8 @@ _REWRITES: dict[Any, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
     aten.sub.Tensor: _subtract,
     aten.add.Tensor: _neutral,
     aten.mul.Tensor: _neutral,
+    aten._native_batch_norm_legit_no_training.default: _norm,
+    aten.to.dtype: _cast,
     aten.conv1d.padding: _named_padding,
     aten.conv2d.padding: _named_padding,
 }

@@ -28,6 +28,7 @@ def spell_products(graph: fx.GraphModule) -> None:
         with graph.graph.inserting_before(node):
             new = rewrite(_Emitter(graph, node), node)
         if new is not None:
+            new.meta.setdefault("val", node.meta["val"])
             node.replace_all_uses_with(new)
             graph.graph.erase_node(node)
             changed = True

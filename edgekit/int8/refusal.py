@@ -6,7 +6,10 @@ import re
 import traceback
 from collections.abc import Sequence
 
+from torch import fx
+
 from edgekit.errors import CaptureError
+from edgekit.int8 import ops
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)[^\n]*(?:\n {2,}([^\n]+))?')
 _INSIDE_TORCH = re.compile(r"[/\\]torch[/\\](_|fx|export|nn|utils|ao|functional|library|overrides)")
@@ -83,14 +86,28 @@ def _sentence(error: BaseException) -> str:
     return "no message from torch"
 
 
-def batch_norm_without_statistics(layer: str) -> CaptureError:
-    """For a batch norm whose statistics come from the batch in eval mode as well."""
-    return CaptureError(
-        "a batch norm without running statistics answers differently with every batch",
-        where=layer or "batch norm",
-        got="track_running_stats=False, or running_mean and running_var are None",
-        expected="statistics that training found and that stay as they are",
-        next="build it with track_running_stats=True and feed it training data in train mode, "
-        "or use nn.GroupNorm or nn.InstanceNorm2d, which look at each sample by itself",
-    )
+def check_layers(graph: fx.GraphModule) -> None:
+    """Refuse what was captured but can't be right for every batch, by layer.
 
+    Raises:
+        CaptureError: a batch norm without running statistics; a convolution with as many groups as samples.
+    """
+    for node in graph.graph.nodes:
+        if node.target is ops.aten.batch_norm.default and node.args[5]:
+            raise CaptureError(
+                "a batch norm without running statistics answers differently with every batch",
+                where=ops.layer_of(node) or "batch norm",
+                got="track_running_stats=False, or running_mean and running_var are None",
+                expected="statistics that training found and that stay as they are",
+                next="build it with track_running_stats=True and feed it training data in train mode, "
+                "or use nn.GroupNorm or nn.InstanceNorm2d, which look at each sample by itself",
+            )
+        if node.target in ops.CONVOLUTIONS and any(isinstance(part, fx.Node) for part in node.args[6:]):
+            raise CaptureError(
+                "a convolution has another weight for each sample: its groups are the samples of the batch",
+                where=ops.layer_of(node) or node.name,
+                got="groups that depend on the batch size, and a weight that is computed from the input",
+                expected="a number of groups that is known before the model runs",
+                next="mix the outputs of fixed convolutions instead of their weights: "
+                "sum(a[:, k] * conv_k(x) for k ...) computes the same for a = softmax(...)",
+            )
