@@ -29,6 +29,7 @@ _NOTHING_IN_EVAL = {
     aten.lift_fresh_copy.default,
     aten.detach.default,
 }
+_REPEATING = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 _PARTS = {
     aten.split.Tensor,
     aten.split_with_sizes.default,
@@ -210,6 +211,21 @@ def _cast(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     return source if same else None  # type: ignore[return-value]
 
 
+def _expand(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """Nothing to do where sums and products, which repeat sizes of 1 by themselves, are all that read it.
+
+    (LiteRT's converter takes the repeated one for another layout than its partner's, and multiplies wrongly.)
+    """
+    source, shape = node.args[0], ops.shape_of(node)
+    if shape is None or len(ops.shape_of(source) or ()) != len(shape):
+        return None
+    for user in node.users:
+        partners = [arg for arg in user.args if isinstance(arg, fx.Node) and arg is not node]
+        if user.target not in _REPEATING or len(partners) != 1 or ops.shape_of(partners[0]) != shape:
+            return None
+    return source  # type: ignore[return-value]
+
+
 def _named_padding(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     """Padding "valid" or "same" as numbers, the odd pixel of "same" as a pad in front."""
     arguments: list[Any] = [*node.args, *(None, [1], "valid", [1], 1)[len(node.args) - 2 :]]
@@ -217,7 +233,7 @@ def _named_padding(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     dims = 1 if node.target is aten.conv1d.padding else 2
     sizes = ops.shape_of(weight)
     assert sizes is not None
-    rates = list(dilation) * (dims if len(dilation) == 1 else 1)
+    stride, rates = (list(value) * (dims if len(value) == 1 else 1) for value in (stride, dilation))
     total = [
         rate * (int(size) - 1) if padding == "same" else 0
         for rate, size in zip(rates, sizes[2:], strict=True)
@@ -228,7 +244,7 @@ def _named_padding(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         source, total = padded, [0] * dims
     convolution = aten.conv1d.default if dims == 1 else aten.conv2d.default
     halves = [size // 2 for size in total]
-    return graph.call_function(convolution, (source, weight, bias, stride, halves, dilation, groups))
+    return graph.call_function(convolution, (source, weight, bias, stride, halves, rates, groups))
 
 
 _REWRITES: dict[Any, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
@@ -244,6 +260,8 @@ _REWRITES: dict[Any, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
     aten.mul.Tensor: _neutral,
     aten._native_batch_norm_legit_no_training.default: _norm,
     aten.to.dtype: _cast,
+    aten.expand.default: _expand,
+    aten.expand_as.default: _expand,
     aten.conv1d.padding: _named_padding,
     aten.conv2d.padding: _named_padding,
 }
