@@ -10,6 +10,7 @@ from torch import fx
 
 from edgekit.int8 import ops
 from edgekit.int8.ops import aten
+from edgekit.int8.resampling import NEAREST
 
 _SAME_FUNCTION = {
     # view refuses memory that isn't contiguous (channels-last training); reshape is the same function.
@@ -53,9 +54,9 @@ def normalize(graph: fx.GraphModule) -> None:
             graph.graph.erase_node(node)  # fx keeps what draws random numbers, read or not
         elif node.target in _PARTS:
             _slices(graph, node)
-        elif rewrite is not None:
+        elif rewrite is not None or node.target in NEAREST:
             with graph.graph.inserting_before(node):
-                new = rewrite(graph.graph, node)
+                new = rewrite(graph.graph, node) if rewrite else NEAREST[node.target](graph, node)
             if new is not None and new is not node:
                 new.meta.setdefault("val", node.meta.get("val"))
                 new.meta.setdefault("nn_module_stack", node.meta.get("nn_module_stack"))
