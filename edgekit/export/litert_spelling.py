@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
+from typing import Any
 
+import torch
 from torch import fx
 
 from edgekit.errors import ExportError
@@ -11,15 +14,13 @@ from edgekit.int8 import ops
 from edgekit.int8.ops import aten
 from edgekit.int8.transposed import DIMENSIONS, Settings, as_convolution
 
-# Ops whose integer kernels move numbers without rescaling them: what the converter makes of them between two
-# grids is wrong. And what LiteRT has in float alone: there the converter drops the quantiser with its clamp.
-_FLOAT = {
-    aten.conv3d.default,
+# Choose or move numbers: quantising commutes with them. The converter computes them on the grid of what they
+# read, whatever grid stands behind, and numbers that don't fit there are cut off.
+_CHOICES = {
     aten.where.self,
     aten.where.ScalarOther,
     aten.where.ScalarSelf,
     aten.masked_fill.Scalar,
-    aten.masked_fill.Tensor,
     aten.index.Tensor,
     aten.index_put.default,
     aten.select_scatter.default,
@@ -27,13 +28,12 @@ _FLOAT = {
     aten.scatter.src,
     aten.scatter.value,
     aten.gather.default,
-    aten.constant_pad_nd.default,
-    aten.pad.default,
+    aten.fill.Scalar,
+    aten.fill.Tensor,
     aten.maximum.default,
     aten.minimum.default,
-    aten.abs.default,
-    aten.neg.default,
 }
+_PADS = {aten.constant_pad_nd.default, aten.pad.default}
 
 
 def refuse(graph: fx.GraphModule, file: str) -> None:
@@ -61,7 +61,9 @@ def respell(graph: fx.GraphModule) -> fx.GraphModule:
         if node.target in DIMENSIONS and not _is_known(node):
             _convolve(graph, node)
         elif node.target is ops.qd.quantize_per_tensor.default:
-            _keep_in_float(graph, node)
+            _quantize_first(graph, node)
+            if node.args[0].target is aten.conv3d.default:
+                _clamp(graph, node)
     ops.refresh(graph)
     return graph
 
@@ -88,19 +90,48 @@ def _convolve(graph: fx.GraphModule, node: fx.Node) -> None:
         graph.graph.erase_node(node)
 
 
-def _keep_in_float(graph: fx.GraphModule, quantize: fx.Node) -> None:
-    """A clamp to the grid's ends, which quantising does anyway, between a float op and its quantiser."""
+def _clamp(graph: fx.GraphModule, quantize: fx.Node) -> None:
+    """A clamp to the grid's ends in front of a quantiser that the converter drops, with its saturation."""
     value, scale, zero, low, high, *_ = quantize.args
-    if not isinstance(value, fx.Node) or value.target not in _FLOAT:
-        return
-    moves = value.target in ops.MOVES and ops.moves_zero_alone(value)
-    grids = {source.args[1:3] for source in value.all_input_nodes if source.target in ops.DEQUANTIZE}
-    inside = all(source.target in ops.DEQUANTIZE for source in value.all_input_nodes if ops.is_float(source))
-    if value.target is not aten.conv3d.default and inside and grids == {(scale, zero)}:
-        if moves or value.target not in ops.MOVES:
-            return
     bounds = ((low - zero) * scale, (high - zero) * scale)  # type: ignore[operator]
     with graph.graph.inserting_before(quantize):
         clamp = graph.graph.call_function(aten.clamp.default, (value, *bounds))
-    clamp.meta = dict(value.meta)
-    quantize.replace_input_with(value, clamp)
+    clamp.meta = dict(value.meta)  # type: ignore[union-attr]
+    quantize.replace_input_with(value, clamp)  # type: ignore[arg-type]
+
+
+def _quantize_first(graph: fx.GraphModule, quantize: fx.Node) -> None:
+    """The quantiser in front of choices as well as behind them: the numbers stay the same."""
+    grid = quantize.args[1:]
+    todo = [quantize.args[0]]
+    while todo:
+        choice = todo.pop()
+        if not isinstance(choice, fx.Node) or not _is_choice(choice):
+            continue
+        for source in choice.all_input_nodes:
+            if not ops.is_float(source) or (source.target in ops.DEQUANTIZE and source.args[1:] == grid):
+                continue
+            with graph.graph.inserting_before(choice):
+                value = source
+                if source.target in ops.DEQUANTIZE:
+                    value = graph.graph.call_function(aten.add.Tensor, (source, _zero(graph)))
+                back = _pair(graph, value, grid)
+            value.meta, back.meta = dict(source.meta), dict(source.meta)
+            choice.replace_input_with(source, back)
+            todo.append(source)
+
+
+def _pair(graph: fx.GraphModule, value: fx.Node, grid: tuple[Any, ...]) -> fx.Node:
+    quantize = graph.graph.call_function(ops.qd.quantize_per_tensor.default, (value, *grid))
+    return graph.graph.call_function(ops.qd.dequantize_per_tensor.default, (quantize, *grid))
+
+
+def _zero(graph: fx.GraphModule) -> fx.Node:
+    """What is added to bring numbers to another grid: the converter refuses two grids with nothing between."""
+    return _pair(graph, ops.constant_node(graph, "zero", torch.zeros(())), (1.0, 0, -128, 127, torch.int8))
+
+
+def _is_choice(node: fx.Node) -> bool:
+    if node.target in (aten.masked_fill.Scalar, aten.where.ScalarOther, aten.where.ScalarSelf):
+        return all(math.isfinite(number) for number in node.args if isinstance(number, int | float))
+    return node.target in _CHOICES or (node.target in _PADS and not ops.moves_zero_alone(node))
