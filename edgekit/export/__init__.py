@@ -8,6 +8,7 @@ onnx.py           ONNX (float, or QDQ int8) through torch's exporter
 onnx_passes.py    what that export still needs: int32 biases, short names, no debugging data
 onnx_weights.py   float16 and int8 weights of a float ONNX file
 litert.py         LiteRT (.tflite) through litert-torch
+litert_spelling.py  what the converter gets wrong, spelled otherwise or refused by layer
 litert_finish.py  from the converter's output to the file: precision, types at the ends, names, metadata
 tflite_edit.py    the edits of the flatbuffer behind that
 litert_compat.py  which runtimes have the ops of a file

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from edgekit.export import litert_finish
+from edgekit.export import litert_finish, litert_spelling
 from edgekit.export.options import ExportOptions, Precision
 from edgekit.export.subsampling import subsample_by_convolution
 from edgekit.export.unsupported import explained
@@ -54,6 +54,7 @@ def write(
         ExportError: the converter refuses the graph.
     """
     assert isinstance(graph, fx.GraphModule)
+    litert_spelling.refuse(graph, path.name)
     try:
         with _quiet():
             prepared = litert_finish.prepare(graph, example, options, precision)
@@ -71,6 +72,7 @@ def _convert(prepared: litert_finish.Prepared) -> bytes:
 
     graph, example = prepared.graph, prepared.example
     module: Any = spell(graph, torch.int8) if prepared.activations is torch.int8 else graph
+    module = litert_spelling.respell(module)
     snap_weights(module)
     subsample_by_convolution(module)
     if prepared.channels_last:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import copy
+import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +12,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekit.errors import CaptureError
+from edgekit.int8 import ops
+from edgekit.int8.constants import fold_constants
 from edgekit.int8.fold import fold_affine, fold_batch_norm
 from edgekit.int8.fuse import fuse_branches
+from edgekit.int8.inline import flatten
+from edgekit.int8.mutation import functional
 from edgekit.int8.normalize import normalize
+from edgekit.int8.prepare import prepare
+from edgekit.int8.products import spell_products
+from edgekit.int8.refusal import check_layers, refusal
 
 MAX_BATCH = 4096
 
@@ -33,15 +40,20 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
     Raises:
         CaptureError: ``torch.export`` refuses the model; the message holds its reason.
     """
-    model = copy.deepcopy(model).eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    prepared = prepare(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     # torch.export specialises a dimension whose example size is 0 or 1, so the example gets two rows.
     row = example[:1].contiguous()
-    program = export_program(model, torch.cat([row, row]))
-    graph = program.module()
-    if not isinstance(graph, fx.GraphModule):  # pragma: no cover - torch promises it
-        raise CaptureError("torch.export gave no graph", got=type(graph).__name__)
-    _drop_guards(graph)
+    program = export_program(prepared, torch.cat([row, row]))
+    graph = _flat(program)
+    if not functional(graph):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = _flat(program.run_decompositions({}))
+    _give_names_back(graph)
+    check_layers(graph)
     normalize(graph)
+    fold_constants(graph)
+    spell_products(graph)
     fold_batch_norm(graph)
     fuse_branches(graph)
     fold_affine(graph)
@@ -53,26 +65,45 @@ def export_program(
 ) -> torch.export.ExportedProgram:
     """``torch.export.export`` with a free batch dimension, its errors explained.
 
+    What the quick way (tracing the model as it runs) refuses is tried by way of Python's bytecode
+    (``strict``), which understands ``len(x)`` and ``int(x.shape[0])``.
+
     Raises:
         CaptureError: the model can't be exported.
     """
+    errors: list[Exception] = []
+    for strict in (False,) if isinstance(model, fx.GraphModule) else (False, True):
+        try:
+            return _export(model, example, free_batch, strict)
+        except Exception as error:
+            errors.append(error)
+    works = False
+    if free_batch:
+        with contextlib.suppress(Exception):
+            _export(model, example, free_batch=False, strict=False)
+            works = True
+    raise refusal(type(model).__name__, errors, works) from errors[0]
+
+
+def _export(
+    model: nn.Module, example: Tensor, free_batch: bool, strict: bool
+) -> torch.export.ExportedProgram:
     shapes: Any = ({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)},) if free_batch else None
+    with warnings.catch_warnings(), _unfused_attention(), _without_logs(), torch.no_grad():
+        warnings.simplefilter("ignore")  # pytree deprecations inside torch itself
+        return torch.export.export(model, (example,), dynamic_shapes=shapes, strict=strict)
+
+
+@contextlib.contextmanager
+def _without_logs() -> Iterator[None]:
+    """Without the tracebacks that torch writes before it raises the same as an error."""
+    logger = logging.getLogger("torch._guards")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), _unfused_attention():
-            warnings.simplefilter("ignore")  # pytree deprecations inside torch itself
-            return torch.export.export(model, (example,), dynamic_shapes=shapes)
-    except Exception as error:
-        if free_batch and "batch" in str(error).lower() and example.shape[0] != 1:
-            reason = "the model fixes its batch size, or mixes samples of a batch"
-        else:
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-        raise CaptureError(
-            "torch.export can't capture the model",
-            where=type(model).__name__,
-            got=reason,
-            expected="a forward() of tensor operations without data-dependent Python control flow",
-            next="run torch.export.export(model.eval(), (example,)) by itself to see the whole report",
-        ) from error
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -86,10 +117,19 @@ def _unfused_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
-def _drop_guards(graph: fx.GraphModule) -> None:
-    """Remove the call that checks input shapes: it knows the example's guards, which no exporter reads."""
-    for node in list(graph.graph.nodes):
-        if node.op == "call_module" and str(node.target).startswith("_guards"):
-            graph.graph.erase_node(node)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
+def _flat(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    graph = program.module()
+    if not isinstance(graph, fx.GraphModule):  # pragma: no cover - torch promises it
+        raise CaptureError("torch.export gave no graph", got=type(graph).__name__)
+    flatten(graph)
+    return graph
+
+
+def _give_names_back(graph: fx.GraphModule) -> None:
+    """The user's own names of layers in what the graph tells about its nodes."""
+    for node in graph.graph.nodes:
+        stack = node.meta.get("nn_module_stack")
+        if stack:
+            node.meta["nn_module_stack"] = {
+                key: (ops.user_name(str(path)), kind) for key, (path, kind) in stack.items()
+            }

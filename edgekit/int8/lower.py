@@ -3,9 +3,8 @@
 The function stays the same up to the rounding of float arithmetic. Done before quantisers are placed, in the
 graph, so that fake-quantised training and every exporter see the same ops:
 
-- a transposed convolution becomes a convolution that computes all phases of its stride as channels, and a
-  pixel shuffle (Shi et al. 2016, arXiv 1609.05158, section 3): neither ONNX Runtime nor the LiteRT converter
-  runs transposed convolutions on integers;
+- a transposed convolution becomes a convolution (``transposed.py``); bicubic resizing two linear layers, a
+  pooling whose last window is cut off several (``resampling.py``);
 - a batch norm that no layer could take in becomes a depthwise 1x1 convolution, whose one weight a channel is
   exact on its grid;
 - SiLU becomes ``x * sigmoid(x)``, attention its two matrix products and softmax;
@@ -24,6 +23,8 @@ from torch import Tensor, fx
 from edgekit.int8 import ops
 from edgekit.int8.fold import statistics
 from edgekit.int8.ops import aten
+from edgekit.int8.resampling import as_linear, without_ceil
+from edgekit.int8.transposed import as_convolution
 
 
 def lower(graph: fx.GraphModule) -> fx.GraphModule:
@@ -36,106 +37,13 @@ def lower(graph: fx.GraphModule) -> fx.GraphModule:
             new = rewrite(graph, node)
         if new is not None:
             new.meta.setdefault("nn_module_stack", node.meta.get("nn_module_stack"))
+            new.meta.setdefault("val", node.meta.get("val"))
             node.replace_all_uses_with(new)
             graph.graph.erase_node(node)  # torch takes attention for an op with side effects
     ops.refresh(graph)
     graph.delete_all_unused_submodules()
     return graph
 
-
-# --- transposed convolutions -----------------------------------------------------------------------------
-
-
-def _transposed(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    dims = 1 if node.target is aten.conv_transpose1d.default else 2
-    settings: list[Any] = [*node.args, *(None, [1], [0], [0], 1, [1])[len(node.args) - 2 :]]
-    source, weight_node, bias_node = settings[:3]
-    stride, padding, extra = (_each(value, dims) for value in settings[3:6])
-    groups, dilation = settings[6], _each(settings[7], dims)
-    shape = ops.shape_of(source)
-    plain = isinstance(weight_node, fx.Node) and weight_node.op == "get_attr" and len(weight_node.users) == 1
-    if shape is None or not plain or set(dilation) != {1}:
-        return None  # left as it is; coverage names it
-    sizes = [int(size) for size in shape[2:]]
-    name = str(weight_node.target)
-    weight = ops.attribute(graph, name).detach()
-    kernel = list(weight.shape[2:])
-    results = [
-        (n - 1) * s - 2 * p + k + e
-        for n, s, p, k, e in zip(sizes, stride, padding, kernel, extra, strict=True)
-    ]
-    taps = [-(-k // s) for k, s in zip(kernel, stride, strict=True)]
-    first = [p // s for p, s in zip(padding, stride, strict=True)]
-    last = [(p + o - 1) // s for p, o, s in zip(padding, results, stride, strict=True)]
-    before = [t - 1 - f for t, f in zip(taps, first, strict=True)]
-    after = [b - n + 1 for b, n in zip(last, sizes, strict=True)]
-    ops.set_attribute(graph, name, torch.nn.Parameter(_phases(weight, stride, groups)))
-    new_weight = graph.graph.create_node("get_attr", name)
-    bias = None
-    if isinstance(bias_node, fx.Node):
-        values = ops.attribute(graph, str(bias_node.target)).detach()
-        ops.set_attribute(
-            graph, str(bias_node.target), torch.nn.Parameter(values.repeat_interleave(math.prod(stride)))
-        )
-        bias = graph.graph.create_node("get_attr", str(bias_node.target))
-    if before != after or min(before) < 0:
-        around = [size for pair in zip(reversed(before), reversed(after), strict=True) for size in pair]
-        source = graph.graph.call_function(aten.constant_pad_nd.default, (source, around, 0.0))
-        before = [0] * dims
-    convolution = aten.conv1d.default if dims == 1 else aten.conv2d.default
-    arguments = (source, new_weight, bias, [1] * dims, before, [1] * dims, groups)
-    phases = graph.graph.call_function(convolution, arguments)
-    positions = [b - f + 1 for b, f in zip(last, first, strict=True)]
-    result = _shuffle(graph, phases, stride, positions, weight.shape[1] * groups)
-    for axis, (p, f, s, size) in enumerate(zip(padding, first, stride, results, strict=True)):
-        start = p - f * s
-        if (start, size) != (0, positions[axis] * s):
-            arguments = (result, axis + 2, start, start + size)  # type: ignore[assignment]
-            result = graph.graph.call_function(aten.slice.Tensor, arguments)
-    return result
-
-
-def _each(value: Any, dims: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * dims if len(values) == 1 else values
-
-
-def _phases(weight: Tensor, stride: list[int], groups: int) -> Tensor:
-    """(in, out / groups, k…) as (out * phases, in / groups, taps…): a convolution for each phase.
-
-    Output ``q * stride + r`` (counted before the padding is cut) sums ``x[q - m] * w[r + stride * m]`` over
-    m, which is a convolution over q with the taps in reverse order.
-    """
-    dims = len(stride)
-    taps = [-(-k // s) for k, s in zip(weight.shape[2:], stride, strict=True)]
-    missing = [t * s - k for t, s, k in zip(taps, stride, weight.shape[2:], strict=True)]
-    weight = torch.nn.functional.pad(weight, [size for m in reversed(missing) for size in (0, m)])
-    inputs, outputs = weight.shape[0] // groups, weight.shape[1]
-    split = [size for t, s in zip(taps, stride, strict=True) for size in (t, s)]
-    parts = weight.reshape(groups, inputs, outputs, *split)
-    taps_at, phases_at = [3 + 2 * i for i in range(dims)], [4 + 2 * i for i in range(dims)]
-    parts = parts.permute(0, 2, *phases_at, 1, *taps_at)
-    parts = parts.flip([3 + dims + i for i in range(dims)])
-    return parts.reshape(groups * outputs * math.prod(stride), inputs, *taps).contiguous()
-
-
-def _shuffle(
-    graph: fx.GraphModule, phases: fx.Node, stride: list[int], positions: list[int], channels: int
-) -> fx.Node:
-    """(N, channels * phases, q…) to (N, channels, q * stride…)."""
-    if set(stride) == {1}:
-        return phases
-    if len(stride) == 2 and stride[0] == stride[1]:
-        return graph.graph.call_function(aten.pixel_shuffle.default, (phases, stride[0]))
-    dims = len(stride)
-    split = graph.graph.call_function(aten.reshape.default, (phases, [-1, channels, *stride, *positions]))
-    order = [0, 1, *(axis for i in range(dims) for axis in (2 + dims + i, 2 + i))]
-    moved = graph.graph.call_function(aten.permute.default, (split, order))
-    sizes = [q * s for q, s in zip(positions, stride, strict=True)]
-    return graph.graph.call_function(aten.reshape.default, (moved, [-1, channels, *sizes]))
-
-
-# --- the others ------------------------------------------------------------------------------------------
 
 
 def _norm(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
@@ -150,6 +58,7 @@ def _norm(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     factor = gamma / torch.sqrt(variance + eps)
     dims, dtype = len(shape or ()) - 2, ops.attribute(graph, str(node.args[3].target)).dtype  # type: ignore[union-attr]
     stem = str(node.args[3].target).removesuffix("running_mean").rstrip(".") or node.name  # type: ignore[union-attr]
+    stem = unused(graph, stem)
     weight, bias = factor.to(dtype).reshape(-1, 1, *[1] * dims), (beta - mean * factor).to(dtype)
 
     def scaled(part: fx.Node, name: str, rows: slice) -> fx.Node:
@@ -164,6 +73,13 @@ def _norm(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     if not joined:
         return scaled(source, f"{stem}.scale", slice(None))
     return _norm_of_parts(graph, node, source, lambda part, i, rows: scaled(part, f"{stem}.scale{i}", rows))
+
+
+def unused(graph: fx.GraphModule, stem: str) -> str:
+    """``stem``, with a number behind it where a norm that is used twice has taken ``stem`` already."""
+    taken = {name for name, _ in graph.named_parameters()}
+    numbers = (f"{stem}{number or ''}" for number in range(len(taken) + 1))
+    return next(s for s in numbers if not {f"{s}.scale.weight", f"{s}.scale0.weight"} & taken)
 
 
 def _norm_of_parts(
@@ -242,8 +158,11 @@ def _number(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 
 _REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {
-    aten.conv_transpose1d.default: _transposed,
-    aten.conv_transpose2d.input: _transposed,
+    aten.conv_transpose1d.default: as_convolution,
+    aten.conv_transpose2d.input: as_convolution,
+    aten.upsample_bicubic2d.vec: as_linear,
+    aten.avg_pool1d.default: without_ceil,
+    aten.avg_pool2d.default: without_ceil,
     aten.batch_norm.default: _norm,
     aten.silu.default: _silu,
     aten.scaled_dot_product_attention.default: _attention,

@@ -10,28 +10,11 @@ from torch import fx
 
 from edgekit.int8 import ops
 from edgekit.int8.ops import aten
+from edgekit.int8.resampling import NEAREST
 
 _SAME_FUNCTION = {
     # view refuses memory that isn't contiguous (channels-last training); reshape is the same function.
     aten.view.default: aten.reshape.default,
-    aten.relu_.default: aten.relu.default,
-    aten.relu6_.default: aten.relu6.default,
-    aten.hardtanh_.default: aten.hardtanh.default,
-    aten.clamp_.default: aten.clamp.default,
-    aten.clamp_min_.default: aten.clamp_min.default,
-    aten.add_.Tensor: aten.add.Tensor,
-    aten.sub_.Tensor: aten.sub.Tensor,
-    aten.mul_.Tensor: aten.mul.Tensor,
-    aten.div_.Tensor: aten.div.Tensor,
-    aten.silu_.default: aten.silu.default,
-    aten.mish_.default: aten.mish.default,
-    aten.hardswish_.default: aten.hardswish.default,
-    aten.hardsigmoid_.default: aten.hardsigmoid.default,
-    aten.sigmoid_.default: aten.sigmoid.default,
-    aten.tanh_.default: aten.tanh.default,
-    aten.leaky_relu_.default: aten.leaky_relu.default,
-    aten.elu_.default: aten.elu.default,
-    aten.masked_fill_.Scalar: aten.masked_fill.Scalar,
     aten.add.Scalar: aten.add.Tensor,
     aten.mul.Scalar: aten.mul.Tensor,
     aten.sub.Scalar: aten.sub.Tensor,
@@ -44,7 +27,10 @@ _NOTHING_IN_EVAL = {
     aten.alias.default,
     aten.contiguous.default,
     aten.clone.default,
+    aten.lift_fresh_copy.default,
+    aten.detach.default,
 }
+_REPEATING = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 _PARTS = {
     aten.split.Tensor,
     aten.split_with_sizes.default,
@@ -56,7 +42,7 @@ _PARTS = {
 def normalize(graph: fx.GraphModule) -> None:
     """Rewrite the captured graph in place.
 
-    No in-place ops, no dropout; splits as slices; pooling over the whole map as a mean, other adaptive
+    No dropout; splits as slices; pooling over the whole map as a mean, other adaptive
     pooling as a pooling with a fixed window where the sizes divide; division by a number as a multiplication.
     """
     for node in list(graph.graph.nodes):
@@ -68,9 +54,9 @@ def normalize(graph: fx.GraphModule) -> None:
             graph.graph.erase_node(node)  # fx keeps what draws random numbers, read or not
         elif node.target in _PARTS:
             _slices(graph, node)
-        elif rewrite is not None:
+        elif rewrite is not None or node.target in NEAREST:
             with graph.graph.inserting_before(node):
-                new = rewrite(graph.graph, node)
+                new = rewrite(graph.graph, node) if rewrite else NEAREST[node.target](graph, node)
             if new is not None and new is not node:
                 new.meta.setdefault("val", node.meta.get("val"))
                 new.meta.setdefault("nn_module_stack", node.meta.get("nn_module_stack"))
@@ -207,6 +193,40 @@ def _neutral(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     return None
 
 
+def _norm(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """What batch norm is called where in-place ops had to be taken out; only its first result is read."""
+    if any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users):
+        return None
+    *tensors, momentum, eps = node.args
+    norm = graph.call_function(aten.batch_norm.default, (*tensors, False, momentum, eps, False))
+    for user in list(node.users):
+        norm.meta = dict(user.meta)
+        user.replace_all_uses_with(norm)
+    return None
+
+
+def _cast(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """A cast to the type that is there already."""
+    source = node.args[0]
+    same = isinstance(source, fx.Node) and getattr(source.meta.get("val"), "dtype", None) is node.args[1]
+    return source if same else None  # type: ignore[return-value]
+
+
+def _expand(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """Nothing to do where sums and products, which repeat sizes of 1 by themselves, are all that read it.
+
+    (LiteRT's converter takes the repeated one for another layout than its partner's, and multiplies wrongly.)
+    """
+    source, shape = node.args[0], ops.shape_of(node)
+    if shape is None or len(ops.shape_of(source) or ()) != len(shape):
+        return None
+    for user in node.users:
+        partners = [arg for arg in user.args if isinstance(arg, fx.Node) and arg is not node]
+        if user.target not in _REPEATING or len(partners) != 1 or ops.shape_of(partners[0]) != shape:
+            return None
+    return source  # type: ignore[return-value]
+
+
 def _named_padding(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     """Padding "valid" or "same" as numbers, the odd pixel of "same" as a pad in front."""
     arguments: list[Any] = [*node.args, *(None, [1], "valid", [1], 1)[len(node.args) - 2 :]]
@@ -214,7 +234,7 @@ def _named_padding(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     dims = 1 if node.target is aten.conv1d.padding else 2
     sizes = ops.shape_of(weight)
     assert sizes is not None
-    rates = list(dilation) * (dims if len(dilation) == 1 else 1)
+    stride, rates = (list(value) * (dims if len(value) == 1 else 1) for value in (stride, dilation))
     total = [
         rate * (int(size) - 1) if padding == "same" else 0
         for rate, size in zip(rates, sizes[2:], strict=True)
@@ -225,7 +245,7 @@ def _named_padding(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
         source, total = padded, [0] * dims
     convolution = aten.conv1d.default if dims == 1 else aten.conv2d.default
     halves = [size // 2 for size in total]
-    return graph.call_function(convolution, (source, weight, bias, stride, halves, dilation, groups))
+    return graph.call_function(convolution, (source, weight, bias, stride, halves, rates, groups))
 
 
 _REWRITES: dict[Any, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
@@ -239,6 +259,10 @@ _REWRITES: dict[Any, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
     aten.sub.Tensor: _subtract,
     aten.add.Tensor: _neutral,
     aten.mul.Tensor: _neutral,
+    aten._native_batch_norm_legit_no_training.default: _norm,
+    aten.to.dtype: _cast,
+    aten.expand.default: _expand,
+    aten.expand_as.default: _expand,
     aten.conv1d.padding: _named_padding,
     aten.conv2d.padding: _named_padding,
 }

@@ -111,7 +111,21 @@ QUANTIZE = {qd.quantize_per_tensor.default, qd.quantize_per_channel.default}
 DEQUANTIZE = {qd.dequantize_per_tensor.default, qd.dequantize_per_channel.default}
 
 
+# Behind a name that an attribute of fx.GraphModule would hide (``prepare.py``).
+RENAMED = "__renamed"
 _CONSTANTS = "_edgekit_constants"  # attribute of an fx.Graph: what ``is_constant`` has found in it
+
+
+def user_name(name: str) -> str:
+    """A name in the graph as it stands in the user's own model."""
+    return name.replace(RENAMED, "")
+
+
+def layer_of(node: fx.Node) -> str:
+    """Dotted name of the module of the user's model whose forward() calls the node; "" outside of any."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path = str(stack[-1][0]) if stack else ""
+    return user_name(path.removeprefix("L['self'].").removeprefix("L['self']"))
 
 
 def shape_of(node: Any) -> torch.Size | None:

@@ -1,0 +1,137 @@
+"""What LiteRT's converter gets wrong or doesn't know, spelled otherwise, or refused by layer."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import fx
+
+from edgekit.errors import ExportError
+from edgekit.int8 import ops
+from edgekit.int8.ops import aten
+from edgekit.int8.transposed import DIMENSIONS, Settings, as_convolution
+
+# Choose or move numbers: quantising commutes with them. The converter computes them on the grid of what they
+# read, whatever grid stands behind, and numbers that don't fit there are cut off.
+_CHOICES = {
+    aten.where.self,
+    aten.where.ScalarOther,
+    aten.where.ScalarSelf,
+    aten.masked_fill.Scalar,
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.select_scatter.default,
+    aten.slice_scatter.default,
+    aten.scatter.src,
+    aten.scatter.value,
+    aten.gather.default,
+    aten.fill.Scalar,
+    aten.fill.Tensor,
+    aten.maximum.default,
+    aten.minimum.default,
+}
+_PADS = {aten.constant_pad_nd.default, aten.pad.default}
+
+
+def refuse(graph: fx.GraphModule, file: str) -> None:
+    """Raise ExportError for a layer that LiteRT has no kernel for, by name."""
+    for node in graph.graph.nodes:
+        what = None
+        if node.target is aten.conv3d.default and len(node.args) > 6 and node.args[6] != 1:
+            what = "a three-dimensional convolution in groups"
+        elif node.target is aten.conv_transpose3d.input:
+            what = "a three-dimensional transposed convolution"
+        if what is not None:
+            raise ExportError(
+                f"LiteRT has no kernel for {what}",
+                where=f"{file}: layer {ops.layer_of(node) or node.name!r}",
+                got=str(node.target).removeprefix("aten."),
+                expected="nn.Conv3d with groups=1, or layers of one and two dimensions",
+                next="leave litert out of exports.formats to get the other files (onnx)",
+            )
+
+
+def respell(graph: fx.GraphModule) -> fx.GraphModule:
+    """A copy that the converter takes, and computes rightly."""
+    graph = copy.deepcopy(graph)
+    for node in list(graph.graph.nodes):
+        if node.target in DIMENSIONS and not _is_known(node):
+            _convolve(graph, node)
+        elif node.target is ops.qd.quantize_per_tensor.default:
+            _quantize_first(graph, node)
+            if node.args[0].target is aten.conv3d.default:
+                _clamp(graph, node)
+    ops.refresh(graph)
+    return graph
+
+
+def _is_known(node: fx.Node) -> bool:
+    """Whether the converter has a transposed convolution with these settings: without padding, or with the
+    padding that makes the stride's multiple of the input (TensorFlow's VALID and SAME).
+    """
+    weight = ops.shape_of(node.args[1])
+    settings = Settings.of(node)
+    if weight is None or any(settings.extra) or set(settings.dilation) != {1}:
+        return False
+    overlap = [kernel - step for kernel, step in zip(weight[2:], settings.stride, strict=True)]
+    same = all(2 * pad == size for pad, size in zip(settings.padding, overlap, strict=True))
+    return same or not any(settings.padding)
+
+
+def _convolve(graph: fx.GraphModule, node: fx.Node) -> None:
+    with graph.graph.inserting_before(node):
+        new = as_convolution(graph, node)
+    if new is not None:
+        new.meta.update(val=node.meta.get("val"), nn_module_stack=node.meta.get("nn_module_stack"))
+        node.replace_all_uses_with(new)
+        graph.graph.erase_node(node)
+
+
+def _clamp(graph: fx.GraphModule, quantize: fx.Node) -> None:
+    """A clamp to the grid's ends in front of a quantiser that the converter drops, with its saturation."""
+    value, scale, zero, low, high, *_ = quantize.args
+    bounds = ((low - zero) * scale, (high - zero) * scale)  # type: ignore[operator]
+    with graph.graph.inserting_before(quantize):
+        clamp = graph.graph.call_function(aten.clamp.default, (value, *bounds))
+    clamp.meta = dict(value.meta)  # type: ignore[union-attr]
+    quantize.replace_input_with(value, clamp)  # type: ignore[arg-type]
+
+
+def _quantize_first(graph: fx.GraphModule, quantize: fx.Node) -> None:
+    """The quantiser in front of choices as well as behind them: the numbers stay the same."""
+    grid = quantize.args[1:]
+    todo = [quantize.args[0]]
+    while todo:
+        choice = todo.pop()
+        if not isinstance(choice, fx.Node) or not _is_choice(choice):
+            continue
+        for source in choice.all_input_nodes:
+            if not ops.is_float(source) or (source.target in ops.DEQUANTIZE and source.args[1:] == grid):
+                continue
+            with graph.graph.inserting_before(choice):
+                value = source
+                if source.target in ops.DEQUANTIZE:
+                    value = graph.graph.call_function(aten.add.Tensor, (source, _zero(graph)))
+                back = _pair(graph, value, grid)
+            value.meta, back.meta = dict(source.meta), dict(source.meta)
+            choice.replace_input_with(source, back)
+            todo.append(source)
+
+
+def _pair(graph: fx.GraphModule, value: fx.Node, grid: tuple[Any, ...]) -> fx.Node:
+    quantize = graph.graph.call_function(ops.qd.quantize_per_tensor.default, (value, *grid))
+    return graph.graph.call_function(ops.qd.dequantize_per_tensor.default, (quantize, *grid))
+
+
+def _zero(graph: fx.GraphModule) -> fx.Node:
+    """What is added to bring numbers to another grid: the converter refuses two grids with nothing between."""
+    return _pair(graph, ops.constant_node(graph, "zero", torch.zeros(())), (1.0, 0, -128, 127, torch.int8))
+
+
+def _is_choice(node: fx.Node) -> bool:
+    if node.target in (aten.masked_fill.Scalar, aten.where.ScalarOther, aten.where.ScalarSelf):
+        return all(math.isfinite(number) for number in node.args if isinstance(number, int | float))
+    return node.target in _CHOICES or (node.target in _PADS and not ops.moves_zero_alone(node))
