@@ -90,7 +90,7 @@ def check_steady(model: nn.Module, inputs: Tensor, outputs: Tensor, where: str) 
 
 def _check_alone(model: nn.Module, inputs: Tensor, outputs: Tensor, where: str) -> None:
     first = inputs[:1].contiguous()
-    way_out = "no mean, softmax, norm or squeeze() over the batch in forward(); batch norm with its running statistics"
+    way_out = "no mean, softmax, norm or squeeze() over the batch; batch norm with its running statistics"
     try:
         alone = answer(model, first, where)
     except WorkloadError as error:
