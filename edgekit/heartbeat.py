@@ -16,7 +16,7 @@ from edgekit.units import human_seconds
 
 __all__ = ["Heartbeat"]
 
-EVERY = 8.0  # seconds without anything shown, after which something is
+EVERY = 7.5  # seconds without anything shown; a converter may hold all threads up for two more
 _TICK = 0.5
 
 

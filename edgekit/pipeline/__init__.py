@@ -30,7 +30,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import InputError, Interrupted
+from edgekit.errors import Interrupted, WorkloadError
 from edgekit.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _compress(
             job.tell("note", "baseline", idle)
         try:
             preflight.rehearse(job)
-        except InputError:
+        except WorkloadError:
             run.forget()  # nothing came of it; with another model the same folder will do
             raise
         rungs = chain.climb(job)

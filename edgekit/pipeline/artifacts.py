@@ -18,7 +18,7 @@ from edgekit.pipeline.keys import code_version
 from edgekit.pipeline.planning import REFERENCE, Planned, plan
 from edgekit.run import Damaged, check_files, read_record, write_record
 
-__all__ = ["REFERENCE", "Manifest", "Planned", "export_all", "metadata", "write_missing", "write_reference"]
+__all__ = ["REFERENCE", "Manifest", "Planned", "export_all", "metadata", "write_early", "write_missing"]
 
 
 class Manifest:
@@ -115,8 +115,8 @@ def write_missing(job: Job, manifest: Manifest, rungs: Sequence[Rung]) -> Manife
     return manifest
 
 
-def write_reference(job: Job, planned: Planned) -> None:
-    """Export the original's file before anything else, if it isn't there; raises as ``export_all``."""
+def write_early(job: Job, planned: Planned) -> None:
+    """Export a file of the original before anything else, if it isn't there; raises as ``export_all``."""
     manifest, rungs = Manifest(job, [planned], keep=None), [planned.rung]
     job.run.artifacts.mkdir(exist_ok=True)
     key = _key(job, planned, rungs)

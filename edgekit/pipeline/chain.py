@@ -34,6 +34,8 @@ from edgekit.training import evaluate
 from edgekit.training.computing import parallel
 from edgekit.units import human_count, human_share
 
+_DOING = {"prune": "finding out what can leave", "qat": "capturing and calibrating"}  # before it trains
+
 
 @dataclass(eq=False)
 class Rung:
@@ -133,7 +135,7 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
     _check_form(config.kind, "takes", stage.requires, parent.form, done)
     kept = folder.load(lambda: stage.load(parent.model, config, context))
     if kept is None:
-        job.tell("stage-start", config.kind)
+        job.tell("stage-start", config.kind, _DOING.get(config.kind, ""))
     following.share(folder.path, finished=kept is not None)
     result, seconds = kept or _run(folder, stage, parent.model, config, context, done)
     form = form_of(result.model)

@@ -5,7 +5,8 @@ follows, that stage runs on a handful of samples without training, and int8 file
 All of it goes the way that the run itself goes later, with the weights as they are; pruning only makes layers
 narrower. A converter that refuses says so in the first minute, and nothing has been trained for it.
 
-The original's fp32 ONNX file, to which all gains refer, is kept; the others are thrown away.
+What is final already is kept: the original's fp32 ONNX file, to which all gains refer, and files of a float
+model that no stage changes. The others are thrown away.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def rehearse(job: Job) -> None:
     (job.run.path / RECORD).unlink(missing_ok=True)
     job.tell("stage-start", "preflight", "everything but the training, once")
     started, seconds = time.monotonic(), {}
-    with tempfile.TemporaryDirectory(dir=job.run.work) as folder:
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         with _refused(job, "its stages"):
             steps = _Rehearsal(job, original, options, files, Path(folder)).steps()
         for index, (name, step) in enumerate(steps):
@@ -85,12 +86,16 @@ class _Rehearsal:
     def steps(self) -> list[_Step]:
         """What is tried, by name; what takes least comes first."""
         shipped, trained = self._shipped()
+        reference = planning.reference(self.original, self.options)
         found: list[_Step] = [("train mode", lambda: self._train(shipped))] if trained else []
-        found.append((Path(planning.REFERENCE).name, self._reference))
+        found.append((Path(planning.REFERENCE).name, lambda: self._keep(reference)))
         float_files = [one for one in self.files if one[1] not in INT8_GRAPH]
         if shipped is self.original.model and not self.options.suffix("onnx", "fp32"):
             float_files = [one for one in float_files if one != ("onnx", "fp32")]  # the reference
-        found += [self._file(shipped, *one) for one in float_files]
+        if any(STAGES[one.kind].ensures is Form.FLOAT for one in self.job.recipe.stages):
+            found += [self._file(shipped, *one) for one in float_files]
+        else:
+            found += [self._kept_file(*one) for one in float_files]
         int8_files = [one for one in self.files if one[1] in INT8_GRAPH]
         if (config := _quantising(self.job)) is not None:
             graph: list[nn.Module] = []
@@ -116,8 +121,8 @@ class _Rehearsal:
         if note := self.job.workload.check_training(model):
             self.job.tell("note", "preflight", note)
 
-    def _reference(self) -> None:
-        artifacts.write_reference(self.job, planning.reference(self.original, self.options))
+    def _keep(self, planned: planning.Planned) -> None:
+        artifacts.write_early(self.job, planned)
 
     def _quantise(self, model: nn.Module, config: StageConfig) -> nn.Module:
         small = {"calibration_samples": _SAMPLES, "calibration_batch": _BATCH}
@@ -129,6 +134,11 @@ class _Rehearsal:
         with chain.seeded(self.job.recipe.seed):
             made: nn.Module = STAGES[config.kind].run(model, few, context).model
         return made
+
+    def _kept_file(self, format: Format, precision: Precision) -> _Step:
+        """A file of the float model, which no stage changes."""
+        one = planning.planned_for(self.job, [self.original], format, precision, self.options)
+        return f"{format} {precision}", lambda: self._keep(one)
 
     def _file(self, model: nn.Module | list[nn.Module], format: Format, precision: Precision) -> _Step:
         """``model``: or the list that will hold it."""

@@ -293,13 +293,13 @@ def test_other_code_makes_the_stages_anew(finished: Run, monkeypatch: pytest.Mon
 
     with pytest.raises(Interrupted):
         finished(on=stop)
-    assert finished.parts("stage-start") == ["baseline", "distill"]
+    assert finished.parts("stage-start") == ["preflight", "baseline", "distill"]
     assert any("not those of last time" in note for note in finished.told("note"))
 
 
 def test_other_measuring_costs_no_training(finished: Run) -> None:
     report = finished("benchmark.min_runs=7", "exports.precisions=[fp32]", "recommend.objective=size")
-    assert finished.parts("stage-start") == ["export", "evaluate", "benchmark", "diagnose"]
+    assert finished.parts("stage-start") == ["preflight", "export", "evaluate", "benchmark", "diagnose"]
     assert [one.file for one in report.artifacts] == [ORIGINAL, "artifacts/tiny_fp32.onnx"]
     assert not (finished.folder / INT8).exists()
     assert report.recommended.reason.startswith("The smallest of the 2 files")
