@@ -57,6 +57,11 @@ class RunView:
                 redirect_stderr=False,
             )
 
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a line that changes; elsewhere every line stays, and few are better."""
+        return self._live is not None
+
     def __enter__(self) -> RunView:
         if self._live:
             self._live.start()
@@ -81,7 +86,7 @@ class RunView:
         elif event.kind in ("step", "epoch"):
             if self._live:
                 self._bar(event)
-            elif event.kind == "epoch":
+            else:
                 self._line(" ", event)
         elif event.kind == "stage-end":
             self._end_bar()
@@ -118,7 +123,7 @@ class RunView:
             description=description,
             completed=max(done, 0),
             total=total or None,
-            facts=escape(_facts(event) or event.message),
+            facts=escape("  ".join(filter(None, [_facts(event, epoch=False), event.message]))),
         )
 
     def _end_bar(self) -> None:
@@ -131,13 +136,14 @@ class RunView:
         return None if started is None else time.monotonic() - started
 
 
-def _facts(event: Event) -> str:
+def _facts(event: Event, *, epoch: bool = True) -> str:
+    """``epoch``: whether to say which one, and how far it is; a bar shows that by itself."""
     if event.kind not in ("step", "epoch"):
         return ""
     facts = []
-    if event.kind == "epoch" and event.epochs:
+    if epoch and event.epochs:
         facts.append(f"epoch {event.epoch}/{event.epochs}")
-    if not event.epochs and event.total:
+    if event.total and (not event.epochs or (epoch and event.kind == "step")):
         facts.append(f"{event.done}/{event.total}")
     if event.loss is not None:
         facts.append(f"loss {event.loss:.3f}")

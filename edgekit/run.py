@@ -4,6 +4,7 @@
 
     run.json            which run this is: workload, recipe; another run is refused
     recipe.yaml         the recipe with every default written out
+    preflight.json      that all files could be written, before anything was trained
     baseline.json       the trained model's figures
     stages/1-prune/     one folder for each stage: its files, stage.json (finished), metrics.json
     artifacts/          the exported files, and the preprocessing that they expect
@@ -51,9 +52,10 @@ class Damaged(Exception):
 class RunFolder:
     """An open run folder; nobody else writes to it until ``close``. A context manager."""
 
-    def __init__(self, path: Path, lock: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, lock: int, *, new: bool = False) -> None:
+        self.path, self.new = path, new
         self._lock: int | None = lock
+        self._forgotten = False
 
     @classmethod
     def open(cls, path: Path, identity: Mapping[str, Any]) -> RunFolder:
@@ -71,7 +73,7 @@ class RunFolder:
             _refuse_strangers(path)
             new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
-            folder = cls(path, _take_lock(path))
+            folder = cls(path, _take_lock(path), new=new)
         except OSError as error:
             full = disk_full(error, path, refused=True)
             if full is None:
@@ -104,10 +106,16 @@ class RunFolder:
         """The folder of a stage; ``index`` counts from 1."""
         return self.path / "stages" / f"{index}-{kind}"
 
+    def forget(self) -> None:
+        """Nothing came of it: ``close`` removes the folder, unless it was there before."""
+        self._forgotten = self.new
+
     def close(self) -> None:
         """Let others have the folder. May be called twice."""
         if self._lock is not None:
             self._drop_work()
+            if self._forgotten:
+                shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)  # closing gives the lock back
             self._lock = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +52,14 @@ class Samples:
             DiskFullError: decoded samples fit neither into memory nor into the cache.
         """
         if isinstance(data, Unlabelled) or (isinstance(data, tuple) and len(data) == 2 and data[1] is None):
-            x = _tensor(data.inputs if isinstance(data, Unlabelled) else data[0], f"{name} inputs")
+            raw = data.inputs if isinstance(data, Unlabelled) else data[0]
+            _refuse_several(raw, f"{name} inputs", whole=True)
+            x = _tensor(raw, f"{name} inputs")
             _check_inputs(x, name)
             return Unlabelled(x)
         inputs, targets = (data.inputs, data.targets) if isinstance(data, Samples) else _split(data, name)
+        if data is not inputs and isinstance(data, tuple):
+            _refuse_several(inputs, f"{name} inputs", whole=True, count=_count(targets))
         x, y = _tensor(inputs, f"{name} inputs"), _tensor(targets, f"{name} targets")
         y = y.float() if y.is_floating_point() else y.long()
         if len(x) != len(y):
@@ -134,12 +138,45 @@ def _split(data: Any, name: str) -> tuple[Any, Any]:
                     got=type(pair).__name__,
                     expected="(input, target)",
                 )
+            _refuse_several(pair[0], f"{name} data, item {i}")
             inputs.add(pair[0])
             targets.add(pair[1])
         if not inputs.count:
             where = f"{name} data"
             raise DataError("no samples", where=where, got="an empty dataset", expected="at least one")
         return inputs.values(), targets.values()
+
+
+def _refuse_several(inputs: Any, where: str, *, whole: bool = False, count: int | None = None) -> None:
+    """Raise DataError for a dict, or a tuple of arrays, where one array is asked: they would be stacked.
+
+    ``whole``: these are all samples, which may well come as a list of arrays. ``count``: of their targets.
+    """
+    call = "x[:, 0], x[:, 1]"
+    if isinstance(inputs, Mapping):
+        names = [str(key) for key in inputs]
+        call = ", ".join(f"{name}=x[:, {index}]" for index, name in enumerate(names[:6]))
+    elif isinstance(inputs, tuple if whole else (tuple, list)) and len(inputs) > 1:
+        if not all(isinstance(one, (np.ndarray, Tensor)) and one.ndim > 0 for one in inputs):
+            return
+        if whole and count is not None and len(inputs) == count:
+            return  # a tuple of samples
+        names = [f"[{index}] {tuple(one.shape)}" for index, one in enumerate(inputs)]
+    else:
+        return
+    raise DataError(
+        "a model with several inputs can't be compressed",
+        where=where,
+        got=f"{type(inputs).__name__} with {', '.join(names[:6])}" + (", …" if len(names) > 6 else ""),
+        expected="one array for each sample",
+        next="join them in one array, and wrap the model in a module that takes it apart: "
+        f"def forward(self, x): return self.model({call}); what is the same for all samples "
+        "(a mask of ones) belongs into that module",
+    )
+
+
+def _count(targets: Any) -> int | None:
+    return len(targets) if hasattr(targets, "__len__") else None
 
 
 def _readable(data: Any) -> bool:

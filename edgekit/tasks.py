@@ -117,7 +117,7 @@ class _Classes(Task):
                 "a task needs at least two classes",
                 where=f"{type(self).__name__}.num_classes",
                 got=str(self.num_classes),
-                expected="2 or more; a single score with two answers is num_classes=2",
+                expected="2 or more; a single score with two answers is num_classes=2, and two scores",
             )
 
     def check_targets(self, targets: Tensor, *, where: str = "targets") -> None:
@@ -150,7 +150,23 @@ class _Classes(Task):
                 where=f"{self.kind} task",
                 got=f"{_kind_of(outputs)} of shape {tuple(outputs.shape)} for targets {tuple(targets.shape)}",
                 expected=f"class scores (logits) of shape {self.outputs_form} = {tuple(wanted)}",
+                next=self._way(outputs, targets),
             )
+
+    def _way(self, outputs: Tensor, targets: Tensor) -> str:
+        """What to do about one score for two classes, or another number of classes."""
+        single = list(targets.shape)
+        single.insert(self.class_dim if self.class_dim > 0 else len(single), 1)
+        if self.num_classes == 2 and list(outputs.shape) in (single, list(targets.shape)):
+            score = "self.model(x)" + (
+                "" if list(outputs.shape) == single else f".unsqueeze({self.class_dim})"
+            )
+            return (
+                "one score s for two classes is the pair (-s / 2, s / 2), whose softmax is the sigmoid of s. "
+                "Wrap the model in a module with: "
+                f"s = {score}; return torch.cat([-s / 2, s / 2], {self.class_dim})"
+            )
+        return ""
 
     def loss(
         self, outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, weights: Tensor | None = None

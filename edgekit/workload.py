@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgekit import answering
 from edgekit.batching import batch_size
 from edgekit.errors import DataError, WorkloadError
 from edgekit.execution import Forward, mode, spans
-from edgekit.loading import call, user_code, user_traceback
+from edgekit.loading import call, user_code
 from edgekit.preprocessing import Augmentation, Layout, Preprocessing
 from edgekit.samples import Samples, Unlabelled
 from edgekit.tasks import Task
@@ -277,52 +278,25 @@ class Workload:
 
     def _check_model(self, model: nn.Module, role: str) -> Tensor:
         where = f"workload {self.name}: {role}"
-        for name, parameter in model.named_parameters():
-            if parameter.device.type != "cpu":
-                raise WorkloadError(
-                    "the model must be on the CPU",
-                    where=where,
-                    got=f"{name} on {parameter.device}",
-                    next="model.cpu()",
-                )
+        answering.check_types(model, where)
         inputs = self.example(_CHECKED)
-        outputs = self._forward(model, inputs, where)
-        if not isinstance(outputs, Tensor):
-            raise WorkloadError(
-                "the model must return one tensor",
-                where=where,
-                got=type(outputs).__name__,
-                expected="a torch.Tensor",
-                next="wrap the model in a module whose forward() picks the tensor",
-            )
-        if not bool(torch.isfinite(outputs).all()):
-            raise WorkloadError("the model answers NaN or infinity", where=where, expected="finite outputs")
+        outputs = answering.answer(model, inputs, where)
         # Labels of the whole split were looked at; a batch may well hold none that count.
         labels = (
             self.validation.targets[:_CHECKED] if self.validation.labelled else self.task.answers(outputs)
         )
         self.task.check_outputs(outputs, labels)
+        answering.check_steady(model, inputs, outputs, where)
         return outputs
 
-    def _forward(self, model: nn.Module, inputs: Tensor, where: str) -> Any:
-        flags = [(module, module.training) for module in model.modules()]
-        for module, _ in flags:
-            module.training = False
-        try:
-            with torch.inference_mode():
-                return model(inputs)
-        except Exception as error:
-            raise WorkloadError(
-                f"the model fails on its own data: {type(error).__name__}: {error}",
-                where=where,
-                got=f"inputs {tuple(inputs.shape)} {inputs.dtype}",
-                expected="a model that takes the preprocessed validation inputs",
-                next="compare shape, layout and size with what the model was trained on",
-                user_traceback=user_traceback(error),
-            ) from error
-        finally:
-            for module, flag in flags:
-                module.training = flag
+    def check_training(self, model: nn.Module, role: str = "model") -> str:
+        """A note if a model gives more in train mode than its one output, "" if not.
+
+        Raises WorkloadError if it can't be trained as it is: it fails in train mode, or the first tensor that
+        it gives there isn't its output.
+        """
+        where, inputs = f"workload {self.name}: {role}", self.example(_CHECKED)
+        return answering.check_training(model, inputs, answering.answer(model, inputs, where), where)
 
     def fingerprint(self) -> str:
         """sha256 over weights, architecture, data, preprocessing and task: what a result depends on."""

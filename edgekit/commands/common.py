@@ -90,22 +90,29 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only wa
 
 @contextlib.contextmanager
 def run_view(*, quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """Progress on standard error, standard output kept free, what libraries print put aside."""
+    """Progress on standard error, standard output kept free, what libraries print put aside.
+
+    Never silent for more than ten seconds, unless ``quiet``.
+    """
     from edgekit.console import RunView
+    from edgekit.heartbeat import Heartbeat
     from edgekit.streams import apart
 
     debug = wants_traceback()
     with apart(keep_log=not debug) as streams:
         hushed = False
         try:
-            with RunView(streams.terminal, quiet=quiet) as view:
+            with (
+                RunView(streams.terminal, quiet=quiet) as view,
+                Heartbeat(view, sparing=not view.is_live) as told,
+            ):
 
                 def progress(event: Any) -> None:
                     nonlocal hushed
                     if not hushed:  # the user's workload is loaded by now, and has printed what it wanted
                         hushed = True
                         streams.hush()
-                    view(event)
+                    told(event)
 
                 yield progress
         except Exception as error:

@@ -109,7 +109,7 @@ def compress(
 
     show_tracebacks(debug)
     others = rank_here() > 0  # of several processes the first one tells
-    with _interrupts_told_once(others), run_view(quiet=quiet) as progress:
+    with _interrupts_told_once(others), run_view(quiet=quiet or others) as progress:
         from edgekit.pipeline import compress as run
         from edgekit.progress import silent
 

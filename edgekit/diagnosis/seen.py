@@ -31,13 +31,9 @@ def seen_of(workload: Workload, rows: Sequence[int]) -> tuple[Seen, ...]:
     if not rows:
         return ()
     samples = inputs[list(rows)].numpy()
-    if layout in ("NCHW", "NHWC"):
-        pictures = samples if layout == "NHWC" else samples.transpose(0, 2, 3, 1)
-        if pictures.shape[-1] in (1, 3, 4):
-            low, high = map(float, value_range(inputs.numpy()))  # of all samples, not of these few
-            return tuple(
-                Seen(row, image=_png(one, low, high)) for row, one in zip(rows, pictures, strict=True)
-            )
+    if (pictures := _pictures(samples, layout, floats=inputs.is_floating_point())) is not None:
+        low, high = map(float, value_range(inputs.numpy()))  # of all samples, not of these few
+        return tuple(Seen(row, image=_png(one, low, high)) for row, one in zip(rows, pictures, strict=True))
     if workload.decode is not None:
         return tuple(Seen(row, text=_short(workload.text_of(inputs[row]) or "")) for row in rows)
     kinds = fitting(samples, layout)
@@ -50,6 +46,23 @@ def seen_of(workload: Workload, rows: Sequence[int]) -> tuple[Seen, ...]:
     if "typos" in kinds:
         return tuple(Seen(row, text=_text(one)) for row, one in zip(rows, samples, strict=True))
     return tuple(Seen(row) for row in rows)
+
+
+def _pictures(
+    samples: npt.NDArray[np.generic], layout: str, *, floats: bool
+) -> npt.NDArray[np.generic] | None:
+    """(N, H, W, C) with a C that pictures have, or None where there is nothing to look at.
+
+    Of other channels than grey, colour and colour with alpha the first one is shown. Numbers (N, C, H, W) that
+    come as the model takes them, without a layout, are pictures too; (N, 1, T, F) are features over time.
+    """
+    if layout == "NHWC":
+        pictures = samples
+    elif layout == "NCHW" or (floats and samples.ndim == 4 and samples.shape[1] > 1):
+        pictures = samples.transpose(0, 2, 3, 1)
+    else:
+        return None
+    return pictures if pictures.shape[-1] in (1, 3, 4) else pictures[..., :1]
 
 
 def _png(pixels: npt.NDArray[np.generic], low: float, high: float) -> str:

@@ -29,7 +29,11 @@ def nearest(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     columns: LiteRT's kernel rounds places otherwise than torch.
     """
     before, after = ops.shape_of(node.args[0]), ops.shape_of(node)
-    if before is None or after is None or any(not isinstance(size, int) for size in (*before[2:], *after[2:])):
+    if (
+        before is None
+        or after is None
+        or any(not isinstance(size, int) for size in (*before[2:], *after[2:]))
+    ):
         return None
     mode, dims = _NEAREST[node.target], len(before) - 2  # type: ignore[index]
     if all(new % old == 0 for old, new in zip(before[2:], after[2:], strict=True)):
@@ -112,7 +116,10 @@ class _Pool:
 def _pooled(graph: fx.GraphModule, source: fx.Node, pool: _Pool, windows: list[int], axis: int) -> fx.Node:
     call = graph.graph.call_function
     if axis == len(pool.sizes):
-        strides = [min(s, w) if w != full else s for s, w, full in zip(pool.stride, windows, pool.window, strict=True)]
+        strides = [
+            min(s, w) if w != full else s
+            for s, w, full in zip(pool.stride, windows, pool.window, strict=True)
+        ]
         return call(pool.target, (source, windows, strides))
     parts = []
     for start, end, window in pool.parts(axis):

@@ -94,7 +94,8 @@ def _parameter(graph: fx.GraphModule, node: fx.Node, value: Tensor) -> fx.Node:
 @dataclass(frozen=True)
 class _Geometry:
     """``positions`` of the convolution, its padding ``before`` and ``after``, and from where to where in the
-    shuffled result the answer stands (``start``, ``size``)."""
+    shuffled result the answer stands (``start``, ``size``).
+    """
 
     before: list[int]
     after: list[int]

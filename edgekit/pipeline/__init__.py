@@ -1,5 +1,6 @@
 """One run from its beginning to its report: ``compress``; and further files from a finished one: ``export``.
 
+preflight.py     before anything is trained: every file is written once
 chain.py         the trained model, and the stages after it
 stage_folder.py  whether a stage is finished, begun, or of no use any more
 planning.py      which files are written, spelled for which device
@@ -24,21 +25,18 @@ now (workload, settings, seed, what it was made from, code) and its files still 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import Interrupted
+from edgekit.errors import Interrupted, WorkloadError
 from edgekit.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from edgekit.devices.device import Device
     from edgekit.recipe import Recipe
     from edgekit.report import Report
-    from edgekit.stages.settings import TrainingConfig
     from edgekit.workload import Workload
 
 __all__ = ["compress"]
@@ -77,7 +75,8 @@ def compress(
         The report, which also stands in ``report.json`` in the run folder.
 
     Raises:
-        InputError: a fault in what was given. Found before anything is written, but for a full disk.
+        InputError: a fault in what was given, or a model that can't be captured or converted. Found before
+            anything is trained, and nothing is left behind, but for a full disk.
         StageError: a stage, a conversion or a measurement failed; what was finished is kept.
         GuardError: the recommended file broke more than the recipe's guard allows; the report is there.
         Interrupted: Ctrl-C; what was finished is kept.
@@ -125,7 +124,7 @@ def _compress(
 
     from edgekit.bench.benchmark import refuse_strangers
     from edgekit.files import atomic_write, write_json
-    from edgekit.pipeline import chain, finishing, following
+    from edgekit.pipeline import chain, finishing, following, preflight
     from edgekit.pipeline.job import Job
     from edgekit.pipeline.links import Links
     from edgekit.recipe import dump
@@ -158,6 +157,11 @@ def _compress(
             refuse_strangers(profile, links.about(profile))  # before an hour of training, not after it
         if idle := idle_gpu(filter(None, (getattr(stage, "training", None) for stage in checked.stages))):
             job.tell("note", "baseline", idle)
+        try:
+            preflight.rehearse(job)
+        except WorkloadError:
+            run.forget()  # nothing came of it; with another model the same folder will do
+            raise
         rungs = chain.climb(job)
         report, broken = finishing.finish(job, rungs)
         write_json(run.path / "report.json", report.to_json())
@@ -205,28 +209,15 @@ def _check_trainings(recipe: Recipe, workload: Workload) -> None:
     """Raise WorkloadError if a stage would mix what can't be mixed, StageError if it needs a GPU and there is
     none: before the hours that stages before it take.
     """
+    from edgekit.pipeline.chain import trainings
     from edgekit.training.computing.device import training_device
     from edgekit.training.data.mixing import check_mixing
 
     for stage in recipe.stages:
-        for training in _trainings(stage):
+        for training in trainings(stage):
             check_mixing(training, workload)
             if training.epochs > 0:
                 training_device(training, stage.kind)
-
-
-def _trainings(config: BaseModel) -> Iterator[TrainingConfig]:
-    """All that a stage's settings hold, those of recovery and sparse learning too."""
-    from pydantic import BaseModel
-
-    from edgekit.stages.settings import TrainingConfig
-
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        if isinstance(value, TrainingConfig):
-            yield value
-        elif isinstance(value, BaseModel):
-            yield from _trainings(value)
 
 
 def _require_extras(recipe: Recipe) -> None:

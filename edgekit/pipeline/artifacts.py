@@ -18,7 +18,7 @@ from edgekit.pipeline.keys import code_version
 from edgekit.pipeline.planning import REFERENCE, Planned, plan
 from edgekit.run import Damaged, check_files, read_record, write_record
 
-__all__ = ["REFERENCE", "Manifest", "Planned", "export_all", "metadata", "write_missing"]
+__all__ = ["REFERENCE", "Manifest", "Planned", "export_all", "metadata", "write_early", "write_missing"]
 
 
 class Manifest:
@@ -113,6 +113,15 @@ def write_missing(job: Job, manifest: Manifest, rungs: Sequence[Rung]) -> Manife
         manifest.set(one.file, _export(job, manifest, one, rungs, keys[one.file]))
     job.tell("stage-end", "export", ", ".join(Path(one.file).name for one in missing))
     return manifest
+
+
+def write_early(job: Job, planned: Planned) -> None:
+    """Export a file of the original before anything else, if it isn't there; raises as ``export_all``."""
+    manifest, rungs = Manifest(job, [planned], keep=None), [planned.rung]
+    job.run.artifacts.mkdir(exist_ok=True)
+    key = _key(job, planned, rungs)
+    if not _is_there(job, manifest, planned, key):
+        manifest.set(planned.file, _export(job, manifest, planned, rungs, key))
 
 
 def _export(job: Job, manifest: Manifest, one: Planned, rungs: Sequence[Rung], key: str) -> dict[str, Any]:

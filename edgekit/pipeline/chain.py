@@ -7,12 +7,13 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor, fx, nn
 
 from edgekit.errors import EdgekitError, StageError, WeightsError
@@ -27,10 +28,13 @@ from edgekit.report import Figures, StageRow
 from edgekit.run import write_record
 from edgekit.stages import STAGES
 from edgekit.stages.base import Form, Shipping, Stage, StageConfig, StageContext, StageResult
+from edgekit.stages.settings import TrainingConfig
 from edgekit.stages.shipping import identity
 from edgekit.training import evaluate
 from edgekit.training.computing import parallel
 from edgekit.units import human_count, human_share
+
+_DOING = {"prune": "finding out what can leave", "qat": "capturing and calibrating"}  # before it trains
 
 
 @dataclass(eq=False)
@@ -74,21 +78,40 @@ def form_of(model: nn.Module) -> Form:
     return Form.FLOAT
 
 
-def _trained(job: Job) -> Rung:
-    """The model as it was given. A copy: what a workload holds isn't changed."""
+def untold(job: Job) -> Rung:
+    """The model as it was given, before anybody has asked how good it is."""
+    # A copy: what a workload holds isn't changed.
     model = copy.deepcopy(job.workload.model).eval()
     key = sha256_of({"step": "baseline", "workload": job.fingerprint, "code": code_version("stages")})
+    nothing = Figures(accuracy=0, parameters=0, macs=0)
+    return Rung("", model, key, nothing, model_digest(model), form_of(model))
+
+
+def trainings(config: BaseModel) -> Iterator[TrainingConfig]:
+    """All that a stage's settings hold, those of recovery and sparse learning too."""
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, TrainingConfig):
+            yield value
+        elif isinstance(value, BaseModel):
+            yield from trainings(value)
+
+
+def _trained(job: Job) -> Rung:
+    """The model as it was given, with what it can do."""
+    rung = untold(job)
     path = job.run.path / "baseline.json"
-    if (record := job.finished(path, key, "baseline")) is None:
+    if (record := job.finished(path, rung.key, "baseline")) is None:
         path.unlink(missing_ok=True)
         job.tell("stage-start", "baseline", "the trained model")
-        figures, answers = _figures(job, model, "baseline", path, key)
+        figures, answers = _figures(job, rung.model, "baseline", path, rung.key)
         job.tell("stage-end", "baseline", _facts(figures))
     else:
         figures, answers = record, None
         job.tell("stage-skipped", "baseline", _facts(figures))
-    plain = Figures.model_validate(figures)
-    return Rung("", model, key, plain, model_digest(model), form_of(model), figures["seconds"], None, answers)
+    return replace(
+        rung, figures=Figures.model_validate(figures), seconds=figures["seconds"], _answers=answers
+    )
 
 
 def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> Rung:
@@ -113,7 +136,7 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
     _check_form(config.kind, "takes", stage.requires, parent.form, done)
     kept = folder.load(lambda: stage.load(parent.model, config, context))
     if kept is None:
-        job.tell("stage-start", config.kind)
+        job.tell("stage-start", config.kind, _DOING.get(config.kind, ""))
     following.share(folder.path, finished=kept is not None)
     result, seconds = kept or _run(folder, stage, parent.model, config, context, done)
     form = form_of(result.model)

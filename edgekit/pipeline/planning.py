@@ -28,12 +28,10 @@ class Planned:
 
 def plan(job: Job, rungs: Sequence[Rung]) -> list[Planned]:
     """Which files the recipe asks for; the original's fp32 ONNX comes first, as all gains refer to it."""
-    exports, target = job.recipe.exports, target_of(job)
-    options = ExportOptions(batch=exports.batch, io=exports.io, target=target)
-    if exports.embed_preprocessing:
-        options = embedding(job, options)
-    planned = [Planned(REFERENCE, "onnx", "fp32", rungs[0], ExportOptions(target=target))]
-    for format, precision in pairs(exports.formats, _precisions(exports.precisions, rungs)):
+    exports, options = job.recipe.exports, options_of(job)
+    planned = [reference(rungs[0], options)]
+    quantised = any(rung.form is Form.INT8 for rung in rungs)
+    for format, precision in pairs(exports.formats, possible(exports.precisions, quantised=quantised)):
         one = planned_for(job, rungs, format, precision, options)
         # Without a stage that changed the float model, its plain ONNX file is the original's.
         same = (one.format, one.precision, one.rung.digest) == ("onnx", "fp32", rungs[0].digest)
@@ -42,11 +40,22 @@ def plan(job: Job, rungs: Sequence[Rung]) -> list[Planned]:
     return planned
 
 
-def _precisions(wanted: Sequence[Precision], rungs: Sequence[Rung]) -> tuple[Precision, ...]:
-    """Those that these models can be written in: where the guard dropped the int8 graph, the float ones."""
-    quantised = any(rung.form is Form.INT8 for rung in rungs)
-    possible = tuple(one for one in wanted if quantised or one not in INT8_GRAPH)
-    return possible or ("fp32",)
+def options_of(job: Job) -> ExportOptions:
+    """What the recipe and the run's devices ask of all files; raises as ``embedding``."""
+    exports = job.recipe.exports
+    options = ExportOptions(batch=exports.batch, io=exports.io, target=target_of(job))
+    return embedding(job, options) if exports.embed_preprocessing else options
+
+
+def reference(original: Rung, options: ExportOptions) -> Planned:
+    """The original's plain fp32 ONNX file."""
+    return Planned(REFERENCE, "onnx", "fp32", original, ExportOptions(target=options.target))
+
+
+def possible(wanted: Sequence[Precision], *, quantised: bool) -> tuple[Precision, ...]:
+    """Those that models can be written in: where the guard dropped the int8 graph, the float ones."""
+    found = tuple(one for one in wanted if quantised or one not in INT8_GRAPH)
+    return found or ("fp32",)
 
 
 def planned_for(

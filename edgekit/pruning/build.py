@@ -21,7 +21,7 @@ from edgekit.pruning.goals.reaching import Aim
 from edgekit.pruning.goals.shipped import Shipped
 from edgekit.pruning.goals.telling import overshoot, reasons, unreachable
 from edgekit.pruning.plans.plan import Plan
-from edgekit.pruning.worth.damage import Inputs, Tell, curves, untold
+from edgekit.pruning.worth.damage import Counting, Inputs, curves, untold
 from edgekit.pruning.worth.importance import Backward, Importance, Worth, importances
 
 __all__ = ["Built", "Prepared", "Scope", "for_goal", "for_width", "prepare"]
@@ -130,7 +130,7 @@ def for_goal(
     shipped: Shipped | None = None,
     steer: bool = False,
     blocks: bool = False,
-    tell: Tell = untold,
+    tell: Counting = untold,
 ) -> Built:
     """A plan with which ``model`` meets the goal: fewer MACs (for one sample) and parameters, or a faster or
     smaller file.
@@ -186,7 +186,7 @@ class _Wanted:
     shipped: Shipped | None
     steer: bool
     blocks: bool
-    tell: Tell
+    tell: Counting
 
     def built(self, prepared: Prepared) -> Built:
         """See ``for_goal``."""

@@ -23,7 +23,7 @@ from edgekit.batching import BUDGET, fitting, footprint
 from edgekit.execution import Forward, mode, spans
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.reading import positions, read, rows_of
-from edgekit.pruning.worth.damage import Inputs, Tell, untold
+from edgekit.pruning.worth.damage import Counting, Inputs, untold
 
 __all__ = ["Refitted", "refit"]
 
@@ -96,7 +96,7 @@ class _Fit:
 
 
 def refit(
-    small: nn.Module, whole: nn.Module, plan: Plan, inputs: Inputs, *, macs: int, tell: Tell = untold
+    small: nn.Module, whole: nn.Module, plan: Plan, inputs: Inputs, *, macs: int, tell: Counting = untold
 ) -> Refitted:
     """Refit ``small`` in place, from its first layer that reads something else to its last.
 

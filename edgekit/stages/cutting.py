@@ -72,7 +72,7 @@ class Cutting:
     @functools.cached_property
     def first(self) -> Prepared:
         """The model that the first cut starts from."""
-        return build.prepare(self.start, self.example, seed=self.context.seed)
+        return build.prepare(self.start, self.example, seed=self.context.seed, tell=self._tell)
 
     @functools.cached_property
     def example(self) -> Tensor:
@@ -94,7 +94,7 @@ class Cutting:
         done = part.done(small)
         if done is None:
             self._tell("sparse learning before the cut")
-            found = build.prepare(small, self.example, seed=self.context.seed).found
+            found = build.prepare(small, self.example, seed=self.context.seed, tell=self._tell).found
             done = self._trained(small, config.training, part, GroupPenalty(found, config.strength))
         self.details["sparse"] = {"strength": config.strength, **done}
         return small.eval()
@@ -255,7 +255,7 @@ class Cutting:
 
         def prepare() -> Prepared:
             origin = {group.name: group.channels for group in self.first.found.groups}
-            return build.prepare(model, self.example, seed=self.context.seed, origin=origin)
+            return build.prepare(model, self.example, seed=self.context.seed, origin=origin, tell=self._tell)
 
         return prepare
 

@@ -102,3 +102,26 @@ def test_a_decode_that_fails_is_found_before_training(decode: Any, told: str) ->
 def test_decode_is_a_function() -> None:
     with pytest.raises(WorkloadError, match=r"decode=…"):
         workload(torch.arange(120).reshape(2, 60), decode="utf-8")
+
+
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_numbers_without_a_layout_that_are_pictures(channels: int) -> None:
+    images = torch.rand(4, channels, 6, 5, generator=torch.Generator().manual_seed(0))
+    images[3].fill_(1.0), images[2].fill_(0.0)
+    (one,) = seen_of(workload(images), [1])
+    shown = images[1].permute(1, 2, 0) if channels == 3 else images[1, 0]
+    assert np.array_equal(picture(one), np.rint(255 * shown.numpy().astype(np.float64)))
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_of_channels_that_no_picture_has_the_first_is_shown(layout: str) -> None:
+    images = noise(2, 2, 6, 5)
+    images[0, 0, 0, 0] = 255
+    raw = images if layout == "NCHW" else images.permute(0, 2, 3, 1).contiguous()
+    (one,) = seen_of(workload(raw, layout), [1])
+    assert np.array_equal(picture(one), images[1, 0].numpy())
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 4, 4, 4), (3, 7), (3,)])
+def test_what_cannot_be_shown_has_its_number_alone(shape: tuple[int, ...]) -> None:
+    assert seen_of(workload(torch.rand(shape)), [1]) == (Seen(1),)

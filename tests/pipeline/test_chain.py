@@ -126,6 +126,14 @@ def test_progress_tells_start_and_end_of_every_part(undisturbed: tuple[Run, Any]
 
     assert parts("stage-start") == parts("stage-end")
     stages = ["distill", "prune", "qat"]
-    assert parts("stage-start") == ["baseline", *stages, "export", "evaluate", "benchmark", "diagnose"]
+    assert parts("stage-start") == [
+        "preflight",
+        "baseline",
+        *stages,
+        "export",
+        "evaluate",
+        "benchmark",
+        "diagnose",
+    ]
     prune: list[Event] = [event for event in undisturbed[0].events if event.stage == "prune"]
     assert [event.epoch for event in prune if event.kind == "epoch"] == [1, 2, 3]

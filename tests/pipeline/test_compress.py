@@ -39,7 +39,17 @@ from tests.spelling import int8_onnx
 
 INT8 = int8_onnx("artifacts/tiny_int8")
 ORIGINAL = "artifacts/original_fp32.onnx"
-ALL_PARTS = ["baseline", "distill", "prune", "qat", "export", "evaluate", "benchmark", "diagnose"]
+ALL_PARTS = [
+    "preflight",
+    "baseline",
+    "distill",
+    "prune",
+    "qat",
+    "export",
+    "evaluate",
+    "benchmark",
+    "diagnose",
+]
 
 
 def result(report: Report) -> dict[str, Any]:
@@ -152,6 +162,7 @@ def test_interrupted_again_and_again_it_ends_with_the_same(
     fresh: Run, undisturbed: tuple[Run, Report]
 ) -> None:
     moments = [
+        ("step", "preflight"),
         ("stage-start", "baseline"),
         ("epoch", "prune"),
         ("epoch", "prune"),
@@ -208,7 +219,7 @@ def test_killed_in_a_training_it_goes_on_after_the_last_epoch(
     kill_at(fresh, "epoch", "prune", 3)  # the third epoch is trained, but not kept yet
     assert result(fresh()) == result(undisturbed[1])
     assert "prune: continuing after epoch 2 of 3" in fresh.told("note")
-    assert fresh.parts("stage-skipped") == ["baseline", "distill"]
+    assert fresh.parts("stage-skipped") == ["preflight", "baseline", "distill"]
     assert no_half_files(fresh.folder)
 
 
@@ -282,13 +293,13 @@ def test_other_code_makes_the_stages_anew(finished: Run, monkeypatch: pytest.Mon
 
     with pytest.raises(Interrupted):
         finished(on=stop)
-    assert finished.parts("stage-start") == ["baseline", "distill"]
+    assert finished.parts("stage-start") == ["preflight", "baseline", "distill"]
     assert any("not those of last time" in note for note in finished.told("note"))
 
 
 def test_other_measuring_costs_no_training(finished: Run) -> None:
     report = finished("benchmark.min_runs=7", "exports.precisions=[fp32]", "recommend.objective=size")
-    assert finished.parts("stage-start") == ["export", "evaluate", "benchmark", "diagnose"]
+    assert finished.parts("stage-start") == ["preflight", "export", "evaluate", "benchmark", "diagnose"]
     assert [one.file for one in report.artifacts] == [ORIGINAL, "artifacts/tiny_fp32.onnx"]
     assert not (finished.folder / INT8).exists()
     assert report.recommended.reason.startswith("The smallest of the 2 files")

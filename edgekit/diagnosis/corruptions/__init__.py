@@ -52,7 +52,7 @@ def fitting(samples: Samples, layout: str, span: Span | None = None) -> Mapping[
         return TEXT if samples.ndim == 2 else {}
     if samples.ndim == 2:
         return AUDIO if samples.shape[1] >= _WAVEFORM else {}  # a short row is a vector of anything
-    return AUDIO if samples.ndim in (3, 4) else {}
+    return AUDIO if samples.ndim == 3 or (samples.ndim == 4 and samples.shape[1] == 1) else {}
 
 
 def corrupt(samples: Samples, layout: str, name: str, severity: int, *, seed: int = 0) -> Samples:

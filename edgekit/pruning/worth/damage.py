@@ -23,10 +23,10 @@ from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.plans.rewrites import IDENTITY, Replacement
 from edgekit.workload import Workload
 
-__all__ = ["Inputs", "Tell", "curves", "damages", "damages_without", "training_inputs", "untold"]
+__all__ = ["Counting", "Inputs", "curves", "damages", "damages_without", "training_inputs", "untold"]
 
 Inputs = Callable[[int], Tensor]  # so many preprocessed training inputs, always the same
-Tell = Callable[[int, int], None]  # trials done, all trials
+Counting = Callable[[int, int], None]  # trials done, all trials
 
 _SHARES = (0.25, 0.5, 0.75)  # of a group's channels that leave on trial
 _ONE_SHARE = (0.5,)  # where three for each group are too many
@@ -64,7 +64,7 @@ def curves(
     inputs: Inputs,
     *,
     macs: int,
-    tell: Tell = untold,
+    tell: Counting = untold,
 ) -> dict[str, Tensor]:
     """By group (channels,): the damage done when so many of its least worthy channels leave, 1 to all.
 
@@ -106,7 +106,7 @@ def damages(
     cut: Mapping[str, Sequence[int]],
     *,
     macs: int,
-    tell: Tell = untold,
+    tell: Counting = untold,
 ) -> dict[str, list[float]]:
     """By group, for each number of channels in ``cut`` (rising): the mean squared change of the model's
     answers without so many of its least worthy channels, relative to the answers' variance.
@@ -133,7 +133,7 @@ def damages(
 
 
 def damages_without(
-    model: nn.Module, names: Sequence[str], inputs: Inputs, *, macs: int, tell: Tell = untold
+    model: nn.Module, names: Sequence[str], inputs: Inputs, *, macs: int, tell: Counting = untold
 ) -> dict[str, float]:
     """By module, the same when it gives way to ``nn.Identity``; left out where the model can't do without it.
 

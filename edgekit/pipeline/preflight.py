@@ -1,0 +1,227 @@
+"""What can't work is known before anything is trained: every file of the recipe is written once beforehand.
+
+The model is captured, and written in every format and precision that the recipe asks for. Where a qat stage
+follows, that stage runs on a handful of samples without training, and int8 files are written from its graph.
+All of it goes the way that the run itself goes later, with the weights as they are; pruning only makes layers
+narrower. A converter that refuses says so in the first minute, and nothing has been trained for it.
+
+What is final already is kept: the original's fp32 ONNX file, to which all gains refer, and files of a float
+model that no stage changes. The others are thrown away.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import EdgekitError, InputError, WorkloadError
+from edgekit.export import SUFFIX, Format, Precision, export
+from edgekit.export.options import INT8_GRAPH, ExportOptions, pairs
+from edgekit.files import disk_full, sha256_of
+from edgekit.pipeline import artifacts, chain, planning
+from edgekit.pipeline.job import Job
+from edgekit.pipeline.keys import code_version
+from edgekit.progress import silent
+from edgekit.run import write_record
+from edgekit.stages import STAGES, students
+from edgekit.stages.base import Form, StageConfig, StageContext
+from edgekit.stages.distill import DistillConfig
+from edgekit.stages.settings import TrainingConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["RECORD", "rehearse"]
+
+RECORD = "preflight.json"
+_SAMPLES, _BATCH = 8, 4  # that the rehearsed qat stage calibrates on
+
+_Step = tuple[str, Callable[[], None]]
+
+
+def rehearse(job: Job) -> None:
+    """Try all that the recipe will do with the model but training it; skipped if it was done.
+
+    Raises:
+        WorkloadError: the model can't be captured, converted or trained; the message has layer and reason.
+        DiskFullError: a file can't be written.
+    """
+    original = chain.untold(job)
+    options = planning.options_of(job)
+    files = _files(job)
+    key = _key(job, original, options, files)
+    told = ", ".join(f"{format} {precision}" for format, precision in files)
+    if job.finished(job.run.path / RECORD, key, "preflight") is not None:
+        job.tell("stage-skipped", "preflight", told)
+        return
+    (job.run.path / RECORD).unlink(missing_ok=True)
+    job.tell("stage-start", "preflight", "everything but the training, once")
+    started, seconds = time.monotonic(), {}
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        with _refused(job, "its stages"):
+            steps = _Rehearsal(job, original, options, files, Path(folder)).steps()
+        for index, (name, step) in enumerate(steps):
+            job.tell("step", "preflight", name, done=index, total=len(steps))
+            began = time.monotonic()
+            with _refused(job, name):
+                step()
+            seconds[name] = time.monotonic() - began
+    write_record(job.run.path / RECORD, key, {"steps": seconds, "seconds": time.monotonic() - started})
+    job.tell("stage-end", "preflight", f"{told}: nothing is refused")
+
+
+@dataclass(frozen=True)
+class _Rehearsal:
+    job: Job
+    original: chain.Rung
+    options: ExportOptions
+    files: list[tuple[Format, Precision]]
+    folder: Path
+
+    def steps(self) -> list[_Step]:
+        """What is tried, by name; what takes least comes first."""
+        shipped, trained = self._shipped()
+        reference = planning.reference(self.original, self.options)
+        found: list[_Step] = [("train mode", lambda: self._train(shipped))] if trained else []
+        found.append((Path(planning.REFERENCE).name, lambda: self._keep(reference)))
+        float_files = [one for one in self.files if one[1] not in INT8_GRAPH]
+        if shipped is self.original.model and not self.options.suffix("onnx", "fp32"):
+            float_files = [one for one in float_files if one != ("onnx", "fp32")]  # the reference
+        if any(STAGES[one.kind].ensures is Form.FLOAT for one in self.job.recipe.stages):
+            found += [self._file(shipped, *one) for one in float_files]
+        else:
+            found += [self._kept_file(*one) for one in float_files]
+        int8_files = [one for one in self.files if one[1] in INT8_GRAPH]
+        if (config := _quantising(self.job)) is not None:
+            graph: list[nn.Module] = []
+            found.append(("int8 graph", lambda: graph.append(self._quantise(shipped, config))))
+            found += [self._file(graph, *one) for one in int8_files]
+        return found
+
+    def _shipped(self) -> tuple[nn.Module, bool]:
+        """The model that files are made of, and whether it is trained.
+
+        That is the workload's own student, if it takes the model's place; others are made of the model.
+        """
+        model, trained = self.original.model, False
+        for stage in self.job.recipe.stages:
+            if (student := _student(self.job, stage)) == "given":
+                own = self.job.workload.build_student()
+                assert own is not None  # it is given
+                model = own.eval()
+            trained = trained or _trains(stage, student)
+        return model, trained
+
+    def _train(self, model: nn.Module) -> None:
+        if note := self.job.workload.check_training(model):
+            self.job.tell("note", "preflight", note)
+
+    def _keep(self, planned: planning.Planned) -> None:
+        artifacts.write_early(self.job, planned)
+
+    def _quantise(self, model: nn.Module, config: StageConfig) -> nn.Module:
+        small = {"calibration_samples": _SAMPLES, "calibration_batch": _BATCH}
+        training = config.training.model_copy(update={"epochs": 0})  # type: ignore[attr-defined]
+        few = config.model_copy(update={**small, "training": training})
+        folder = self.folder / config.kind
+        folder.mkdir()
+        context = StageContext(self.job.workload, self.original.model, folder, self.job.recipe.seed, silent)
+        with chain.seeded(self.job.recipe.seed):
+            made: nn.Module = STAGES[config.kind].run(model, few, context).model
+        return made
+
+    def _kept_file(self, format: Format, precision: Precision) -> _Step:
+        """A file of the float model, which no stage changes."""
+        one = planning.planned_for(self.job, [self.original], format, precision, self.options)
+        return f"{format} {precision}", lambda: self._keep(one)
+
+    def _file(self, model: nn.Module | list[nn.Module], format: Format, precision: Precision) -> _Step:
+        """``model``: or the list that will hold it."""
+
+        def write() -> None:
+            path = self.folder / f"preflight_{precision}{SUFFIX[format]}"
+            settings: dict[str, Any] = {"format": format, "precision": precision, "options": self.options}
+            own = model[0] if isinstance(model, list) else model
+            export(own, self.job.workload.example(1), path, metadata={}, **settings)
+            path.unlink()
+
+        return f"{format} {precision}", write
+
+
+def _files(job: Job) -> list[tuple[Format, Precision]]:
+    """Those that the recipe will write; float ones too, where its guard may fall back to a float model."""
+    exports, quantised = job.recipe.exports, _quantising(job) is not None
+    wanted = planning.possible(exports.precisions, quantised=quantised)
+    if job.recipe.guard.limits and job.recipe.guard.otherwise == "fall_back":
+        wanted = tuple(dict.fromkeys((*wanted, *planning.possible(exports.precisions, quantised=False))))
+    return pairs(exports.formats, wanted)
+
+
+def _quantising(job: Job) -> StageConfig | None:
+    """The stage that makes the int8 graph."""
+    return next((one for one in job.recipe.stages if STAGES[one.kind].ensures is Form.INT8), None)
+
+
+def _trains(stage: StageConfig, student: str) -> bool:
+    """Whether the stage trains a float model, in train mode: an int8 graph has none."""
+    if STAGES[stage.kind].ensures is Form.INT8 or student == "none":
+        return False
+    if getattr(stage, "steps", 1) > 1 or getattr(stage, "sparse", None) is not None:
+        return True
+    return getattr(stage, "training", TrainingConfig()).epochs > 0
+
+
+def _student(job: Job, stage: StageConfig) -> str:
+    """Which student the stage takes, "" if it is none that does. Raises StageError if there is no such."""
+    if not isinstance(stage, DistillConfig):
+        return ""
+    context = StageContext(job.workload, job.workload.model, job.run.path)
+    return students.kind_of(stage, context)
+
+
+def _key(
+    job: Job, original: chain.Rung, options: ExportOptions, files: list[tuple[Format, Precision]]
+) -> str:
+    return sha256_of(
+        {
+            "step": "preflight",
+            "of": [original.key, original.digest],
+            "stages": [stage.model_dump(mode="json") for stage in job.recipe.stages],
+            "files": files,
+            "options": options.describe(),
+            "code": code_version("export"),
+        }
+    )
+
+
+@contextmanager
+def _refused(job: Job, step: str) -> Iterator[None]:
+    """What fails here is a fault of what was given, as far as it can be known: nothing has begun yet."""
+    try:
+        yield
+    except InputError:
+        raise
+    except EdgekitError as error:
+        raise WorkloadError(
+            error.what,
+            where=f"workload {job.workload.name}, tried before any training ({step})"
+            + (f": {error.where}" if error.where else ""),
+            got=error.got,
+            expected=error.expected,
+            next=error.next,
+        ) from error
+    except Exception as error:
+        if (full := disk_full(error, job.run.path)) is not None:
+            raise full from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+        raise WorkloadError(
+            f"this model can't go through the recipe: {step} fails",
+            where=f"workload {job.workload.name}, tried before any training",
+            got=f"{type(error).__name__}: {lines[0]}",
+            next="EDGEKIT_TRACEBACK=1 shows the traceback; another recipe may leave this step out",
+        ) from error

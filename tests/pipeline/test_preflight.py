@@ -1,0 +1,148 @@
+"""What can't be captured, converted or trained is refused before any training, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgekit.errors import ExportError, WorkloadError
+from edgekit.files import sha256
+from edgekit.progress import Event
+from edgekit.run import read_record
+from tests.pipeline import tiny
+from tests.pipeline.conftest import Run
+
+ORIGINAL = "artifacts/original_fp32.onnx"
+
+
+class Stop(Exception):
+    """Where the run has come far enough."""
+
+
+def until_trained(run: Run, *overrides: str) -> None:
+    """Go on until the trained model is evaluated, which is the first thing behind the preflight."""
+
+    def stop(event: Event) -> None:
+        if (event.kind, event.stage) == ("stage-start", "baseline"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(*overrides, on=stop)
+
+
+def parts(run: Run) -> list[str]:
+    return list(dict.fromkeys(event.stage for event in run.events))
+
+
+class TestWhatIsTried:
+    def test_every_file_of_the_recipe_from_the_graph_of_its_own_stage(self, fresh: Run) -> None:
+        until_trained(fresh, "exports.precisions=[fp32, int8]")
+        steps = [event.message for event in fresh.events if event.kind == "step"]
+        assert steps == ["train mode", "original_fp32.onnx", "int8 graph", "onnx int8"]
+        record = read_record(fresh.folder / "preflight.json")
+        assert record is not None
+        assert list(record["steps"]) == steps
+
+    def test_the_original_s_file_is_the_one_of_the_finished_run(self, fresh: Run, undisturbed: Any) -> None:
+        until_trained(fresh)
+        kept = fresh.folder / ORIGINAL
+        assert sha256(kept) == sha256(undisturbed[0].folder / ORIGINAL)
+        assert [path.name for path in (fresh.folder / "artifacts").iterdir()] == [kept.name]
+
+    def test_it_is_done_once_and_again_for_other_files(self, fresh: Run) -> None:
+        until_trained(fresh, "exports.precisions=[fp32]", "stages.prune.training.epochs=0")
+        assert "train mode" not in [event.message for event in fresh.events]
+        until_trained(fresh, "exports.precisions=[fp32]", "stages.prune.training.epochs=0")
+        assert "preflight" in fresh.parts("stage-skipped")
+        until_trained(fresh, "exports.precisions=[fp16]", "stages.prune.training.epochs=0")
+        assert "preflight" in fresh.parts("stage-start")
+
+    def test_the_student_is_what_is_written(self, fresh: Run) -> None:
+        class Small(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.only = nn.Linear(64, 4)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return (
+                    self.only(x.flatten(1)) if self.training else self.only(torch.where(x > 0, x, x)[:, 0, 0])
+                )
+
+        fresh.workload = replace(fresh.workload, student=lambda: Small().train())
+        with pytest.raises(WorkloadError, match="fails on its own data"):
+            fresh()
+
+
+class Uncapturable(tiny.TinyNet):
+    """Which way it goes depends on the numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.first(x)))
+        if float(x.sum()) > 0:
+            x = x * 1
+        return self.head(F.relu(self.second(x)).mean((2, 3)))
+
+
+class WithoutKernel(tiny.TinyNet):
+    """With an op that ONNX has no form of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.first(x)))
+        return self.head(torch.special.bessel_j0(self.second(x)).mean((2, 3)))
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("model", "told"), [(Uncapturable, "can't capture"), (WithoutKernel, "special_bessel_j0")]
+    )
+    def test_before_any_work_and_nothing_is_left(self, model: type[nn.Module], told: str, fresh: Run) -> None:
+        bad = model().eval()
+        fresh.workload = replace(fresh.workload, model=bad)
+        with pytest.raises(WorkloadError, match=told) as caught:
+            fresh()
+        assert caught.value.exit_code == 2
+        assert told in str(caught.value)
+        assert "before any training" in caught.value.where
+        assert caught.value.next
+        assert parts(fresh) == ["preflight"]
+        assert not fresh.folder.exists()
+
+    def test_a_run_that_was_there_keeps_its_folder(self, fresh: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        until_trained(fresh)
+        kept = sorted(path.name for path in fresh.folder.iterdir())
+
+        def refuse(*_: object, **__: object) -> None:
+            raise ExportError("refused", where="layer 'first'", got="a reason", next="something else")
+
+        monkeypatch.setattr("edgekit.pipeline.preflight.export", refuse)
+        with pytest.raises(WorkloadError, match="refused") as caught:
+            fresh("exports.precisions=[fp16]")
+        assert "layer 'first'" in caught.value.where
+        assert (caught.value.got, caught.value.next) == ("a reason", "something else")
+        assert set(kept) - {"preflight.json"} <= {path.name for path in fresh.folder.iterdir()}
+
+    def test_a_failure_without_words_gets_some(self, fresh: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise AssertionError
+
+        monkeypatch.setattr("edgekit.pipeline.preflight.export", fail)
+        with pytest.raises(WorkloadError, match="onnx int8 fails") as caught:
+            fresh()
+        assert caught.value.got == "AssertionError: no message"
+
+    def test_what_a_training_would_stumble_over(self, fresh: Run) -> None:
+        class Strict(tiny.TinyNet):
+            def forward(self, x: Tensor) -> Tensor:
+                if self.training:
+                    raise ValueError("give me targets")
+                return super().forward(x)
+
+        fresh.workload = replace(fresh.workload, model=Strict().eval())
+        with pytest.raises(WorkloadError, match="fails in train mode: ValueError: give me targets"):
+            fresh()
+        assert not fresh.folder.exists()

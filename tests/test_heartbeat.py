@@ -1,0 +1,131 @@
+"""Nothing is silent for long: a thread tells what is being done where no event comes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from edgekit.heartbeat import Heartbeat
+from edgekit.progress import Event
+
+EVERY = 0.2
+
+
+class Lines:
+    """What was shown, and when."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.times = [time.monotonic()]
+        self.threads: set[str] = set()
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        self.times.append(time.monotonic())
+        self.threads.add(threading.current_thread().name)
+
+    def largest_gap(self) -> float:
+        return max(b - a for a, b in zip(self.times, [*self.times[1:], time.monotonic()], strict=True))
+
+
+@pytest.mark.parametrize("sparing", [True, False])
+def test_a_silent_step_is_told_again_and_again_with_its_name(sparing: bool) -> None:
+    lines = Lines()
+    with Heartbeat(lines, sparing=sparing, every=EVERY) as told:
+        told(Event("stage-start", "export", total=2))
+        told(Event("step", "export", "net_int8.tflite", done=1, total=2))
+        time.sleep(5 * EVERY)
+        assert lines.largest_gap() < 3 * EVERY
+    signs = [event for event in lines.events if "so far" in event.message]
+    assert len(signs) >= 3
+    assert all(event.stage == "export" and "net_int8.tflite, " in event.message for event in signs)
+    assert all((event.done, event.total) == (1, 2) for event in signs)
+
+
+def test_before_the_first_event_and_between_two_parts() -> None:
+    lines = Lines()
+    with Heartbeat(lines, every=EVERY) as told:
+        time.sleep(3 * EVERY)
+        told(Event("stage-end", "prune"))
+        time.sleep(3 * EVERY)
+    messages = [event.message for event in lines.events]
+    assert messages[0].startswith("getting ready, 0.")
+    assert messages[-1].startswith("prune is done; what follows, 0.")
+
+
+def test_many_steps_become_few_lines_and_lose_nothing_else() -> None:
+    lines = Lines()
+    with Heartbeat(lines, sparing=True, every=EVERY) as told:
+        for done in range(100):
+            told(Event("step", "prune", epoch=1, epochs=2, done=done, total=100))
+            if done % 10 == 0:
+                told(Event("warning", "prune", "mind the gap"))
+            time.sleep(EVERY / 20)
+        told(Event("epoch", "prune", epoch=1, epochs=2))
+    kinds = [event.kind for event in lines.events]
+    assert kinds.count("warning") == 10
+    assert kinds.count("epoch") == 1
+    assert 0 <= kinds.count("step") <= 6
+    assert not any("so far" in event.message for event in lines.events)
+
+
+def test_in_a_live_view_every_step_passes_and_nothing_is_added() -> None:
+    lines = Lines()
+    with Heartbeat(lines, every=EVERY) as told:
+        for done in range(20):
+            told(Event("step", "prune", done=done, total=20))
+            time.sleep(EVERY / 10)
+    assert [event.done for event in lines.events] == list(range(20))
+    assert lines.threads == {threading.current_thread().name}
+
+
+def test_an_interrupt_out_of_the_view_passes_and_the_thread_ends() -> None:
+    def show(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Heartbeat(show, every=EVERY) as told:
+        told(Event("note", "prune", "x"))
+    assert "edgekit-heartbeat" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_view_that_fails_ends_the_signs_alone() -> None:
+    def show(event: Event) -> None:
+        raise ValueError("closed")
+
+    with Heartbeat(show, every=EVERY / 4):
+        time.sleep(EVERY)
+
+
+CODE = """
+import sys, time
+from edgekit.commands.common import run_view
+from edgekit import heartbeat
+from edgekit.progress import Event
+heartbeat.EVERY = 0.3
+heartbeat.Heartbeat.__init__.__kwdefaults__["every"] = 0.3
+with run_view(quiet="-q" in sys.argv) as progress:
+    progress(Event("stage-start", "export"))
+    progress(Event("step", "export", "net.tflite", done=0, total=2))
+    time.sleep(1)
+    if "die" in sys.argv:
+        raise SystemExit(3)
+print("result")
+"""
+
+
+@pytest.mark.parametrize(("arguments", "told"), [([], True), (["-q"], False), (["die"], True)])
+def test_without_a_terminal_too_and_never_when_quiet(arguments: list[str], told: bool) -> None:
+    code = textwrap.dedent(CODE)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == (3 if "die" in arguments else 0), done.stderr
+    assert done.stdout == ("" if "die" in arguments else "result\n")
+    assert ("0/2  net.tflite, " in done.stderr) is told
+    assert "\x1b" not in done.stderr
+    assert (done.stderr == "") is not told
