@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -50,6 +50,7 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
     from edgekit.int8 import storage
     from edgekit.int8.calibration import settle
     from edgekit.int8.scales import clamp_limits
+    from edgekit.training.learning import frozen_in_graph
 
     example = context.workload.example(1)
     calibrated = context.folder / CALIBRATED
@@ -59,15 +60,16 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
     graph = storage.load(calibrated)
     limits = clamp_limits(graph)
     settle(graph)
+    frozen = frozen_in_graph(model, graph)
     note = (
         f"{_how(config)} on {min(config.calibration_samples, len(context.workload.train))} training samples"
     )
     details: dict[str, Any] = {"history": []}
     if config.training.epochs:
-        details, told = _train(graph, limits, config, context)
-        note += f", trained {config.training.epochs} epochs"
+        details, told = _train(graph, limits, frozen, config, context)
+        note += f", trained {len(details['history'])} epochs"
         note += " with learned scales" if config.learn_scales else ""
-        note = kept.noted(note, told)
+        note = kept.noted(note, f"{len(frozen)} frozen parameters left as they are" if frozen else "", told)
     else:
         note += ", not trained"
     storage.save(graph, example, context.folder / GRAPH)
@@ -125,7 +127,11 @@ def _calibrate(model: nn.Module, config: QatConfig, context: StageContext) -> fx
 
 
 def _train(
-    graph: fx.GraphModule, limits: dict[str, float], config: QatConfig, context: StageContext
+    graph: fx.GraphModule,
+    limits: dict[str, float],
+    frozen: Collection[str],
+    config: QatConfig,
+    context: StageContext,
 ) -> tuple[dict[str, Any], str]:
     """Train the int8 graph in place; what the report says of it: details, and a note that may be empty."""
     from edgekit.int8.grid import snap_biases
@@ -134,7 +140,7 @@ def _train(
     from edgekit.training import train
 
     scales = LearnedScales.of(graph, limits) if config.learn_scales else None
-    trained = trainable(graph, scales)
+    trained = trainable(graph, scales, frozen)
     done = train(
         trained,
         context.teacher,
@@ -145,6 +151,7 @@ def _train(
         stage="qat",
         progress=context.progress,
         autocast=False,  # bfloat16 has fewer digits than the rounding that is being learned
+        floor=True,  # calibration alone
     )
     copy_parameters(trained, graph)
     details: dict[str, Any] = done.details()

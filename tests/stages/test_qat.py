@@ -56,7 +56,8 @@ def test_result_is_loaded_again_bit_for_bit(tmp_path: Path) -> None:
 def test_training_moves_weights_and_leaves_the_float_model_alone(tmp_path: Path) -> None:
     made = workload()
     before = {name: value.clone() for name, value in made.model.state_dict().items()}
-    trained = qat(made.model, CONFIG, context(made, tmp_path / "trained"))
+    moving = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"floor": False})})
+    trained = qat(made.model, moving, context(made, tmp_path / "trained"))
     config = CONFIG.model_copy(update={"training": TrainingConfig(epochs=0)})
     calibrated = qat(made.model, config, context(made, tmp_path / "calibrated"))
     assert "not trained" in calibrated.note
