@@ -162,14 +162,14 @@ class Cutting:
     def _cut(self, model: nn.Module, plan: Plan, suffix: str = "") -> nn.Module:
         """A smaller copy, healed where that brings it nearer to ``model``."""
         small = kept.cut(model, plan)
-        if not plan.touched:
+        if self.config.reconstruct is False or not plan.touched:
             return small
         part = self._part(f"reconstruction{suffix}")
         if (done := part.done(small)) is None:
             self._tell("refitting what stays")
             size = macs.count(small, self.example).macs
             fitted, judged = self._healing_inputs()
-            small, done = heal(small, model, plan, Healing(self.config.reconstruct, fitted, judged, size))
+            small, done = heal(small, model, plan, Healing(self.config.reconstruct is True, fitted, judged, size))
             part.finish(done, small)
         self.details |= done
         return small

@@ -32,12 +32,12 @@ _MOST_MACS = 2e10  # of one pass over those that judge
 class Healing:
     """What a cut may be healed with.
 
-    ``reconstruct``: "auto" where it helps, True always, False never. ``fitted``: draws training inputs to fit
+    ``refitted``: always; else where it helps. ``fitted``: draws training inputs to fit
     on; ``judged``: draws others that judge. ``macs``: of the cut model for one sample; of an expensive one
     fewer samples are asked.
     """
 
-    reconstruct: bool | str
+    refitted: bool
     fitted: Inputs
     judged: Inputs
     macs: int
@@ -51,21 +51,20 @@ def heal(small: nn.Module, whole: nn.Module, plan: Plan, how: Healing) -> tuple[
     """The cut model that is nearest to ``whole``, and JSON for the report.
 
     "after_cut": "samples" that judged; "distance" of the model as it was cut, "refitted" and with "norms"
-    estimated again, as far as they were tried (squared, relative to the variance of the whole model's
+    estimated again (squared, relative to the variance of the whole model's
     answers); "kept", a list of these two. "reconstruction": what was refitted, where that was kept.
     """
     judged = how.judged(how.some(_JUDGED))
     best = _distance(small, whole, judged)
     found: dict[str, Any] = {"samples": len(judged), "distance": {"cut": best}, "kept": []}
     details: dict[str, Any] = {"after_cut": found}
-    if how.reconstruct is not False:
-        fitted = copy.deepcopy(small)
-        told = refit(fitted, whole, plan, how.fitted, macs=how.macs).describe()
-        now = found["distance"]["refitted"] = _distance(fitted, whole, judged)
-        if how.reconstruct is True or _nearer(now, best):
-            small, best = fitted, now
-            details["reconstruction"] = told
-            found["kept"].append("refitted")
+    fitted = copy.deepcopy(small)
+    told = refit(fitted, whole, plan, how.fitted, macs=how.macs).describe()
+    now = found["distance"]["refitted"] = _distance(fitted, whole, judged)
+    if how.refitted or _nearer(now, best):
+        small, best = fitted, now
+        details["reconstruction"] = told
+        found["kept"].append("refitted")
     fresh = copy.deepcopy(small)
     if estimate_norms(fresh, how.fitted(how.some(_ESTIMATED))):
         now = found["distance"]["norms"] = _distance(fresh, whole, judged)

@@ -63,7 +63,8 @@ class PruneConfig(TargetConfig, StageConfig):
     sparse: SparseConfig | None = None
     steps: int = Field(1, ge=1, le=100)  # 1: one shot; else cut a little, recover, cut again
     recovery: TrainingConfig = TrainingConfig(epochs=2, lr=0.02)  # between two steps
-    # Refit what stays by least squares, without labels. auto: where that helps, by held-out training data.
+    # Refit what stays by least squares, without labels, and estimate batch norm's statistics again. auto: where
+    # that helps, by held-out training data; false: the cut is left as it is.
     reconstruct: bool | Literal["auto"] = "auto"
     training: TrainingConfig = TrainingConfig(epochs=20, lr=0.05)
 
@@ -142,4 +143,4 @@ def _note(details: dict[str, Any]) -> str:
     if whole:
         one = whole[0]
         note += f"; {sum(len(w['layers']) for w in whole)} kept whole ({one['layer']}: {one['reason']})"
-    return kept.noted(note, details.get("trial", {}).get("note", ""), healed_text(details))
+    return kept.noted(note, healed_text(details), details.get("trial", {}).get("note", ""))

@@ -40,7 +40,7 @@ from edgekit.training.computing.speed import autocast_of, check_compiled, choose
 from edgekit.training.data.ahead import ahead
 from edgekit.training.data.batches import Batch, Batches
 from edgekit.training.data.class_weights import balanced
-from edgekit.training.divergence import Diverged, Watch, chance_loss
+from edgekit.training.divergence import Diverged, Watch, chance_loss, without_numbers
 from edgekit.training.early_stopping import Stopper
 from edgekit.training.evaluation import evaluate
 from edgekit.training.floor import Floor, floor_text
@@ -421,9 +421,9 @@ class _Training:
     def _roll_back(self, seen: Diverged) -> None:
         """Once: the state after the last good epoch again, and half the learning rate."""
         before = self.facts["roll_backs"]
+        self.keeper.go_back()
         if before:
             raise self._diverged(seen)
-        self.keeper.go_back()
         epoch = len(self.history)
         now = {"epoch": epoch + 1, "back_to": epoch, "seen": str(seen), "lr": self._peak_lr() / 2}
         before.append(now)
@@ -431,6 +431,16 @@ class _Training:
 
     def _diverged(self, seen: Diverged) -> StageError:
         first = self.facts["roll_backs"][0]
+        rows = self.group.first(lambda: without_numbers(self.model, self.workload, self.rows))
+        if rows:
+            return StageError(
+                "the model's answers to training samples are no numbers, whatever the learning rate",
+                where=f"stage {self.stage}, epoch {self.meter.epoch}",
+                got=f"NaN or infinity for {len(rows)} samples, the first in row {rows[0]}, before a step is made",
+                expected="finite answers to every training sample",
+                next="look for a division by what can be 0 (a norm written by hand, on a silent sample): leave "
+                "such samples out, or set training.epochs of this stage to 0",
+            )
         return StageError(
             "the training diverged twice",
             where=f"stage {self.stage}, epoch {self.meter.epoch}",

@@ -15,7 +15,7 @@ from edgekit.workload import Workload
 __all__ = ["gap", "gap_text", "is_new"]
 
 _SAMPLES = 512  # of each
-_GAP = 0.05  # less isn't spoken of
+_GAP = 0.05  # less isn't spoken of, nor what may be chance
 _MORE = 0.02  # than the original's: then it comes from this training
 
 
@@ -32,7 +32,7 @@ def gap(
     """
     rows = {"training": _some(trained, seed), "validation": _some(torch.arange(len(workload.validation)), seed)}
     found = _scores(model, workload, rows)
-    if not found["training"] - found["validation"] >= _GAP:  # also where one is no number
+    if not _width(found) >= max(_GAP, 2 * _noise(found, rows)):
         return {}
     if original is not None:
         found["original"] = _scores(original, workload, rows)
@@ -59,6 +59,12 @@ def _scores(model: nn.Module, workload: Workload, rows: dict[str, Tensor]) -> di
         "training": evaluate(model, workload, split="train", rows=rows["training"]).score,
         "validation": evaluate(model, workload, split="validation", rows=rows["validation"]).score,
     }
+
+
+def _noise(found: dict[str, Any], rows: dict[str, Tensor]) -> float:
+    """One standard error of the gap, for scores that are shares of right answers."""
+    shares = {name: min(max(float(found[name]), 0.0), 1.0) for name in rows}
+    return math.sqrt(sum(s * (1 - s) / max(len(rows[name]), 1) for name, s in shares.items()))
 
 
 def _some(rows: Tensor, seed: int) -> Tensor:
