@@ -24,16 +24,10 @@ from torch import Tensor, nn
 
 __all__ = ["NETWORKS", "Foreign", "make", "names"]
 
-TIMM = """resnet50 resnet26d seresnet33ts res2net50_14w_8s resnest14d dla34 hrnet_w18_small xception41 inception_v3 dpn48b
-densenet121 vgg11_bn repvgg_a0 mobileone_s0 ghostnet_100 ghostnetv2_100 mnasnet_050 mobilenetv2_100 mobilenetv3_small_100
-mobilenetv3_large_100 mobilenetv4_conv_small efficientnet_lite0 tf_efficientnet_lite0 efficientnet_b0 tf_efficientnetv2_b0
-mixnet_s regnetx_002 regnety_002 convnext_atto convnextv2_atto edgenext_xx_small fastvit_t8 mobilevit_xxs levit_128s
-vit_tiny_patch16_224 deit_tiny_patch16_224 swin_tiny_patch4_window7_224 poolformer_s12 efficientformer_l1
-rdnet_tiny""".split()
-TORCHVISION = """mobilenet_v3_small shufflenet_v2_x0_5 squeezenet1_1 googlenet lraspp_mobilenet_v3_large
-deeplabv3_mobilenet_v3_large""".split()
-TRANSFORMERS = "bert distilbert albert mobilebert vit wav2vec2".split()
-PACKAGED = "onet pnet crepe resemblyzer".split()
+TIMM = ["resnet50", "resnet26d", "seresnet33ts", "res2net50_14w_8s", "resnest14d", "dla34", "hrnet_w18_small", "xception41", "inception_v3", "dpn48b", "densenet121", "vgg11_bn", "repvgg_a0", "mobileone_s0", "ghostnet_100", "ghostnetv2_100", "mnasnet_050", "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv4_conv_small", "efficientnet_lite0", "tf_efficientnet_lite0", "efficientnet_b0", "tf_efficientnetv2_b0", "mixnet_s", "regnetx_002", "regnety_002", "convnext_atto", "convnextv2_atto", "edgenext_xx_small", "fastvit_t8", "mobilevit_xxs", "levit_128s", "vit_tiny_patch16_224", "deit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "poolformer_s12", "efficientformer_l1", "rdnet_tiny"]
+TORCHVISION = ["mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1", "googlenet", "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"]
+TRANSFORMERS = ["bert", "distilbert", "albert", "mobilebert", "vit", "wav2vec2"]
+PACKAGED = ["onet", "pnet", "crepe", "resemblyzer"]
 NETWORKS = tuple(
     f"{source}:{name}"
     for source, known in (
@@ -313,9 +307,7 @@ def _give_weight(model: nn.Module) -> None:
     """Norms whose factors start at zero, and layer scales near it, get some."""
     for name, parameter in model.named_parameters():
         leaf = name.rpartition(".")[2]
-        if leaf in ("weight", "gamma") and parameter.dim() == 1 and float(parameter.abs().max()) == 0:
-            parameter.uniform_(0.3, 0.7)
-        elif leaf in ("gamma", "layer_scale", "scale", "lambda") and float(parameter.abs().max()) < 0.01:
+        if (leaf in ("weight", "gamma") and parameter.dim() == 1 and float(parameter.abs().max()) == 0) or (leaf in ("gamma", "layer_scale", "scale", "lambda") and float(parameter.abs().max()) < 0.01):
             parameter.uniform_(0.3, 0.7)
         elif leaf in ("gamma", "beta") and parameter.dim() == 4 and float(parameter.abs().max()) == 0:
             parameter.uniform_(0.1, 0.3)  # ConvNeXt V2's response norm
@@ -343,7 +335,7 @@ def _feed(model: nn.Module, inputs: Callable[[int, int], Tensor], passes: int = 
 
 
 def _declare_operators() -> None:
-    """torchvision's wheels ask for their C++ operators when they are imported, which a CPU build of torch has
+    """Torchvision's wheels ask for their C++ operators when they are imported, which a CPU build of torch has
     not got: declared, never called by classifiers.
     """
     if getattr(_declare_operators, "library", None) is not None:

@@ -90,8 +90,8 @@ def refit(small: nn.Module, whole: nn.Module, plan: Plan, inputs: Inputs, *, mac
     """Refit ``small`` in place, from its first layer that reads something else to its last.
 
     Convolutions (with zeros around the picture, or none) and linear layers are fitted. Grouped ones, those
-    that are called several times, frozen ones, and those that the whole model doesn't have under the same name
-    stay as they are. Batch norm's statistics stay too, as what they are of is brought back.
+    that are called several times, frozen ones, and those that the whole model doesn't have under the same
+    name stay as they are. Batch norm's statistics stay too, as what they are of is brought back.
 
     Args:
         small: ``whole`` without what ``plan`` cuts.

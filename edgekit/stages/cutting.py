@@ -169,7 +169,9 @@ class Cutting:
             self._tell("refitting what stays")
             size = macs.count(small, self.example).macs
             fitted, judged = self._healing_inputs()
-            small, done = heal(small, model, plan, Healing(self.config.reconstruct is True, fitted, judged, size))
+            small, done = heal(
+                small, model, plan, Healing(self.config.reconstruct is True, fitted, judged, size)
+            )
             part.finish(done, small)
         self.details |= done
         return small

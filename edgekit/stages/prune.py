@@ -63,8 +63,8 @@ class PruneConfig(TargetConfig, StageConfig):
     sparse: SparseConfig | None = None
     steps: int = Field(1, ge=1, le=100)  # 1: one shot; else cut a little, recover, cut again
     recovery: TrainingConfig = TrainingConfig(epochs=2, lr=0.02)  # between two steps
-    # Refit what stays by least squares, without labels, and estimate batch norm's statistics again. auto: where
-    # that helps, by held-out training data; false: the cut is left as it is.
+    # Refit what stays by least squares, without labels, and estimate batch norm's statistics again. auto:
+    # where that helps, by held-out training data; false: the cut is left as it is.
     reconstruct: bool | Literal["auto"] = "auto"
     training: TrainingConfig = TrainingConfig(epochs=20, lr=0.05)
 

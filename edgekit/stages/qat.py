@@ -69,7 +69,7 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
         details, told = _train(graph, limits, frozen, config, context)
         note += f", trained {len(details['history'])} epochs"
         note += " with learned scales" if config.learn_scales else ""
-        note = kept.noted(note, f"{len(frozen)} frozen parameters left as they are" if frozen else "", told)
+        note = kept.noted(note, _frozen_text(model, frozen), told)
     else:
         note += ", not trained"
     storage.save(graph, example, context.folder / GRAPH)
@@ -90,6 +90,14 @@ def load(model: nn.Module, config: QatConfig, context: StageContext) -> StageRes
     from edgekit.int8 import storage
 
     return kept.load_summary(storage.load(context.folder / GRAPH), context.folder)
+
+
+def _frozen_text(model: nn.Module, frozen: Collection[str]) -> str:
+    from edgekit.training.learning import frozen_as_a_whole
+
+    if frozen_as_a_whole(model):
+        return "the model was frozen as a whole: all of it was trained"
+    return f"{len(frozen)} frozen parameters left as they are" if frozen else ""
 
 
 def _how(config: QatConfig) -> str:

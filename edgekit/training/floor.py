@@ -56,7 +56,9 @@ def floor_text(found: dict[str, Any]) -> str:
         return ""
     both = " → ".join("no number" if s is None else human_share(s) for s in (found["before"], found["after"]))
     where = "held-out training data" if found["held_out"] else "its training data"
-    return f"training made it worse ({both} on {where}): {_STARTS.get(found['stage'], 'left as it was before')}"
+    return (
+        f"training made it worse ({both} on {where}): {_STARTS.get(found['stage'], 'left as it was before')}"
+    )
 
 
 def _told(score: float) -> float | None:

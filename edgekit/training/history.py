@@ -37,7 +37,9 @@ class TrainingHistory:
         if self.facts.get("thawed"):
             told.append("the model was frozen as a whole: all of it was trained")
         if more := self.facts.get("more_outputs"):
-            told.append(f"in train mode the model answers {more}: only what it answers in eval mode was trained")
+            told.append(
+                f"in train mode the model answers {more}: only what it answers in eval mode was trained"
+            )
         if sized := self.facts.get("sized"):
             told.append(sized)
         if found := self.facts.get("lr_found"):
@@ -90,4 +92,5 @@ def features_text(features: dict[str, Any]) -> str:
 def untouched_text(names: list[str]) -> str:
     """Which parameters had no gradient, in words."""
     shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-    return f"no gradient reaches {len(names)} parameter{'' if len(names) == 1 else 's'} ({shown}): left as they are"
+    count = f"{len(names)} parameter{'' if len(names) == 1 else 's'}"
+    return f"no gradient reaches {count} ({shown}): left as they are"

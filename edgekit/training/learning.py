@@ -46,7 +46,7 @@ def frozen_in_graph(model: nn.Module, graph: nn.Module) -> set[str]:
 
 
 def resting_norms(model: nn.Module) -> list[str]:
-    """Names of batch norms whose statistics stay: frozen ones. One without parameters goes with its parent."""
+    """Names of frozen batch norms, whose statistics stay. One without parameters goes with its parent."""
     learn = {id(p) for p in learning(model).values()}
     names = dict(model.named_modules())
     found = []

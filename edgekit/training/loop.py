@@ -43,6 +43,7 @@ from edgekit.training.data.class_weights import balanced
 from edgekit.training.divergence import Diverged, Watch, chance_loss, without_numbers
 from edgekit.training.early_stopping import Stopper
 from edgekit.training.evaluation import evaluate
+from edgekit.training.failures import diverged_twice, no_gradient, no_numbers
 from edgekit.training.floor import Floor, floor_text
 from edgekit.training.held_out import held_out
 from edgekit.training.history import TrainingHistory, features_text, lr_text, roll_back_text, untouched_text
@@ -364,24 +365,14 @@ class _Training:
             loss = loss + inside.to(loss.device)
         value = self.group.first(lambda: float(loss.detach()))
         self.watch.loss(value)
-        self._check_gradient(loss)
+        if not loss.requires_grad:
+            raise no_gradient(self.stage)
         self.descent.step(loss)
         if "untouched" not in self.facts:
             self.facts["untouched"] = self._untouched()
         if self.average is not None:
             self.average.update()
         return value, outputs.detach()
-
-    def _check_gradient(self, loss: Tensor) -> None:
-        """Raise StageError if no weight has a part in the loss."""
-        if not loss.requires_grad:
-            raise StageError(
-                "nothing in the model learns",
-                where=f"stage {self.stage}",
-                got="a loss without gradients",
-                expected="an output that comes from trainable weights with gradients recorded",
-                next="take torch.no_grad() and detach() out of forward(), or set training.epochs to 0",
-            )
 
     def _untouched(self) -> list[str]:
         """Parameters that should learn, and had no gradient in the first step: they stay as they are."""
@@ -430,26 +421,10 @@ class _Training:
         self.meter.tell("warning", roll_back_text(now))
 
     def _diverged(self, seen: Diverged) -> StageError:
-        first = self.facts["roll_backs"][0]
-        rows = self.group.first(lambda: without_numbers(self.model, self.workload, self.rows))
-        if rows:
-            return StageError(
-                "the model's answers to training samples are no numbers, whatever the learning rate",
-                where=f"stage {self.stage}, epoch {self.meter.epoch}",
-                got=f"NaN or infinity for {len(rows)} samples, the first in row {rows[0]}, before a step is made",
-                expected="finite answers to every training sample",
-                next="look for a division by what can be 0 (a norm written by hand, on a silent sample): leave "
-                "such samples out, or set training.epochs of this stage to 0",
-            )
-        return StageError(
-            "the training diverged twice",
-            where=f"stage {self.stage}, epoch {self.meter.epoch}",
-            got=f"{seen}; before, at twice the learning rate, in epoch {first['epoch']} ({first['seen']})",
-            expected="a finite loss that doesn't explode",
-            next=f"lower lr (last {self._peak_lr():g}) by a factor of 3 to 10, or raise warmup_epochs "
-            f"(now {self.config.warmup_epochs:g})"
-            + ("" if self.config.gradient_clip else ", or set gradient_clip"),
-        )
+        where = f"stage {self.stage}, epoch {self.meter.epoch}"
+        if rows := self.group.first(lambda: without_numbers(self.model, self.workload, self.rows)):
+            return no_numbers(where, rows)
+        return diverged_twice(where, str(seen), self.facts["roll_backs"][0], self._peak_lr(), self.config)
 
     def _identity(self) -> dict[str, Any]:
         """Which training a checkpoint belongs to."""
@@ -460,5 +435,6 @@ class _Training:
             "autocast": self.autocast,
             "taught": self.teaching.count,
             "samples": len(self.workload.train),
+            "trained_on": len(self.rows),
             "parameters": [list(p.shape) for p in self.parameters],
         }

@@ -30,7 +30,10 @@ def gap(
         trained: rows of the training data that were trained on; 512 of them, and of the validation data, are
             asked.
     """
-    rows = {"training": _some(trained, seed), "validation": _some(torch.arange(len(workload.validation)), seed)}
+    rows = {
+        "training": _some(trained, seed),
+        "validation": _some(torch.arange(len(workload.validation)), seed),
+    }
     found = _scores(model, workload, rows)
     if not _width(found) >= max(_GAP, 2 * _noise(found, rows)):
         return {}
@@ -47,7 +50,9 @@ def is_new(found: dict[str, Any]) -> bool:
 
 def gap_text(found: dict[str, Any]) -> str:
     """In words, with the figures."""
-    both = f"{human_share(found['training'])} on training data, {human_share(found['validation'])} on validation"
+    both = (
+        f"{human_share(found['training'])} on training data, {human_share(found['validation'])} on validation"
+    )
     text = f"over-fitted: {both}" if is_new(found) else f"{both}"
     if own := found.get("original"):
         text += f" (the original: {human_share(own['training'])} and {human_share(own['validation'])})"

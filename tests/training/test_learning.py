@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgekit.errors import StageError
 from edgekit.training.learning import frozen_in_graph, learning, resting_norms, thawed
 from edgekit.training.train_mode import TrainMode
-from tests.training.nets import Killed, KillAfter, Normed, config, fit, identical, points, seeded
+from tests.training.nets import KillAfter, Killed, Normed, config, fit, identical, points, seeded
 
 
 class Auxiliary(Normed):
@@ -89,8 +89,9 @@ def test_a_model_frozen_as_a_whole_is_trained_and_stays_marked(tmp_path: Path) -
 
 def test_thawed_gives_back_whatever_happens() -> None:
     model = seeded().requires_grad_(False)
-    with pytest.raises(Killed), thawed(model):
+    with thawed(model):
         assert all(p.requires_grad for p in model.parameters())
+    with pytest.raises(Killed), thawed(model):
         raise Killed
     assert not any(p.requires_grad for p in model.parameters())
 
