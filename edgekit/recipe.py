@@ -20,6 +20,7 @@ from edgekit.errors import RecipeError, did_you_mean
 from edgekit.export.options import INT8_GRAPH, PRECISIONS, Format, Io, Precision, has
 from edgekit.stages import STAGES
 from edgekit.stages.base import Config, Form, StageConfig
+from edgekit.stages.settings import over_defaults
 from edgekit.stages.targets import MAIN
 
 C = TypeVar("C", bound=Config)
@@ -272,7 +273,8 @@ def _validate(
 ) -> tuple[C | None, list[str]]:
     """Checked as JSON and strictly: "3" is no number and 3.5 no count, but a list may stand for a tuple."""
     try:
-        return model.model_validate_json(json.dumps(data, default=str), strict=True), []
+        whole = over_defaults(model, data)
+        return model.model_validate_json(json.dumps(whole, default=str), strict=True), []
     except ValidationError as error:
         return None, configfile.faults_of(error, model, data, prefix, known)
     except (TypeError, ValueError) as error:  # keys that JSON doesn't have, text that is no Unicode

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,48 @@ def test_overrides(mine: Path) -> None:
     assert isinstance(qat, QatConfig)
     assert (prune.speedup, qat.training.lr, recipe.seed) == (3.0, 1e-4, 7)
     assert recipe.benchmark.threads == (1, "all")
+
+
+STAGES_WITH_TRAINING = [
+    ("prune", "training"),
+    ("prune", "recovery"),
+    ("prune", "sparse.training"),
+    ("qat", "training"),
+    ("distill", "training"),
+]
+
+
+@pytest.mark.parametrize(("kind", "where"), STAGES_WITH_TRAINING)
+@pytest.mark.parametrize("how", ["file", "set"])
+def test_one_setting_changes_no_other(mine: Path, kind: str, where: str, how: str) -> None:
+    """What isn't named stays as the stage has it by default, which is not what TrainingConfig has."""
+    sparse = {"sparse": {}} if "sparse" in where else {}
+
+    def training(*overrides: str, **stage: Any) -> dict[str, Any]:
+        text = json.dumps([{"kind": kind, **sparse, **stage}])
+        found: Any = load_recipe(mine, [f"stages={text}", "exports.precisions=[fp32]", *overrides]).stages[0]
+        for name in where.split("."):
+            found = getattr(found, name)
+        return found.model_dump()  # type: ignore[no-any-return]
+
+    usual = training()
+    if how == "set":
+        changed = training(
+            f"stages.{kind}.{where}.epochs=7", f"stages.{kind}.{where}.distillation.weight=0.5"
+        )
+    else:
+        given: dict[str, Any] = {"epochs": 7, "distillation": {"weight": 0.5}}
+        for name in reversed(where.split(".")):
+            given = {name: given}
+        changed = training(**given)
+    assert changed == {**usual, "epochs": 7, "distillation": {**usual["distillation"], "weight": 0.5}}
+
+
+def test_pairs_of_layers_are_read_from_yaml(mine: Path) -> None:
+    features = "{kind: hint, layers: [[a, b]]}"
+    stages = f"stages=[{{kind: prune, training: {{distillation: {{features: {features}}}}}}}]"
+    stage: Any = load_recipe(mine, [stages, "exports.precisions=[fp32]"]).stages[0]
+    assert stage.training.distillation.features.layers == (("a", "b"),)
 
 
 def test_a_target_takes_the_place_of_the_recipes(mine: Path) -> None:

@@ -1,12 +1,14 @@
 """The form of the int8 graph that is trained: quantise/dequantise pairs as fake-quantise ops, and back.
 
 The ops compute what the pairs compute and let gradients through (``fake_quantize.py``). Weights and biases
-learn; zero points stay as calibrated, and so do scales unless they are told to learn (``scales.py``).
+learn, but for frozen ones; zero points stay as calibrated, and so do scales unless they are told to learn
+(``scales.py``).
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -24,28 +26,41 @@ from edgekit.int8.scales import Learned, LearnedScales
 _PER_TENSOR = {fake_quantize, learned_fake_quantize}
 
 
-def trainable(graph: fx.GraphModule, scales: LearnedScales | None = None) -> fx.GraphModule:
-    """A copy of the int8 graph in which every parameter gets gradients.
+def trainable(
+    graph: fx.GraphModule, scales: LearnedScales | None = None, frozen: Collection[str] = ()
+) -> fx.GraphModule:
+    """A copy of the int8 graph in which every parameter gets gradients, but for those that are frozen.
 
     Pairs behind ops that only move numbers are left out: what they get lies on their grid already.
 
     Args:
         graph: the int8 graph; it is not changed.
         scales: which scales learn, as ``LearnedScales.of(graph)`` found them; None for none.
+        frozen: names of parameters that stay; so does a scale by which such a weight is rounded.
 
     Raises:
         ValueError: a weight has another grid than edgekit's own, symmetric one.
     """
     graph = copy.deepcopy(graph)
     learned = {} if scales is None else scales.add_parameters(graph)
+    stay = {*frozen, *_scales_of(learned, frozen)}
     for node in list(graph.graph.nodes):
         if node.target in ops.DEQUANTIZE:
             node.replace_all_uses_with(_fake_quantize(graph, node, learned))
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    for parameter in graph.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
+    for name, parameter in graph.named_parameters():
+        parameter.requires_grad_(parameter.is_floating_point() and name not in stay)
     return graph
+
+
+def _scales_of(learned: dict[fx.Node, Learned], weights: Collection[str]) -> set[str]:
+    """Names of the scales by which these weights are rounded."""
+    return {
+        scale.name
+        for quantize, scale in learned.items()
+        if isinstance(quantize.args[0], fx.Node) and str(quantize.args[0].target) in weights
+    }
 
 
 def _fake_quantize(graph: fx.GraphModule, dequantize: fx.Node, learned: dict[fx.Node, Learned]) -> fx.Node:

@@ -24,6 +24,7 @@ from edgekit.execution import Forward, mode, spans
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.reading import positions, read, rows_of
 from edgekit.pruning.worth.damage import Counting, Inputs, untold
+from edgekit.training.learning import learning
 
 __all__ = ["Refitted", "refit"]
 
@@ -101,8 +102,8 @@ def refit(
     """Refit ``small`` in place, from its first layer that reads something else to its last.
 
     Convolutions (with zeros around the picture, or none) and linear layers are fitted. Grouped ones, those
-    that are called several times, and those that the whole model doesn't have under the same name stay as
-    they are. Batch norm's statistics stay too, as what they are of is brought back.
+    that are called several times, frozen ones, and those that the whole model doesn't have under the same
+    name stay as they are. Batch norm's statistics stay too, as what they are of is brought back.
 
     Args:
         small: ``whole`` without what ``plan`` cuts.
@@ -155,9 +156,12 @@ def _runs(small: nn.Module, picked: dict[str, Tensor]) -> list[list[str]]:
 def _fitted(small: nn.Module, whole: nn.Module) -> list[str]:
     known = {name: type(layer) for name, layer in whole.named_modules()}
     shared = _shared(small)
+    learn = {id(p) for p in learning(small).values()}
     found = []
     for name, layer in small.named_modules():
         if not isinstance(layer, Kind) or known.get(name) is not type(layer) or id(layer.weight) in shared:
+            continue
+        if id(layer.weight) not in learn:  # frozen
             continue
         plain = isinstance(layer, nn.Linear) or (
             layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)

@@ -24,7 +24,6 @@ from edgekit.pruning.build import Built, Prepared
 from edgekit.pruning.compose import compose
 from edgekit.pruning.goals.choose import Goal
 from edgekit.pruning.plans.plan import Plan
-from edgekit.pruning.reconstruction import refit
 from edgekit.pruning.worth.damage import Inputs, training_inputs
 from edgekit.pruning.worth.gradients import backward_for
 from edgekit.pruning.worth.importance import Backward
@@ -33,9 +32,12 @@ from edgekit.stages import kept
 from edgekit.stages.aiming import Aiming
 from edgekit.stages.base import StageContext, TrainingConfig
 from edgekit.stages.candidates import Candidate, Verdict, choose, parted
+from edgekit.stages.healing import Healing, heal
 from edgekit.stages.parts import Part
 from edgekit.stages.prune import PruneConfig
 from edgekit.training import train
+from edgekit.training.held_out import HeldOut, held_out
+from edgekit.training.sizing import sized
 
 __all__ = ["Cutting", "read_plan"]
 
@@ -112,6 +114,7 @@ class Cutting:
             stage="prune",
             progress=self.context.progress,
             penalty=penalty,
+            floor=penalty is None,  # sparse learning is after something else than the score
         )
         part.finish(history.details(), model)
         return history.details()
@@ -157,9 +160,9 @@ class Cutting:
         return training_inputs(self.context.workload, seed=self.context.seed, rows=rows)
 
     def _cut(self, model: nn.Module, plan: Plan, suffix: str = "") -> nn.Module:
-        """A smaller copy, refitted if that is wanted."""
+        """A smaller copy, healed where that brings it nearer to ``model``."""
         small = kept.cut(model, plan)
-        if not self.config.reconstructs or not plan.touched:
+        if self.config.reconstruct is False or not plan.touched:
             return small
         part = self._part(f"reconstruction{suffix}")
         if (done := part.done(small)) is None:
@@ -170,10 +173,25 @@ class Cutting:
                 event = Event("step", "prune", "refitting what stays", done=done, total=total)
                 self.context.progress(event)
 
-            done = refit(small, model, plan, self._inputs, macs=size, tell=tell).describe()
+            fitted, judged = self._healing_inputs()
+            small, done = heal(
+                small, model, plan, Healing(self.config.reconstruct is True, fitted, judged, size, tell)
+            )
             part.finish(done, small)
-        self.details["reconstruction"] = done
+        self.details |= done
         return small
+
+    def _healing_inputs(self) -> tuple[Inputs, Inputs]:
+        """Training inputs to fit on, and those that judge."""
+        workload, seed = self.context.workload, self.context.seed
+        fitted = training_inputs(workload, seed=seed, rows=self._held.trained)
+        return fitted, training_inputs(workload, seed=seed, rows=self._held.judged)
+
+    @functools.cached_property
+    def _held(self) -> HeldOut:
+        """What the last training holds out."""
+        training = self.config.training.model_copy(update={"floor": True})
+        return held_out(len(self.context.workload.train), training, self.context.seed, floor=True)
 
     # --- which importance, ranked how --------------------------------------------------------------------
 
@@ -208,6 +226,8 @@ class Cutting:
 
     def _tried(self, candidates: dict[str, Candidate]) -> Verdict:
         goal = self.config.goal
+        count = len(self._held.trained_of(len(self.context.workload.train)))
+        training = sized(self.config.training, count)  # as the last one trains
         # Equal and repeatable: nothing in a trial is chosen by how fast this machine is at the moment.
         fixed: dict[str, Any] = {
             "epochs": self.config.trial.epochs,
@@ -219,7 +239,7 @@ class Cutting:
             self.start,
             candidates,
             lambda one, backward: self._for_goal(self.first, goal, one, backward, check=False),
-            self.config.training.model_copy(update=fixed),
+            training.model_copy(update=fixed),
             self.context,
             lambda name: self._part(f"trial-{name}"),
             self.trial_rows,

@@ -128,6 +128,7 @@ def fine_tune(model: nn.Module, training: Any, context: StageContext, stage: str
         checkpoint=context.folder / CHECKPOINT,
         stage=stage,
         progress=context.progress,
+        floor=True,
     )
 
 

@@ -63,7 +63,8 @@ class PruneConfig(TargetConfig, StageConfig):
     sparse: SparseConfig | None = None
     steps: int = Field(1, ge=1, le=100)  # 1: one shot; else cut a little, recover, cut again
     recovery: TrainingConfig = TrainingConfig(epochs=2, lr=0.02)  # between two steps
-    # Refit what stays by least squares, without labels. auto: where no training follows.
+    # Refit what stays by least squares, without labels, and estimate batch norm's statistics again. auto:
+    # where that helps, by held-out training data; false: the cut is left as it is.
     reconstruct: bool | Literal["auto"] = "auto"
     training: TrainingConfig = TrainingConfig(epochs=20, lr=0.05)
 
@@ -89,11 +90,6 @@ class PruneConfig(TargetConfig, StageConfig):
         """Whether whole blocks are looked at."""
         timed = self.latency_ms is not None or self.steps_by == "latency"
         return self.blocks == "may_leave" or (self.blocks == "auto" and timed)
-
-    @property
-    def reconstructs(self) -> bool:
-        """Whether weights are refitted after a cut."""
-        return self.training.epochs == 0 if self.reconstruct == "auto" else self.reconstruct
 
     @property
     def patterns(self) -> dict[str, float]:
@@ -137,6 +133,7 @@ def load(model: nn.Module, config: PruneConfig, context: StageContext) -> StageR
 
 def _note(details: dict[str, Any]) -> str:
     from edgekit.pruning.coupling.groups import OUTPUTS
+    from edgekit.stages.healing import healed_text
 
     layers = len(details["cut"])
     note = f"{details['speedup']:.2f}x fewer MACs, {layers} layer{'' if layers == 1 else 's'} cut"
@@ -148,4 +145,4 @@ def _note(details: dict[str, Any]) -> str:
     if whole:
         one = whole[0]
         note += f"; {sum(len(w['layers']) for w in whole)} kept whole ({one['layer']}: {one['reason']})"
-    return kept.noted(note, details.get("trial", {}).get("note", ""))
+    return kept.noted(note, healed_text(details), details.get("trial", {}).get("note", ""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -51,6 +51,7 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
     from edgekit.int8 import storage
     from edgekit.int8.calibration import settle
     from edgekit.int8.scales import clamp_limits
+    from edgekit.training.learning import frozen_in_graph
 
     example = context.workload.example(1)
     calibrated = context.folder / CALIBRATED
@@ -60,15 +61,16 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
     graph = storage.load(calibrated)
     limits = clamp_limits(graph)
     settle(graph)
+    frozen = frozen_in_graph(model, graph)
     note = (
         f"{_how(config)} on {min(config.calibration_samples, len(context.workload.train))} training samples"
     )
     details: dict[str, Any] = {"history": []}
     if config.training.epochs:
-        details, told = _train(graph, limits, config, context)
-        note += f", trained {config.training.epochs} epochs"
+        details, told = _train(graph, limits, frozen, config, context)
+        note += f", trained {len(details['history'])} epochs"
         note += " with learned scales" if config.learn_scales else ""
-        note = kept.noted(note, told)
+        note = kept.noted(note, _frozen_text(model, frozen), told)
     else:
         note += ", not trained"
     storage.save(graph, example, context.folder / GRAPH)
@@ -89,6 +91,14 @@ def load(model: nn.Module, config: QatConfig, context: StageContext) -> StageRes
     from edgekit.int8 import storage
 
     return kept.load_summary(storage.load(context.folder / GRAPH), context.folder)
+
+
+def _frozen_text(model: nn.Module, frozen: Collection[str]) -> str:
+    from edgekit.training.learning import frozen_as_a_whole
+
+    if frozen_as_a_whole(model):
+        return "the model was frozen as a whole: all of it was trained"
+    return f"{len(frozen)} frozen parameters left as they are" if frozen else ""
 
 
 def _how(config: QatConfig) -> str:
@@ -130,7 +140,11 @@ def _calibrate(model: nn.Module, config: QatConfig, context: StageContext) -> fx
 
 
 def _train(
-    graph: fx.GraphModule, limits: dict[str, float], config: QatConfig, context: StageContext
+    graph: fx.GraphModule,
+    limits: dict[str, float],
+    frozen: Collection[str],
+    config: QatConfig,
+    context: StageContext,
 ) -> tuple[dict[str, Any], str]:
     """Train the int8 graph in place; what the report says of it: details, and a note that may be empty."""
     from edgekit.int8.grid import snap_biases
@@ -139,7 +153,7 @@ def _train(
     from edgekit.training import train
 
     scales = LearnedScales.of(graph, limits) if config.learn_scales else None
-    trained = trainable(graph, scales)
+    trained = trainable(graph, scales, frozen)
     done = train(
         trained,
         context.teacher,
@@ -150,6 +164,7 @@ def _train(
         stage="qat",
         progress=context.progress,
         autocast=False,  # bfloat16 has fewer digits than the rounding that is being learned
+        floor=True,  # calibration alone
     )
     copy_parameters(trained, graph)
     details: dict[str, Any] = done.details()

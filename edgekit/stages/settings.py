@@ -5,17 +5,54 @@ This file needs no torch, so that a recipe can be read and checked in an instant
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-__all__ = ["Config", "DistillationConfig", "EarlyStoppingConfig", "FeaturesConfig", "TrainingConfig"]
+__all__ = [
+    "Config",
+    "DistillationConfig",
+    "EarlyStoppingConfig",
+    "FeaturesConfig",
+    "TrainingConfig",
+    "over_defaults",
+]
 
 
 class Config(BaseModel):
     """Base of all configuration: frozen, unknown keys refused, no silent conversion of types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def over_defaults(model: type[BaseModel], data: Mapping[Any, Any]) -> dict[Any, Any]:
+    """``data`` for ``model``, completed where a field's default is a configuration itself.
+
+    A mapping given there changes what it names and nothing else: ``training: {epochs: 6}`` keeps the learning
+    rate that the stage has by default, which needn't be that of ``TrainingConfig``.
+    """
+    whole = dict(data)
+    for name, field in model.model_fields.items():
+        given = whole.get(name)
+        if isinstance(given, Mapping) and (inner := _config_in(field.annotation)) is not None:
+            usual = {}
+            if isinstance(field.default, Config):
+                usual = field.default.model_dump(mode="json", exclude_unset=True)
+            whole[name] = over_defaults(inner, _over(usual, given))
+    return whole
+
+
+def _config_in(annotation: Any) -> type[Config] | None:
+    """The configuration that a field holds, or may hold."""
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, Config)), None)
+
+
+def _over(usual: Mapping[str, Any], given: Mapping[Any, Any]) -> dict[Any, Any]:
+    """``given`` over ``usual``, mapping by mapping."""
+    both = [key for key in given if isinstance(given[key], Mapping) and isinstance(usual.get(key), Mapping)]
+    return {**usual, **given, **{key: _over(usual[key], given[key]) for key in both}}
 
 
 class FeaturesConfig(Config):
@@ -34,7 +71,8 @@ class FeaturesConfig(Config):
         )
         if layers != "auto" and not (pairs and layers):
             raise ValueError("must be \"auto\" or pairs of names, [[student's, teacher's], …]")
-        return layers
+        # Strict checking takes no list for a tuple once a value has been through here.
+        return layers if layers == "auto" else tuple(tuple(pair) for pair in layers)
 
 
 class DistillationConfig(Config):
@@ -71,7 +109,12 @@ class TrainingConfig(Config):
     """One fine-tuning: the same loop serves distilling, recovering after pruning, and QAT."""
 
     epochs: int = Field(10, ge=0, le=10_000)
-    batch_size: int = Field(128, ge=2, le=65_536)
+    # auto: 128, smaller for few samples; lr is meant for 128 and follows it (training/sizing.py)
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] | Literal["auto"] = "auto"
+    # Epochs are raised, to four times at most, until the training has so many steps; 0: as they are written.
+    min_steps: int = Field(0, ge=0, le=1_000_000)
+    # Where a stage trains: held-out training data compare the end with the start, and the better one is kept.
+    floor: bool = True
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0, le=10)] | Literal["auto"] = 0.02  # "auto": found by a range test
     schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"

@@ -7,14 +7,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from edgekit.execution import Forward, mode, spans
 from edgekit.tasks import Task
+from edgekit.workload import Workload
 
-__all__ = ["Diverged", "Watch", "chance_loss"]
+__all__ = ["Diverged", "Watch", "chance_loss", "without_numbers"]
 
 _FACTOR = 10.0  # times the usual loss
 _PATIENCE = 5  # steps in a row: a single odd batch is no divergence
+_LOOKED_AT, _BATCH = 4096, 64  # training samples
 
 
 class Diverged(Exception):
@@ -72,3 +75,15 @@ def chance_loss(task: Task, targets: Tensor) -> float:
     if classes is not None:
         return math.log(classes)
     return float(targets.var(correction=0))
+
+
+def without_numbers(model: nn.Module, workload: Workload, rows: Tensor) -> list[int]:
+    """Rows of the training data, of the first 4096 of ``rows``, to which the answers aren't finite."""
+    found: list[int] = []
+    looked_at, forward = rows[:_LOOKED_AT], Forward(model)
+    with mode(model, training=False), torch.inference_mode():
+        for start, end in spans(len(looked_at), _BATCH):
+            part = looked_at[start:end]
+            answers = forward(workload.preprocessing(workload.train.inputs[part])).flatten(1)
+            found += part[~torch.isfinite(answers).all(1)].tolist()
+    return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgekit.training.floor import floor_text
+from edgekit.training.overfitting import gap_text
 from edgekit.units import human_share
 
 __all__ = ["TrainingHistory"]
@@ -19,7 +21,10 @@ class TrainingHistory:
     were kept), "seen" (what it was) and "lr" (the peak from there). "lr_found": the range test's result.
     "kept_epoch": the one whose weights were kept, where early stopping chose; "stopped_early": whether it
     was the patience that ended the training. "features": the pairs of layers that were compared; "teachers":
-    how many, if several; "unlabelled": there were no labels to train on.
+    how many, if several; "unlabelled": there were no labels to train on. "sized": how the settings followed
+    the data; "floor": see ``floor.Floor``; "gap": see ``overfitting.gap``; "untouched": parameters that had
+    no gradient; "thawed": the model was frozen as a whole; "more_outputs": what it would answer in train
+    mode.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -29,6 +34,14 @@ class TrainingHistory:
     def note(self) -> str:
         """The facts as one line for the report; "" if there is nothing to tell."""
         told = []
+        if self.facts.get("thawed"):
+            told.append("the model was frozen as a whole: all of it was trained")
+        if more := self.facts.get("more_outputs"):
+            told.append(
+                f"in train mode the model answers {more}: only what it answers in eval mode was trained"
+            )
+        if sized := self.facts.get("sized"):
+            told.append(sized)
         if found := self.facts.get("lr_found"):
             told.append(lr_text(found))
         told += [roll_back_text(one) for one in self.facts.get("roll_backs", ())]
@@ -42,6 +55,12 @@ class TrainingHistory:
             told.append("no labels: learned from the teacher's answers alone")
         if features := self.facts.get("features"):
             told.append(features_text(features))
+        if untouched := self.facts.get("untouched"):
+            told.append(untouched_text(untouched))
+        if (floor := self.facts.get("floor")) and (text := floor_text(floor)):
+            told.append(text)
+        if found := self.facts.get("gap"):
+            told.append(gap_text(found))
         return "; ".join(told)
 
     def details(self) -> dict[str, Any]:
@@ -68,3 +87,10 @@ def features_text(features: dict[str, Any]) -> str:
         return f"{features['kind']} left out: no two layers of teacher and student have one resolution"
     names = ", ".join(f"{one['student']} to {one['teacher']}" for one in pairs)
     return f"{features['kind']} between layers: {names}"
+
+
+def untouched_text(names: list[str]) -> str:
+    """Which parameters had no gradient, in words."""
+    shown = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+    count = f"{len(names)} parameter{'' if len(names) == 1 else 's'}"
+    return f"no gradient reaches {count} ({shown}): left as they are"

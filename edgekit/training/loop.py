@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from edgekit.checkpoint import Part
 from edgekit.errors import StageError
-from edgekit.execution import Forward, mode, set_mode
+from edgekit.execution import Forward, set_mode
 from edgekit.meter import Meter
 from edgekit.progress import Progress, silent
 from edgekit.stages.settings import TrainingConfig
@@ -40,12 +40,18 @@ from edgekit.training.computing.speed import autocast_of, check_compiled, choose
 from edgekit.training.data.ahead import ahead
 from edgekit.training.data.batches import Batch, Batches
 from edgekit.training.data.class_weights import balanced
-from edgekit.training.divergence import Diverged, Watch, chance_loss
-from edgekit.training.early_stopping import Stopper, split
+from edgekit.training.divergence import Diverged, Watch, chance_loss, without_numbers
+from edgekit.training.early_stopping import Stopper
 from edgekit.training.evaluation import evaluate
-from edgekit.training.history import TrainingHistory, features_text, lr_text, roll_back_text
+from edgekit.training.failures import diverged_twice, no_gradient, no_numbers
+from edgekit.training.floor import Floor, floor_text
+from edgekit.training.held_out import held_out
+from edgekit.training.history import TrainingHistory, features_text, lr_text, roll_back_text, untouched_text
 from edgekit.training.keeping import Keeper
+from edgekit.training.learning import learning, thawed
+from edgekit.training.overfitting import gap, gap_text, is_new
 from edgekit.training.seeds import seed_of
+from edgekit.training.sizing import sized, sized_text
 from edgekit.training.steps.averaging import Average
 from edgekit.training.steps.descent import Descent
 from edgekit.training.steps.lr_finder import range_of, range_test
@@ -54,6 +60,7 @@ from edgekit.training.steps.optimizer import make_optimizer
 from edgekit.training.steps.schedule import lr_factor
 from edgekit.training.teachers.teacher import FastForms
 from edgekit.training.teachers.teaching import Teaching
+from edgekit.training.train_mode import TrainMode
 from edgekit.units import human_share
 from edgekit.workload import Workload
 
@@ -73,13 +80,15 @@ def train(
     autocast: bool = True,
     parameters: Iterable[nn.Parameter] | None = None,
     penalty: Penalty | None = None,
+    floor: bool = False,
 ) -> TrainingHistory:
     """Train ``model`` in place on the workload's training data, and leave it in eval mode.
 
     loss = (1 - weight) * task loss + weight * distillation loss to ``teacher`` (``config.distillation``);
     without a teacher the task loss alone, without labels the distillation loss alone. No choice by validation
     data: the last epoch counts, or the best one on a held-out share of the training data
-    (``config.early_stopping``).
+    (``config.early_stopping``). ``config.batch_size: auto`` and ``min_steps`` follow the number of samples
+    (``sizing.sized``). What is frozen stays (``learning.learning``).
 
     Where ``parallel.joined`` found several processes, all of them must make this call.
 
@@ -92,8 +101,11 @@ def train(
             the epochs is written beside it: training.csv.
         stage: name in events.
         autocast: whether bfloat16 is allowed; it is used where it is faster (weights stay float32).
-        parameters: what to train; None for every parameter that requires a gradient.
+        parameters: what to train; None for every parameter that requires a gradient, and for all where none
+            does.
         penalty: of the model, a scalar that is added to the loss in every step (sparse learning).
+        floor: compare the end with the start on held-out training data, and keep the better one (unless
+            ``config.floor`` says no); and tell a gap between training and validation data.
 
     Raises:
         StageError: the training diverged twice; or early stopping, class weights, several processes, a GPU
@@ -102,12 +114,14 @@ def train(
         DiskFullError: the checkpoint can't be written.
     """
     device = training_device(config, stage)
-    with on_device(device, stage), keeping_freed_memory():
+    with on_device(device, stage), keeping_freed_memory(), thawed(model) as was_frozen:
         try:
-            return _Training(
+            training = _Training(
                 *(model, teacher, workload, config, device, seed, checkpoint),
-                *(stage, progress, autocast, parameters, penalty),
-            ).run()
+                *(stage, progress, autocast, parameters, penalty, floor),
+            )
+            training.facts |= {"thawed": True} if was_frozen else {}
+            return training.run()
         finally:
             place(model, CPU)
 
@@ -129,28 +143,37 @@ class _Training:
         autocast: bool,
         parameters: Iterable[nn.Parameter] | None,
         penalty: Penalty | None,
+        floor: bool,
     ) -> None:
+        self.group = parallel.current()
+        self.held = held_out(len(workload.train), config, seed, floor=floor)
+        self.rows = self.held.trained_of(len(workload.train))
+        written, config = config, sized(config, len(self.rows), self.group.size)
         self.model, self.workload, self.config, self.device = model, workload, config, device
         self.seed, self.checkpoint, self.stage = seed, checkpoint, stage
+        self.original, self.floored = teacher, floor
         self.autocast = autocast
         self.facts: dict[str, Any] = {"roll_backs": []}
-        self.group = parallel.current()
+        if text := sized_text(written, config, len(self.rows)):
+            self.facts["sized"] = text
         check_compiled(model, config, stage)
         self.teaching = Teaching(model, teacher, workload, config, stage, seed)
         self.facts |= self.teaching.told
-        rows = self._hold_out()
+        rows = self.held.trained
         targets = workload.train.targets if rows is None else workload.train.targets[rows]
         weights = balanced(workload.task, targets) if config.class_weights == "balanced" else None
         labelled = workload.train.labelled
         self.objective = Objective(workload.task, config, penalty, weights, labelled=labelled)
-        chosen = model.parameters() if parameters is None else parameters
+        chosen = learning(model).values() if parameters is None else parameters
         self.parameters = [p for p in chosen if p.requires_grad]
+        self.train_mode = TrainMode()
         place(model, device)  # the parameters stay the same objects
         self.teaching.to(device)
         if self.parameters:
             self.parameters += self.teaching.parameters()
         self.optimizer = make_optimizer(self.parameters, config)
         self.descent = Descent(self.optimizer, self.parameters, config.gradient_clip)
+        assert config.batch_size != "auto"  # ``sized`` has made a number of it
         self.batches = Batches(workload, config.batch_size, seed, stage, config, rows)
         self.group.check(self.batches.size)
         progress = progress if self.group.is_first else silent
@@ -174,8 +197,14 @@ class _Training:
             return TrainingHistory()
         self.group.sync(self.model)
         self.forward = Forward(self.model)
+        self.train_mode = TrainMode.of(self.model, self.teaching.inputs(0, 2), self.stage)
+        if self.train_mode.more_outputs:
+            self.facts["more_outputs"] = self.train_mode.more_outputs
+        floor = self._floor()
         self.keeper.resume()
         try:
+            if floor is not None:
+                floor.begin(self._score)
             if not self._is_over():
                 self._prepare()
                 self._begin()
@@ -186,19 +215,37 @@ class _Training:
                     self._roll_back(seen)
                 self.keeper.keep()
             self._settle()
+            self._judge_the_end(floor)
         finally:
             self.teaching.close()
             self.forward.release()
             set_mode(self.model, training=False)
         return TrainingHistory(self.history, self.facts)
 
-    def _hold_out(self) -> Tensor | None:
-        """The rows that are trained on, None for all; the others, if any, are ``self.held_out``."""
-        self.held_out: Tensor | None = None
-        if (stopping := self.config.early_stopping) is None:
+    def _floor(self) -> Floor | None:
+        if not (self.floored and self.config.floor and self.held.judged is not None):
             return None
-        rows, self.held_out = split(len(self.workload.train), stopping.held_out, self.seed)
-        return rows
+        return Floor(self.model, self.held, self.stage, self.facts)
+
+    def _score(self) -> float:
+        """Of the model as it is, on the samples that judge."""
+        return self.group.first(
+            lambda: evaluate(self.model, self.workload, split="train", rows=self.held.judged).score
+        )
+
+    def _judge_the_end(self, floor: Floor | None) -> None:
+        """Back to the start where the training made it worse; what is told of what is kept."""
+        if floor is not None:
+            floor.settle(self.model, self._score)
+            if text := floor_text(self.facts["floor"]):
+                self.meter.tell("warning", text)
+        if self.floored:
+            found = self.group.first(
+                lambda: gap(self.model, self.original, self.workload, self.rows, self.seed)
+            )
+            if found:
+                self.facts["gap"] = found
+                self.meter.tell("warning" if is_new(found) else "note", gap_text(found))
 
     def _is_over(self) -> bool:
         stopped = self.stopper is not None and self.stopper.is_over
@@ -219,6 +266,7 @@ class _Training:
                 autocast=self.autocast,
                 tell=self._note,
                 device=self.device,
+                resting=self.train_mode.resting,
             )
         )
         self.descent.scale_for(self.choice.precision, self.device)
@@ -258,7 +306,7 @@ class _Training:
             except Diverged:
                 return float("nan")
 
-        with self._own_random_numbers(), mode(self.model, training=True):
+        with self._own_random_numbers(), self.train_mode.on(self.model):
             torch.manual_seed(seed_of(self.seed, self.stage, 0, "lr"))
             found = range_test(step, *range_of(self.config), usual=watch.chance)
         self.keeper.go_back()
@@ -271,7 +319,7 @@ class _Training:
         self.meter.start(epoch)
         self.watch.start()
         # Dropout and the like draw from the global generator: seeded here, and given back to the caller.
-        with self._own_random_numbers(), mode(self.model, training=True):
+        with self._own_random_numbers(), self.train_mode.on(self.model):
             own = f"model {self.group.rank}" if self.group.rank else "model"
             torch.manual_seed(seed_of(self.seed, self.stage, epoch, own))
             with closing(self._drawn(epoch)) as batches:
@@ -298,9 +346,7 @@ class _Training:
     def _judge(self, epoch: int, stopper: Stopper) -> float:
         """The score on the held-out samples, of the weights that would be kept."""
         with self.average.applied() if self.average is not None else nullcontext():
-            score = self.group.first(
-                lambda: evaluate(self.model, self.workload, split="train", rows=self.held_out).score
-            )
+            score = self._score()
             stopper.see(epoch, score, self.model)
         return score
 
@@ -319,10 +365,23 @@ class _Training:
             loss = loss + inside.to(loss.device)
         value = self.group.first(lambda: float(loss.detach()))
         self.watch.loss(value)
+        if not loss.requires_grad:
+            raise no_gradient(self.stage)
         self.descent.step(loss)
+        if "untouched" not in self.facts:
+            self.facts["untouched"] = self._untouched()
         if self.average is not None:
             self.average.update()
         return value, outputs.detach()
+
+    def _untouched(self) -> list[str]:
+        """Parameters that should learn, and had no gradient in the first step: they stay as they are."""
+        chosen = {id(p) for p in self.parameters}
+        named = self.model.named_parameters()
+        names = [name for name, p in named if id(p) in chosen and p.grad is None]
+        if names:
+            self._note(untouched_text(names))
+        return names
 
     def _precision(self) -> torch.autocast:
         return autocast_of(self.choice.precision, self.device)
@@ -353,25 +412,19 @@ class _Training:
     def _roll_back(self, seen: Diverged) -> None:
         """Once: the state after the last good epoch again, and half the learning rate."""
         before = self.facts["roll_backs"]
+        self.keeper.go_back()
         if before:
             raise self._diverged(seen)
-        self.keeper.go_back()
         epoch = len(self.history)
         now = {"epoch": epoch + 1, "back_to": epoch, "seen": str(seen), "lr": self._peak_lr() / 2}
         before.append(now)
         self.meter.tell("warning", roll_back_text(now))
 
     def _diverged(self, seen: Diverged) -> StageError:
-        first = self.facts["roll_backs"][0]
-        return StageError(
-            "the training diverged twice",
-            where=f"stage {self.stage}, epoch {self.meter.epoch}",
-            got=f"{seen}; before, at twice the learning rate, in epoch {first['epoch']} ({first['seen']})",
-            expected="a finite loss that doesn't explode",
-            next=f"lower lr (last {self._peak_lr():g}) by a factor of 3 to 10, or raise warmup_epochs "
-            f"(now {self.config.warmup_epochs:g})"
-            + ("" if self.config.gradient_clip else ", or set gradient_clip"),
-        )
+        where = f"stage {self.stage}, epoch {self.meter.epoch}"
+        if rows := self.group.first(lambda: without_numbers(self.model, self.workload, self.rows)):
+            return no_numbers(where, rows)
+        return diverged_twice(where, str(seen), self.facts["roll_backs"][0], self._peak_lr(), self.config)
 
     def _identity(self) -> dict[str, Any]:
         """Which training a checkpoint belongs to."""
@@ -382,5 +435,6 @@ class _Training:
             "autocast": self.autocast,
             "taught": self.teaching.count,
             "samples": len(self.workload.train),
+            "trained_on": len(self.rows),
             "parameters": [list(p.shape) for p in self.parameters],
         }

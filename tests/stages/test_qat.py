@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from edgekit import Classification, Workload
-from edgekit.errors import WeightsError
+from edgekit.errors import StageError, WeightsError
+from edgekit.int8.calibration import calibration_batches
 from edgekit.int8.unify import grid_of, per_tensor
 from edgekit.preprocessing import Preprocessing
 from edgekit.progress import Event
@@ -56,7 +57,8 @@ def test_result_is_loaded_again_bit_for_bit(tmp_path: Path) -> None:
 def test_training_moves_weights_and_leaves_the_float_model_alone(tmp_path: Path) -> None:
     made = workload()
     before = {name: value.clone() for name, value in made.model.state_dict().items()}
-    trained = qat(made.model, CONFIG, context(made, tmp_path / "trained"))
+    moving = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"floor": False})})
+    trained = qat(made.model, moving, context(made, tmp_path / "trained"))
     config = CONFIG.model_copy(update={"training": TrainingConfig(epochs=0)})
     calibrated = qat(made.model, config, context(made, tmp_path / "calibrated"))
     assert "not trained" in calibrated.note
@@ -164,3 +166,75 @@ def test_the_fake_quantised_graph_learns_from_feature_maps(tmp_path: Path) -> No
     x = images(8, seed=9)
     assert not torch.equal(result.model(x), plain.model(x))
     assert set(result.model.state_dict()) == set(plain.model.state_dict())
+
+
+@pytest.mark.parametrize("learn_scales", [False, True])
+def test_frozen_layers_stay_on_their_grid(tmp_path: Path, learn_scales: bool) -> None:
+    """Also a batch norm that is folded into them; a model that is frozen as a whole is trained."""
+    made = workload()
+    training = CONFIG.training.model_copy(update={"floor": False, "lr": 1e-2})
+    config = CONFIG.model_copy(update={"training": training, "learn_scales": learn_scales})
+    calibrated = qat(
+        made.model,
+        CONFIG.model_copy(update={"training": TrainingConfig(epochs=0)}),
+        context(made, tmp_path / "calibrated"),
+    )
+    start = dict(calibrated.model.named_parameters())
+    for frozen in (["first", "norm1"], ["first", "norm1", "second", "norm2", "head"]):
+        for name in frozen:
+            made.model.get_submodule(name).requires_grad_(False)
+        result = qat(made.model, config, context(made, tmp_path / str(len(frozen))))
+        after = dict(result.model.named_parameters())
+        stays = {name for name in start if torch.equal(start[name], after[name])}
+        expected = {"first.weight", "first.bias"} if len(frozen) == 2 else set()
+        if learn_scales and expected:  # the grid of the bias learns with the input's scale
+            assert torch.allclose(start["first.bias"], after["first.bias"], atol=1e-3)
+            expected.remove("first.bias")
+        assert stays == expected
+        assert ("2 frozen parameters left as they are" in result.note) == (len(frozen) == 2)
+        assert ("frozen as a whole: all of it was trained" in result.note) == (len(frozen) == 5)
+
+
+def test_a_harmful_training_ends_as_it_was_calibrated(tmp_path: Path) -> None:
+    made = workload()
+    training = CONFIG.training.model_copy(update={"lr": 3.0, "warmup_epochs": 0, "gradient_clip": None})
+    result = qat(made.model, CONFIG.model_copy(update={"training": training}), context(made, tmp_path / "a"))
+    calibrated = qat(
+        made.model,
+        CONFIG.model_copy(update={"training": TrainingConfig(epochs=0)}),
+        context(made, tmp_path / "calibrated"),
+    )
+    x = images(16, seed=9)
+    assert torch.equal(result.model(x), calibrated.model(x))
+    assert "left as it was calibrated" in result.note
+
+
+class ByHand(torch.nn.Module):
+    """A norm over the sample without any epsilon: of a silent sample 0 / 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Conv1d(1, 8, 5, 2, 2, bias=False)
+        self.head = torch.nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x)
+        y = y / torch.sqrt((y**2).mean((1, 2), keepdim=True))
+        return self.head(torch.relu(y).mean(2))
+
+
+def test_losses_that_are_no_numbers_are_rolled_back_and_told(tmp_path: Path) -> None:
+    model, x = seeded(ByHand), torch.randn(128, 1, 32, generator=torch.Generator().manual_seed(0))
+    made = Workload(
+        "quiet", model, Classification(3), (x, torch.arange(128) % 3), (x[:32], torch.arange(32) % 3)
+    )
+    rows = calibration_batches(torch.arange(128), 64, batch_size=16, seed=3)
+    silent = next(row for row in range(128) if row not in torch.cat(list(rows)).tolist())
+    made.train.inputs[silent] = 0
+    events: list[Event] = []
+    training = CONFIG.training.model_copy(update={"floor": False})  # every sample is trained on
+    with pytest.raises(StageError, match="no numbers|diverged twice"):
+        qat(model, CONFIG.model_copy(update={"training": training}), context(made, tmp_path, events.append))
+    assert [e.message for e in events if e.kind == "warning"] == [
+        "diverged in epoch 1 (the loss is nan): back to the beginning with half the learning rate"
+    ]

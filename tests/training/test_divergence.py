@@ -14,7 +14,7 @@ from edgekit.errors import StageError
 from edgekit.progress import Event
 from edgekit.tasks import Classification, Regression
 from edgekit.training import loop
-from edgekit.training.divergence import Diverged, Watch, chance_loss
+from edgekit.training.divergence import Diverged, Watch, chance_loss, without_numbers
 from tests.training.nets import (
     KillAfter,
     Killed,
@@ -22,8 +22,10 @@ from tests.training.nets import (
     config,
     fit,
     identical,
+    points,
     seeded,
     without_times,
+    workload,
 )
 
 
@@ -223,3 +225,25 @@ def test_an_exploding_loss_is_seen_before_it_overflows(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="diverged twice") as error:
         fit(Exploding(), tmp_path, settings)
     assert "for 5 steps" in error.value.got
+
+
+class Loudness(nn.Module):
+    """Divides by the size of a sample: of a silent one 0 / 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x / x.square().sum(1, keepdim=True).sqrt())
+
+
+def test_answers_that_are_no_numbers_are_told_by_their_rows(tmp_path: Path) -> None:
+    x, y = points(96, 0)
+    x[[17, 40]] = 0
+    made = workload(train=(x, y))
+    with pytest.raises(StageError) as caught:
+        fit(seeded(Loudness), tmp_path, config(), workload=made)
+    assert "no numbers" in caught.value.what
+    assert "2 samples, the first in row 17" in str(caught.value)
+    assert without_numbers(seeded(Loudness), made, torch.arange(96)) == [17, 40]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from edgekit.stages.settings import TrainingConfig
 from edgekit.training.computing.cuda_graphs import Graphed, NotGraphed, op_by_op
 from edgekit.training.computing.device import CPU, devices_with_generators, place, synchronize
 from edgekit.training.computing.remembered import Memory
+from edgekit.training.train_mode import rest
 
 __all__ = ["Choice", "choose"]
 
@@ -66,6 +67,7 @@ def choose(
     autocast: bool,
     tell: Callable[[str], None],
     device: torch.device = CPU,
+    resting: Sequence[str] = (),
 ) -> Choice:
     """Decide, or recall what was decided.
 
@@ -78,6 +80,7 @@ def choose(
         autocast: whether less than float32 is allowed at all.
         tell: is told what was measured.
         device: where the training computes.
+        resting: modules that stay in eval mode while it trains.
 
     Raises:
         StageError: the model can't be compiled, and ``config.compile`` says "always".
@@ -101,7 +104,7 @@ def choose(
     memory = Memory(_subject(model, teacher, inputs, steps, config, autocast), checkpoint, device)
     if (found := memory.recall()) is not None:
         return Choice(**found)
-    choice = _measure(model, inputs, steps, config, candidates, fused, device, tell)
+    choice = _measure(model, inputs, steps, config, candidates, fused, device, tell, resting)
     if choice.measured:
         tell(str(choice))
     if failed := memory.keep(asdict(choice)):
@@ -127,6 +130,7 @@ def _measure(
     fused: bool,
     device: torch.device,
     tell: Callable[[str], None],
+    resting: Sequence[str],
 ) -> Choice:
     """Try the precisions in turns on a copy of the model, on a GPU replayed as well; then, for a long
     training, compiling.
@@ -137,6 +141,7 @@ def _measure(
     forward.prepare(inputs[:2])
     seconds: dict[str, float] = {}
     with torch.random.fork_rng(devices=devices_with_generators(device)), mode(trial, training=True):
+        rest(trial, resting)
         plain = {p: _Step(forward, inputs, p, device) for p in candidates}
         taken = _in_turns(plain)
         seconds.update(taken)

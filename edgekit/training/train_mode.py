@@ -1,0 +1,120 @@
+"""The mode in which a model trains: as ``train()`` makes it, but for what has to rest.
+
+Frozen batch norms keep their statistics. And what answers more than one tensor while it trains (auxiliary
+heads: GoogLeNet, deep supervision) is asked for the first alone, as in eval mode: the others are no part of
+what is exported, and a cut, which follows the graph of eval mode, needn't fit them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+
+from edgekit.errors import StageError
+from edgekit.execution import device_of, mode
+from edgekit.training.computing.device import devices_with_generators
+from edgekit.training.learning import resting_norms
+
+__all__ = ["TrainMode", "rest"]
+
+
+@dataclass(frozen=True)
+class TrainMode:
+    """``resting``: names of the modules that stay in eval mode, each by itself without what is inside of it.
+    ``more_outputs``: what the model answers in plain train mode, in words; "" if that is one tensor.
+    """
+
+    resting: tuple[str, ...] = ()
+    more_outputs: str = ""
+
+    @classmethod
+    def of(cls, model: nn.Module, example: Tensor, stage: str = "") -> TrainMode:
+        """Find them. Nothing is drawn or learned.
+
+        Args:
+            example: (2, …) as the model takes it.
+
+        Raises:
+            StageError: in train mode the model answers no single tensor, whatever rests.
+        """
+        if isinstance(model, fx.GraphModule):  # its ops carry their mode with them
+            return cls()
+        norms = resting_norms(model)
+        found, told = _without_more_outputs(model, example, norms, stage)
+        return cls(tuple(dict.fromkeys([*norms, *found])), told)
+
+    @contextmanager
+    def on(self, model: nn.Module) -> Iterator[None]:
+        """Training mode for a while; afterwards every module's flag is as it was."""
+        with mode(model, training=True):
+            rest(model, self.resting)
+            yield
+
+
+def rest(model: nn.Module, names: Sequence[str]) -> None:
+    """These modules alone in eval mode."""
+    for name in names:
+        model.get_submodule(name).training = False
+
+
+def _without_more_outputs(
+    model: nn.Module, example: Tensor, norms: list[str], stage: str
+) -> tuple[list[str], str]:
+    trial, device = copy.deepcopy(model), device_of(model)
+    example = example.to(device)
+    with torch.random.fork_rng(devices=devices_with_generators(device)), torch.no_grad():
+        with mode(trial, training=False):
+            wanted = trial(example)
+        seen = _answer(trial, example, norms)
+        if not isinstance(wanted, Tensor) or isinstance(seen, Tensor):
+            return [], ""  # what doesn't fit the task is told by the task
+        for names in _candidates(trial):
+            answer = _answer(trial, example, [*norms, *names])
+            if isinstance(answer, Tensor) and answer.shape == wanted.shape:
+                return names, _words(seen)
+    if isinstance(seen, Exception):
+        return [], ""  # the first step will say it
+    raise StageError(
+        "while it trains, the model answers more than one tensor",
+        where=f"stage {stage}" if stage else type(model).__name__,
+        got=_words(seen),
+        expected="one tensor, as in eval mode",
+        next="return the main output alone, also in train mode",
+    )
+
+
+def _candidates(model: nn.Module) -> list[list[str]]:
+    """What may rest, from little to much: the model's own flag, that of all containers, of all but norms and
+    dropout.
+    """
+    modules = dict(model.named_modules())
+    inner = [name for name, module in modules.items() if any(True for _ in module.children())]
+    own = [
+        name
+        for name, module in modules.items()
+        if not (isinstance(module, _NormBase | _DropoutNd) or type(module).__module__.startswith("torch.nn."))
+    ]
+    return [[""], inner, own]
+
+
+def _answer(model: nn.Module, example: Tensor, resting: list[str]) -> object:
+    with mode(model, training=True):
+        rest(model, resting)
+        try:
+            return model(example)
+        except Exception as error:  # whatever a model raises: an auxiliary head that no longer fits
+            return error
+
+
+def _words(seen: object) -> str:
+    if isinstance(seen, Exception):  # an auxiliary head that a cut, made in eval mode, doesn't fit
+        return f"with {type(seen).__name__}"
+    count = f" of {len(seen)}" if isinstance(seen, tuple | list | dict) else ""
+    return f"a {type(seen).__name__}{count}"
