@@ -20,8 +20,10 @@ from edgekit.int8 import ops
 from edgekit.int8.bias import ChannelMeans, correct_biases
 from edgekit.int8.grid import absorb_clamps, meet_clamps, snap_biases
 from edgekit.int8.lower import lower
+from edgekit.int8.masks import masks_by_addition
 from edgekit.int8.placement import EdgeQuantizer
 from edgekit.int8.ranges import float_values, histograms, mse_weight_scales, set_ranges
+from edgekit.int8.scores import free_coarse_scores, part_from_grid
 from edgekit.int8.unify import fit_weight_scales, minmax_weight_scales, quantize_constants, unify
 
 _ALL = 1 << 30  # NNCF asks how many batches to look at
@@ -93,14 +95,17 @@ def estimate(
     if next(iter(batches), None) is None:
         raise StageError("no calibration data", where="qat", expected="at least one batch of training inputs")
     lowered = lower(copy.deepcopy(graph))
+    masks_by_addition(lowered)
     batches = _ordered(lowered, batches)
     quantized = _placed(lowered, batches)
+    part_from_grid(quantized)
     _drop_names(quantized)
     _rename_constants(quantized)
     fit_weight_scales(
         quantized, mse_weight_scales if options.weight_ranges == "mse" else minmax_weight_scales
     )
     _look_closer(quantized, batches, options)
+    free_coarse_scores(quantized)
     unify(quantized)
     quantize_constants(quantized)
     return quantized

@@ -13,6 +13,8 @@ from torch import Tensor, fx
 
 from edgekit.int8 import ops
 
+__all__ = ["evaluate_constant", "fold_constants"]
+
 _GROWTH = 4  # times the size of what it is made of: how much larger a folded constant may be ...
 _SMALL = 1 << 16  # ... if it has more elements than this
 
@@ -30,7 +32,7 @@ def fold_constants(graph: fx.GraphModule) -> int:
         expression = list(_expression(node))
         if any(_is_random(one) for one in expression):
             continue
-        value = evaluate(graph, node)
+        value = evaluate_constant(graph, node).clone(memory_format=torch.contiguous_format)
         names = [str(one.target) for one in expression if one.op == "get_attr"]
         sources = [ops.attribute(graph, name) for name in names]
         weight = any(user.target in ops.WEIGHTED for user in node.users)
@@ -69,7 +71,7 @@ def _is_random(node: fx.Node) -> bool:
     return node.op == "call_function" and torch.Tag.nondeterministic_seeded in tags
 
 
-def evaluate(graph: fx.GraphModule, node: fx.Node) -> Tensor:
+def evaluate_constant(graph: fx.GraphModule, node: Any) -> Tensor:
     """What a constant expression (``ops.is_constant``) amounts to: each node of it computed once."""
     values: dict[fx.Node, Any] = {}
     todo: list[fx.Node] = [node]
@@ -87,7 +89,7 @@ def evaluate(graph: fx.GraphModule, node: fx.Node) -> Tensor:
                 values[one] = one.target(*args, **kwargs)  # type: ignore[operator]
     result = values[node]
     assert isinstance(result, Tensor)
-    return result.clone(memory_format=torch.contiguous_format)
+    return result
 
 
 def _name(graph: fx.GraphModule, node: fx.Node, sources: list[str]) -> str:

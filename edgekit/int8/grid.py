@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from edgekit.int8 import ops
-from edgekit.int8.unify import evaluate_constant
+from edgekit.int8.constants import evaluate_constant
 
 INT8_MIN, INT8_MAX = -128, 127
 

@@ -24,6 +24,7 @@ from edgekit.int8 import ops
 from edgekit.int8.fold import statistics
 from edgekit.int8.ops import aten
 from edgekit.int8.resampling import as_linear, without_ceil
+from edgekit.int8.scores import LONGEST_ROW
 from edgekit.int8.transposed import as_convolution
 
 
@@ -119,9 +120,13 @@ def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         return None
     scale = node.kwargs.get("scale") or 1 / math.sqrt(int(shape[-1]))
     add = graph.graph.call_function
-    scaled = _scaled(graph, query, float(scale))  # type: ignore[arg-type]
     turned = add(aten.transpose.int, (key, -2, -1))
-    scores = add(aten.matmul.default, (scaled, turned))
+    # A long row is float as a whole (see ``scores``): its factor needs no grid, and no rounding.
+    long = not isinstance(key_shape[-2], int) or key_shape[-2] > LONGEST_ROW
+    if long:
+        scores = _scaled(graph, add(aten.matmul.default, (query, turned)), float(scale))  # type: ignore[arg-type]
+    else:
+        scores = add(aten.matmul.default, (_scaled(graph, query, float(scale)), turned))  # type: ignore[arg-type]
     if causal:
         length, width = int(shape[-2]), int(key_shape[-2])
         hidden = torch.ones(length, width, dtype=torch.bool).triu(1)

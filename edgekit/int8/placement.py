@@ -20,6 +20,7 @@ from torchao.quantization.pt2e.observer import HistogramObserver, PerChannelMinM
 from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
 
 from edgekit.int8 import ops
+from edgekit.int8.scores import float_scores, is_long, reads_long_row
 
 KEY = "quantization_annotation"
 
@@ -82,12 +83,15 @@ def quantized_weight(node: fx.Node) -> fx.Node | None:
 def quantized_outputs(model: fx.GraphModule) -> set[fx.Node]:
     """The nodes behind which a quantiser stands."""
     found: set[fx.Node] = set()
+    islands = float_scores(model)
     for node in model.graph.nodes:
-        if computes_integers(node):
+        if node not in islands and computes_integers(node):
             found.add(node)
             if node.target in _READS_INTEGERS:
                 found.update(source for made in _operands(node) for source in _origins(made))
     for node in model.graph.nodes:
+        if node in islands:
+            continue
         if node.target in ops.MOVES and ops.is_float(node) and not ops.is_constant(node):
             source = node.args[1] if node.target is ops.aten.embedding.default else node.args[0]
             if source in found:
@@ -103,11 +107,9 @@ def computes_integers(node: fx.Node) -> bool:
         return False
     if ops.is_constant(node):
         return False
-    if node.target in ops.WEIGHTED:
-        return quantized_weight(node) is not None
-    # What is added to scores before a softmax is a mask: minus infinity, or nearly, has no place on a grid.
-    masks = node.target in ops.SUMS and all(user.target is ops.aten.softmax.int for user in node.users)
-    return not masks
+    if is_long(node) or reads_long_row(node):
+        return False
+    return node.target not in ops.WEIGHTED or quantized_weight(node) is not None
 
 
 def _operands(node: fx.Node) -> Iterator[fx.Node]:

@@ -14,6 +14,8 @@ import torch
 from torch import fx
 
 from edgekit.int8 import ops
+from edgekit.int8.constants import evaluate_constant
+from edgekit.int8.scores import is_long
 
 LOW, HIGH = -128, 127
 Grid = tuple[float, int]  # scale, zero point; of int8
@@ -95,7 +97,9 @@ def per_tensor(graph: fx.GraphModule) -> list[fx.Node]:
 
 
 def _known_grid(node: Any) -> Grid | None:
-    return ops.FIXED_GRID.get(node.target) if isinstance(node, fx.Node) else None  # type: ignore[call-overload]
+    if not isinstance(node, fx.Node) or is_long(node):
+        return None
+    return ops.FIXED_GRID.get(node.target)  # type: ignore[call-overload,no-any-return]
 
 
 def is_shared(node: Any) -> bool:
@@ -201,10 +205,16 @@ def quantize_constants(graph: fx.GraphModule) -> None:
             user.target in ops.QUANTIZE for user in node.users
         ):
             _quantize_constant(graph, node, node.args[0], symmetric=False)
-        elif node.target in computing and any(s.target in ops.DEQUANTIZE for s in node.all_input_nodes):
+        elif node.target in computing and _on_integers(node):
             for source in node.all_input_nodes:
                 _quantize_constant(graph, node, source, symmetric=node.target in ops.MATMULS)
     graph.recompile()
+
+
+def _on_integers(node: fx.Node) -> bool:
+    """Whether integers stand in front of ``node`` and behind it (perhaps behind its clamp)."""
+    behind = all(user.target in ops.QUANTIZE | ops.CLAMPS for user in node.users)
+    return behind and any(source.target in ops.DEQUANTIZE for source in node.all_input_nodes)
 
 
 def _quantize_constant(graph: fx.GraphModule, reader: fx.Node, source: Any, *, symmetric: bool) -> None:
@@ -219,23 +229,3 @@ def _quantize_constant(graph: fx.GraphModule, reader: fx.Node, source: Any, *, s
         dequantize = graph.graph.call_function(ops.qd.dequantize_per_tensor.default, (quantize, *grid))
     quantize.meta, dequantize.meta = {"val": value.to(torch.int8)}, {"val": value}
     reader.replace_input_with(source, dequantize)
-
-
-def evaluate_constant(graph: fx.GraphModule, node: Any) -> torch.Tensor:
-    """What a constant expression (``ops.is_constant``) amounts to: each node of it computed once."""
-    values: dict[fx.Node, Any] = {}
-    todo: list[fx.Node] = [node]
-    while todo:
-        one = todo[-1]
-        if one in values:
-            todo.pop()
-        elif one.op == "get_attr":
-            values[one] = ops.attribute(graph, str(one.target)).detach()
-        elif missing := [source for source in one.all_input_nodes if source not in values]:
-            todo += missing
-        else:
-            args, kwargs = fx.node.map_arg((one.args, one.kwargs), values.__getitem__)
-            values[one] = one.target(*args, **kwargs)  # type: ignore[operator]
-    result = values[node]
-    assert isinstance(result, torch.Tensor)
-    return result

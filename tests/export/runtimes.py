@@ -57,3 +57,20 @@ def write(
     about = {"recipe": "test"}
     export(model, images(1), path, format=format, precision=precision, metadata=about, options=options)
     return path
+
+
+def files_of(graph: Any, x: Tensor, folder: Path) -> dict[str, Tensor]:
+    """What the int8 ONNX and LiteRT files of an int8 graph answer, in the graph's own order of axes."""
+    shape = tuple(graph(x).shape)
+    found: dict[str, Tensor] = {}
+    for format in ("onnx", "litert"):
+        path = folder / f"graph.{format}"
+        export(graph, x[:1], path, format=format, precision="int8", metadata={})  # type: ignore[arg-type]
+        if format == "onnx":
+            found[format] = run_onnx(path, x)
+        else:
+            found[format] = run_litert(path, nhwc(x) if x.dim() == 4 else x)
+    got = found["litert"]
+    if tuple(got.shape) != shape:
+        found["litert"] = got.movedim(-1, 1) if got.dim() >= 4 else got.reshape(shape)
+    return found
