@@ -136,6 +136,8 @@ class _Picked(nn.Module):
 
 
 def _transformers(name: str) -> Made:
+    if importlib.util.find_spec("torchvision"):
+        _declare_operators()  # transformers imports it where it is installed
     import transformers as tf
 
     if name == "vit":

@@ -197,6 +197,7 @@ def _resident(group: int) -> int:
 def _seconds(events: list[tuple[Any, ...]], ended: float) -> dict[str, float]:
     """Wall time by part: from its first event to the first one of another part."""
     found: dict[str, float] = {}
+    events = events or [(0.0, "start", "")]
     for (at, part, *_), following in zip(events, [*events[1:], (ended,)], strict=True):
         found[part] = found.get(part, 0.0) + following[0] - at
     return {part: round(seconds, 1) for part, seconds in found.items()} | {"all": round(ended, 1)}
