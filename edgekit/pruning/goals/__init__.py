@@ -9,4 +9,5 @@ choose.py        the search: how many channels leave which group
 ranking.py       a search among groups of the same structure; limits for single layers
 kernels.py       numbers of channels that a device's kernels like
 reaching.py      search, look at the file, correct the estimate, search on
+telling.py       words for what was out of reach, or overshot
 """
