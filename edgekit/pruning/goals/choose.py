@@ -75,7 +75,7 @@ class Search:
         self.most_gone = max(1, int(limits.max_ratio * len(blocks)))
         self.worth = {name: scores.sort().values.cumsum(0).tolist() for name, scores in worth.items()}
         self.order = {name: scores.argsort(stable=True).tolist() for name, scores in worth.items()}
-        self.counts = {g.name: limits.counts(g.channels, g.name, g.width) for g in found.groups}
+        self.counts = {g.name: limits.counts(g.channels, g.name, g.step) for g in found.groups}
         self.counts |= {name: [1, 0] for name in self.blocks}
         self.parts = [*found.groups, *(block.group for block in blocks)]  # all that can leave
         self.widths = Widths.of(self.parts)
@@ -126,7 +126,7 @@ class Search:
     def cut_evenly(self, share: float) -> None:
         """Every group keeps about ``share`` of its channels."""
         for group in self.groups:
-            self.kept[group.name] = self.limits.nearest(group.channels, share, group.name, group.width)
+            self.kept[group.name] = self.limits.nearest(group.channels, share, group.name, group.step)
 
     def removed(self) -> dict[str, list[int]]:
         """The least worthy channels of each group."""
