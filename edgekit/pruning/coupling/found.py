@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,12 @@ class Group:
     # Below: only of groups that were measured (couplings.py), as torch-pruning's graph is wrong about them.
     followers: tuple[Follower, ...] = ()
     repair: str = ""  # what was done so that they can leave
+
+    @property
+    def step(self) -> int:
+        """Multiples of channels are counted in this: what a unit has of every layer, in whole numbers."""
+        each = [member.per_channel for member in self.members]
+        return math.gcd(*(int(number) for number in each if number == int(number))) if each else self.width
 
     def cuts(self, removed: list[int]) -> dict[tuple[str, Dim], set[int]]:
         """What leaves each layer when these channels (units) leave the group."""

@@ -73,21 +73,25 @@ class Judge:
     def _all_pass(self, groups: list[Group]) -> bool:
         """Whether all can be cut at once, with those that have passed; each of them has an effect.
 
-        As strict as ``against``: a fault must not be larger than a hundredth of the least effect.
+        As strict as ``against``: a fault must not be larger than a hundredth of the least effect, and of any
+        two groups one is cut without the other, as the same number may have to leave both.
         """
         effect = min(self.effects[group.name] for group in groups)
         if effect <= self.trial.least:
             return False
         every = [*self.found.groups, *groups]
-        rounds = [self._some(every)]
+        first = self._some(every)
+        if self._try(first, every, effect):
+            return False
         for number in range(2):
-            others = self._some(every)
-            more = {g.name: more_of(g.channels, rounds[0][g.name]) for g in groups}
-            if any(len(each) > number for each in more.values()):
-                rounds.append(
-                    others | {name: each[number] for name, each in more.items() if len(each) > number}
-                )
-        return not any(self._try(removed, every, effect) for removed in rounds)
+            more = {g.name: each for g in groups if len(each := more_of(g.channels, first[g.name])) > number}
+            if more and self._try(self._some(every) | {k: v[number] for k, v in more.items()}, every, effect):
+                return False
+        for bit in range((len(groups) - 1).bit_length()):
+            apart = [group for position, group in enumerate(groups) if position >> bit & 1]
+            if self._try(self._some(apart), apart, effect):
+                return False
+        return True
 
     def _effects(self, groups: Sequence[Group]) -> list[float]:
         """How much the answers change when what reads a group's channels is gone, to first order."""

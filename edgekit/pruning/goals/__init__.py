@@ -5,8 +5,10 @@ costs.py         what a model costs while channels leave, estimated: MACs, param
 memory.py        peak activation memory likewise
 latency_table.py time likewise, measured layer by layer on a device
 shipped.py       what an exported file shows: size, latency, memory
+limits.py        how far groups may be cut, in which steps
 choose.py        the search: how many channels leave which group
 ranking.py       a search among groups of the same structure; limits for single layers
 kernels.py       numbers of channels that a device's kernels like
 reaching.py      search, look at the file, correct the estimate, search on
+telling.py       words for what was out of reach, or overshot
 """

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -13,40 +11,15 @@ from edgekit.macs import Complexity
 from edgekit.pruning.coupling.found import Found, Group
 from edgekit.pruning.goals.costs import Channels, Cost, Widths, macs_and_parameters
 from edgekit.pruning.goals.leaving import Block, around
+from edgekit.pruning.goals.limits import Limits
 from edgekit.pruning.goals.targets import Goal
 
 __all__ = ["Goal", "Limits", "Search"]
 
+_MUCH = 1.1  # times more saved than was asked for
+_MOST_WAYS = 64  # that are tried in order not to
+_SUMS = ("macs", "parameters")
 _BESIDE = 1e-3  # weight of what is missing, where another cost says which step is worth most
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Cut groups keep a multiple of ``channel_multiple`` and lose at most the share ``max_ratio``.
-
-    ``per_group``: other shares for some groups, by name; 0 keeps a group whole. ``multiples``: other
-    multiples for some groups.
-    """
-
-    channel_multiple: int
-    max_ratio: float
-    per_group: Mapping[str, float] = field(default_factory=dict)
-    multiples: Mapping[str, int] = field(default_factory=dict)
-
-    def counts(self, channels: int, group: str = "", width: int = 1) -> list[int]:
-        """What a group of so many channels may be cut to, falling, beginning with ``channels`` itself.
-
-        ``width``: of which each is a unit of so many channels; the multiple is one of channels, not of units.
-        """
-        multiple = self.multiples.get(group, self.channel_multiple)
-        step, ratio = multiple // math.gcd(multiple, width), self.per_group.get(group, self.max_ratio)
-        least = max(step, math.ceil(channels * (1 - ratio) / step - 1e-9) * step)
-        return [channels, *range((channels - 1) // step * step, least - 1, -step)]
-
-    def nearest(self, channels: int, share: float, group: str = "", width: int = 1) -> int:
-        """The allowed count nearest to ``share`` of the channels; the greater of two."""
-        counts = self.counts(channels, group, width)
-        return min(counts, key=lambda count: (abs(count - share * channels), -count))
 
 
 class Search:
@@ -75,7 +48,7 @@ class Search:
         self.most_gone = max(1, int(limits.max_ratio * len(blocks)))
         self.worth = {name: scores.sort().values.cumsum(0).tolist() for name, scores in worth.items()}
         self.order = {name: scores.argsort(stable=True).tolist() for name, scores in worth.items()}
-        self.counts = {g.name: limits.counts(g.channels, g.name, g.width) for g in found.groups}
+        self.counts = {g.name: limits.counts(g.channels, g.name, g.step) for g in found.groups}
         self.counts |= {name: [1, 0] for name in self.blocks}
         self.parts = [*found.groups, *(block.group for block in blocks)]  # all that can leave
         self.widths = Widths.of(self.parts)
@@ -85,6 +58,7 @@ class Search:
         }
         self.groups_by_name = {group.name: group for group in found.groups}
         self.steer = ""
+        self.frozen: set[str] = set()  # groups that stay as they are now
         self.highest: dict[str, float] = {}
 
     @property
@@ -126,7 +100,7 @@ class Search:
     def cut_evenly(self, share: float) -> None:
         """Every group keeps about ``share`` of its channels."""
         for group in self.groups:
-            self.kept[group.name] = self.limits.nearest(group.channels, share, group.name, group.width)
+            self.kept[group.name] = self.limits.nearest(group.channels, share, group.name, group.step)
 
     def removed(self) -> dict[str, list[int]]:
         """The least worthy channels of each group."""
@@ -149,7 +123,37 @@ class Search:
             self._give_back()
             found.append((self.lost, self.kept))
         self.kept = min(found, key=lambda each: each[0])[1]
+        if scope == "global" and self._over():
+            self._nearer(goal)
         return True
+
+    def _over(self) -> bool:
+        """Whether much more is saved of everything than is asked for."""
+        names = [name for name in self.highest if name in _SUMS]
+        return (
+            bool(names)
+            and len(names) == len(self.highest)
+            and all(self.costs[name].now(self.widths) * _MUCH < self.highest[name] for name in names)
+        )
+
+    def _nearer(self, goal: Goal) -> None:
+        """Where the steps of one group are so large that the goal is far exceeded: fewer of them, and more of
+        other groups', if that comes near enough; of several ways the one that loses least.
+        """
+        start, found = self.kept, []
+        ways = [(g, n) for g in self.groups for n in self.counts[g.name] if n > start[g.name]]
+        for group, count in sorted(ways, key=lambda way: way[1] - start[way[0].name])[:_MOST_WAYS]:
+            self.start_over()
+            self.frozen = {group.name}
+            self.kept[group.name] = count
+            while any((missing := self._missing()).values()) and self._cut_cheapest(missing):
+                pass
+            if not any(self._missing().values()):
+                self._give_back()
+                if not self._over():
+                    found.append((self.lost, self.kept))
+        self.frozen = set()
+        self.kept = min(found, key=lambda each: each[0])[1] if found else start
 
     def _all_alike(self) -> None:
         shares = {n / g.channels for g in self.groups for n in range(1, g.channels + 1)}
@@ -242,7 +246,9 @@ class Search:
 
     def _next(self, group: Group, step: int) -> int | None:
         """The next allowed count, fewer (+1) or more (-1)."""
-        if self._moot(group) or (group.name in self.blocks and len(self.gone) + step > self.most_gone):
+        if group.name in self.frozen or self._moot(group):
+            return None
+        if group.name in self.blocks and len(self.gone) + step > self.most_gone:
             return None
         counts = self.counts[group.name]
         position = counts.index(self.kept[group.name]) + step

@@ -11,8 +11,8 @@ from typing import Any
 from edgekit.pruning.build import Built, Prepared
 from edgekit.pruning.coupling.found import Found
 from edgekit.pruning.goals.latency_table import LatencyTable, Line, Shape, grid, shapes_of
-from edgekit.pruning.goals.telling import Unreachable
 from edgekit.pruning.goals.shipped import Shipped
+from edgekit.pruning.goals.telling import Unreachable
 
 __all__ = ["STEPS", "by_liked_steps", "liked_by", "multiples_of", "step_of"]
 

@@ -202,7 +202,7 @@ def latency_cost(
     shapes = shapes_of(found.traced, example)
     cut: dict[str, dict[str, int]] = {}
     for group in found.groups:
-        counts = limits.counts(group.channels, group.name, group.width)
+        counts = limits.counts(group.channels, group.name, group.step)
         for m in group.members:
             if len(counts) > 1 and m.layer in shapes:
                 # Of a side that several groups share, others may leave, too.

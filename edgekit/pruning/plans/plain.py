@@ -41,12 +41,10 @@ def plain(layer: nn.Module) -> nn.Module:
     if not computed(layer):
         raise TypeError(f"a layer with computed weights expected, not {type(layer).__name__}")
     settle(layer)
-    training = layer.training
     new = copy.deepcopy(layer).eval()
     with torch.no_grad():
         if parametrize.is_parametrized(new):
-            for name in list(new.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(new, name, leave_parametrized=True)
+            new = _without_parametrizations(new)
         for hook in list(_hooks(new)):
             if isinstance(hook, WeightNorm):
                 remove_weight_norm(new, hook.name)
@@ -57,7 +55,19 @@ def plain(layer: nn.Module) -> nn.Module:
     learned = any(parameter.requires_grad for parameter in layer.parameters())
     for parameter in new.parameters():
         parameter.requires_grad_(learned)
-    return new.train(training)
+    return new.train(layer.training)
+
+
+def _without_parametrizations(layer: nn.Module) -> nn.Module:
+    """Of the class that ``layer`` had before. torch's own removal takes the weight from all copies of it."""
+    names = list(layer.parametrizations)  # type: ignore[arg-type]
+    values = {name: getattr(layer, name).detach().clone() for name in names}
+    kind: Any = type(layer).__mro__[1]
+    new: nn.Module = kind.__new__(kind)
+    new.__dict__.update(layer.__dict__)
+    new._modules = {name: child for name, child in layer._modules.items() if name != "parametrizations"}
+    new._parameters = {**{n: nn.Parameter(value) for n, value in values.items()}, **layer._parameters}
+    return new
 
 
 def settle(model: nn.Module) -> None:
