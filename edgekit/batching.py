@@ -43,7 +43,7 @@ def footprint(model: nn.Module, example: Tensor) -> Footprint:
 
 
 def fitting(bytes_each: int, most: int, budget: int | None = None, *, fewest: int = _FEWEST) -> int:
-    """How many of such a size ``budget`` (``BUDGET`` if None) holds: at most ``most``, at least ``fewest``."""
+    """How many of such a size ``budget`` (None: ``BUDGET``) holds: at most ``most``, at least ``fewest``."""
     held = (BUDGET if budget is None else budget) // max(1, bytes_each)
     return max(min(fewest, most), min(most, held))
 

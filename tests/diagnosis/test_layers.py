@@ -63,7 +63,7 @@ def test_the_noise_is_that_against_the_float_model() -> None:
 def test_the_noise_is_summed_up_and_nothing_of_a_batch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four times the samples, the same peak: of the layers' outputs those of one batch are there."""
     _, graph = quantized(Residual)
-    monkeypatch.setattr(batching, "BUDGET", 1 << 20)
+    monkeypatch.setattr(batching, "BUDGET", 100_000)
     found, most = [], []
     for count in (16, 64):
         samples = images(count)
