@@ -42,13 +42,14 @@ def footprint(model: nn.Module, example: Tensor) -> Footprint:
     return Footprint(math.ceil(watch.most / count), math.ceil(watch.made / count))
 
 
-def fitting(bytes_each: int, most: int, budget: int = BUDGET, *, fewest: int = _FEWEST) -> int:
-    """How many of such a size are within ``budget``: at most ``most``, and ``fewest`` even beyond it."""
-    return max(min(fewest, most), min(most, budget // max(1, bytes_each)))
+def fitting(bytes_each: int, most: int, budget: int | None = None, *, fewest: int = _FEWEST) -> int:
+    """How many of such a size ``budget`` (None: ``BUDGET``) holds: at most ``most``, at least ``fewest``."""
+    held = (BUDGET if budget is None else budget) // max(1, bytes_each)
+    return max(min(fewest, most), min(most, held))
 
 
 def batch_size(
-    model: nn.Module, example: Tensor, most: int, *, keeps: bool = False, budget: int = BUDGET
+    model: nn.Module, example: Tensor, most: int, *, keeps: bool = False, budget: int | None = None
 ) -> int:
     """Samples that may go through ``model`` at once: what the budget holds, at least 2, at most ``most``.
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekit.batching import BUDGET, fitting, footprint
+from edgekit.batching import fitting, footprint
 from edgekit.execution import Forward, mode, spans
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.reading import positions, read, rows_of
@@ -225,7 +225,7 @@ def _answers(
     """By layer, (rows, C): what the whole model gives in the channels that stay."""
     found: dict[str, list[Tensor]] = {name: [] for name in picked}
     last = next(reversed(picked))
-    size = fitting(footprint(forward.model, samples[:2]).live, len(samples), BUDGET)
+    size = fitting(footprint(forward.model, samples[:2]).live, len(samples))
     for start, end in spans(len(samples), size):
 
         def see(

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekit.diagnosis.corruptions import SEVERITIES, corrupt, fitting
+from edgekit.diagnosis.corruptions import (
+    SEVERITIES,
+    corrupt,
+    corrupted_parts,
+    fitting,
+    span_of,
+    value_range,
+)
 from edgekit.diagnosis.corruptions.text import _lengths
 
 
@@ -68,6 +75,23 @@ def test_worse_with_every_severity_and_the_same_for_the_same_seed(case: str, nam
     assert errors == sorted(errors)
     if samples.dtype == np.float32 and layout == "NCHW":
         assert samples.min() <= found.min() <= found.max() <= samples.max()
+
+
+@pytest.mark.parametrize(("case", "name"), [each for each in EVERY if each[1] != "typos"])
+def test_in_parts_they_are_what_they_are_in_one(case: str, name: str) -> None:
+    samples, layout = CASES[case]
+    whole = corrupt(samples, layout, name, 3, seed=5)
+    for size in (1, 4):
+        parts = [samples[start : start + size] for start in range(0, len(samples), size)]
+        found = list(corrupted_parts(parts, layout, name, 3, seed=5, span=span_of(parts)))
+        assert [len(one) for one in found] == [len(one) for one in parts]
+        np.testing.assert_allclose(np.concatenate(found), whole, rtol=1e-5, atol=1e-5)
+
+
+def test_black_and_white_are_those_of_all_parts() -> None:
+    for samples in (photos(), photos() // 40, photos().astype(np.float32) / 255 - 1):
+        parts = np.array_split(samples, 4)
+        assert span_of(parts) == value_range(samples)
 
 
 def test_what_each_kind_of_data_can_suffer() -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgekit import macs
+from edgekit import batching, macs
+from edgekit.diagnosis import layers
 from edgekit.diagnosis.layers import layers_of, snr_of_layers
 from edgekit.diagnosis.record import LayerRow
 from edgekit.export.divergence import snr_db
@@ -57,6 +58,41 @@ def test_the_noise_is_that_against_the_float_model() -> None:
     assert found["first"] < float(uniform)
     assert found["first"] > float(uniform) - 12  # weights and the input are rounded as well
     assert found == snr_of_layers(graph, samples)
+
+
+def test_the_noise_is_summed_up_and_nothing_of_a_batch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times the samples, the same peak: of the layers' outputs those of one batch are there."""
+    _, graph = quantized(Residual)
+    monkeypatch.setattr(batching, "BUDGET", 100_000)
+    found, most = [], []
+    for count in (16, 64):
+        samples = images(count)
+        watch = batching._Watch(samples)
+        with watch:
+            found.append(snr_of_layers(graph, samples))
+        most.append(watch.most - samples.nbytes)
+    assert most[1] < 1.1 * most[0]
+    monkeypatch.setattr(batching, "BUDGET", 1 << 30)
+    assert snr_of_layers(graph, images(64)) == pytest.approx(found[1], abs=1e-3)
+
+
+def test_large_samples_are_fewer_and_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, graph = quantized(Residual)
+    told: list[tuple[int, int]] = []
+    layers_of(graph, images(40), tell=lambda *both: told.append(both))
+    assert told[-1] == (40, 40)
+    monkeypatch.setattr(layers, "_MOST_MADE", 1)
+    layers_of(graph, images(40), tell=lambda *both: told.append(both))
+    assert told[-1] == (16, 16)
+
+
+def test_without_noise_the_graph_is_asked_about_one_sample() -> None:
+    _, graph = quantized(Residual)
+    told: list[tuple[int, int]] = []
+    rows = layers_of(graph, images(4), noise=False, tell=lambda *both: told.append(both))
+    assert not told
+    assert {row.snr_db for row in rows} == {None}
+    assert [row.macs for row in rows] == [row.macs for row in layers_of(graph, images(4))]
 
 
 @pytest.mark.parametrize("build", [nn.LSTM, nn.MultiheadAttention])

@@ -13,7 +13,7 @@ from sklearn.metrics import recall_score
 
 from edgekit.diagnosis.corruptions import fitting
 from edgekit.diagnosis.record import Diagnosis
-from edgekit.pipeline import compress, diagnosing
+from edgekit.pipeline import compress, diagnosing, probing
 from edgekit.report import Report
 from tests.pipeline import tiny
 from tests.pipeline.conftest import Run
@@ -109,6 +109,24 @@ def test_probes_can_be_left_out(finished: Run, overrides: list[str], kept: tuple
     found = record(finished.folder)
     assert [name for name in ("corrupted", "attacked") if getattr(found, name)] == list(kept)
     assert found.files  # the answers are compared in any case
+    told = any(row.snr_db is not None for row in found.layers)
+    assert told == (overrides != ["diagnose.samples=0"])  # the layers' noise costs as much as a probe
+
+
+def test_probes_in_small_parts_find_what_they_find_in_one(
+    finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for size in (32 << 20, 1):
+        monkeypatch.setattr(probing, "_PART_BYTES", size)
+        (finished.folder / "diagnosis.json").unlink(missing_ok=True)
+        finished("diagnose.samples=41")
+        found.append(record(finished.folder))
+    one, other = found
+    assert (other.clean_before, other.clean_after) == (one.clean_before, one.clean_after)
+    for a, b in zip((*one.corrupted, *one.attacked), (*other.corrupted, *other.attacked), strict=True):
+        # Sums in another order: a sample may fall on the other side.
+        assert abs(a.before - b.before) + abs(a.after - b.after) <= 1 / 41 + 1e-9
 
 
 def test_files_that_take_pixels_are_given_pixels(finished: Run) -> None:
@@ -128,7 +146,7 @@ def test_a_probe_that_fails_is_missing_and_says_why(finished: Run, monkeypatch: 
     def broken(*_: Any, **__: Any) -> Any:
         raise MeasurementError("the worker crashed", where="net.onnx")
 
-    monkeypatch.setattr(diagnosing, "answering", broken)
+    monkeypatch.setattr(probing, "answering", broken)
     finished("diagnose.samples=8")
     found = record(finished.folder)
     assert found.corrupted == ()

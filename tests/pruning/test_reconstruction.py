@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.pruning import build as building
+from edgekit.pruning import reconstruction
 from edgekit.pruning.coupling import groups
 from edgekit.pruning.goals.choose import Goal, Limits
 from edgekit.pruning.plans.plan import Plan
+from edgekit.pruning.reading import positions, read, rows_of
 from edgekit.pruning.reconstruction import refit
 from tests.networks import seeded
 from tests.pruning.architectures import VisionTransformer, Windows
@@ -122,3 +124,77 @@ def test_a_second_time_gives_the_same_bits() -> None:
         refit(small, model, built.plan, lambda count: example.repeat(40, 1, 1, 1)[:count], macs=1)
         ends.append(small.state_dict())
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),
+        nn.Conv2d(3, 4, (1, 5), padding=(0, 2), dilation=(1, 2)),
+        nn.Conv2d(3, 4, (3, 2), stride=(1, 3)),
+        nn.Conv2d(3, 4, 1),
+        nn.Conv1d(3, 4, 5, stride=2, padding=3, dilation=2),
+        nn.Linear(6, 4),
+    ],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_single_positions_read_what_the_layer_reads(
+    layer: nn.Conv1d | nn.Conv2d | nn.Linear, last: bool
+) -> None:
+    x = torch.randn(5, 3, 14) if isinstance(layer, nn.Conv1d) else torch.randn(5, 3, 9, 11)
+    x = torch.randn(5, 7, 6) if isinstance(layer, nn.Linear) else x
+    if last and x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        outputs = layer(x)
+        rows = torch.randperm(positions(layer, outputs))[:40].sort().values
+        given = read(layer, x, rows) @ layer.weight.flatten(1).T + layer.bias
+        torch.testing.assert_close(given, rows_of(layer, outputs, rows), rtol=1e-4, atol=1e-5)
+
+
+class Counting(nn.Module):
+    """Layers of which each pass is counted by the samples in it."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(20, 20) for _ in range(depth))
+        self.passes: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes.append(len(x))
+        for layer in self.layers:
+            x = layer(x).relu()
+        return x
+
+
+def test_twice_as_deep_is_twice_as_long_and_not_four_times() -> None:
+    """A pass for each layer would make time grow with the square of the depth."""
+    passes = []
+    for depth in (4, 8):
+        model = seeded(Counting, depth)
+        small, plan = cut_of(model, MANY[:2])
+        small.passes.clear()  # type: ignore[operator, union-attr]
+        refit(small, model, plan, lambda count: MANY[:count], macs=1)
+        passes.append(sum(small.passes))  # type: ignore[arg-type]
+    assert passes[0] == passes[1]
+
+
+def test_in_runs_of_few_layers_the_weights_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of the whole model's answers has a bound, and changes nothing."""
+    model = seeded(Counting, 5)
+    ends = []
+    for size in (1 << 30, 1):
+        monkeypatch.setattr(reconstruction, "_ANSWER_BYTES", size)
+        small, plan = cut_of(model, MANY[:2])
+        assert len(refit(small, model, plan, lambda count: MANY[:count], macs=1).layers) > 2
+        ends.append([value.clone() for value in small.state_dict().values()])
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_large_samples_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = seeded(Redundant)
+    small, plan = cut_of(model, MANY[:2], {"one": list(range(8, 16))})
+    monkeypatch.setattr(reconstruction, "_PASS_BYTES", 100 * 200)
+    found = refit(small, model, plan, lambda count: MANY[:count], macs=1)
+    assert 32 < found.samples < 150  # some 40 numbers each

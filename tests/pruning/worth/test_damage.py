@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgekit import batching
 from edgekit.pruning import build as building
 from edgekit.pruning.goals.choose import Goal, Limits
 from edgekit.pruning.worth.damage import curves, damages, training_inputs
@@ -124,7 +125,7 @@ def test_answers_that_are_no_numbers_are_the_dearest_and_nothing_is_free() -> No
     assert seen["some"][1] > seen["some"][0]  # never less for more
 
 
-def test_a_large_model_is_asked_about_fewer_samples() -> None:
+def test_an_expensive_model_is_asked_about_fewer_samples() -> None:
     found: Any = Broken({"one": 0.5})
     asked: list[int] = []
 
@@ -132,9 +133,45 @@ def test_a_large_model_is_asked_about_fewer_samples() -> None:
         asked.append(count)
         return torch.ones(count, 3).cumsum(0)
 
-    for macs in (10**6, 3 * 10**10, 10**13):
+    for macs in (10**6, 12 * 10**9, 10**13):
         curves({"one": torch.ones(2).double()}, nn.Linear(3, 4), found, inputs, macs=macs)
-    assert asked == [512, 100, 16]
+    assert [count for count in asked if count > 2] == [512, 99, 16]
+
+
+def test_a_very_expensive_one_is_tried_once_for_each_group() -> None:
+    """Time has a bound also where the fewest samples are too many for three trials of each group."""
+    model = seeded(Faint)
+    prepared = building.prepare(model, X[:2])
+    scores = importances(prepared.found, "magnitude").scores
+    told: list[tuple[int, int]] = []
+    for macs in (1, 10**12):
+        told.clear()
+        curves(
+            scores, model, prepared.found, lambda n: X[:n], macs=macs, tell=lambda *both: told.append(both)
+        )
+        trials = (3 if macs == 1 else 1) * len(prepared.found.groups)
+        assert told == [(done, trials) for done in range(1, trials + 1)]
+
+
+def test_damage_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = seeded(Faint)
+    prepared = building.prepare(model, X[:2])
+    scores = importances(prepared.found, "magnitude").scores
+    seen, largest = [], []
+
+    def see(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        largest[-1] = max(largest[-1], len(given[0]))
+
+    for budget in (1 << 30, 50_000):
+        monkeypatch.setattr(batching, "BUDGET", budget)
+        largest.append(0)
+        hook = model.register_forward_pre_hook(see)
+        seen.append(curves(scores, model, prepared.found, lambda count: X[:count], macs=1))
+        hook.remove()
+    assert largest[0] == 40
+    assert largest[1] < 10
+    for name, curve in seen[0].items():
+        torch.testing.assert_close(seen[1][name], curve, rtol=1e-4, atol=0)
 
 
 def test_inputs_are_training_samples_of_these_rows_and_the_same_every_time() -> None:
