@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from edgekit.int8 import ops
 from edgekit.int8.fold import statistics
@@ -43,7 +43,6 @@ def lower(graph: fx.GraphModule) -> fx.GraphModule:
     ops.refresh(graph)
     graph.delete_all_unused_submodules()
     return graph
-
 
 
 def _norm(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
