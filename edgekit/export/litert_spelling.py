@@ -127,7 +127,7 @@ def _pair(graph: fx.GraphModule, value: fx.Node, grid: tuple[Any, ...]) -> fx.No
 
 
 def _zero(graph: fx.GraphModule) -> fx.Node:
-    """What is added to bring numbers to another grid: the converter refuses two grids with nothing between."""
+    """What is added to bring numbers to another grid: the converter refuses two without an op between."""
     return _pair(graph, ops.constant_node(graph, "zero", torch.zeros(())), (1.0, 0, -128, 127, torch.int8))
 
 

@@ -24,13 +24,15 @@ from edgekit.int8.products import spell_products
 from edgekit.int8.refusal import check_layers, refusal
 
 MAX_BATCH = 4096
+_CAPTURED = "edgekit_captured"  # in the ``meta`` of a graph module
 
 
 def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
     """Turn ``model`` into a graph of ATen ops in eval mode, batch norm folded, batch size free.
 
     Args:
-        model: any module that ``torch.export`` can capture; it is not changed.
+        model: any module that ``torch.export`` can capture; it is not changed. What this function gave comes
+            back as it is, so that several exports need one capture.
         example: one input, (N, ...). Only its shape behind N and its dtype matter.
 
     Returns:
@@ -40,6 +42,8 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
     Raises:
         CaptureError: ``torch.export`` refuses the model; the message holds its reason.
     """
+    if isinstance(model, fx.GraphModule) and model.meta.get(_CAPTURED):
+        return model
     prepared = prepare(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     # torch.export specialises a dimension whose example size is 0 or 1, so the example gets two rows.
     row = example[:1].contiguous()
@@ -57,6 +61,7 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
     fold_batch_norm(graph)
     fuse_branches(graph)
     fold_affine(graph)
+    graph.meta[_CAPTURED] = True
     return graph
 
 

@@ -93,7 +93,7 @@ def evaluate_constant(graph: fx.GraphModule, node: Any) -> Tensor:
 
 
 def _name(graph: fx.GraphModule, node: fx.Node, sources: list[str]) -> str:
-    """Named after the largest parameter that it is made of; with a number where that one is read elsewhere."""
+    """Named after the largest parameter in it; with a number where that one is read elsewhere."""
     if not sources:
         return _free(graph, f"{node.name}_constant")
     values = {name: ops.attribute(graph, name) for name in sources}

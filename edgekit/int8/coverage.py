@@ -169,7 +169,10 @@ def _counted(trace: Sequence[dict[str, Any]], executed: Any) -> Coverage:
         if event.get("cat") == "Node" and name in nodes and event["name"].endswith("_kernel_time"):
             # The trace leaves prepacked weights out, so their shapes come from the graph as executed.
             weights = [constants[value] for value in nodes[name].input if value in constants]
-            layer = _onnx_layer(name, event["args"], [w for w in weights if len(w.dims) >= 2])
+            if nodes[name].op_type == "Einsum":
+                layer = _einsum(nodes[name], event["args"])
+            else:
+                layer = _onnx_layer(name, event["args"], [w for w in weights if len(w.dims) >= 2])
             if layer is not None:
                 layers[name] = layer
             kernel = f"{event['args']['op_name']}{_kind(event['args'])}"
@@ -247,6 +250,23 @@ def _onnx_layer(name: str, arguments: dict[str, Any], weights: Sequence[Any]) ->
     integer = x_kind in INTEGERS and w_kind in INTEGERS
     reason = "" if integer else f"ONNX Runtime executes {kernel} on {x_kind} and {w_kind}"
     return Layer(name, kernel, macs, integer, reason)
+
+
+def _einsum(node: Any, arguments: dict[str, Any]) -> Layer | None:
+    """A product of all labels' sizes: each of them is gone through once. None for one operand alone."""
+    equation = next(a.s.decode() for a in node.attribute if a.name == "equation")
+    shapes = [next(iter(item.values())) for item in arguments["input_type_shape"]]
+    labels = equation.replace(" ", "").partition("->")[0].split(",")
+    if len(labels) < 2 or "." in equation or len(labels) != len(shapes):
+        return None
+    sizes = {
+        label: size
+        for part, shape in zip(labels, shapes, strict=True)
+        for label, size in zip(part, shape, strict=True)
+    }
+    return Layer(
+        node.name, "Einsum", math.prod(sizes.values()), False, "ONNX Runtime has Einsum in float alone"
+    )
 
 
 def _recurrent(name: str, kernel: str, arguments: dict[str, Any], weights: Sequence[Any]) -> Layer:

@@ -33,7 +33,7 @@ _ASSERTIONS = {
 
 
 def flatten(graph: fx.GraphModule) -> None:
-    """Inline every wrapped sub-graph in place, however deep they nest, and drop checks of shapes and types."""
+    """Inline every wrapped sub-graph in place, however deep they nest; drop checks of shapes and types."""
     todo = [node for node in graph.graph.nodes if _place(node) is not None]
     while todo:
         todo += [node for node in _inline(graph, todo.pop()) if _place(node) is not None]

@@ -12,8 +12,8 @@ def functional(graph: fx.GraphModule) -> bool:
     """Replace in-place ops (``relu_``) by their functions (``relu``), and later reads of what they changed.
 
     Returns:
-        False, with nothing done, where that isn't enough: what is changed is seen through another view as well
-        (``x[:, 0] = 0``), or an op has no function of the same form.
+        False, with nothing done, where that isn't enough: what is changed is seen through another view as
+        well (``x[:, 0] = 0``), or an op has no function of the same form.
     """
     order = {node: index for index, node in enumerate(graph.graph.nodes)}
     views = _views(graph)

@@ -225,11 +225,12 @@ def refresh(graph: fx.GraphModule) -> None:
         plain = isinstance(value, torch.Tensor) and getattr(value, "fake_mode", None) is not mode
         return mode.from_tensor(value) if plain else value
 
+    for node in graph.graph.nodes:
+        if node.op == "get_attr" and "val" not in node.meta:
+            node.meta["val"] = attribute(graph, str(node.target)).detach()
     # What torch asks about sizes on the way must not bind the batch to the example's.
     with mode, mode.shape_env.suppress_guards() if mode.shape_env else contextlib.nullcontext():
         for node in graph.graph.nodes:
-            if node.op == "get_attr" and "val" not in node.meta:
-                node.meta["val"] = attribute(graph, str(node.target)).detach()
-            elif node.op == "call_function" and node.meta.get("val") is None:
+            if node.op == "call_function" and node.meta.get("val") is None:
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), known)
                 node.meta["val"] = node.target(*args, **kwargs)

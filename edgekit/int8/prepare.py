@@ -1,9 +1,9 @@
 """A copy of a model as ``torch.export`` can take it: what stands in its way is spelled otherwise.
 
-- Parametrisations (weight and spectral norm, pruning masks), new and old style, are constant in eval mode: each
-  is computed once, and its result is the parameter.
-- A layer called ``code`` or ``graph`` would hide an attribute of ``fx.GraphModule``: it gets another name, and
-  the model's own code still finds it under the old one. ``ops.user_name`` gives the name back.
+- Parametrisations (weight and spectral norm, pruning masks), new and old style, are constant in eval mode:
+  each is computed once, and its result is the parameter.
+- A layer called ``code`` or ``graph`` would hide an attribute of ``fx.GraphModule``: it gets another name,
+  and the model's own code still finds it under the old one. ``ops.user_name`` gives the name back.
 """
 
 from __future__ import annotations

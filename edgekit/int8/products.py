@@ -71,7 +71,7 @@ def _matmul(emit: _Emitter, node: fx.Node) -> fx.Node | None:
 
 
 def _addmm(emit: _Emitter, node: fx.Node) -> fx.Node | None:
-    """Beta * input + alpha * (first @ second)."""
+    """``beta * input + alpha * (first @ second)``."""
     offset, first, second = node.args
     beta, alpha = node.kwargs.get("beta", 1), node.kwargs.get("alpha", 1)
     flat = node.target is aten.addmm.default

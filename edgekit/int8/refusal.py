@@ -13,7 +13,7 @@ from edgekit.int8 import ops
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)[^\n]*(?:\n {2,}([^\n]+))?')
 _INSIDE_TORCH = re.compile(r"[/\\]torch[/\\](_|fx|export|nn|utils|ao|functional|library|overrides)")
-_BATCH = "the batch size is fixed, or the samples of a batch are mixed: with the batch of the example it is captured"
+_BATCH = "the batch size is fixed, or samples are mixed: with the example's own batch it is captured"
 
 
 def refusal(name: str, errors: Sequence[Exception], works_with_fixed_batch: bool) -> CaptureError:
@@ -28,9 +28,7 @@ def refusal(name: str, errors: Sequence[Exception], works_with_fixed_batch: bool
     if works_with_fixed_batch:
         reason = _BATCH
         expected = "a forward() that takes any number of samples, and treats each by itself"
-        advice = (
-            "use x.shape[0] (or -1) for the number of samples in reshape, view and expand, not int() of it"
-        )
+        advice = "use x.shape[0] or -1 for the number of samples in reshape, view and expand"
     else:
         reason = f"{type(errors[0]).__name__}: {_sentence(errors[0])}"
         expected = "a forward() of tensor operations without data-dependent Python control flow"

@@ -35,7 +35,7 @@ def nearest(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         or any(not isinstance(size, int) for size in (*before[2:], *after[2:]))
     ):
         return None
-    mode, dims = _NEAREST[node.target], len(before) - 2  # type: ignore[index]
+    mode, dims = _NEAREST[node.target], len(before) - 2
     if all(new % old == 0 for old, new in zip(before[2:], after[2:], strict=True)):
         if mode == "nearest":
             return None
@@ -79,8 +79,8 @@ def as_linear(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 def without_ceil(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """An average pooling whose last window reaches beyond the edge (``ceil_mode``), as poolings that don't.
 
-    The mean of such a window is that of its pixels alone: the rest of rows (columns) is pooled by itself, with
-    a smaller window, and put behind the others. ONNX Runtime's fused integer kernel divides by the whole
+    The mean of such a window is that of its pixels alone: the rest of rows (columns) is pooled by itself,
+    with a smaller window, and put behind the others. ONNX Runtime's fused integer kernel divides by the whole
     window's size.
     """
     dims = 1 if node.target is aten.avg_pool1d.default else 2
@@ -116,11 +116,7 @@ class _Pool:
 def _pooled(graph: fx.GraphModule, source: fx.Node, pool: _Pool, windows: list[int], axis: int) -> fx.Node:
     call = graph.graph.call_function
     if axis == len(pool.sizes):
-        strides = [
-            min(s, w) if w != full else s
-            for s, w, full in zip(pool.stride, windows, pool.window, strict=True)
-        ]
-        return call(pool.target, (source, windows, strides))
+        return call(pool.target, (source, windows, pool.stride))
     parts = []
     for start, end, window in pool.parts(axis):
         part = source

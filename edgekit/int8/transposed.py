@@ -93,8 +93,8 @@ def _parameter(graph: fx.GraphModule, node: fx.Node, value: Tensor) -> fx.Node:
 
 @dataclass(frozen=True)
 class _Geometry:
-    """``positions`` of the convolution, its padding ``before`` and ``after``, and from where to where in the
-    shuffled result the answer stands (``start``, ``size``).
+    """Of the convolution: its ``positions``, its padding ``before`` and ``after``; of the shuffled result:
+    where the answer stands in it (``start``, ``size``).
     """
 
     before: list[int]
