@@ -23,8 +23,9 @@ _LONGEST = 200  # characters of an entry of metadata
 def artifact_parts(found: Mapping[str, Any], top: int) -> list[RenderableType]:
     """A title, what is left over in float, facts, tensors. ``top``: how many of each are listed."""
     versions = ", ".join(f"{key} {_version(value)}" for key, value in found["versions"].items() if value)
+    beside = f" with {', '.join(found['files_beside'])}" if found.get("files_beside") else ""
     lines = [
-        ("file", f"{found['format']}, {human_bytes(found['size_bytes'])}, sha256 {found['sha256']}"),
+        ("file", f"{found['format']}, {human_bytes(found['size_bytes'])}{beside}, sha256 {found['sha256']}"),
         ("versions", versions),
         *[("input", _grid(row)) for row in found["inputs"]],
         *[("output", _grid(row)) for row in found["outputs"]],
@@ -36,6 +37,7 @@ def artifact_parts(found: Mapping[str, Any], top: int) -> list[RenderableType]:
         (f"signature {one['key']}", f"{', '.join(one['inputs'])} → {', '.join(one['outputs'])}")
         for one in found.get("signatures", ())
     ]
+    lines += _free(found)
     lines += _executed(found["executed"])
     if found["arena"]:
         lines.append(("arena", arena_text(found["arena"])))
@@ -45,6 +47,14 @@ def artifact_parts(found: Mapping[str, Any], top: int) -> list[RenderableType]:
     if found["activations"]:
         parts += [Text(""), _activations(found["activations"][:top])]
     return parts
+
+
+def _free(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """That MACs were counted at the smallest size, where a file leaves more than its batch free."""
+    free = [str(size) for row in found["inputs"] for size in row["shape"][1:] if not isinstance(size, int)]
+    if not free or not found["executed"]:
+        return []
+    return [("free sizes", f"{', '.join(free)}: taken as 1 to see what is executed; MACs are of that size")]
 
 
 def _version(value: Any) -> str:

@@ -16,7 +16,7 @@ from edgekit.units import human_seconds
 
 __all__ = ["Heartbeat"]
 
-EVERY = 7.5  # seconds without anything shown; a converter may hold all threads up for two more
+EVERY = 7.0  # seconds without a line; a converter on a busy machine may hold all threads up for more
 _TICK = 0.5
 
 
@@ -82,9 +82,11 @@ class Heartbeat:
         doing = self._doing
         if doing.kind == "step" and now - self._heard < self._every:
             return doing
-        over = doing.kind in ("stage-end", "stage-skipped")
-        what = f"{doing.stage} is done; what follows" if over else doing.message or "at work"
-        message = f"{what}, {human_seconds(now - self._since)} so far"
-        if over:
-            return Event("step", "…", message)
+        so_far = f"{human_seconds(now - self._since)} so far"
+        if doing.kind in ("stage-end", "stage-skipped"):
+            return Event("step", "…", f"{doing.stage} is done; what follows, {so_far}")
+        if doing.kind == "epoch":
+            after = f"epoch {doing.epoch}/{doing.epochs} is done; what follows, {so_far}"
+            return Event("step", doing.stage, after)
+        message = f"{doing.message or 'at work'}, {so_far}"
         return dataclasses.replace(doing, kind="step", message=message)

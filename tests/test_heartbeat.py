@@ -51,6 +51,11 @@ def test_before_the_first_event_and_between_two_parts() -> None:
     lines = Lines()
     with Heartbeat(lines, every=EVERY) as told:
         time.sleep(3 * EVERY)
+        told(Event("epoch", "prune", epoch=1, epochs=2, done=9, total=9, loss=0.5))
+        time.sleep(3 * EVERY)
+        (after,) = [event for event in lines.events if event.kind == "step" and event.stage == "prune"][:1]
+        assert after.message.startswith("epoch 1/2 is done; what follows, 0.")
+        assert (after.epochs, after.loss) == (0, None)
         told(Event("stage-end", "prune"))
         time.sleep(3 * EVERY)
     messages = [event.message for event in lines.events]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgekit.bench import stats
 from edgekit.bench.evaluating import evaluate
+from edgekit.bench.onnx_ends import size_of
 from edgekit.bench.record import FailedResult, OpTime, Result
 from edgekit.bench.session import Candidate, Session, linked, located
 from edgekit.bench.stability import instability_of_rounds
@@ -232,7 +233,7 @@ def _result(lane: _Lane, device: Device) -> Measurement | Failure:
     result = Result(
         artifact=one.artifact.name,
         sha256=sha256(one.artifact),
-        size_bytes=one.artifact.stat().st_size,
+        size_bytes=size_of(one.artifact),
         runtime=one.runtime,
         runtime_version=loaded["runtime_version"],
         backend=loaded.get("backend") or one.backend,

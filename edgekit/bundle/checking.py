@@ -43,7 +43,8 @@ def check(folder: str | Path, *, progress: Progress = silent) -> Checked:
     target = load(record["target"])
     progress(Event("note", "bundle", f"{len(files)} files are as they were written; the golden test runs"))
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-        tried = target.try_out(path, Path(scratch))
+        # Whole: what is built runs in a folder of its own.
+        tried = target.try_out(path.absolute(), Path(scratch))
     if tried.passed is False:
         raise BundleError(
             "the golden test failed",

@@ -53,7 +53,7 @@ def _pictures(
 ) -> npt.NDArray[np.generic] | None:
     """(N, H, W, C) with a C that pictures have, or None where there is nothing to look at.
 
-    Of other channels than grey, colour and colour with alpha the first one is shown. Numbers (N, C, H, W) that
+    Of other channels than grey, colour, colour with alpha the first one is shown. Numbers (N, C, H, W) that
     come as the model takes them, without a layout, are pictures too; (N, 1, T, F) are features over time.
     """
     if layout == "NHWC":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgekit.bench.onnx_ends import companions, size_of
 from edgekit.errors import EdgekitError, InputError, MeasurementError, MissingExtraError
 from edgekit.files import sha256
 from edgekit.inspecting import guarded, runtimes
@@ -38,7 +39,8 @@ def inspect_artifact(path: Path, *, top: int | None = None) -> dict[str, Any]:
         "kind": "artifact",
         "file": str(path),
         "format": format,
-        "size_bytes": path.stat().st_size,
+        "size_bytes": size_of(path),
+        "files_beside": [one.name for one in companions(path)],
         "sha256": sha256(path),
         **found,
         "tensors_in_file": len(tensors),

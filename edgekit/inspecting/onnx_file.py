@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from edgekit.bench.onnx_ends import size_of
 from edgekit.inspecting.summary import INTEGERS, by_size, dtype_totals, grid, tensor_bytes
 
 __all__ = ["read"]
@@ -74,7 +75,7 @@ def read(path: Path) -> dict[str, Any]:
         "activation_dtypes": dict(Counter(row["dtype"] for row in activations)),
         "float_weights": _float_weights(constants),
         "integer_weights": _integer_weights(constants),
-        "tensors": by_size(constants, path.stat().st_size),
+        "tensors": by_size(constants, size_of(path)),
         "activations": activations,
     }
 

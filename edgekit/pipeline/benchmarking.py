@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.bench.benchmark import Check, benchmark, candidates_for
+from edgekit.bench.onnx_ends import companions, refuse_free
 from edgekit.bench.record import Record
 from edgekit.bench.session import Candidate
 from edgekit.devices.device import Device, RuntimeName, load_device, probe
@@ -121,6 +122,7 @@ def _bench(
 ) -> tuple[Record, Path]:
     subjects, run = _subjects(targets)
     source = _workload(workload, run, inputs)
+    _refuse(subjects, profile_of, sampled=source is not None or inputs is not None)
     started = Event("stage-start", "benchmark", f"{len(subjects)} files on {profile_of.name}")
     progress(started)
     with connect(profile_of) as link, tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
@@ -153,6 +155,22 @@ def _bench(
             next=f"see {path}",
         )
     return record, path
+
+
+def _refuse(subjects: Sequence[_Subject], device: Device, *, sampled: bool) -> None:
+    """Raise InputError for files that can't be timed as they are. ``sampled``: on samples that are given."""
+    for one in subjects:
+        if not sampled:
+            refuse_free(one.path)
+        beside = [other.name for other in companions(one.path)]
+        if beside and device.transport != "local":
+            raise InputError(
+                "weights beside the file can't be taken to a device",
+                where=str(one.path),
+                got=", ".join(beside),
+                expected="one file",
+                next="put them into it: onnx.save(onnx.load('file.onnx'), 'whole.onnx')",
+            )
 
 
 def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | None]:

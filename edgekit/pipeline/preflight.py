@@ -2,8 +2,9 @@
 
 The model is captured, and written in every format and precision that the recipe asks for. Where a qat stage
 follows, that stage runs on a handful of samples without training, and int8 files are written from its graph.
-All of it goes the way that the run itself goes later, with the weights as they are; pruning only makes layers
-narrower. A converter that refuses says so in the first minute, and nothing has been trained for it.
+Each file answers two samples in its runtime. All of it goes the way that the run itself goes later, with the
+weights as they are; pruning only makes layers narrower. Who refuses says so in the first minute, and nothing
+has been trained for it.
 
 What is final already is kept: the original's fp32 ONNX file, to which all gains refer, and files of a float
 model that no stage changes. The others are thrown away.
@@ -19,14 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit.bench.evaluating import evaluate
 from edgekit.errors import EdgekitError, InputError, WorkloadError
 from edgekit.export import SUFFIX, Format, Precision, export
 from edgekit.export.options import INT8_GRAPH, ExportOptions, pairs
 from edgekit.files import disk_full, sha256_of
-from edgekit.pipeline import artifacts, chain, planning
+from edgekit.pipeline import artifacts, chain, evaluation, planning
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
 from edgekit.progress import silent
+from edgekit.report.summary import RUNTIME
 from edgekit.run import write_record
 from edgekit.stages import STAGES, students
 from edgekit.stages.base import Form, StageConfig, StageContext
@@ -40,6 +43,7 @@ __all__ = ["RECORD", "rehearse"]
 
 RECORD = "preflight.json"
 _SAMPLES, _BATCH = 8, 4  # that the rehearsed qat stage calibrates on
+_RUN = 2  # samples that each file is asked
 
 _Step = tuple[str, Callable[[], None]]
 
@@ -123,6 +127,17 @@ class _Rehearsal:
 
     def _keep(self, planned: planning.Planned) -> None:
         artifacts.write_early(self.job, planned)
+        self._run(planned, self.job.run.path / planned.file)
+
+    def _run(self, planned: planning.Planned, path: Path) -> None:
+        """Let the file answer in its runtime: some take an op that they have no kernel for."""
+        inputs = self.folder / "inputs.npy"
+        evaluation.write_inputs(
+            self.job.workload, inputs, _RUN, raw=planned.options.preprocessing is not None
+        )
+        device = evaluation.device_for(self.job, planned)
+        backend = evaluation.backend_for(self.job, planned)
+        evaluate(path, RUNTIME[planned.format], device, inputs, batch=_RUN, backend=backend)
 
     def _quantise(self, model: nn.Module, config: StageConfig) -> nn.Module:
         small = {"calibration_samples": _SAMPLES, "calibration_batch": _BATCH}
@@ -148,6 +163,7 @@ class _Rehearsal:
             settings: dict[str, Any] = {"format": format, "precision": precision, "options": self.options}
             own = model[0] if isinstance(model, list) else model
             export(own, self.job.workload.example(1), path, metadata={}, **settings)
+            self._run(planning.Planned(path.name, format, precision, self.original, self.options), path)
             path.unlink()
 
         return f"{format} {precision}", write

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.errors import ExportError, WorkloadError
+from edgekit.errors import ExportError, MeasurementError, WorkloadError
 from edgekit.files import sha256
 from edgekit.progress import Event
 from edgekit.run import read_record
@@ -134,6 +135,20 @@ class TestRefusals:
         with pytest.raises(WorkloadError, match="onnx int8 fails") as caught:
             fresh()
         assert caught.value.got == "AssertionError: no message"
+
+    def test_a_file_that_its_runtime_refuses(self, fresh: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[str] = []
+
+        def refuse(path: Path, runtime: str, *_: object, **__: object) -> None:
+            asked.append(path.name)
+            raise MeasurementError("the runtime refused the file", got="no kernel for Conv")
+
+        monkeypatch.setattr("edgekit.pipeline.preflight.evaluate", refuse)
+        with pytest.raises(WorkloadError, match="refused the file") as caught:
+            fresh()
+        assert caught.value.got == "no kernel for Conv"
+        assert asked == ["original_fp32.onnx"]
+        assert not fresh.folder.exists()
 
     def test_what_a_training_would_stumble_over(self, fresh: Run) -> None:
         class Strict(tiny.TinyNet):

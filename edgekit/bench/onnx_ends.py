@@ -1,0 +1,87 @@
+"""What an ONNX file leaves to others: weights in files beside it, and sizes of its input that are free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.errors import InputError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, TensorProto
+
+__all__ = ["companions", "refuse_free", "size_of"]
+
+
+def companions(path: Path) -> tuple[Path, ...]:
+    """The files beside an ONNX file that hold weights of it; none for other kinds, or a damaged one."""
+    model = _model(path)
+    if model is None:
+        return ()
+    names = {
+        entry.value
+        for tensor in _stored_outside(model)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    found = (path.parent / name for name in sorted(names))
+    inside = path.parent.resolve()
+    return tuple(one for one in found if one.is_file() and one.resolve().is_relative_to(inside))
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, and of those beside it that belong to it."""
+    return sum(one.stat().st_size for one in (path, *companions(path)))
+
+
+def refuse_free(path: Path) -> None:
+    """Raise InputError for an ONNX file that doesn't say how large its input is, the batch apart.
+
+    Timed on made-up sizes it would be fast at nothing.
+    """
+    model = _model(path)
+    known = set() if model is None else {one.name for one in model.graph.initializer}
+    inputs = [] if model is None else [one for one in model.graph.input if one.name not in known]
+    for value in inputs:
+        sizes = [d.dim_value or d.dim_param or "?" for d in value.type.tensor_type.shape.dim]
+        if any(not isinstance(size, int) for size in sizes[1:]):
+            shape = " × ".join(str(size) for size in sizes)
+            guess = [1, *(size if isinstance(size, int) else 224 for size in sizes[1:])]
+            raise InputError(
+                "the file leaves sizes of its input free, and latency depends on them",
+                where=str(path),
+                got=f"input {value.name!r}: {shape}",
+                expected="samples of the size that it will be used with",
+                next="name its workload (--workload), or give preprocessed samples as a file: "
+                f"python -c \"import numpy; numpy.save('x.npy', numpy.random.rand{tuple(guess)}"
+                ".astype('float32'))\", then --input x.npy",
+            )
+
+
+def _model(path: Path) -> ModelProto | None:
+    """Without the weights that lie in other files; None if it can't be read."""
+    if path.suffix != ".onnx":
+        return None
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+
+        return onnx.load(str(path), load_external_data=False)
+    except (ImportError, OSError, ValueError, DecodeError):
+        return None  # whoever runs the file will say what is wrong with it
+
+
+def _stored_outside(model: ModelProto) -> Iterator[TensorProto]:
+    """Initialisers and constants whose numbers lie elsewhere."""
+    from onnx import TensorProto as Kind
+
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop()
+        yield from (one for one in graph.initializer if one.data_location == Kind.EXTERNAL)
+        for node in graph.node:
+            for attribute in node.attribute:
+                graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+                tensors = [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+                yield from (one for one in tensors if one.data_location == Kind.EXTERNAL)
