@@ -159,8 +159,7 @@ def test_over_fitting_is_told_with_its_figures(tmp_path: Path) -> None:
     assert gap_text(found) in history.note
     assert "over-fitted" in history.note
     assert f"{100 * found['validation']:.2f} % on validation" in history.note
-    assert any(event.kind == "warning"
-    assert "over-fitted" in event.message for event in events)
+    assert any(event.kind == "warning" and "over-fitted" in event.message for event in events)
 
 
 def test_a_gap_that_the_original_has_too_is_no_news() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from edgekit.stages import STAGES
 from edgekit.stages.base import StageResult, TrainingConfig
@@ -62,3 +64,39 @@ def test_a_roll_back_stands_in_the_report(tmp_path: Path, monkeypatch: pytest.Mo
     result = run("prune", tmp_path)
     assert "diverged in epoch 1 (the loss is nan): back to the beginning" in result.note
     assert result.details["training"]["roll_backs"][0]["epoch"] == 1
+
+
+class SecondHead(Residual):
+    """Answers twice while it trains; a cut, made in eval mode, knows nothing of the second head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auxiliary = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        main = super().forward(x)
+        if not self.training:
+            return main
+        return main, self.auxiliary(self.norm1(self.first(x)).mean((2, 3)))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_second_output_in_train_mode_stops_no_stage(kind: str, tmp_path: Path) -> None:
+    work = workload(seeded(SecondHead))
+    config = STAGES[kind].config(**SETTINGS[kind], training=TrainingConfig(epochs=1, batch_size=16))
+    result = STAGES[kind].run(work.model, config, context(work, tmp_path)[0])
+    assert len(result.details["history"]) == 1
+    assert ("in train mode the model answers" in result.note) == (kind != "qat")  # a graph has one mode
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_model_frozen_as_a_whole_is_trained_in_every_stage(kind: str, tmp_path: Path) -> None:
+    results = []
+    for frozen in (False, True):
+        work = workload(seeded(Residual).requires_grad_(not frozen))
+        training = TrainingConfig(epochs=1, batch_size=16)
+        config = STAGES[kind].config(**SETTINGS[kind], training=training)
+        results.append(STAGES[kind].run(work.model, config, context(work, tmp_path / str(frozen))[0]))
+    free, frozen_one = (one.model.state_dict() for one in results)
+    assert all(torch.equal(free[name], frozen_one[name]) for name in free if isinstance(free[name], Tensor))
+    assert ["frozen as a whole" in one.note for one in results] == [False, True]
