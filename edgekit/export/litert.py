@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekit.export import litert_finish, litert_spelling
+from edgekit.export.litert_islands import keep_islands
 from edgekit.export.options import ExportOptions, Precision
 from edgekit.export.subsampling import subsample_by_convolution
 from edgekit.export.unsupported import explained
@@ -75,6 +76,7 @@ def _convert(prepared: litert_finish.Prepared) -> bytes:
     module = litert_spelling.respell(module)
     snap_weights(module)
     subsample_by_convolution(module)
+    keep_islands(module)
     if prepared.channels_last:
         module = litert_torch.to_channel_last_io(module, args=[0])
         example = example.permute(0, 2, 3, 1).contiguous()

@@ -19,6 +19,7 @@ from edgekit.execution import Forward, spans
 from edgekit.int8 import ops
 from edgekit.int8.bias import ChannelMeans, correct_biases
 from edgekit.int8.grid import absorb_clamps, meet_clamps, snap_biases
+from edgekit.int8.joins import join
 from edgekit.int8.lower import lower
 from edgekit.int8.masks import masks_by_addition
 from edgekit.int8.placement import EdgeQuantizer
@@ -107,6 +108,7 @@ def estimate(
     _look_closer(quantized, batches, options)
     free_coarse_scores(quantized)
     unify(quantized)
+    join(quantized)
     quantize_constants(quantized)
     return quantized
 

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from edgekit.int8 import ops
+from edgekit.int8.accumulators import biased, hold_biases
 from edgekit.int8.constants import evaluate_constant
 
 INT8_MIN, INT8_MAX = -128, 127
@@ -30,6 +31,8 @@ def absorb_clamps(graph: fx.GraphModule) -> int:
             continue
         if node.args[0].target in ops.DEQUANTIZE:
             continue  # without the clamp two grids would follow each other, which LiteRT's converter refuses
+        if _in_float(node.args[0]):
+            continue
         grids = [_grid(graph, user) for user in node.users]
         lower, upper = clamp_bounds(node)
         if all(grid is not None and _does_nothing(lower, upper, *grid) for grid in grids):
@@ -38,6 +41,11 @@ def absorb_clamps(graph: fx.GraphModule) -> int:
             removed += 1
     graph.recompile()
     return removed
+
+
+def _in_float(node: Any) -> bool:
+    """Whether a layer is float in LiteRT, whose converter drops the quantiser behind it, clamp and all."""
+    return isinstance(node, fx.Node) and node.target in ops.WEIGHTED and len(ops.shape_of(node) or ()) == 5
 
 
 def meet_clamps(graph: fx.GraphModule) -> int:
@@ -55,6 +63,8 @@ def meet_clamps(graph: fx.GraphModule) -> int:
         quantizers = [user for user in node.users if user.target is ops.qd.quantize_per_tensor.default]
         source = node.args[0] if node.target in ops.CLAMPS else None
         if not isinstance(source, fx.Node) or source.target in ops.DEQUANTIZE or not quantizers:
+            continue
+        if _in_float(source):
             continue
         grids = {quantize.args[1:] for quantize in quantizers}
         if len(grids) != 1 or len(quantizers) != len(node.users):
@@ -122,29 +132,21 @@ def snap_biases(graph: fx.GraphModule) -> int:
     """Round every bias to the grid of its layer's integer accumulator: input scale times weight scale.
 
     (Jacob et al. 2018, arXiv 1712.05877, section 2.4.) Runtimes hold biases as int32 on that grid; rounded
-    here, the graph computes with the very numbers that they will compute with. In place, done after
-    calibration and after training.
+    here, the graph computes with the very numbers that they will compute with. Where int32 can't hold one,
+    its channel's weights get a coarser grid first (see ``accumulators``). In place, done after calibration
+    and after training.
 
     Returns:
         How many were rounded.
     """
-    snapped = 0
-    for node in graph.graph.nodes:
-        bias = node.args[2] if node.target in ops.WEIGHTED and len(node.args) > 2 else None
-        if not isinstance(bias, fx.Node) or bias.op != "get_attr":
-            continue
-        source, weight = node.args[:2]
-        if source.target is not ops.qd.dequantize_per_tensor.default:
-            continue
-        if weight.target is not ops.qd.dequantize_per_channel.default:
-            continue
-        scale = float(source.args[1]) * ops.attribute(graph, str(weight.args[1].target)).double()
-        value = ops.attribute(graph, str(bias.target))
+    hold_biases(graph)
+    layers = biased(graph)
+    for layer in layers:
+        scale = layer.input_scale * ops.attribute(graph, layer.weight_scale).double()
+        value = ops.attribute(graph, layer.bias)
         with torch.no_grad():
-            limit = 2.0**31 - 1
-            value.copy_((value.double() / scale).round().clamp(-limit, limit) * scale)
-        snapped += 1
-    return snapped
+            value.copy_((value.double() / scale).round() * scale)
+    return len(layers)
 
 
 def spell(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:

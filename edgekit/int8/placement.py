@@ -21,6 +21,8 @@ from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, Quantiza
 
 from edgekit.int8 import ops
 from edgekit.int8.scores import float_scores, is_long, reads_long_row
+from edgekit.int8.statistics import float_statistics
+from edgekit.int8.tail import float_tail
 
 KEY = "quantization_annotation"
 
@@ -83,7 +85,7 @@ def quantized_weight(node: fx.Node) -> fx.Node | None:
 def quantized_outputs(model: fx.GraphModule) -> set[fx.Node]:
     """The nodes behind which a quantiser stands."""
     found: set[fx.Node] = set()
-    islands = float_scores(model)
+    islands = float_scores(model) | float_tail(model) | float_statistics(model)
     for node in model.graph.nodes:
         if node not in islands and computes_integers(node):
             found.add(node)

@@ -24,23 +24,16 @@ Grid = tuple[float, int]  # scale, zero point; of int8
 def unify(graph: fx.GraphModule) -> None:
     """Give one grid to all quantisers that must share one, in place.
 
-    The grid of a group holds the ranges of all tensors that enter it; what is only moved, chosen or averaged
-    within the group fits by itself. A sigmoid, tanh or softmax keeps the grid that its function has; where
-    one enters a concatenation with others, a second quantiser brings it onto the group's grid.
+    What is only moved, chosen or averaged has the grid of what it is made from; a sigmoid, tanh or softmax
+    keeps the grid that its function has. Where tensors are concatenated see ``joins``.
 
     Raises:
         ValueError: a quantiser has another integer type than int8.
     """
     _fix_known(graph)
-    for members in groups(graph, is_shared):
-        entering = [node for node in members if not is_shared(node.args[0])]
-        fixed = [node for node in entering if _known_grid(node.args[0]) is not None]
-        if fixed and len({grid_of(node) for node in entering}) > 1:
-            members = [node for node in members if node not in fixed]
-            for node in fixed:
-                _requantise_for_group(graph, node, members)
-        grids = [grid_of(node) for node in entering] or [grid_of(members[0])]
-        common = grids[0] if len(set(grids)) == 1 else _holding(grids)
+    for members in groups(graph, is_moved):
+        entering = [node for node in members if enters(node)]
+        common = grid_of((entering or members)[0])
         for node in members:
             set_grid(node, common)
     graph.recompile()
@@ -77,7 +70,7 @@ def _float32(value: float) -> float:
     return float(torch.tensor(value, dtype=torch.float32))
 
 
-def _holding(grids: list[Grid]) -> Grid:
+def holding(grids: list[Grid]) -> Grid:
     """The finest grid whose range holds those of all."""
     lows = [(LOW - zero) * scale for scale, zero in grids]
     highs = [(HIGH - zero) * scale for scale, zero in grids]
@@ -105,6 +98,17 @@ def _known_grid(node: Any) -> Grid | None:
 def is_shared(node: Any) -> bool:
     """Whether what the node gives lies within what enters it, so that both must have one grid."""
     return isinstance(node, fx.Node) and node.target in ops.ONE_GRID and ops.moves_zero_alone(node)
+
+
+def is_moved(node: Any) -> bool:
+    """``is_shared``, but for concatenations, which bring tensors together (see ``joins``)."""
+    return is_shared(node) and node.target not in ops.CONCATENATIONS
+
+
+def enters(quantize: fx.Node) -> bool:
+    """Whether a quantiser's grid is its own: what it quantises isn't moved from integers."""
+    source = quantize.args[0]
+    return not is_moved(source) or not any(_quantizers_in_front(source))  # type: ignore[arg-type]
 
 
 def has_known_grid(node: Any) -> bool:
@@ -139,25 +143,6 @@ def _quantizers_in_front(node: fx.Node) -> Iterator[fx.Node]:
         quantize = source.args[0] if source.target is ops.qd.dequantize_per_tensor.default else None
         if isinstance(quantize, fx.Node) and quantize.target is ops.qd.quantize_per_tensor.default:
             yield quantize
-
-
-def _requantise_for_group(graph: fx.GraphModule, quantize: fx.Node, members: list[fx.Node]) -> None:
-    """A second pair behind a known grid, for those readers that share the group's."""
-    readers = [user for user in quantize.users if any(is_shared(reader) for reader in user.users)]
-    if not readers:
-        return
-    known = _known_grid(quantize.args[0])
-    assert known is not None
-    for dequantize in readers:
-        with graph.graph.inserting_after(dequantize):
-            again = graph.graph.call_function(ops.qd.quantize_per_tensor.default, ())
-        with graph.graph.inserting_after(again):
-            back = graph.graph.call_function(ops.qd.dequantize_per_tensor.default, ())
-        again.meta, back.meta = dict(quantize.meta), dict(dequantize.meta)
-        dequantize.replace_all_uses_with(back)
-        again.args = (dequantize, *quantize.args[1:])
-        back.args = (again, *quantize.args[1:])
-        members.append(again)
 
 
 def minmax_weight_scales(rows: torch.Tensor) -> torch.Tensor:
@@ -197,7 +182,8 @@ def quantize_constants(graph: fx.GraphModule) -> None:
     """Put a pair behind every constant that an integer op computes with, its grid from its own values.
 
     Positional embeddings, class tokens, tables of embeddings, factors: known numbers need no calibration. The
-    constant operand of a matrix product is symmetric, as weights are. Left alone is what isn't finite.
+    constant operand of a matrix product is symmetric, as weights are; one that is concatenated gets the grid
+    of the result. Left alone is what isn't finite.
     """
     computing = ops.SUMS | ops.PRODUCTS | ops.MATMULS | ops.CONCATENATIONS
     for node in list(graph.graph.nodes):
@@ -206,8 +192,10 @@ def quantize_constants(graph: fx.GraphModule) -> None:
         ):
             _quantize_constant(graph, node, node.args[0], symmetric=False)
         elif node.target in computing and _on_integers(node):
+            grid = grid_of(next(iter(node.users))) if node.target in ops.CONCATENATIONS else None
             for source in node.all_input_nodes:
-                _quantize_constant(graph, node, source, symmetric=node.target in ops.MATMULS)
+                symmetric = node.target in ops.MATMULS
+                _quantize_constant(graph, node, source, symmetric=symmetric, grid=grid)
     graph.recompile()
 
 
@@ -217,15 +205,18 @@ def _on_integers(node: fx.Node) -> bool:
     return behind and any(source.target in ops.DEQUANTIZE for source in node.all_input_nodes)
 
 
-def _quantize_constant(graph: fx.GraphModule, reader: fx.Node, source: Any, *, symmetric: bool) -> None:
+def _quantize_constant(
+    graph: fx.GraphModule, reader: fx.Node, source: Any, *, symmetric: bool, grid: Grid | None = None
+) -> None:
     if not isinstance(source, fx.Node) or source.target in ops.DEQUANTIZE or not ops.is_constant(source):
         return
     value = evaluate_constant(graph, source)
     if not value.is_floating_point() or not value.numel() or not bool(torch.isfinite(value).all()):
         return
-    grid = (*grid_for(float(value.min()), float(value.max()), symmetric=symmetric), LOW, HIGH, torch.int8)
+    grid = grid or grid_for(float(value.min()), float(value.max()), symmetric=symmetric)
+    settings = (*grid, LOW, HIGH, torch.int8)
     with graph.graph.inserting_before(reader):
-        quantize = graph.graph.call_function(ops.qd.quantize_per_tensor.default, (source, *grid))
-        dequantize = graph.graph.call_function(ops.qd.dequantize_per_tensor.default, (quantize, *grid))
+        quantize = graph.graph.call_function(ops.qd.quantize_per_tensor.default, (source, *settings))
+        dequantize = graph.graph.call_function(ops.qd.dequantize_per_tensor.default, (quantize, *settings))
     quantize.meta, dequantize.meta = {"val": value.to(torch.int8)}, {"val": value}
     reader.replace_input_with(source, dequantize)

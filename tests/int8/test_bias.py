@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgekit.int8 import ops
+from edgekit.int8.accumulators import LARGEST_BIAS, biased
 from edgekit.int8.calibration import CalibrationOptions, calibrate, estimate
 from edgekit.int8.capture import capture
+from tests.export.runtimes import files_of
 from tests.networks import Residual, images, seeded, snr_db
 
 
@@ -65,3 +70,35 @@ def test_it_changes_biases_alone_and_only_when_asked() -> None:
     changed = {name for name in one if not torch.equal(one[name], other[name])}
     assert changed == {"first.bias", "second.bias", "head.bias"}
     assert snr_db(plain(images(32, 9)), corrected(images(32, 9))) > 25
+
+
+class Dead(nn.Module):
+    """Channels that batch norm has made constants: γ nearly 0, tiny, and 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8)
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.relu6(self.norm(self.first(x))))
+
+
+def test_channels_that_are_constants_keep_their_value_in_both_files(tmp_path: Path) -> None:
+    model, x = seeded(Dead), images(64)
+    with torch.no_grad():
+        model.norm.weight[:4] = torch.tensor([1e-9, 1e-12, 0.0, 1e-30])
+        model.norm.bias[:4] = torch.tensor([1.5, 2.5, 0.7, 0.0])
+        model.norm.running_mean[:4] = 0
+    graph = calibrate(capture(model, x[:1]), list(x.split(16)))
+    for layer in biased(graph):
+        scale = layer.input_scale * ops.attribute(graph, layer.weight_scale).double()
+        integers = ops.attribute(graph, layer.bias).detach().double() / scale
+        assert float(integers.abs().max()) <= LARGEST_BIAS * (1 + 1e-6)  # scales are float32
+    hidden = graph.get_parameter("first.bias")[:3]
+    assert torch.allclose(hidden, torch.tensor([1.5, 2.5, 0.7]), rtol=1e-5)
+    with torch.no_grad():
+        assert snr_db(model(x), graph(x)) > 34
+        reference = graph(x[:8])
+    for name, got in files_of(graph, x[:8], tmp_path).items():
+        assert snr_db(reference, got) > 40, name

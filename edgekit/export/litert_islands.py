@@ -1,0 +1,64 @@
+"""What the int8 graph computes in float stays float in LiteRT's converter.
+
+The converter gives an op int8 tensors wherever what it reads was quantised and the op is one that passes on
+a grid (concatenation, selection) or brings its own (sigmoid, tanh, softmax): also where the int8 graph
+dequantises first, because one grid can't hold the result. An addition in between keeps it from that.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from edgekit.int8 import ops
+from edgekit.int8.ops import aten
+from edgekit.int8.scores import SOFTMAX
+
+__all__ = ["keep_islands"]
+
+_CHOOSE = {aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.masked_fill.Scalar}
+_TAKEN = ops.FIXED_GRID.keys() | ops.CONCATENATIONS | SOFTMAX
+# Too small to change a float32 number of a network, and not 0, which the converter would leave out.
+_NOTHING = 1e-37
+
+
+def keep_islands(graph: fx.GraphModule) -> int:
+    """Add next to nothing to what such ops read from a dequantise op, in place, where they give floats.
+
+    Also between two grids that follow each other.
+
+    Returns:
+        How many additions there are.
+    """
+    added = 0
+    for node in list(graph.graph.nodes):
+        if not _is_taken(node):
+            continue
+        for source in node.all_input_nodes:
+            if not ops.is_float(source) or not _from_integers(source):
+                continue
+            with graph.graph.inserting_before(node):
+                number = ops.constant_node(graph, f"{node.name}_nothing{added}", torch.tensor(_NOTHING))
+                moved = graph.graph.call_function(aten.add.Tensor, (source, number))
+            moved.meta = dict(source.meta)
+            node.replace_input_with(source, moved)
+            added += 1
+    graph.recompile()
+    return added
+
+
+def _is_taken(node: fx.Node) -> bool:
+    if node.target is ops.qd.quantize_per_tensor.default:  # two grids in a row, which the converter refuses
+        return bool(node.args[0].target is ops.qd.dequantize_per_tensor.default)  # type: ignore[union-attr]
+    return ops.is_float(node) and (node.target in _CHOOSE or (node.target in _TAKEN and not _quantized(node)))
+
+
+def _quantized(node: fx.Node) -> bool:
+    """Whether integers stand behind a node, perhaps behind its clamp."""
+    return all(user.target in ops.QUANTIZE | ops.CLAMPS for user in node.users)
+
+
+def _from_integers(node: fx.Node) -> bool:
+    while node.target in ops.MOVES and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node.target is ops.qd.dequantize_per_tensor.default
