@@ -36,8 +36,8 @@ def summary(found: dict[str, Any]) -> str:
     peak = max((row["peak_bytes"] for row in went), default=0)
     return (
         f"{len(went)} of {len(rows)} networks go the whole way, {refused} more are refused before any "
-        f"training; {near} of the {len(went)} are cut to within 10 % of the 1.5x that were asked for. Largest "
-        f"peak memory {peak / 1e9:.1f} GB; longest silence {silent:.0f} s."
+        f"training; {near} of the {len(went)} are cut to within 10 % of the 1.5x that were asked for. "
+        f"Largest peak memory {peak / 1e9:.1f} GB; longest silence {silent:.0f} s."
     )
 
 
