@@ -252,7 +252,7 @@ def _workload(name: str, samples: int) -> Any:
 
     network = make(name)
     train, validation = network.inputs(samples, 1), network.inputs(max(8, samples // 4), 2)
-    preprocessing = Preprocessing()
+    preprocessing = Preprocessing(dtype="float32" if train.is_floating_point() else "int64")
     if train.dim() == 4:  # pictures, as bytes
         preprocessing = Preprocessing(layout="NCHW", scale=1 / 255, mean=(0.5,) * 3, std=(0.2,) * 3)
         train, validation = ((255 * (0.2 * part + 0.5)).clamp(0, 255).byte() for part in (train, validation))
