@@ -172,3 +172,14 @@ def test_a_gap_that_the_original_has_too_is_no_news() -> None:
 def test_scores_near_each_other_are_not_spoken_of(tmp_path: Path) -> None:
     history = fit(good(), tmp_path, config(epochs=1, lr=1e-5), workload=MANY, floor=True)
     assert "gap" not in history.facts
+
+
+def test_without_labels_the_answers_of_the_original_judge(tmp_path: Path) -> None:
+    made = workload(train=(points(200, 0)[0], None), validation=(points(64, 1)[0], None))
+    settings = config(distillation={"loss": "standardized"})
+    model = seeded(Normed)
+    found = fit(model, tmp_path, settings, workload=made, teacher=made.model, floor=True).facts["floor"]
+    assert found["samples"] == 20
+    rows = held_out(200, settings, 0, floor=True).judged
+    score = evaluate(model, made, split="train", rows=rows).score
+    assert score == max(found["before"], found["after"])

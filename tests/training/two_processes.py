@@ -39,6 +39,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"class_weights": "balanced", "label_smoothing": 0.1},
         {"penalty": lambda model: 0.01 * model.first.weight.square().sum()},
     ),
+    "sized": ({"batch_size": "auto", "min_steps": 60}, {}),
+    "floor": ({}, {"floor": True}),
+    "frozen-as-a-whole": ({}, {"floor": True}),
     "diverging": ({}, {"penalty": BrokenOnce(9)}),
     "everything": (
         {"lr": "auto", "ema_decay": 0.9, "schedule": "one_cycle", "early_stopping": {"held_out": 0.2}},
@@ -49,7 +52,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 def trained(name: str, folder: Path) -> dict[str, Any]:
     changes, arguments = CASES[name]
-    model = seeded(Plain)
+    model = seeded(Plain).requires_grad_(name != "frozen-as-a-whole")
     history = fit(model, folder / name, config(**changes), **arguments)
     losses = [entry["loss"] for entry in history.epochs]
     return {"state": model.state_dict(), "loss": losses, "note": history.note}
