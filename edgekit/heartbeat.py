@@ -16,7 +16,7 @@ from edgekit.units import human_seconds
 
 __all__ = ["Heartbeat"]
 
-EVERY = 7.0  # seconds without a line; a converter on a busy machine may hold all threads up for more
+EVERY = 7.0  # seconds without a line; a converter may hold all threads up for some more
 _TICK = 0.5
 
 

@@ -134,3 +134,18 @@ def test_without_a_terminal_too_and_never_when_quiet(arguments: list[str], told:
     assert ("0/2  net.tflite, " in done.stderr) is told
     assert "\x1b" not in done.stderr
     assert (done.stderr == "") is not told
+
+
+def test_the_end_of_the_command_does_not_look_for_cycles_but_closes_what_is_registered() -> None:
+    code = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0))
+sys.argv = ["edgekit", "--version"]
+from edgekit.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1:] == ["False True"]

@@ -229,7 +229,7 @@ def _refused(job: Job, step: str) -> Iterator[None]:
             + (f": {error.where}" if error.where else ""),
             got=error.got,
             expected=error.expected,
-            next=error.next,
+            next=error.next or "write that layer in other ops, or leave the format out of exports.formats",
         ) from error
     except Exception as error:
         if (full := disk_full(error, job.run.path)) is not None:
