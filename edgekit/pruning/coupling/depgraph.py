@@ -151,15 +151,15 @@ class _Walk:
                     continue
                 reached = pairs
                 for mapping in dep.index_mapping:
+                    if steps + len(reached) * _growth(mapping) > _MOST_STEPS:
+                        return None
                     reached = reached if mapping is None else mapping(reached)
                 known = seen.setdefault((dep.target, dep.handler), set())
                 fresh = list({pair for pair in reached if pair not in known})
                 if fresh:
                     known.update(fresh)
                     todo.append((dep.target, dep.handler, fresh))
-                steps += len(fresh)
-                if steps > _MOST_STEPS:
-                    return None
+                steps += len(reached)
         return {key: pairs for key, pairs in seen.items() if pairs}
 
     def _side(self, node: Any, how: Any) -> Side | None:
@@ -184,6 +184,11 @@ class _Walk:
         if reason := surgery.unsupported(module):
             return f"coupled to {name}, {reason}" if name else f"coupled to {reason}"
         return f"the weights of {name} are those of another layer too" if name in self.tied else ""
+
+
+def _growth(mapping: Any) -> int:
+    """How many indices one becomes: places, where a map is flattened."""
+    return 1 if getattr(mapping, "reverse", True) else int(getattr(mapping, "_stride", 1))
 
 
 def _irregular(found: Coupled) -> str:

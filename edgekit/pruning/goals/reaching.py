@@ -109,12 +109,16 @@ class Aim:
         asked, looks, counts = self.goal, 0, 0
         best: _Best[Made] | None = None
         tried: set[tuple[int, ...]] = set()
-        while looks < _LOOKS and self.search.reach(asked, scope):
+        while looks < _LOOKS:
+            if not self.search.reach(asked, scope):
+                if tried:
+                    break
+                self.search.cut_everything()  # perhaps more leaves than is estimated
             made = make()
             before, after = counted(made)
             known, counts = self._widths in tried, counts + 1
             tried.add(self._widths)
-            met = self.goal.met(before, after)
+            met = self.goal.met(before, after) and self._enough_channels()
             exact = self._correct_counts(before, after)
             if met and self.names and not self.estimated:
                 looks += 1

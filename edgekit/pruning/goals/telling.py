@@ -26,6 +26,8 @@ def overshoot(aim: Aim, speedup: float) -> str:
         return f"{asked}nothing was left to give back"
     name, kept, more, cost = step
     back = aim.search.costs["macs"].whole / cost
+    if back >= goal.speedup:
+        return f"{asked}the search came no nearer, as what its steps save is estimated badly for this model"
     return f"{asked}the smallest step back, {more} channels instead of {kept} in {name}, leaves {back:.2f}x"
 
 
