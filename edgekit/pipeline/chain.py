@@ -30,6 +30,7 @@ from edgekit.stages.base import Form, Shipping, Stage, StageConfig, StageContext
 from edgekit.stages.shipping import identity
 from edgekit.training import evaluate
 from edgekit.training.computing import parallel
+from edgekit.training.computing.memory import give_back
 from edgekit.units import human_count, human_share
 
 
@@ -63,6 +64,7 @@ def climb(job: Job) -> list[Rung]:
     rungs = [_trained(job)]
     for index, config in enumerate(job.recipe.stages, 1):
         rungs.append(_stage(job, index, config, rungs))
+        give_back()
     return rungs
 
 
