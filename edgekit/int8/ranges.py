@@ -92,8 +92,9 @@ def thinned(values: Tensor) -> Tensor:
     if values.dim() < 2 or count <= _MOST_VALUES:
         return values
     chosen = torch.arange(_TAKEN, device=values.device) * count // _TAKEN
-    places: tuple[Tensor, ...] = torch.unravel_index(chosen, inner)
-    return values[(slice(None), *places)]
+    places: Any = torch.unravel_index(chosen, inner)
+    found: Tensor = values[(slice(None), *places)]
+    return found
 
 
 def percentile_range(histogram: Histogram, percentile: float) -> tuple[float, float]:
