@@ -23,6 +23,7 @@ MOST_CLASSES = 50  # in a whole confusion matrix
 MOST_CONFUSED = 50
 MOST_FLIPS = 48
 MOST_ANSWERS = 2_000_000  # tokens or pixels that are looked at
+_MOST_SCORES = 1 << 24  # of all their classes together: each is a float64 a few times over
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,9 @@ def _classes(
     ignored = getattr(task, "ignore_label", None)
     counted = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
     rows = torch.nonzero(counted).flatten()
-    if len(rows) > MOST_ANSWERS:
-        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:MOST_ANSWERS]
+    most = len(rows) if isinstance(task, Classification) else _most_answers(task, before)
+    if len(rows) > most:
+        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most]
         rows = rows[chosen.sort().values]
     wanted = labels[rows].numpy()
     scores = [_scores(task, outputs, rows) for outputs in (before, after)]
@@ -111,6 +113,13 @@ def _classes(
         temperature=fit_temperature(scores[1], wanted) if calibrated else None,
         groups=_groups(groups, one == wanted, other == wanted) if single else (),
     )
+
+
+def _most_answers(task: Task, outputs: Tensor) -> int:
+    """Of pixels or tokens, of which there are many in each sample."""
+    scores = task.logits(outputs[:1])
+    assert scores is not None  # judge() looked
+    return max(1, min(MOST_ANSWERS, _MOST_SCORES // scores.shape[1]))
 
 
 def _unit(task: Task) -> str:

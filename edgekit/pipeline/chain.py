@@ -32,6 +32,7 @@ from edgekit.stages.settings import TrainingConfig
 from edgekit.stages.shipping import identity
 from edgekit.training import evaluate
 from edgekit.training.computing import parallel
+from edgekit.training.computing.memory import give_back
 from edgekit.units import human_count, human_share
 
 _DOING = {"prune": "finding out what can leave", "qat": "capturing and calibrating"}  # before it trains
@@ -68,6 +69,7 @@ def climb(job: Job) -> list[Rung]:
     rungs = [_trained(job)]
     for index, config in enumerate(job.recipe.stages, 1):
         rungs.append(_stage(job, index, config, rungs))
+        give_back()
     return rungs
 
 

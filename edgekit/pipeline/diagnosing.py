@@ -24,6 +24,7 @@ from edgekit.pipeline.keys import code_version
 from edgekit.pipeline.probing import Probing
 from edgekit.run import write_record
 from edgekit.stages.base import Form
+from edgekit.training.computing.memory import give_back
 from edgekit.units import human_share
 
 __all__ = ["RECORD", "diagnose_all"]
@@ -75,6 +76,7 @@ class _Diagnosing:
 
     def run(self) -> Diagnosis:
         started = time.monotonic()
+        give_back()
         files = self._judged()
         probes = self._probes()
         flips = files[self.probed].flips if self.probed in files else ()

@@ -35,7 +35,7 @@ _NEVER = {  # presents, finds or stores results, but makes none
 }  # fmt: skip
 _LATER = {"export", "bench", "devices", "diagnosis"}  # what comes after the stages
 _BENCH = ("bench", "devices", "int8/coverage.py", "tasks.py", "preprocessing.py")
-_DIAGNOSIS = ("diagnosis", "tasks.py", "preprocessing.py")
+_DIAGNOSIS = ("diagnosis", "noise.py", "batching.py", "tasks.py", "preprocessing.py")
 
 LIBRARIES: dict[Part, tuple[str, ...]] = {
     "stages": ("torch", "torch-pruning", "nncf", "torchao", "numpy"),

@@ -24,6 +24,7 @@ from edgekit.int8.ranges import (
     mse_range,
     mse_weight_scales,
     percentile_range,
+    thinned,
 )
 from edgekit.int8.unify import grid_for, grid_of, minmax_weight_scales, per_tensor
 from tests.networks import Concatenated, Mobile, Residual, images, seeded, snr_db
@@ -158,6 +159,48 @@ def test_a_percentile_leaves_an_outlier_out() -> None:
         graph = calibrate(capture(model, images(1)), batches, options)
         quality[percentile] = snr_db(model(held_out), graph(held_out))
     assert quality[99.9] > quality[100] + 3
+
+
+@pytest.mark.parametrize("shape", [(6, 56, 56), (160, 160), (24, 1024), (3, 224, 224)])
+def test_of_large_samples_every_channel_row_and_column_is_counted_alike(shape: tuple[int, ...]) -> None:
+    """Each value is its place, so that what is taken tells where from."""
+    count = int(np.prod(shape))
+    values = torch.arange(count, dtype=torch.float64).reshape(1, *shape).expand(2, *shape)
+    taken = thinned(values)
+    assert torch.equal(taken[0], taken[1])  # the same places in all samples
+    assert 8_000 < taken.shape[1] <= 1 << 14
+    for axis, places in enumerate(np.unravel_index(taken[0].long().numpy(), shape)):
+        share = np.bincount(places, minlength=shape[axis])
+        assert share.min() > 0.7 * share.mean()
+        assert share.max() < 1.3 * share.mean()
+    last = values.contiguous()
+    if last.dim() == 4:
+        last = last.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(thinned(last), taken)  # whatever the order in memory
+
+
+def test_the_ends_are_those_of_all_values_and_the_range_that_of_all() -> None:
+    values = torch.randn(4, 24, 64, 64, generator=torch.Generator().manual_seed(0))
+    values[2, 5, 17, 3], values[0, 0, 0, 1] = 9.0, -8.0
+    some, every = Histogram(-10, 10), Histogram(-10, 10)
+    some.add(values.contiguous(memory_format=torch.channels_last))
+    for one in values.flatten(1).T.split(1 << 12):  # many small samples
+        every.add(one)
+    assert (some.smallest, some.largest) == (every.smallest, every.largest) == (-8.0, 9.0)
+    assert float(every.counts.sum()) == values.numel()
+    assert float(some.counts.sum()) <= 4 * (1 << 14)
+    assert percentile_range(some, 99) == pytest.approx(percentile_range(every, 99), rel=0.02)
+    low, high = mse_range(every)
+    assert mse_range(some) == pytest.approx((low, high), rel=0.15)
+
+
+def test_the_result_does_not_depend_on_the_batch() -> None:
+    """Ranges and biases are those of the samples, in whatever batches they come."""
+    graph, samples = capture(seeded(Residual), images(1)), images(24, 5)
+    quantised = [calibrate(graph, list(samples.split(size))) for size in (3, 8, 24)]
+    held_out = images(8, 9)
+    for other in quantised[1:]:
+        assert snr_db(quantised[0](held_out), other(held_out)) > 40
 
 
 class Watched:

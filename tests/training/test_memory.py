@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import platform
 import subprocess
 import sys
+import weakref
 
 import pytest
+
+from edgekit.training.computing.memory import give_back
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is glibc's alone here")
 
@@ -49,3 +53,22 @@ def test_freed_memory_stays_while_it_trains_and_goes_back_after() -> None:
     assert max(found["inside"][-4:]) < found["pages"] / 100  # after the gaps between blocks have settled
     assert found["grown_inside"] > 100 * 2**20
     assert found["grown_after"] < 60 * 2**20
+
+
+def test_what_refers_to_itself_is_given_back_as_well() -> None:
+    class Graph:
+        """Stands for a graph, whose nodes know it."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+    gc.disable()
+    try:
+        graph = Graph()
+        seen = weakref.ref(graph)
+        del graph
+        assert seen() is not None
+        give_back()
+        assert seen() is None
+    finally:
+        gc.enable()

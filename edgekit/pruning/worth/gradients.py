@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgekit.batching import batch_size
+from edgekit.execution import spans
 from edgekit.pruning.worth.importance import Backward, Importance
 from edgekit.workload import Workload
 
@@ -38,8 +40,9 @@ def _drawn(workload: Workload, rows: Tensor | None, seed: int, most: int) -> Ten
 def _mean(model: nn.Module, workload: Workload, chosen: Tensor) -> None:
     """Gradients of the mean loss."""
     model.zero_grad()
-    for rows in chosen.split(_BATCH):
-        _add(model, workload, rows, len(rows) / len(chosen))
+    example = workload.preprocessing(workload.train.inputs[chosen[:2]])
+    for start, end in spans(len(chosen), batch_size(model, example, _BATCH, keeps=True)):
+        _add(model, workload, chosen[start:end], (end - start) / len(chosen))
 
 
 def _mean_square(model: nn.Module, workload: Workload, chosen: Tensor) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["keeping_freed_memory"]
+__all__ = ["give_back", "keeping_freed_memory"]
 
 # mallopt(3): parameters of glibc's malloc.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -43,6 +44,16 @@ def keeping_freed_memory() -> Iterator[bool]:
         libc.mallopt(_MMAP_MAX, _USUAL_MMAP_MAX)
         libc.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
         libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_MMAP_THRESHOLD)
+        libc.malloc_trim(0)
+
+
+def give_back() -> None:
+    """What nobody holds any more goes back to the system, between steps that need memory for other things.
+
+    Graphs refer to themselves, so they wait for the collector; malloc keeps what is small (malloc_trim(3)).
+    """
+    gc.collect()
+    if (libc := _glibc()) is not None:
         libc.malloc_trim(0)
 
 
