@@ -9,9 +9,20 @@ from pathlib import Path
 
 import pytest
 
-NETWORKS = """timm:levit_128s timm:edgenext_xx_small timm:ghostnet_100 timm:mixnet_s timm:convnextv2_atto
-timm:mobilevit_xxs timm:resnest14d timm:eca_botnext26ts_256 timm:vit_tiny_patch16_224
-torchvision:lraspp_mobilenet_v3_large transformers:bert transformers:wav2vec2""".split()
+NETWORKS = [
+    "timm:levit_128s",
+    "timm:edgenext_xx_small",
+    "timm:ghostnet_100",
+    "timm:mixnet_s",
+    "timm:convnextv2_atto",
+    "timm:mobilevit_xxs",
+    "timm:resnest14d",
+    "timm:eca_botnext26ts_256",
+    "timm:vit_tiny_patch16_224",
+    "torchvision:lraspp_mobilenet_v3_large",
+    "transformers:bert",
+    "transformers:wav2vec2",
+]
 ROOT = Path(__file__).resolve().parents[2]
 # In a process of its own each: memory is given back, and what a network's package changes stays there.
 SCRIPT = """
