@@ -88,7 +88,7 @@ def _spell(graph: fx.GraphModule, example: Tensor, options: ExportOptions) -> tu
 
 def _convert(graph: fx.GraphModule, rows: Tensor, opset: int, *, free_batch: bool) -> ModelProto:
     program = sparing(export_program(graph, rows, free_batch=free_batch))
-    with _quiet():
+    with _quiet(), _linear_rewriting():
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -100,6 +100,22 @@ def _convert(graph: fx.GraphModule, rows: Tensor, opset: int, *, free_batch: boo
         )
     assert exported is not None
     return exported.model_proto
+
+
+@contextlib.contextmanager
+def _linear_rewriting() -> Iterator[None]:
+    """Without the one rewrite that looks at the whole graph for each of its nodes (two slices as a split)."""
+    from onnxscript import rewriter
+
+    rules = getattr(rewriter, "_DEFAULT_REWRITE_RULES", ())
+    kept = tuple(rule for rule in rules if rule.name != "SlicesSplit")
+    if kept:
+        rewriter._DEFAULT_REWRITE_RULES = kept
+    try:
+        yield
+    finally:
+        if kept:
+            rewriter._DEFAULT_REWRITE_RULES = rules
 
 
 def _output_names(graph: fx.GraphModule) -> list[str]:

@@ -1,10 +1,18 @@
 """The int8 graph: one explicit quantised graph of ATen ops, from which every exporter starts.
 
 capture.py      nn.Module -> graph of ATen ops
+prepare.py      the module as torch.export can take it: parametrisations, names
+refusal.py      why a model can't be captured
+inline.py       sub-graphs of no_grad, autocast, checkpointing
+mutation.py     in-place ops as functions
+constants.py    what parameters alone amount to, as parameters
+products.py     einsum and its kin as linear layers and matrix products
 ops.py          the ops that the graph knows, by role
 normalize.py    one spelling for one meaning
 fold.py         batch norm, factors and offsets folded into layers
 fuse.py         training-time branches as one convolution
+transposed.py   transposed convolutions as convolutions
+resampling.py   resizing and pooling that runtimes differ in
 lower.py        ops spelled as others that every runtime has in integer
 placement.py    where quantisers go (a torchao Quantizer)
 calibration.py  NNCF places the pairs of quantise/dequantise; the steps of calibrating in order

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx
@@ -17,7 +17,7 @@ def fold_batch_norm(graph: fx.GraphModule) -> int:
     ``(bias - mean) * factor + beta`` (Jacob et al. 2018, arXiv 1712.05877, section 3.2). Computed in
     float64. A batch norm is left alone where the fold would not be exact: its producer has other consumers,
     shares its weight with another op, or is a linear layer over more than two dimensions (batch norm then
-    normalises another dimension).
+    normalises another dimension). Joined rows, ``norm(x.flatten(0, 1))``, are no matter.
 
     Returns:
         How many were folded.
@@ -35,14 +35,17 @@ def fold_batch_norm(graph: fx.GraphModule) -> int:
 
 
 def _fold(graph: fx.GraphModule, norm: fx.Node) -> bool:
-    producer = norm.args[0]
+    between = norm.args[0] if _joins_rows(norm.args[0]) else None
+    producer = between.args[0] if between is not None else norm.args[0]
     if not isinstance(producer, fx.Node) or producer.target not in ops.WEIGHTED or len(producer.users) != 1:
         return False
     weight_node = producer.args[1]
     if not isinstance(weight_node, fx.Node) or weight_node.op != "get_attr" or len(weight_node.users) != 1:
         return False
     shape = ops.shape_of(producer)
-    if producer.target in ops.LINEAR and (shape is None or len(shape) != 2):
+    if producer.target in ops.LINEAR and between is None and (shape is None or len(shape) != 2):
+        return False
+    if between is not None and producer.target not in ops.LINEAR:
         return False
     gamma, beta, mean, variance, eps = statistics(graph, norm)
     factor = gamma / torch.sqrt(variance + eps)
@@ -57,8 +60,23 @@ def _fold(graph: fx.GraphModule, norm: fx.Node) -> bool:
     bias = ((old_bias - mean) * factor + beta).to(weight.dtype)
     set_bias(graph, producer, bias)
     result = next(iter(norm.users)) if norm.target is not ops.aten.batch_norm.default else norm
-    result.replace_all_uses_with(producer)
+    result.replace_all_uses_with(producer if between is None else between)
+    if between is not None:  # rows that were joined for the norm alone
+        for user in list(between.users):
+            if user.target is ops.aten.reshape.default and ops.shape_of(user) == shape:
+                user.replace_all_uses_with(producer)
     return True
+
+
+def _joins_rows(node: Any) -> TypeGuard[fx.Node]:
+    """Whether a reshape, which nothing else reads, gives (rows, channels) of (…, channels)."""
+    if not isinstance(node, fx.Node) or node.target not in _RESHAPES or len(node.users) != 1:
+        return False
+    before, after = ops.shape_of(node.args[0]), ops.shape_of(node)
+    return before is not None and after is not None and len(after) == 2 and before[-1] == after[-1]
+
+
+_RESHAPES = {ops.aten.reshape.default, ops.aten.flatten.using_ints}
 
 
 def statistics(graph: fx.GraphModule, norm: fx.Node) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:

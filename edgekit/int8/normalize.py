@@ -206,10 +206,17 @@ def _norm(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
 
 
 def _cast(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
-    """A cast to the type that is there already."""
+    """A cast to the type that is there already, on the one device that there is."""
     source = node.args[0]
-    same = isinstance(source, fx.Node) and getattr(source.meta.get("val"), "dtype", None) is node.args[1]
-    return source if same else None  # type: ignore[return-value]
+    before, after = (getattr(one.meta.get("val"), "dtype", None) for one in (source, node))  # type: ignore[union-attr]
+    return source if before is not None and before is after else None  # type: ignore[return-value]
+
+
+def _reshape_as(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    sizes = [size if isinstance(size, int) else -1 for size in ops.shape_of(node) or ()]
+    if not sizes or sizes.count(-1) > 1:
+        return None
+    return graph.call_function(aten.reshape.default, (node.args[0], sizes))
 
 
 def _expand(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
@@ -261,6 +268,12 @@ _REWRITES: dict[Any, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
     aten.mul.Tensor: _neutral,
     aten._native_batch_norm_legit_no_training.default: _norm,
     aten.to.dtype: _cast,
+    aten.to.device: _cast,
+    aten.to.dtype_layout: _cast,
+    aten.to.other: _cast,
+    aten.type_as.default: _cast,
+    aten.reshape_as.default: _reshape_as,
+    aten.view_as.default: _reshape_as,
     aten.expand.default: _expand,
     aten.expand_as.default: _expand,
     aten.conv1d.padding: _named_padding,

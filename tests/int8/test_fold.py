@@ -47,6 +47,25 @@ class NormOverAnotherDimension(nn.Module):
         return self.norm(self.linear(x))
 
 
+class NormOfJoinedRows(nn.Module):
+    """Linear over the last of three dimensions, and the norm over the same one: LeViT's order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(6, 5), nn.BatchNorm1d(5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        return self.norm(y.flatten(0, 1)).reshape_as(y)
+
+
+def test_a_norm_of_joined_rows_is_folded() -> None:
+    model, x = seeded(NormOfJoinedRows), torch.randn(4, 7, 6)
+    graph = capture(model, x)
+    assert [n.target for n in graph.graph.nodes if n.op == "call_function"] == [ops.aten.linear.default]
+    torch.testing.assert_close(graph(x), model(x), rtol=1e-4, atol=1e-5)
+
+
 class UsedTwice(nn.Module):
     """The convolution's own output is needed beside the normalised one."""
 
