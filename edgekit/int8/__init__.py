@@ -19,6 +19,14 @@ calibration.py  NNCF places the pairs of quantise/dequantise; the steps of calib
 ranges.py       ranges from the distribution of values
 bias.py         what rounding the weights moves the mean by, off the biases
 unify.py        grids that tensors share, known grids, constants, symmetric weights
+joins.py        concatenations: which grid, and what is requantised in front
+scores.py       what stands around a softmax and stays float
+masks.py        masks by replacement as masks by addition
+tail.py         the float tail behind the last layers that multiply
+statistics.py   what something is divided by, which stays float
+streams.py      sums that only norms read, which stay float
+accumulators.py biases that int32 can't hold
+constants.py    the values of constant expressions
 grid.py         clamps that the grid does anyway, biases on their grid; integer spellings (int8, uint8)
 trainable.py    the form that is trained: pairs as fake-quantise ops, and back
 fake_quantize.py  these ops, with gradients

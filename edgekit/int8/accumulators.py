@@ -49,8 +49,8 @@ def biased(graph: fx.GraphModule) -> list[Biased]:
         if weight.target is not ops.qd.dequantize_per_channel.default:
             continue
         quantize = weight.args[0]
-        names = [str(one.target) for one in (quantize.args[0], weight.args[1], bias)]
-        found.append(Biased(float(source.args[1]), *names, channel_axis=int(weight.args[3])))
+        name, scale = str(quantize.args[0].target), str(weight.args[1].target)
+        found.append(Biased(float(source.args[1]), name, scale, str(bias.target), int(weight.args[3])))
     return found
 
 

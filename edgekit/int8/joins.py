@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx
 
@@ -71,7 +72,7 @@ def join(graph: fx.GraphModule) -> int:
 
 def _cell(members: list[fx.Node]) -> _Group:
     """What one tensor and its moves share."""
-    sources = [node.args[0] for node in members if enters(node)]
+    sources: list[Any] = [node.args[0] for node in members if enters(node)]
     sources = [source for source in sources if source.target not in ops.CONCATENATIONS]
     group = _Group(members, grid_of(members[0]) if sources else None)
     group.known = any(has_known_grid(source) for source in sources)
@@ -89,7 +90,8 @@ def _read_elsewhere(members: list[fx.Node]) -> bool:
 def _join_one(graph: fx.GraphModule, node: fx.Node, group_of: dict[fx.Node, _Group]) -> int:
     """Join the groups around one concatenation; returns how many inputs got a second quantiser."""
     behind = [group_of[user] for user in node.users if user in group_of]
-    fronts = {s: group_of[s.args[0]] for s in node.all_input_nodes if s.args and s.args[0] in group_of}
+    quantizers: dict[fx.Node, Any] = {s: s.args[0] for s in node.all_input_nodes if s.args}
+    fronts = {s: group_of[q] for s, q in quantizers.items() if isinstance(q, fx.Node) and q in group_of}
     grids = [group.grid for group in fronts.values() if group.grid is not None]
     for source in node.all_input_nodes:
         if source not in fronts and ops.is_constant(source):

@@ -5,9 +5,11 @@ Quantised is what convolutions, linear layers, matrix products, sums, products, 
 concatenations and activations give, and what they read. An activation that is a clamp is quantised together
 with its producer, after the clamp. Ops that only move or choose numbers keep the grid of their input.
 Activations are asymmetric per tensor, weights symmetric per output channel. Anything else (layer norm, masks,
-recurrent layers) stays float between a dequantise and a quantise: a float island, which coverage names.
+recurrent layers) stays float between a dequantise and a quantise: a float island, which coverage names. So
+does what no grid holds: see ``scores``,
+``statistics``, ``streams`` and ``tail``.
 
-``grid.unify`` then gives one grid to all that must share one.
+``unify.unify`` and ``joins.join`` then give one grid to all that must share one.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, Quantiza
 from edgekit.int8 import ops
 from edgekit.int8.scores import float_scores, is_long, reads_long_row
 from edgekit.int8.statistics import float_statistics
+from edgekit.int8.streams import float_streams
 from edgekit.int8.tail import float_tail
 
 KEY = "quantization_annotation"
@@ -85,7 +88,7 @@ def quantized_weight(node: fx.Node) -> fx.Node | None:
 def quantized_outputs(model: fx.GraphModule) -> set[fx.Node]:
     """The nodes behind which a quantiser stands."""
     found: set[fx.Node] = set()
-    islands = float_scores(model) | float_tail(model) | float_statistics(model)
+    islands = float_scores(model) | float_tail(model) | float_statistics(model) | float_streams(model)
     for node in model.graph.nodes:
         if node not in islands and computes_integers(node):
             found.add(node)
