@@ -223,17 +223,20 @@ def _one(arguments: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     from edgekit.errors import EdgekitError, InputError
+    from edgekit.heartbeat import Heartbeat
     from edgekit.progress import Event
 
     def told(event: Event) -> None:
-        print("EVENT", json.dumps([event.stage, event.message]), flush=True)
+        text = f"{event.message} {event.done}/{event.total}" if event.total else event.message
+        print("EVENT", json.dumps([event.stage, text]), flush=True)
 
     folder = arguments.work / arguments.one.replace(":", "-")
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        made = _workload(arguments.one, arguments.samples)
-        told(Event("note", "start", "the network is built"))
-        row = {"went": "whole way", **_compressed(made, folder, told)}
+        with Heartbeat(told, sparing=True) as progress:  # as the command line has it without a terminal
+            made = _workload(arguments.one, arguments.samples)
+            progress(Event("stage-start", "start", "the network is built"))
+            row = {"went": "whole way", **_compressed(made, folder, progress)}
     except EdgekitError as error:
         trained = [path.parent.name for path in folder.glob("stages/*/stage.json")] if folder.exists() else []
         # Nothing is trained here: what is said once a stage is finished would come after a training.
