@@ -58,7 +58,9 @@ class Dense(nn.Module):
         return self.head(torch.cat(seen, 1))
 
 
-@pytest.mark.parametrize("build", [SplitAndJoined, SigmoidMovedAndJoined, Dense])
+@pytest.mark.parametrize(
+    "build", [SplitAndJoined, SigmoidMovedAndJoined, pytest.param(Dense, marks=pytest.mark.slow)]
+)
 def test_what_is_joined_between_layers_keeps_its_digits(build: type[nn.Module], tmp_path: Path) -> None:
     model, x = seeded(build), images(64)
     graph = calibrate(capture(model, x[:1]), list(x.split(16)))
