@@ -60,6 +60,8 @@ def respell(graph: fx.GraphModule) -> fx.GraphModule:
     for node in list(graph.graph.nodes):
         if node.target in DIMENSIONS and not _is_known(node):
             _convolve(graph, node)
+        elif node.target is aten.expand.default:
+            _repeat(graph, node)
         elif node.target is ops.qd.quantize_per_tensor.default:
             _quantize_first(graph, node)
             if node.args[0].target is aten.conv3d.default:
@@ -88,6 +90,20 @@ def _convolve(graph: fx.GraphModule, node: fx.Node) -> None:
         new.meta.update(val=node.meta.get("val"), nn_module_stack=node.meta.get("nn_module_stack"))
         node.replace_all_uses_with(new)
         graph.graph.erase_node(node)
+
+
+def _repeat(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Numbers that are repeated, not a view of them: behind a view the converter permutes wrongly."""
+    before, after = ops.shape_of(node.args[0]), ops.shape_of(node)
+    if before is None or after is None or len(before) != len(after) or before[0] != after[0]:
+        return
+    if any(not isinstance(size, int) for size in (*before[1:], *after[1:])):
+        return
+    times = [1, *(new // old for old, new in zip(before[1:], after[1:], strict=True))]
+    with graph.graph.inserting_before(node):
+        repeated = graph.graph.call_function(aten.repeat.default, (node.args[0], times))
+    repeated.meta = dict(node.meta)
+    node.replace_all_uses_with(repeated)
 
 
 def _clamp(graph: fx.GraphModule, quantize: fx.Node) -> None:
