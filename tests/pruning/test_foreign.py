@@ -16,14 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    ["timm:ghostnet_100", "timm:densenet121", "timm:mobilevit_xxs", "timm:dpn48b", "timm:hrnet_w18_small"],
+    "name", ["ghostnet_100", "densenet121", "mobilevit_xxs", "dpn48b", "hrnet_w18_small"]
 )
 def test_foreign_networks_reach_what_is_asked(name: str) -> None:
     """The plan is checked as a whole at the real size (``for_goal`` does)."""
     import foreign
 
-    network = foreign.make(name)
+    network = foreign.make(f"timm:{name}")
     example = network.inputs(2, 1)
     built = for_goal(prepare(network.model, example), example, Goal(1.5), Limits(8, 0.75))
     assert 1.5 <= built.speedup <= 1.65
