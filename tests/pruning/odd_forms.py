@@ -135,12 +135,12 @@ class Attentive(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.heads = nn.Conv2d(3, 32, 4, 4), 4
+        self.stem, self.heads = nn.Conv2d(3, 32, 4, 4), 16
         self.qkv, self.out = nn.Linear(32, 96), nn.Linear(32, 32)
         self.head = nn.Linear(32, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x).flatten(2).transpose(1, 2)
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, 8)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, 2)).permute(2, 0, 3, 1, 4)
         mixed = ((q @ k.transpose(-1, -2) / 3).softmax(-1) @ v).transpose(1, 2).flatten(2)
         return self.head((x + self.out(mixed)).mean(1))

@@ -88,7 +88,7 @@ def test_a_limit_holds_for_what_leaves_with_twins() -> None:
     assert after["both", "out"] >= 0.7 * 128
 
 
-@pytest.mark.parametrize("channels", [8, 24])
+@pytest.mark.parametrize("channels", [8, 16])
 def test_a_gram_matrix_is_kept_whole_and_its_neighbours_are_not(channels: int) -> None:
     found = find(seeded(Gram, channels), X)
     assert [group.name for group in found.groups] == ["stem"]
