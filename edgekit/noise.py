@@ -60,13 +60,15 @@ class Noise:
         signal, noise = (float(part.sum()) for part in self._by_sample())
         return decibels(signal, noise)
 
-    def by_channel(self) -> list[float]:
-        """Of each channel over all samples; empty where there are none."""
-        return _each(*self.channels) if self.channels is not None else []
+    def by_channel(self, *, silent: bool = True) -> list[float]:
+        """Of each channel over all samples; empty where there are none. ``silent``: those without a signal
+        too.
+        """
+        return _each(*self.channels, silent) if self.channels is not None else []
 
-    def by_sample(self) -> list[float]:
-        """Of each sample, in the order in which they were added."""
-        return _each(*self._by_sample())
+    def by_sample(self, *, silent: bool = True) -> list[float]:
+        """Of each sample, in the order in which they were added. ``silent``: those without a signal too."""
+        return _each(*self._by_sample(), silent)
 
     def _by_sample(self) -> tuple[Tensor, Tensor]:
         if not self.samples:
@@ -88,5 +90,6 @@ def decibels(signal: float, noise: float) -> float:
     return max(-EXACT_DB, min(EXACT_DB, 10 * math.log10(signal / noise)))
 
 
-def _each(signal: Tensor, noise: Tensor) -> list[float]:
-    return [decibels(float(s), float(n)) for s, n in zip(signal, noise, strict=True)]
+def _each(signal: Tensor, noise: Tensor, silent: bool) -> list[float]:
+    pairs = zip(signal.tolist(), noise.tolist(), strict=True)
+    return [decibels(one, other) for one, other in pairs if silent or one]

@@ -28,12 +28,12 @@ from torch import Tensor, fx
 from edgekit.export import export
 from edgekit.export.options import ExportOptions, Format, Target
 from edgekit.int8.probes import quantized_tensors, with_probes
+from edgekit.noise import EXACT_DB, Noise, decibels
 
 __all__ = [
     "EXACT_DB",
     "WRONG_STEPS",
     "LayerParity",
-    "decibels",
     "first_divergence",
     "first_wrong",
     "layer_parity",
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 _SAMPLES = 4
-EXACT_DB = 200.0  # said of equal numbers, whose ratio has no logarithm
 # A kernel that rounds otherwise is a step off where it differs: 0.25 at most was seen in right files of
 # foreign networks. A lost ReLU, a wrong border, a wrong grid come to several steps.
 WRONG_STEPS = 1.0
@@ -66,17 +65,6 @@ def snr_db(reference: Tensor | NDArray[Any], value: Tensor | NDArray[Any]) -> fl
     """Signal-to-noise ratio in decibels, at most ``EXACT_DB``; both of one shape, computed in float64."""
     wanted, got = (np.asarray(part, dtype=np.float64) for part in (reference, value))
     return decibels(float(np.square(wanted).sum()), float(np.square(got - wanted).sum()))
-
-
-def decibels(signal: float, noise: float) -> float:
-    """The ratio of two energies, between -``EXACT_DB`` and ``EXACT_DB``: that of no noise, and of NaN; 0 for
-    noise without a signal.
-    """
-    if not math.isfinite(noise):
-        return -EXACT_DB
-    if noise == 0:
-        return EXACT_DB
-    return max(-EXACT_DB, min(EXACT_DB, 10 * math.log10(signal / noise))) if signal else 0.0
 
 
 def layer_parity(
@@ -148,13 +136,12 @@ class _Tally:
     """Sums over samples, for one tensor."""
 
     def __init__(self) -> None:
-        self.signal = self.noise = 0.0
+        self.noise = Noise(axis=None)
         self.squares: Tensor | float = 0.0  # of the difference in steps, by channel
         self.moved = self.count = 0
 
     def add(self, graph: Tensor, own: Tensor, file: Tensor, step: float) -> None:
-        self.signal += float(graph.double().square().sum())
-        self.noise += float((file.double() - graph.double()).square().sum())
+        self.noise.add(graph, file)
         steps = (file.double() - own.double()) / step
         # One number alone may be a few steps off: channels are judged where they have several.
         by_channel = steps.transpose(0, 1).flatten(1) if steps.dim() > 2 else steps.reshape(1, -1)
@@ -167,7 +154,7 @@ class _Tally:
         each = self.count / len(self.squares)
         steps = float((self.squares / each).sqrt().max())
         alone = math.inf if math.isnan(steps) else steps
-        return LayerParity(name, decibels(self.signal, self.noise), alone, self.moved / self.count)
+        return LayerParity(name, self.noise.db, alone, self.moved / self.count)
 
 
 def first_divergence(

@@ -21,9 +21,10 @@ from torch import Tensor, fx
 
 from edgekit.errors import EdgekitError, ExportError
 from edgekit.execution import mode
-from edgekit.export.divergence import EXACT_DB, LayerParity, decibels, first_wrong, layer_parity, snr_db
+from edgekit.export.divergence import LayerParity, first_wrong, layer_parity, snr_db
 from edgekit.export.options import INT8_GRAPH
 from edgekit.int8.disturbed import disturbed
+from edgekit.noise import EXACT_DB, Noise
 from edgekit.pipeline.artifacts import Planned
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
@@ -43,7 +44,7 @@ _STEADY_DB = 45.0  # nearer files are right whatever the network does
 _UNEXPLAINED_DB = 9.0  # between a file whose layers are all right, and the graph disturbed as often as it is
 _SAMPLES = 256
 _STEADY_SAMPLES = 8
-_MACS = 2e10  # that the ladder may cost for each of its models
+_MACS = 1e10  # that the ladder may cost for each of its models
 _ROWS = 8  # samples in memory at a time
 _FIELDS = ("snr_db", "worst_channel_db", "worst_sample_db", "max_steps")
 
@@ -59,23 +60,17 @@ def parity_of(one: Planned, answers: Tensor, source: Tensor) -> dict[str, float 
 
 def compared(source: Tensor, answers: Tensor) -> dict[str, float]:
     """Signal-to-noise ratios of ``answers`` (N, C, …) against ``source``: ``snr_db`` over all,
-    ``worst_channel_db`` (over dimension 1), ``worst_sample_db``. Sample by sample: nothing is copied whole.
+    ``worst_channel_db`` (over dimension 1), ``worst_sample_db``. In parts: nothing is copied whole.
 
     Channels and samples without any signal are left out: their ratio says nothing.
     """
-    signal, noise, samples = None, None, []
-    for wanted, got in zip(source, answers, strict=True):
-        energy = wanted.double().reshape(len(wanted) if wanted.dim() else 1, -1).square().sum(1)
-        off = (got.double() - wanted.double()).reshape(len(energy), -1).square().sum(1)
-        signal, noise = (energy, off) if signal is None else (signal + energy, noise + off)
-        samples.append((float(energy.sum()), float(off.sum())))
-    if signal is None or noise is None:
-        return {"snr_db": EXACT_DB, "worst_channel_db": EXACT_DB, "worst_sample_db": EXACT_DB}
-    channels = list(zip(signal.tolist(), noise.tolist(), strict=True))
+    noise = Noise()
+    if len(source):
+        noise.add(source, answers)
     return {
-        "snr_db": decibels(sum(one for one, _ in samples), sum(other for _, other in samples)),
-        "worst_channel_db": min((decibels(*each) for each in channels if each[0]), default=EXACT_DB),
-        "worst_sample_db": min((decibels(*each) for each in samples if each[0]), default=EXACT_DB),
+        "snr_db": noise.db if len(source) else EXACT_DB,
+        "worst_channel_db": min(noise.by_channel(silent=False), default=EXACT_DB),
+        "worst_sample_db": min(noise.by_sample(silent=False), default=EXACT_DB),
     }
 
 
