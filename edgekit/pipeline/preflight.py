@@ -12,6 +12,7 @@ model that no stage changes. The others are thrown away.
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from edgekit.bench.evaluating import evaluate
+from edgekit.bench.runtime_onnx import UNFUSED
 from edgekit.errors import EdgekitError, InputError, WorkloadError
+from edgekit.execution import mode
 from edgekit.export import SUFFIX, Format, Precision, export
 from edgekit.export.options import INT8_GRAPH, ExportOptions, pairs
 from edgekit.files import disk_full, sha256_of
-from edgekit.pipeline import artifacts, chain, evaluation, planning
+from edgekit.pipeline import artifacts, chain, evaluation, ladder, planning
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
 from edgekit.progress import silent
@@ -42,6 +48,9 @@ if TYPE_CHECKING:
 __all__ = ["RECORD", "rehearse"]
 
 RECORD = "preflight.json"
+# An int8 file that is further from its graph is looked at closely. Unsteady networks are near it; whether
+# theirs are right is asked of the files that are kept.
+_LOST_DB = 10.0
 _SAMPLES, _BATCH = 8, 4  # that the rehearsed qat stage calibrates on
 _RUN = 2  # samples that each file is asked
 
@@ -130,14 +139,23 @@ class _Rehearsal:
         self._run(planned, self.job.run.path / planned.file)
 
     def _run(self, planned: planning.Planned, path: Path) -> None:
-        """Let the file answer in its runtime: some take an op that they have no kernel for."""
+        """Let the file answer in its runtime, and look at its answers: some runtimes take an op that they
+        have no kernel for, some converters compute something else.
+        """
         inputs = self.folder / "inputs.npy"
         evaluation.write_inputs(
             self.job.workload, inputs, _RUN, raw=planned.options.preprocessing is not None
         )
         device = evaluation.device_for(self.job, planned)
         backend = evaluation.backend_for(self.job, planned)
-        evaluate(path, RUNTIME[planned.format], device, inputs, batch=_RUN, backend=backend)
+        outputs = evaluate(path, RUNTIME[planned.format], device, inputs, batch=_RUN, backend=backend)
+        model = planned.rung.model
+        with mode(model, training=False), torch.no_grad():
+            source = model(self.job.workload.example(_RUN))
+        answers = torch.from_numpy(np.ascontiguousarray(outputs)).float().reshape(source.shape)
+        found: dict[str, Any] = ladder.parity_of(planned, answers * planned.options.temperature, source)
+        if planned.precision not in INT8_GRAPH or found["snr_db"] < _LOST_DB:
+            ladder.check_gate(self.job, planned, found, path.name, fused=backend != UNFUSED)
 
     def _quantise(self, model: nn.Module, config: StageConfig) -> nn.Module:
         small = {"calibration_samples": _SAMPLES, "calibration_batch": _BATCH}
@@ -163,7 +181,8 @@ class _Rehearsal:
             settings: dict[str, Any] = {"format": format, "precision": precision, "options": self.options}
             own = model[0] if isinstance(model, list) else model
             export(own, self.job.workload.example(1), path, metadata={}, **settings)
-            self._run(planning.Planned(path.name, format, precision, self.original, self.options), path)
+            rung = dataclasses.replace(self.original, model=own, form=chain.form_of(own), _answers=None)
+            self._run(planning.Planned(path.name, format, precision, rung, self.options), path)
             path.unlink()
 
         return f"{format} {precision}", write

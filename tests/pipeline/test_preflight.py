@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from edgekit.errors import ExportError, MeasurementError, WorkloadError
 from edgekit.files import sha256
+from edgekit.pipeline import artifacts
 from edgekit.progress import Event
 from edgekit.run import read_record
 from tests.pipeline import tiny
@@ -98,6 +100,23 @@ class WithoutKernel(tiny.TinyNet):
 
 
 class TestRefusals:
+    def test_a_converter_that_computes_something_else(
+        self, fresh: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Right in every kernel, wrong in what was written: seen by asking the file, before any training."""
+        written = artifacts.export
+
+        def broken(model: nn.Module, *arguments: Any, **options: Any) -> None:
+            other = copy.deepcopy(model)
+            with torch.no_grad():
+                next(iter(other.parameters())).mul_(-1)
+            written(other, *arguments, **options)
+
+        monkeypatch.setattr(artifacts, "export", broken)
+        with pytest.raises(WorkloadError, match="disagrees with the model"):
+            fresh()
+        assert "baseline" not in parts(fresh)
+
     @pytest.mark.parametrize(
         ("model", "told"), [(Uncapturable, "can't capture"), (WithoutKernel, "special_bessel_j0")]
     )
