@@ -32,15 +32,16 @@ def frozen_in_graph(model: nn.Module, graph: nn.Module) -> set[str]:
     """Names of ``graph``'s parameters that stay, where ``graph`` was captured from ``model``.
 
     A layer's weight stands there under its name in the model, batch norm folded into it. A bias that came
-    into being by folding goes with the weight beside it.
+    into being by folding goes with the weight beside it. What capturing made of an op (the matrices of a
+    resizing) stays if it was made so.
     """
     known, learn = _floats(model), learning(model)
     found = set()
-    for name, _ in graph.named_parameters():
+    for name, parameter in graph.named_parameters():
         origin = name
         if origin not in known:
             origin = f"{name.removesuffix('bias')}weight" if name.endswith("bias") else name
-        if origin in known and origin not in learn:
+        if origin not in learn if origin in known else not parameter.requires_grad:
             found.add(name)
     return found
 

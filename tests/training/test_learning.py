@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.errors import StageError
+from edgekit.int8.capture import capture
+from edgekit.int8.lower import lower
 from edgekit.training.learning import frozen_in_graph, learning, resting_norms, thawed
 from edgekit.training.train_mode import TrainMode
 from tests.training.nets import KillAfter, Killed, Normed, config, fit, identical, points, seeded
@@ -164,3 +167,20 @@ def test_what_is_told_survives_a_kill(tmp_path: Path) -> None:
         fit(seeded(Auxiliary).requires_grad_(False), tmp_path / "b", settings, progress=KillAfter(2))
     got = fit(seeded(Auxiliary).requires_grad_(False), tmp_path / "b", settings)
     assert got.note == expected.note
+
+
+def test_what_capturing_made_of_an_op_stays() -> None:
+    """Bicubic resizing becomes two layers whose matrices are facts, not weights."""
+
+    class Resized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.interpolate(self.layer(x), size=(12, 10), mode="bicubic")
+
+    graph = lower(capture(Resized(), torch.randn(2, 3, 8, 8)))
+    matrices = {name for name, _ in graph.named_parameters() if not name.startswith("layer.")}
+    assert len(matrices) == 2
+    assert frozen_in_graph(Resized(), graph) == matrices
