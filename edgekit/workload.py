@@ -19,6 +19,7 @@ from edgekit import answering
 from edgekit.batching import batch_size
 from edgekit.errors import DataError, WorkloadError
 from edgekit.execution import Forward, mode, spans
+from edgekit.leaves import detach_kept
 from edgekit.loading import call, user_code
 from edgekit.preprocessing import Augmentation, Layout, Preprocessing
 from edgekit.samples import Samples, Unlabelled
@@ -129,6 +130,9 @@ class Workload:
                 got=repr(name),
                 expected="letters, digits, '.', '_' and '-'",
             )
+        for one in (model, student, *teachers):
+            if isinstance(one, nn.Module):
+                detach_kept(one)  # stages copy models
         values: dict[str, object] = {
             "name": name,
             "model": model,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -382,3 +383,30 @@ class TestWithoutLabels:
             make(train=(x[:, :4], None)).check()
         with pytest.raises(DataError, match="outputs don't fit"):
             make(model=net(4), train=(x, None), validation=(x, None)).check()
+
+
+class KeepsItsBias(nn.Module):
+    """As LeViT does between calls in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.bias = nn.Linear(4, 4), nn.Parameter(torch.zeros(4))
+        self.kept: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.kept["bias"] = self.bias + 1
+        return self.first(x) + self.kept["bias"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of old-style weight norm about itself
+def test_a_model_that_was_asked_with_gradients_can_be_copied() -> None:
+    for model in (KeepsItsBias(), nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 4)))):
+        inputs = torch.randn(6, 4)
+        before = model(inputs).detach()
+        with pytest.raises(RuntimeError, match="graph leaves"):
+            copy.deepcopy(model)
+        data = (inputs, torch.arange(6) % 4)
+        Workload("kept", model, Classification(4), data, data)
+        assert torch.equal(copy.deepcopy(model)(inputs), before)
+        model(inputs).sum().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
