@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import reach_table
-
 from edgekit.units import human_bytes, human_count, human_ns, human_share
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import reach_table  # noqa: E402 - beside this file, which tests run from elsewhere
+
 RESULTS = ROOT / "benchmarks" / "results"
 MEASURED = re.compile(r"^# measured:.*(?:\n#  {10}.*)*", re.MULTILINE)
 MARKED = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

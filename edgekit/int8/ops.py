@@ -218,7 +218,8 @@ def refresh(graph: fx.GraphModule) -> None:
     graph.graph.lint()
     graph.recompile()
     graph.graph.__dict__.pop(_CONSTANTS, None)
-    mode = next(node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder").fake_mode
+    values = [node.meta.get("val") for node in graph.graph.nodes]
+    mode = next(value.fake_mode for value in values if getattr(value, "fake_mode", None) is not None)
 
     def known(node: fx.Node) -> Any:
         value = node.meta["val"]

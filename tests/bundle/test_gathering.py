@@ -63,12 +63,14 @@ def test_ends_and_figures(contents_litert: Contents, contents_onnx: Contents, ru
     lite, onnx = contents_litert, contents_onnx
     assert (lite.input.shape, lite.input.dtype, lite.input.layout) == ((1, 32, 32, 1), "int8", "NHWC")
     assert (onnx.input.shape, onnx.input.dtype, onnx.input.layout) == ((1, 1, 32, 32), "float32", "NCHW")
-    assert (lite.output.shape, lite.class_axis, lite.golden.tolerance) == ((1, 10), 1, 2.0)
+    assert (lite.output.shape, lite.class_axis) == ((1, 10), 1)
+    # Two steps of the grid, or twice what the file's two sets of kernels differ by: two at most.
+    assert lite.golden.tolerance in (2.0, 4.0)
     assert lite.activation_bytes is not None
     assert lite.activation_bytes > 32 * 32 * 32
     # What isn't a class's lead can't be asked of another CPU.
     leads = np.sort(lite.golden.outputs.astype(int), 1)
-    assert lite.golden.clear == tuple((leads[:, -1] - leads[:, -2] > 4).tolist())
+    assert lite.golden.clear == tuple((leads[:, -1] - leads[:, -2] > 2 * lite.golden.tolerance).tolist())
 
 
 def test_pictures_of_sixteen_grey_levels_have_their_white(contents_litert: Contents) -> None:

@@ -41,7 +41,8 @@ def test_the_model_shrinks_and_learns_to_do_without(tmp_path: Path) -> None:
 def test_the_result_says_what_was_kept_whole_and_why(tmp_path: Path) -> None:
     work = workload(seeded(ZeroPadded))
     result = prune(work.model, CONFIG, context(work, tmp_path)[0])
-    assert result.note.startswith("3.00x fewer MACs, 1 layer cut; 1 kept whole (conv2: 16 of its 32 ")
+    assert result.note.startswith("3.00x fewer MACs, 1 layer cut (2x asked: the smallest step back, ")
+    assert "; 1 kept whole (conv2: 16 of its 32 " in result.note
     assert {row["layer"] for row in result.details["kept_whole"]} == {"conv2", "head"}
     assert result.details["cut"] == [
         {"layer": "conv1", "channels_before": 32, "channels_after": 8},

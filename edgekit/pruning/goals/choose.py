@@ -138,9 +138,9 @@ class Search:
 
     def _nearer(self, goal: Goal) -> None:
         """Where the steps of one group are so large that the goal is far exceeded: fewer of them, and more of
-        other groups', if that comes near enough; of several ways the one that loses least.
+        other groups', if that comes near enough and loses no more; of several ways the one that loses least.
         """
-        start, found = self.kept, []
+        start, found, most = self.kept, [], self.lost
         ways = [(g, n) for g in self.groups for n in self.counts[g.name] if n > start[g.name]]
         for group, count in sorted(ways, key=lambda way: way[1] - start[way[0].name])[:_MOST_WAYS]:
             self.start_over()
@@ -150,7 +150,7 @@ class Search:
                 pass
             if not any(self._missing().values()):
                 self._give_back()
-                if not self._over():
+                if self.lost <= most and not self._over():
                     found.append((self.lost, self.kept))
         self.frozen = set()
         self.kept = min(found, key=lambda each: each[0])[1] if found else start
