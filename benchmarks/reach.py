@@ -226,9 +226,11 @@ def _one(arguments: argparse.Namespace) -> int:
     from edgekit.heartbeat import Heartbeat
     from edgekit.progress import Event
 
+    terminal = sys.stdout  # what converters print is kept from the one that is asked for later
+
     def told(event: Event) -> None:
         text = f"{event.message} {event.done}/{event.total}" if event.total else event.message
-        print("EVENT", json.dumps([event.stage, text]), flush=True)
+        print("EVENT", json.dumps([event.stage, text]), file=terminal, flush=True)
 
     folder = arguments.work / arguments.one.replace(":", "-")
     shutil.rmtree(folder, ignore_errors=True)
