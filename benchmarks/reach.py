@@ -222,7 +222,7 @@ def _one(arguments: argparse.Namespace) -> int:
     import torch
 
     torch.set_num_threads(1)
-    from edgekit.errors import EdgekitError, InputError
+    from edgekit.errors import EdgekitError, InputError, StageError
     from edgekit.heartbeat import Heartbeat
     from edgekit.progress import Event
 
@@ -241,8 +241,9 @@ def _one(arguments: argparse.Namespace) -> int:
             row = {"went": "whole way", **_compressed(made, folder, progress)}
     except EdgekitError as error:
         trained = [path.parent.name for path in folder.glob("stages/*/stage.json")] if folder.exists() else []
-        # Nothing is trained here: what is said once a stage is finished would come after a training.
-        early = isinstance(error, InputError) or not trained
+        # Nothing is trained here: what is said once a stage is finished would come after a training. And a
+        # stage that fails with words of Python's has refused nothing.
+        early = isinstance(error, InputError) or (not trained and type(error) is not StageError)
         row = {"went": "refused" if early else "failed", "failure": str(error), "error": type(error).__name__}
     row["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print("ROW", json.dumps(row), flush=True)

@@ -18,6 +18,7 @@ def finish(model: ModelProto, metadata: dict[str, str]) -> None:
     strip(model)
     mean_to_pool(model)
     integer_moves(model)
+    own_weights(model)
     quantize_biases(model)
     rename(model)
     drop_unused(model)
@@ -98,6 +99,42 @@ def integer_moves(model: ModelProto) -> None:
     _drop_dead_nodes(model)
 
 
+def own_weights(model: ModelProto) -> None:
+    """A layer that is used in several places gets its own Dequantize (and Transpose) of the weight in each:
+    ONNX Runtime makes no integer kernel of a layer whose weight has another reader. The weight stays one.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    constants = {one.name for one in model.graph.initializer}
+    read: set[str] = set()
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        for position, name in enumerate(node.input):
+            chain = _weight_chain(name, makers, constants)
+            if chain and name in read:
+                value = chain[0].input[0]
+                for one in chain:
+                    copy = NodeProto()
+                    copy.CopyFrom(one)
+                    copy.name, copy.input[0] = f"{one.name}_{len(nodes)}", value
+                    value = copy.output[0] = f"{one.output[0]}_{len(nodes)}"
+                    nodes.append(copy)
+                node.input[position] = value
+            read.add(name)
+        nodes.append(node)
+    _replace_nodes(model, nodes)
+
+
+def _weight_chain(name: str, makers: dict[str, NodeProto], constants: set[str]) -> list[NodeProto]:
+    """From a constant to ``name``: its Dequantize, and a Transpose if there is one; else empty."""
+    chain: list[NodeProto] = []
+    maker = makers.get(name)
+    if maker is not None and maker.op_type == "Transpose":
+        chain, maker = [maker], makers.get(maker.input[0])
+    if maker is None or not _is_dequantize(maker) or maker.input[0] not in constants:
+        return []
+    return [maker, *chain]
+
+
 def _same(constants: dict[str, NDArray[np.generic]], left: Sequence[str], right: Sequence[str]) -> bool:
     return all(
         a == b or (a in constants and b in constants and np.array_equal(constants[a], constants[b]))
@@ -149,13 +186,16 @@ def quantize_biases(model: ModelProto) -> None:
     constants = _initializers(model)
     producers = {output: node for node in model.graph.node for output in node.output}
     nodes: list[NodeProto] = []
+    taken: set[str] = set()
     for node in model.graph.node:
         if node.op_type in WEIGHTED and len(node.input) == 3 and node.input[2] in constants:
             source, weight = (producers.get(name) for name in node.input[:2])
             if _is_dequantize(source) and _is_dequantize(weight):
                 assert source is not None
                 assert weight is not None
-                nodes.append(_quantize_bias(model, node, constants, source, weight))
+                place = str(len(nodes)) if node.input[2] in taken else ""  # a layer that is used twice
+                taken.add(node.input[2])
+                nodes.append(_quantize_bias(model, node, constants, source, weight, place))
         nodes.append(node)
     _replace_nodes(model, nodes)
 
@@ -166,13 +206,14 @@ def _quantize_bias(
     constants: dict[str, NDArray[np.generic]],
     source: NodeProto,
     weight: NodeProto,
+    place: str,
 ) -> NodeProto:
     bias = constants[node.input[2]].astype(np.float64)
     scale = constants[source.input[1]].astype(np.float32) * constants[weight.input[1]].astype(np.float32)
     scale = np.broadcast_to(scale, bias.shape).astype(np.float32)
     limit = np.iinfo(np.int32)
     grid = np.clip(np.rint(bias / scale), limit.min, limit.max).astype(np.int32)
-    name = node.input[2]
+    name = f"{node.input[2]}{place}"
     model.graph.initializer.append(numpy_helper.from_array(grid, f"{name}_quantized"))
     model.graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
     node.input[2] = f"{name}_dequantized"

@@ -55,6 +55,7 @@ def correct_biases(graph: fx.GraphModule, means: ChannelMeans) -> int:
         How many layers were corrected.
     """
     corrected = 0
+    shifts: dict[str, list[Tensor]] = {}
     for node in means.layers:
         back = node.args[1]
         if back.target is not ops.qd.dequantize_per_channel.default:
@@ -67,9 +68,11 @@ def correct_biases(graph: fx.GraphModule, means: ChannelMeans) -> int:
         mean, bias = means.of(node), ops.attribute(graph, _bias_name(node))
         groups = len(mean) // moved.shape[1]
         shift = (moved.reshape(groups, -1, moved.shape[1]) @ mean.reshape(groups, -1, 1)).flatten()
-        with torch.no_grad():
-            bias.sub_(shift.to(bias))
+        shifts.setdefault(_bias_name(node), []).append(shift.to(bias))
         corrected += 1
+    for name, several in shifts.items():  # of a layer that is used in several places, their mean
+        with torch.no_grad():
+            ops.attribute(graph, name).sub_(torch.stack(several).mean(0))
     return corrected
 
 

@@ -25,6 +25,7 @@ from edgekit.int8.masks import masks_by_addition
 from edgekit.int8.placement import EdgeQuantizer
 from edgekit.int8.ranges import float_values, histograms, mse_weight_scales, set_ranges
 from edgekit.int8.scores import free_coarse_scores, part_from_grid
+from edgekit.int8.sharing import share_weight_pairs
 from edgekit.int8.unify import fit_weight_scales, minmax_weight_scales, quantize_constants, unify
 
 _ALL = 1 << 30  # NNCF asks how many batches to look at
@@ -99,6 +100,7 @@ def estimate(
     masks_by_addition(lowered)
     batches = _ordered(lowered, batches)
     quantized = _placed(lowered, batches)
+    share_weight_pairs(quantized)
     part_from_grid(quantized)
     _drop_names(quantized)
     _rename_constants(quantized)

@@ -40,6 +40,7 @@ _MOST_UNKNOWNS = 4608  # for each output: their products have to fit into memory
 _RIDGE = 1e-3  # of the mean square of what is read: what the samples leave open stays what it was
 
 Kind = nn.Conv1d | nn.Conv2d | nn.Linear
+_KNOWN = {nn.Conv1d.forward, nn.Conv2d.forward, nn.Linear.forward}
 
 
 class _Enough(Exception):
@@ -162,6 +163,8 @@ def _fitted(small: nn.Module, whole: nn.Module) -> list[str]:
         if not isinstance(layer, Kind) or known.get(name) is not type(layer) or id(layer.weight) in shared:
             continue
         if id(layer.weight) not in learn:  # frozen
+            continue
+        if type(layer).forward not in _KNOWN:  # it may pad, or standardise its weight, on the way
             continue
         plain = isinstance(layer, nn.Linear) or (
             layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)

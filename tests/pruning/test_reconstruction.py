@@ -198,3 +198,33 @@ def test_large_samples_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconstruction, "_PASS_BYTES", 100 * 200)
     found = refit(small, model, plan, lambda count: MANY[:count], macs=1)
     assert 32 < found.samples < 150  # some 40 numbers each
+
+
+class SamePadding(nn.Conv2d):
+    """Pads by itself, as networks from TensorFlow do: its own ``padding`` doesn't tell."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(
+            nn.functional.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride, self.padding
+        )
+
+
+def test_a_layer_with_a_forward_of_its_own_is_left_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        SamePadding(8, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 4),
+    ).eval()
+    x = torch.randn(32, 3, 9, 9, generator=torch.Generator().manual_seed(1))
+    small, plan = cut_of(model, x[:2])
+    before = small[2].weight.clone()
+    described = refit(small, model, plan, lambda count: x[:count], macs=1).describe()
+    assert torch.equal(small[2].weight, before)
+    assert "2" not in described["layers"]
+    assert "4" in described["layers"]
