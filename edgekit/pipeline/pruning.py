@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ def make_plan(
     aiming = Aiming(workload.model, config, context, example)
     try:
         built = aiming.plan(
-            build.prepare(workload.model, example, seed=seed),
+            build.prepare(workload.model, example, seed=seed, tell=partial(_tell, progress)),
             goal,
             importance,
             scope,
@@ -174,7 +175,8 @@ def analyse_sensitivity(
     importance, _ = _named(config or PruneConfig())
     workload = _load(target, progress)
     _tell(progress, "looking for groups of channels")
-    prepared = build.prepare(workload.model, workload.example(2), seed=seed)
+    tell = partial(_tell, progress)
+    prepared = build.prepare(workload.model, workload.example(2), seed=seed, tell=tell)
     backward = backward_for(importance, workload, seed=seed)
     worth = importances(prepared.found, importance, seed=seed, backward=backward)
     rows = _drawn(workload, samples or 512, seed)
