@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+_PART = 32  # samples that are made at a time
 ASKED = 1.5  # MACs before over MACs after
 RECIPE = {
     "description": "How far edgekit reaches",
@@ -252,16 +253,29 @@ def _one(arguments: argparse.Namespace) -> int:
 
 
 def _workload(name: str, samples: int) -> Any:
+    import torch
     from foreign import make
 
     from edgekit import Classification, Preprocessing, Reconstruction, Segmentation, Workload
 
     network = make(name)
-    train, validation = network.inputs(samples, 1), network.inputs(max(8, samples // 4), 2)
-    preprocessing = Preprocessing(dtype="float32" if train.is_floating_point() else "int64")
-    if train.dim() == 4:  # pictures, as bytes
+    preprocessing, pixels = Preprocessing(), False
+    example = network.inputs(2, 0)
+    if example.dim() == 4:  # pictures, as bytes
         preprocessing = Preprocessing(layout="NCHW", scale=1 / 255, mean=(0.5,) * 3, std=(0.2,) * 3)
-        train, validation = ((255 * (0.2 * part + 0.5)).clamp(0, 255).byte() for part in (train, validation))
+        pixels = True
+    elif not example.is_floating_point():
+        preprocessing = Preprocessing(dtype="int64")
+
+    def draw(count: int, seed: int) -> Any:
+        """In small parts: floats of two thousand pictures would be what takes most memory."""
+        parts = []
+        for start in range(0, count, _PART):
+            part = network.inputs(min(_PART, count - start), seed + start)
+            parts.append((255 * (0.2 * part + 0.5)).clamp(0, 255).byte() if pixels else part)
+        return torch.cat(parts)
+
+    train, validation = draw(samples, 10_000), draw(max(8, samples // 4), 20_000)
     answers = network.model(preprocessing(validation[:2]))
     task: Any = Reconstruction()
     if network.spatial:
