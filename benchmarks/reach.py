@@ -105,7 +105,7 @@ def _write(path: Path, rows: dict[str, dict[str, Any]]) -> None:
     about = surroundings()
     about.pop("commit")  # each row has its own
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"recipe": RECIPE, **about, "rows": ordered}, indent=1)
+    write_json(path, {"recipe": RECIPE, "known": len(NETWORKS), **about, "rows": ordered}, indent=1)
 
 
 def _commit() -> str:
