@@ -31,14 +31,15 @@ def summary(found: dict[str, Any]) -> str:
     rows = found["rows"]
     went = [row for row in rows if row["went"] == _WENT]
     refused = sum(row["went"] == "refused" for row in rows)
+    ended = len(rows) - len(went) - refused
     near = sum(abs(row["macs_reached"] / 1.5 - 1) <= 0.1 for row in went)
     heard = [row["longest_silence"] for row in went if row["longest_silence"]]
     silent = max((one["seconds"] for one in heard), default=0)
     peak = max((row["peak_bytes"] for row in went), default=0)
     return (
         f"{len(rows)} of the {found['known']} networks of the list were tried so far: "
-        f"{len(went)} go the whole way, {refused} more are refused before any "
-        f"training; {near} of the {len(went)} are cut to within 10 % of the 1.5x that were asked for. "
+        f"{len(went)} go the whole way, {refused} refused before any training, {ended} ended otherwise; "
+        f"{near} of the {len(went)} are cut to within 10 % of the 1.5x that were asked for. "
         f"Largest peak memory {peak / 1e9:.1f} GB; longest silence {silent:.0f} s ({len(heard)} rows tell)."
     )
 
