@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from edgekit.int8 import ops
 from edgekit.int8.fold import statistics
@@ -26,6 +26,9 @@ from edgekit.int8.ops import aten
 from edgekit.int8.resampling import as_linear, without_ceil
 from edgekit.int8.scores import LONGEST_ROW
 from edgekit.int8.transposed import as_convolution
+
+_SPREAD = 4.0  # standard deviations, from a channel's mean to about its largest value
+_AS_LOUD = 2.0  # times, at most, among parts of a concatenation that keep one grid
 
 
 def lower(graph: fx.GraphModule) -> fx.GraphModule:
@@ -72,7 +75,10 @@ def _norm(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     joined = source.target is aten.cat.default and len(source.users) == 1 and source.args[1:] == (1,)
     if not joined:
         return scaled(source, f"{stem}.scale", slice(None))
-    return _norm_of_parts(graph, node, source, lambda part, i, rows: scaled(part, f"{stem}.scale{i}", rows))
+    loudness = mean.abs() + _SPREAD * variance.sqrt()
+    return _norm_of_parts(
+        graph, node, source, loudness, lambda part, i, rows: scaled(part, f"{stem}.scale{i}", rows)
+    )
 
 
 def unused(graph: fx.GraphModule, stem: str) -> str:
@@ -83,14 +89,19 @@ def unused(graph: fx.GraphModule, stem: str) -> str:
 
 
 def _norm_of_parts(
-    graph: fx.GraphModule, node: fx.Node, joined: fx.Node, scaled: Callable[[fx.Node, int, slice], fx.Node]
+    graph: fx.GraphModule,
+    node: fx.Node,
+    joined: fx.Node,
+    loudness: Tensor,
+    scaled: Callable[[fx.Node, int, slice], fx.Node],
 ) -> fx.Node:
     """The norm (and a clamp behind it) of each part of a concatenation, instead of all on one grid.
 
-    A norm makes quiet channels louder, and with them the steps of a grid that was chosen for loud ones; each
-    part by itself keeps the grid that fits it (DenseNet: 10 dB with one grid, 30 dB so).
+    A norm makes quiet channels louder, and with them the steps of a grid that was chosen for loud ones; parts
+    by themselves keep the grid that fits them (DenseNet: 10 dB with one grid, 30 dB so). Neighbours that are
+    about as loud as each other stay together: in a dense block, parts grow with the square of its depth.
     """
-    parts: list[fx.Node] = list(joined.args[0])  # type: ignore[arg-type]
+    parts = _as_loud(graph, joined, loudness)
     clamp = next(iter(node.users)) if len(node.users) == 1 else None
     done, start = [], 0
     for index, part in enumerate(parts):
@@ -104,6 +115,37 @@ def _norm_of_parts(
     if clamp is not None and clamp.target in ops.CLAMPS:
         clamp.replace_all_uses_with(result)  # before the clamp's place in the graph, behind all of its parts
     return result
+
+
+def _as_loud(graph: fx.GraphModule, joined: fx.Node, loudness: Tensor) -> list[fx.Node]:
+    """The parts of a concatenation, neighbours joined as long as none is much louder than another.
+
+    ``loudness``: (C,) about the largest values of each channel, by the statistics of a norm.
+    """
+    runs: list[list[fx.Node]] = []
+    least = most = start = 0.0
+    parts: list[fx.Node] = list(joined.args[0])  # type: ignore[arg-type]
+    for part in parts:
+        width = int(ops.shape_of(part)[1])  # type: ignore[index]
+        loud = float(loudness[int(start) : int(start) + width].max())
+        start += width
+        if runs and max(most, loud) <= _AS_LOUD * min(least, loud):
+            runs[-1].append(part)
+            least, most = min(least, loud), max(most, loud)
+        else:
+            runs.append([part])
+            least = most = loud
+    if len(runs) == 1:
+        return [joined]
+    return [run[0] if len(run) == 1 else _joined(graph, run) for run in runs]
+
+
+def _joined(graph: fx.GraphModule, parts: list[fx.Node]) -> fx.Node:
+    node = graph.graph.call_function(aten.cat.default, (parts, 1))
+    values = [part.meta["val"] for part in parts]
+    shape = [values[0].shape[0], sum(value.shape[1] for value in values), *values[0].shape[2:]]
+    node.meta["val"] = values[0].new_empty(shape)
+    return node
 
 
 def _silu(graph: fx.GraphModule, node: fx.Node) -> fx.Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 from edgekit.int8 import ops
+from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from edgekit.int8.lower import lower
 from tests.models import CASES, inputs, trained
-from tests.networks import seeded
+from tests.networks import seeded, snr_db
 
 
 class Function(nn.Module):
@@ -113,6 +115,49 @@ def test_a_batch_norm_that_nothing_takes_in_becomes_depthwise(build: type[nn.Mod
     graph = lower(capture(model, x))
     assert not targets(graph) & ops.BATCH_NORM
     assert_same(graph, model, x)
+
+
+class DenseBlock(nn.Module):
+    """Each norm reads all parts before it; ``loud`` of them are a hundred times as loud as the others."""
+
+    def __init__(self, loud: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4 * (i + 1)) for i in range(6))
+        self.convs = nn.ModuleList(nn.Conv2d(4 * (i + 1), 4, 3, padding=1) for i in range(6))
+        for conv in list(self.convs)[:loud]:
+            conv.weight.data.mul_(100)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [self.first(x)]
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            parts.append(conv(F.relu(norm(torch.cat(parts, 1)))))
+        return parts[-1]
+
+
+def fed(model: nn.Module, x: Tensor) -> nn.Module:
+    """With the statistics of ``x`` in its norms."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    model.train()
+    with torch.no_grad():
+        model(x)
+    return model.eval()
+
+
+@pytest.mark.parametrize(("loud", "norms"), [(0, 6), (1, 1 + 2 + 4 * 3)])
+def test_parts_that_are_as_loud_share_the_norm_of_a_concatenation(loud: int, norms: int) -> None:
+    """Six norms, and not the 21 of each part by itself; a loud part stays apart from its neighbours."""
+    x = torch.randn(64, 3, 6, 6)
+    model = fed(seeded(lambda: DenseBlock(loud)), x)
+    graph = capture(model, x[:2])
+    lowered = lower(copy.deepcopy(graph))
+    depthwise = [n for n in lowered.graph.nodes if n.target in ops.CONVOLUTIONS and n.args[6:] > (1,)]
+    assert len(depthwise) == norms
+    assert_same(lowered, model, x[:2])
+    with torch.no_grad():
+        assert snr_db(model(x), calibrate(graph, [x])(x)) > 25
 
 
 def attention(x: Tensor, **settings: Any) -> Tensor:

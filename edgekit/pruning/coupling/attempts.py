@@ -22,15 +22,22 @@ _MOST_FOLLOWERS = 64  # numbers that are looked at for one pattern
 
 @dataclass(frozen=True)
 class Attempt:
-    """Units leave in these lots, and these numbers become smaller with them."""
+    """Units leave in these lots, and these numbers become smaller with them.
+
+    ``parents``: the modules that the units' layers are parts of.
+    """
 
     pattern: Lots
     followers: tuple[Follower, ...] = ()
+    parents: frozenset[str] = frozenset()
 
     @property
     def rule(self) -> tuple[object, ...]:
         """The same for layers elsewhere in the model."""
-        return self.pattern.how, *((each.name, each.item, each.step) for each in self.followers)
+        followers = (
+            (each.module in self.parents, each.name, each.item, each.step) for each in self.followers
+        )
+        return self.pattern.rule, *followers
 
 
 class Attempts:
@@ -49,9 +56,9 @@ class Attempts:
         yield from (Attempt(pattern) for pattern in patterns)
         for pattern in patterns:
             possible = list(itertools.islice(self._followers(units, pattern, near), _MOST_FOLLOWERS))
-            parents = {side.layer.rpartition(".")[0] for side in units[0].indices if not side.bare}
+            parents = frozenset(side.layer.rpartition(".")[0] for side in units[0].indices if not side.bare)
             for some in itertools.islice(_choices(possible, parents), _WITH_NUMBERS):
-                yield Attempt(pattern, some)
+                yield Attempt(pattern, some, parents)
 
     def _near(self, unit: Unit) -> list[str]:
         """Modules that may hold a number about these: the layers' parents, their children, then others."""
@@ -77,7 +84,7 @@ class Attempts:
                     yield Follower(name, attribute, item, value, step)
 
 
-def _choices(possible: list[Follower], parents: set[str]) -> Iterator[tuple[Follower, ...]]:
+def _choices(possible: list[Follower], parents: frozenset[str]) -> Iterator[tuple[Follower, ...]]:
     """One number alone, the same number in all blocks (``parents``) that share a stream, all that are the
     first of their place, then two.
     """

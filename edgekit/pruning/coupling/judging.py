@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from edgekit.pruning.coupling.trial import NO_EFFECT, Trial, short
 
 __all__ = ["Judge", "only", "without_failing"]
 
+_ALIKE = 2  # groups that are alike and don't pass, before the others of them are believed not to
 _TRIES = 3  # subsets of channels, until one is found on which the output depends
 
 Item = TypeVar("Item")
@@ -27,12 +28,20 @@ class Judge:
         self.found, self.trial = found, trial
         self.effects: dict[str, float] = {}
 
-    def accept(self, groups: Sequence[Group], most_failing: int | None = None) -> dict[str, str]:
+    def accept(
+        self,
+        groups: Sequence[Group],
+        most_failing: int | None = None,
+        likeness: Mapping[str, Hashable] | None = None,
+    ) -> dict[str, str]:
         """Those of them that pass are in ``found`` afterwards; by name, the reasons against the others.
 
         ``most_failing``: after so many in a row that don't pass, the rest isn't tried, for the last reason.
+        ``likeness``: by name, equal for groups that lie alike in equal blocks: where the first two of them
+        fail, and none passed, the others aren't tried either.
         """
         reasons: dict[str, str] = {}
+        alike = _Alike(likeness or {})
         self.effects = dict(zip((group.name for group in groups), self._effects(groups), strict=True))
         todo, failing, reason = [list(groups)], 0, ""
         while todo:
@@ -40,17 +49,23 @@ class Judge:
             if failing == most_failing:
                 reasons.update((group.name, reason) for group in some)
                 continue
+            known = {group.name: why for group in some if (why := alike.reason(group.name))}
+            reasons.update(known)
+            if not (some := [group for group in some if group.name not in known]):
+                continue
             if len(some) == 1:
                 reason = self.against(some[0])
                 failing = failing + 1 if reason else 0
                 if reason:
                     reasons[some[0].name] = reason
+                    alike.failed(some[0].name, reason)
                     continue
-            elif some and not self._all_pass(some):
+            elif not self._all_pass(some):
                 middle = len(some) // 2
                 todo += [some[middle:], some[:middle]]
                 continue
             self.found.groups += some
+            alike.passed(group.name for group in some)
             failing = 0
         return reasons
 
@@ -116,6 +131,28 @@ class Judge:
         except Exception as error:
             return f"its couplings can't be followed ({short(error)})"
         return self.trial.reason_against(plan, effect)
+
+
+class _Alike:
+    """What groups that lie alike in equal blocks have in common: that none of them passes."""
+
+    def __init__(self, likeness: Mapping[str, Hashable]) -> None:
+        self.likeness = likeness
+        self.fails: dict[Hashable, list[str]] = {}
+        self.passes: set[Hashable] = set()
+
+    def failed(self, name: str, reason: str) -> None:
+        if name in self.likeness:
+            self.fails.setdefault(self.likeness[name], []).append(reason)
+
+    def passed(self, names: Iterable[str]) -> None:
+        self.passes |= {self.likeness[name] for name in names if name in self.likeness}
+
+    def reason(self, name: str) -> str:
+        """Why it won't pass; "" if that isn't known."""
+        like = self.likeness.get(name)
+        reasons = [] if like in self.passes else self.fails.get(like, [])
+        return reasons[-1] if len(reasons) >= _ALIKE else ""
 
 
 def only(found: Found, groups: list[Group]) -> Found:

@@ -25,10 +25,14 @@ _MOST_PARTS = 6  # numbers of parts that are tried
 
 @dataclass(frozen=True)
 class Lots:
-    """Each lot: which units (by position) leave together. ``how``: said in the report; "" for one by one."""
+    """Each lot: which units (by position) leave together.
+
+    ``how``: said in the report; "" for one by one. ``rule``: the same, without the number of units.
+    """
 
     members: tuple[tuple[int, ...], ...]
     how: str
+    rule: str
 
 
 def lots(units: list[Unit], modules: dict[str, nn.Module], divisors: list[int]) -> Iterator[Lots]:
@@ -39,16 +43,17 @@ def lots(units: list[Unit], modules: dict[str, nn.Module], divisors: list[int]) 
         return  # some groups have more of these channels than others: no number fits
     by_worth = _by_worth(units, modules)
     base = "" if len(cells) == 1 else "as many from each group of the layer"
-    yield from _across(cells, by_worth, base)
+    yield from _across(cells, by_worth, base, base)
     count = len(units)
     parts = [each for each in dict.fromkeys([*divisors, 2]) if 1 < each < count and count % each == 0]
     for each in parts[:_MOST_PARTS]:
         finer = [part for cell in cells for part in _divided(cell, each)]
         if finer and len({len(part) for part in finer}) == 1:
-            yield from _across(finer, by_worth, f"as many from each {count // each} of the {count}")
+            how = f"as many from each {count // each} of the {count}"
+            yield from _across(finer, by_worth, how, f"as many from each of {each} parts")
     for each in parts[:_MOST_PARTS]:
         runs = tuple(tuple(range(first, first + each)) for first in range(0, count, each))
-        yield Lots(runs, f"in runs of {each}")
+        yield Lots(runs, f"in runs of {each}", "in runs")
 
 
 def merged(kinds: list[list[Unit]]) -> Iterator[list[Unit]]:
@@ -71,14 +76,14 @@ def merged(kinds: list[list[Unit]]) -> Iterator[list[Unit]]:
             return
 
 
-def _across(cells: list[list[int]], by_worth: list[int], how: str) -> Iterator[Lots]:
+def _across(cells: list[list[int]], by_worth: list[int], how: str, rule: str) -> Iterator[Lots]:
     """One unit of each cell: paired by worth, so that the weak leave with the weak; then by position."""
     if len(cells[0]) == 1 and len(cells) > 1:
         return  # all would leave together
     ranked = [sorted(cell, key=by_worth.__getitem__) for cell in cells]
-    yield Lots(tuple(sorted(tuple(sorted(lot)) for lot in zip(*ranked, strict=True))), how)
+    yield Lots(tuple(sorted(tuple(sorted(lot)) for lot in zip(*ranked, strict=True))), how, rule)
     if ranked != cells and len(cells) > 1:
-        yield Lots(tuple(zip(*cells, strict=True)), f"{how}, in line")
+        yield Lots(tuple(zip(*cells, strict=True)), f"{how}, in line", f"{rule}, in line")
 
 
 def _divided(cell: list[int], parts: int) -> list[list[int]]:

@@ -8,8 +8,10 @@ the one that ignores them. What no guess brings through stays whole, for the rea
 
 from __future__ import annotations
 
+import itertools
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -27,8 +29,10 @@ from edgekit.pruning.plans import surgery
 __all__ = ["repair"]
 
 _TRIALS = 60  # for one group
+_FEW_TRIALS = 24  # for one that may be a part of a divided stream
 _MOST_MACS = 1e12  # of all trials of ways that are not the first one
 _FEWEST, _MOST = 60, 2000  # such trials, whatever they cost
+_HOPELESS = 2  # units that lie alike and for which no way was found, before the others aren't searched for
 _SECONDS = 120.0  # for them, whatever the machine
 _IN_STEP = "parts of a divided stream in step"
 _UNEVEN = "the groups of a layer have different numbers of these channels"
@@ -39,6 +43,7 @@ _MIXED = (
 _UNKNOWN = "which channels depend on which was not found out in as many passes as are made"
 _BOUNDED = " (the search for another way was ended: it has a bound)"
 
+_Made = tuple[Group, list[Unit], Attempt]
 Told = dict[tuple[str, str], tuple[int, tuple[str, ...]]]
 
 
@@ -109,6 +114,9 @@ class _Mender:
         self.whole: dict[tuple[object, ...], tuple[list[Unit], str]] = {}
         self.names: dict[str, int] = {}
         self.helped: set[tuple[object, ...]] = set()
+        self.failing: list[tuple[list[Unit], str]] = []  # whose first pattern doesn't pass, and why
+        self.alone: dict[str, list[Unit]] = {}  # units that groups were made of
+        self.hopeless: dict[Hashable, int] = {}  # how many of units that lie alike no way was found for
         self.taken: dict[str, set[int]] = {}
         for group in found.groups:
             self.names[group.name] = 1
@@ -127,18 +135,54 @@ class _Mender:
                 self._keep_whole(units, reason)
             else:
                 open_kinds.append(units)
-        failing = self._first_attempts(open_kinds)
-        left_over = []
-        for number, (units, reason) in enumerate(failing):
-            self.tell(f"looking for a way to remove channels: {number + 1} of {len(failing)} kinds")
-            if reason := self._search(units, reason):
-                self._keep_whole(units, reason)
-                left_over.append(units)
-        self._mend_together(left_over)
+        self.failing = self._first_attempts(open_kinds)
+        reasons = {self._key(units): reason for units, reason in self.failing}
+        for some in _sharing_sides([units for units, _ in self.failing]):
+            left_over = []
+            for units in some:
+                if self._key(units) in reasons:
+                    left = f"{len(reasons)} kind{'s' if len(reasons) > 1 else ''} left"
+                    self.tell(f"looking for a way to remove channels: {left}")
+                    if reason := self._alone(units, reasons, len(some) == 1):
+                        self._keep_whole(units, reason)
+                        left_over.append(units)
+            self._together(left_over)
+
+    def _alone(self, units: list[Unit], reasons: dict[tuple[object, ...], str], only: bool) -> str:
+        """``_search`` for these units, unless it failed for some that lie alike.
+
+        ``only``: there are no others with which they might leave.
+
+        Others of ``reasons`` that lie alike and can leave in the way that is found leave it.
+        """
+        like, reason = _likeness(units), reasons.pop(self._key(units))
+        if self.hopeless.get(like, 0) >= _HOPELESS:
+            return reason
+        found = self._search(units, reason, most=_TRIALS if only else _FEW_TRIALS)
+        if isinstance(found, str):
+            self.hopeless[like] = self.hopeless.get(like, 0) + 1
+            return found
+        self._likewise(like, found, reasons)
+        return ""
+
+    def _likewise(self, like: Hashable, passed: Attempt, reasons: dict[tuple[object, ...], str]) -> None:
+        """Add groups of other units that lie alike and can leave in the same way, all tried at once."""
+        made: list[_Made] = []
+        for units, _ in self.failing:
+            if self._key(units) not in reasons or _likeness(units) != like:
+                continue
+            attempts = itertools.islice(self.attempts.of(units), _TRIALS)
+            if attempt := next((each for each in attempts if each.rule == passed.rule), None):
+                group = self._group(units, self._producers(units[0])[0], attempt, "")
+                made.append((replace(group, name=f"{group.name}#alike{len(made)}"), units, attempt))
+        against = self._judged(made)
+        for group, units, _ in made:
+            if group.name not in against:
+                del reasons[self._key(units)]
 
     def _first_attempts(self, kinds: list[list[Unit]]) -> list[tuple[list[Unit], str]]:
         """The kinds whose first pattern doesn't pass, and why."""
-        made: list[tuple[Group, list[Unit], Attempt]] = []
+        made: list[_Made] = []
         failing: list[tuple[list[Unit], str]] = []
         for units in kinds:
             if (attempt := next(self.attempts.of(units), None)) is None:
@@ -146,22 +190,55 @@ class _Mender:
                 continue
             group = self._group(units, self._producers(units[0])[0], attempt, "")
             made.append((replace(group, name=f"{group.name}#trial{len(made)}"), units, attempt))
-        before = list(self.found.groups)
-        reasons = self.judge.accept([group for group, _, _ in made])
-        self.found.groups[:] = before
-        for group, units, attempt in made:
-            if group.name in reasons:
-                failing.append((units, reasons[group.name]))
-            else:
-                self._add(group, self._producers(units[0])[0], attempt)
+        reasons = self._judged(made)
+        failing += [(units, reasons[group.name]) for group, units, _ in made if group.name in reasons]
         return failing
 
-    def _mend_together(self, kinds: list[list[Unit]]) -> None:
-        """Units of several kinds that are channels of the same layers: perhaps they can leave together."""
-        for some in _sharing_layers(kinds):
-            if len(some) > 1 and any(not self._search(units, "", _IN_STEP) for units in merged(some)):
-                for units in some:
-                    self.whole.pop(self._key(units), None)
+    def _judged(self, made: list[_Made]) -> dict[str, str]:
+        """Add those of these groups that pass, all tried at once; the reasons against the others, by name."""
+        before = list(self.found.groups)
+        likeness = {group.name: _likeness(units) for group, units, _ in made}
+        reasons = self.judge.accept([group for group, _, _ in made], likeness=likeness)
+        self.found.groups[:] = before
+        for group, units, attempt in made:
+            if group.name not in reasons:
+                self._add(group, units, attempt)
+        return reasons
+
+    def _together(self, kinds: list[list[Unit]]) -> None:
+        """Units of several kinds that are channels of the same layers: perhaps they can leave together.
+
+        If not, then perhaps with those that could leave alone: the last part of a divided stream may be of
+        any size as long as the others stay.
+        """
+        like = frozenset(map(_likeness, kinds))
+        if not kinds or self.hopeless.get(like, 0) >= _HOPELESS:
+            return
+        sides = {side for units in kinds for side in self._made_by(units)}
+        alone = {name: units for name, units in self.alone.items() if sides & self._made_by(units)}
+        for known in (True, False):
+            for groups in ({}, alone) if alone else ({},):
+                if len(kinds) + len(groups) > 1 and self._in_step(kinds, groups, known):
+                    return
+        self.hopeless[like] = self.hopeless.get(like, 0) + 1
+
+    def _in_step(self, kinds: list[list[Unit]], alone: Mapping[str, list[Unit]], known: bool) -> bool:
+        """Whether a way was found in which these can leave together, with those of groups that then go."""
+        before = list(self.found.groups)
+        self.found.groups[:] = [group for group in before if group.name not in alone]
+        for units in merged([*kinds, *alone.values()]):
+            if not isinstance(self._search(units, "", _IN_STEP, known), str):
+                for each in kinds:
+                    self.whole.pop(self._key(each), None)
+                for name in alone:
+                    del self.alone[name]
+                return True
+        self.found.groups[:] = before
+        return False
+
+    def _made_by(self, units: list[Unit]) -> set[Side]:
+        """The sides of layers whose outputs these are."""
+        return {Side(layer, "out") for layer in self._producers(units[0])}
 
     def finish(self) -> None:
         """Say what stays whole; not of layers that torch-pruning wrongly took for outputs."""
@@ -181,33 +258,40 @@ class _Mender:
             part = f"{count} of its {total} channels: " if count < total and reason != OUTPUTS else ""
             self.found.whole.append(KeptWhole(name, layers_, part + reason))
 
-    def _search(self, units: list[Unit], reason: str, how: str = "") -> str:
+    def _search(
+        self, units: list[Unit], reason: str, how: str = "", known: bool = False, most: int = _TRIALS
+    ) -> str | Attempt:
         """Add a group of these units, or say what stands against the first attempt.
 
-        ``reason``: that, where the first attempt was made already.
+        ``reason``: that, where the first attempt was made already. ``known``: only in ways in which others
+        could leave. ``most``: trials.
         """
         if reason in (NO_EFFECT, _UNEVEN):
             return reason
         layer = self._producers(units[0])[0]
         attempts = list(self.attempts.of(units))
         attempts[1:] = sorted(attempts[1:], key=lambda attempt: attempt.rule not in self.helped)
-        for attempt in attempts[1 if reason else 0 : _TRIALS]:
+        attempts = [each for each in attempts if not known or each.rule in self.helped]
+        for attempt in attempts[1 if reason else 0 : most]:
             if not self.bound.take():
                 return (reason or _UNKNOWN) + _BOUNDED
             group = self._group(units, layer, attempt, how)
             failure = self.judge.against(group)
             if not failure:
-                self._add(group, layer, attempt)
-                return ""
+                self._add(group, units, attempt)
+                return attempt
             reason = reason or failure
             if failure == NO_EFFECT:
                 break
         return reason or _UNEVEN
 
-    def _add(self, group: Group, layer: str, attempt: Attempt) -> None:
+    def _add(self, group: Group, units: list[Unit], attempt: Attempt) -> None:
+        layer = self._producers(units[0])[0]
         number = self.names[layer] = self.names.get(layer, 0) + 1
-        self.found.groups.append(replace(group, name=layer if number == 1 else f"{layer}#{number}"))
+        name = layer if number == 1 else f"{layer}#{number}"
+        self.found.groups.append(replace(group, name=name))
         self.helped.add(attempt.rule)
+        self.alone[name] = units
 
     def _producers(self, unit: Unit) -> list[str]:
         """The layers whose outputs these are, in the model's order."""
@@ -261,15 +345,22 @@ class _Mender:
         )
 
 
-def _sharing_layers(kinds: list[list[Unit]]) -> list[list[list[Unit]]]:
-    """Kinds in sets that produce channels of the same layers, directly or through others."""
-    sets: list[tuple[set[str], list[list[Unit]]]] = []
+def _likeness(units: list[Unit]) -> Hashable:
+    """The same for units that lie alike in blocks whose names differ by numbers."""
+    sides = units[0].indices.items()
+    names = {(re.sub(r"\d+", "#", side.layer), side.dim, side.axis, len(found)) for side, found in sides}
+    return frozenset(names)
+
+
+def _sharing_sides(kinds: list[list[Unit]]) -> list[list[list[Unit]]]:
+    """Kinds in sets that are channels of the same sides of layers, directly or through others."""
+    sets: list[tuple[set[Side], list[list[Unit]]]] = []
     for kind in kinds:
-        layers = {side.layer for side in kind[0].indices if not side.bare}
-        apart = [each for each in sets if not each[0] & layers]
+        sides = {side for side in kind[0].indices if not side.bare}
+        apart = [each for each in sets if not each[0] & sides]
         for each in sets:
-            if each[0] & layers:
-                layers |= each[0]
+            if each[0] & sides:
+                sides |= each[0]
         joined = [one for each in sets if each not in apart for one in each[1]]
-        sets = [*apart, (layers, [*joined, kind])]
+        sets = [*apart, (sides, [*joined, kind])]
     return [members for _, members in sets]

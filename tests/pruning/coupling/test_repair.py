@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from edgekit.errors import PruneError
 from edgekit.pruning.coupling.groups import OUTPUTS, find
+from edgekit.pruning.coupling.trial import Trial
 from edgekit.pruning.plans.plan import Cut, Plan
 from edgekit.pruning.plans.rewrites import Attribute, Replacement
 from tests.networks import images, seeded
@@ -240,3 +242,65 @@ def test_few_units_leave_in_any_number_after_earlier_cuts(build: type[nn.Module]
             if group.channels > 2
         }
         found.plan(one_each).apply(model)
+
+
+class MultiScale(nn.Module):
+    """A block of Res2Net: a stream in parts of a known width, each part added to what the one before gave."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.width = 6
+        self.first, self.last = nn.Conv2d(channels, 18, 1), nn.Conv2d(18, channels, 1)
+        self.convs = nn.ModuleList(nn.Conv2d(6, 6, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, two, three = torch.split(F.relu(self.first(x)), self.width, 1)
+        one = F.relu(self.convs[0](one))
+        two = F.relu(self.convs[1](one + two))
+        return x + F.relu(self.last(torch.cat([one, two, three], 1)))
+
+
+class MultiScales(nn.Module):
+    """The stem is not in torch-pruning's graph, so that couplings are measured."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.stem = nn.Embedding(9, 8)
+        self.blocks = nn.Sequential(*(MultiScale(8) for _ in range(blocks)))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x).movedim(2, 1)[..., None]
+        return self.head(self.blocks(y).mean((2, 3)))
+
+
+def test_parts_of_a_divided_stream_leave_in_step_with_the_last_of_them() -> None:
+    """The last part could leave alone, but not once the others are narrower."""
+    model, x = seeded(partial(MultiScales, 2)), torch.randint(0, 9, (4, 6))
+    found = find(model, x)
+    for block in range(2):
+        (group,) = (one for one in found.groups if one.name.startswith(f"blocks.{block}.first"))
+        assert (group.channels, group.width) == (6, 3)
+        plan = found.plan({group.name: [1, 4]})
+        small, silent = copy.deepcopy(model), copy.deepcopy(model)
+        plan.apply(small)
+        plan.silence(silent)
+        assert (small.blocks[block].width, small.blocks[block].first.out_channels) == (4, 12)
+        assert torch.allclose(small(x), silent(x), atol=1e-5)
+
+
+def test_what_is_found_out_about_a_block_serves_for_equal_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = []
+    original = Trial.reason_against
+
+    def counted(self: Trial, plan: Plan, effect: float | None = None) -> str:
+        trials.append(plan)
+        return original(self, plan, effect)
+
+    monkeypatch.setattr(Trial, "reason_against", counted)
+    counts = []
+    for blocks in (4, 12):
+        trials.clear()
+        find(seeded(partial(MultiScales, blocks)), torch.randint(0, 9, (4, 6)))
+        counts.append(len(trials))
+    assert (counts[1] - counts[0]) / 8 < 14, counts  # and not the dozens that a first block takes
