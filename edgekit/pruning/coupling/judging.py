@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import replace
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from edgekit.pruning.coupling.found import Found, Group
@@ -112,15 +111,12 @@ class Judge:
         """How much the answers change when what reads a group's channels is gone, to first order."""
         from edgekit.pruning.worth.slices import slices
 
-        def readers(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-            empty = [torch.zeros(0)]
-            for group in groups:
-                sides = [each for each in slices(group) if each.side.dim == "in"]
-                weights = [each.of(model).flatten() for each in sides]
-                slopes = [each.gradients(model).flatten() for each in sides]
-                yield torch.cat(weights or empty), torch.cat(slopes or empty)
+        def readers(model: nn.Module, group: Group) -> Iterator[tuple[Tensor, Tensor]]:
+            for each in slices(group):
+                if each.side.dim == "in":
+                    yield each.of(model), each.gradients(model)
 
-        return self.trial.effects(readers, self.found.replaced)
+        return self.trial.effects(groups, readers, self.found.replaced)
 
     def _some(self, groups: Sequence[Group]) -> dict[str, list[int]]:
         return {group.name: some_of(group.channels, self.trial.generator) for group in groups}

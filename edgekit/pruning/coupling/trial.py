@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.plans.rewrites import Replaced, Replacement
 
 __all__ = ["NO_EFFECT", "OUTPUTS", "Trial", "exports", "short"]
+
+Item = TypeVar("Item")
 
 OUTPUTS = "its channels are the model's outputs"
 NO_EFFECT = "the output doesn't depend on its channels, so a removal can't be checked"
@@ -48,19 +51,16 @@ class Trial:
 
     def __init__(self, model: nn.Module, example: Tensor, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        for name, parameter in self.model.named_parameters():
-            if parameter.is_floating_point():
-                self._perturb(name, parameter)
-        self.example, self.tolerance, self.least = example, _ROUNDED, _LEAST_ROUNDED
+        self.model = self._perturbed(model)
         try:
-            exact = copy.deepcopy(self.model).double()
+            self.model.double()
             double = example.double() if example.is_floating_point() else example
-            self.whole = self._answer(exact, double)
-            self.model, self.example = exact, double
-            self.tolerance, self.least = _EXACT, _LEAST_EXACT
+            self.whole = self._answer(self.model, double)
+            self.example, self.tolerance, self.least = double, _EXACT, _LEAST_EXACT
         except Exception:  # a model with constants in single precision
+            self.model = self._perturbed(model)
             self.whole = self._answer(self.model, example)
+            self.example, self.tolerance, self.least = example, _ROUNDED, _LEAST_ROUNDED
 
     def reason_against(self, plan: Plan, effect: float | None = None) -> str:
         """Why this plan is wrong; "" if the cut model answers as the one that ignores those channels.
@@ -91,13 +91,14 @@ class Trial:
 
     def effects(
         self,
-        weights: Callable[[nn.Module], Iterator[tuple[Tensor, Tensor]]],
+        items: Sequence[Item],
+        weights: Callable[[nn.Module, Item], Iterator[tuple[Tensor, Tensor]]],
         replacements: tuple[Replacement, ...] = (),
     ) -> list[float]:
-        """To first order, how much the answers change without some weights, relative to their size.
+        """To first order, how much the answers change without each item's weights, relative to their size.
 
-        ``weights``: gives pairs of weights and their gradients, of the model (after ``replacements``) that it
-        is given.
+        ``weights``: gives an item's weights, with their gradients, of the model (after ``replacements``) that
+        it is given; a pair at a time, as a layer may be most of the model.
         """
         model = copy.deepcopy(self.model)
         Replaced(model, replacements).install()
@@ -106,10 +107,15 @@ class Trial:
             model.requires_grad_(True)
             answers: Tensor = model(self.example)
             if not answers.requires_grad:
-                return [0.0 for _ in weights(model)]
+                return [0.0 for _ in items]
             (answers * signs.to(answers.dtype)).sum().backward()
         scale = float(self.whole.abs().sum().clamp_min(1e-30))
-        return [float((value * slope).detach().abs().sum()) / scale for value, slope in weights(model)]
+        with torch.no_grad():
+            changes = [
+                sum(float((value * slope).abs().sum()) for value, slope in weights(model, item))
+                for item in items
+            ]
+        return [change / scale for change in changes]
 
     def untrainable(self, plan: Plan, example: Tensor | None = None) -> str:
         """Why the cut model can't be trained; "" if its gradients are finite, and reach what they did before.
@@ -118,32 +124,39 @@ class Trial:
         those of the trial.
         """
         example = self.example if example is None else example
-        small, silent = copy.deepcopy(self.model), copy.deepcopy(self.model)
-        plan.apply(small)
-        plan.silence(silent)
-        try:
-            expected, got = self._gradients(silent, example), self._gradients(small, example)
+        try:  # one after the other: a model in double precision with its gradients is four times its file
+            expected = self._gradients(plan.silence, example)
+            got = self._gradients(plan.apply, example)
         except Exception as error:
             return f"no gradients can be computed without some of its channels ({short(error)})"
-        lost = [name for name, gradient in expected.items() if gradient is not None and got.get(name) is None]
-        if lost:
+        if lost := [
+            name for name, finite in expected.items() if finite is not None and got.get(name) is None
+        ]:
             return f"without some of its channels no gradient reaches {lost[0]}"
-        infinite = [name for name, value in got.items() if value is not None and not value.isfinite().all()]
+        infinite = [name for name, finite in got.items() if finite is False]
         return f"without some of its channels the gradient of {infinite[0]} is not finite" if infinite else ""
 
-    @staticmethod
-    def _gradients(model: nn.Module, example: Tensor) -> dict[str, Tensor | None]:
+    def _gradients(self, change: Callable[[nn.Module], None], example: Tensor) -> dict[str, bool | None]:
+        """By parameter, whether its gradient is finite; None where none arrives."""
+        model = copy.deepcopy(self.model)
+        change(model)
         with torch.enable_grad():
             model.requires_grad_(True)
             outputs: Tensor = model(example)
             if outputs.requires_grad:
                 outputs.square().sum().backward()
-        return {name: parameter.grad for name, parameter in model.named_parameters()}
+        grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+        return {name: None if grad is None else bool(grad.isfinite().all()) for name, grad in grads.items()}
 
-    def _perturb(self, name: str, parameter: Tensor) -> None:
-        spread = float(parameter.std()) if parameter.numel() > 1 else 0.0
-        noise = torch.randn(parameter.shape, generator=self.generator, dtype=torch.float32)
-        parameter.add_((0.1 * spread + 0.02) * noise.to(parameter.dtype))
+    def _perturbed(self, model: nn.Module) -> nn.Module:
+        """A copy in which no weight is zero, frozen."""
+        copied = copy.deepcopy(model).eval().requires_grad_(False)
+        for parameter in copied.parameters():
+            if parameter.is_floating_point():
+                spread = float(parameter.std()) if parameter.numel() > 1 else 0.0
+                noise = torch.randn(parameter.shape, generator=self.generator, dtype=torch.float32)
+                parameter.add_((0.1 * spread + 0.02) * noise.to(parameter.dtype))
+        return copied
 
     @staticmethod
     def _answer(model: nn.Module, inputs: Tensor) -> Tensor:
