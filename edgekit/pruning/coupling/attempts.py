@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -49,14 +50,17 @@ class Attempts:
         self.others = [name for name, module in modules.items() if surgery.unsupported(module)]
 
     def of(self, units: list[Unit]) -> Iterator[Attempt]:
-        """Finest first; guesses with numbers last."""
+        """Finest first; guesses with numbers last, but for lists that say how a stream is divided."""
         near = self._near(units[0])
         values = {value for name in near for value in self.numbers[name].values()}
         patterns = list(lots(units, self.modules, sorted(values)))
-        yield from (Attempt(pattern) for pattern in patterns)
+        parents = frozenset(side.layer.rpartition(".")[0] for side in units[0].indices if not side.bare)
+        for pattern in patterns:
+            if followers := tuple(self._sizes(units, pattern)):
+                yield Attempt(pattern, followers, parents)
+            yield Attempt(pattern)
         for pattern in patterns:
             possible = list(itertools.islice(self._followers(units, pattern, near), _MOST_FOLLOWERS))
-            parents = frozenset(side.layer.rpartition(".")[0] for side in units[0].indices if not side.bare)
             for some in itertools.islice(_choices(possible, parents), _WITH_NUMBERS):
                 yield Attempt(pattern, some, parents)
 
@@ -70,6 +74,26 @@ class Attempts:
         }
         return sorted(ranks, key=ranks.__getitem__)
 
+    def _sizes(self, units: list[Unit], pattern: Lots) -> Iterator[Follower]:
+        """Of lists in modules around the layers, the sizes of the parts that the channels of these are in.
+
+        A list is such if its numbers add up to the channels of a layer (MixNet: a kernel size for each part).
+        """
+        sides = [side for side in units[0].indices if not side.bare]
+        around = [name for name in self.others if any(side.layer.startswith(f"{name}.") for side in sides)]
+        for name in around:
+            for attribute, sizes in _lists(self.numbers[name]).items():
+                ends = list(itertools.accumulate(sizes))
+                for side in sides:
+                    if ends[-1] != surgery.channels(self.modules[side.layer], side.dim):
+                        continue
+                    parts = {bisect.bisect(ends, index) for unit in units for index in unit.indices[side]}
+                    if len(parts) == 1:
+                        (item,) = parts
+                        step = len(pattern.members[0]) * len(units[0].indices[side])
+                        yield Follower(name, attribute, item, sizes[item], step)
+                        break
+
     def _followers(self, units: list[Unit], pattern: Lots, near: list[str]) -> Iterator[Follower]:
         """Numbers near the layers that are as great as something that the pattern makes smaller."""
         size = len(pattern.members[0])
@@ -82,6 +106,15 @@ class Attempts:
             for (attribute, item), value in self.numbers[name].items():
                 for step in sorted(steps.get(value, ())):
                     yield Follower(name, attribute, item, value, step)
+
+
+def _lists(numbers: Mapping[tuple[str, int | None], int]) -> dict[str, list[int]]:
+    """The tuples and lists among a module's numbers that have several, none below one."""
+    found: dict[str, list[int]] = {}
+    for (name, item), value in numbers.items():
+        if item is not None:
+            found.setdefault(name, []).append(value)
+    return {name: values for name, values in found.items() if len(values) > 1 and min(values) > 0}
 
 
 def _choices(possible: list[Follower], parents: frozenset[str]) -> Iterator[tuple[Follower, ...]]:

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from edgekit.pruning.coupling.following import followed
-from edgekit.pruning.plans import surgery
+from edgekit.pruning.plans import norms, surgery
 from edgekit.pruning.plans.surgery import Dim
 
 __all__ = ["Probe", "Read", "Side", "TooManyPasses"]
@@ -174,10 +174,10 @@ class Probe:
             if isinstance(module, nn.Embedding):
                 self.reads.append(None)
             elif surgery.reads_all(module):
-                self.reads.append(Read(Side(name, "in"), _axis(module), 1, _leaves(value)))
+                self.reads.append(Read(Side(name, "in"), _axis(module, value), 1, _leaves(value)))
             else:
                 each = surgery.per_input(module)
-                self.reads.append(Read(Side(name, "out"), _axis(module), each, _leaves(value)))
+                self.reads.append(Read(Side(name, "out"), _axis(module, value), each, _leaves(value)))
         else:
             if self.number >= len(self.answers) or self.answers[self.number].layer != name:
                 raise RuntimeError("the model calls its layers in another order when values change")
@@ -199,8 +199,9 @@ class Probe:
         if isinstance(module, nn.RNNBase):
             result, state = result
             hidden = tuple(self._values(each) for each in (state if isinstance(state, tuple) else (state,)))
-        values = self._values(result, _axis(module)).requires_grad_(True)
-        self.answers.append(_Answer(name, values, _axis(module), hidden))
+        axis = _axis(module, result)
+        values = self._values(result, axis).requires_grad_(True)
+        self.answers.append(_Answer(name, values, axis, hidden))
 
     def _answer(self, name: str) -> Any:
         answer = self.answers[-1 if self.recording else self.number]
@@ -250,13 +251,13 @@ def _change(values: Tensor, axis: int, channels: Tensor) -> None:
     values.index_copy_(axis, channels, -1.3 * old)
 
 
-def _axis(module: nn.Module) -> int:
-    """Where the channels of a layer are, in what it reads and gives."""
+def _axis(module: nn.Module, value: Tensor) -> int:
+    """Where the channels of a layer are, in ``value`` that it reads or gives."""
     if isinstance(module, _ConvNd):
         return 1 - module.weight.dim()
     if isinstance(module, (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.PReLU)):
         return 1
-    return -1
+    return norms.axis(module, value) if isinstance(module, nn.LayerNorm) else -1
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

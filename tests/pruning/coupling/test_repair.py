@@ -304,3 +304,85 @@ def test_what_is_found_out_about_a_block_serves_for_equal_blocks(monkeypatch: py
         find(seeded(partial(MultiScales, blocks)), torch.randint(0, 9, (4, 6)))
         counts.append(len(trials))
     assert (counts[1] - counts[0]) / 8 < 14, counts  # and not the dozens that a first block takes
+
+
+class MixedKernels(nn.Module):
+    """A block of MixNet: a list says how the stream is divided among kernels of several sizes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.splits = [channels // 2, channels // 4, channels - channels // 2 - channels // 4]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(size, size, 3 + 2 * index, padding=1 + index, groups=size)
+            for index, size in enumerate(self.splits)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = torch.split(x, self.splits, 1)
+        return torch.cat([layer(part) for layer, part in zip(self.layers, parts, strict=True)], 1)
+
+
+class MixedBlocks(nn.Module):
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Embedding(9, 8), nn.Linear(8, 5)
+        self.wide = nn.ModuleList(nn.Conv2d(8, 24, 1) for _ in range(blocks))
+        self.mixed = nn.ModuleList(MixedKernels(24) for _ in range(blocks))
+        self.narrow = nn.ModuleList(nn.Conv2d(24, 8, 1) for _ in range(blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x).movedim(2, 1)[..., None]
+        for wide, mixed, narrow in zip(self.wide, self.mixed, self.narrow, strict=True):
+            y = y + narrow(F.relu(mixed(wide(y))))
+        return self.head(y.mean((2, 3)))
+
+
+def test_lists_of_sizes_follow_the_parts_that_lose_channels() -> None:
+    model, x = seeded(partial(MixedBlocks, 2)), torch.randint(0, 9, (4, 6))
+    found = find(model, x)
+    parts = [group for group in found.groups if group.name.startswith("wide.1")]
+    assert sorted(group.channels for group in parts) == [6, 6, 12]
+    small, silent = copy.deepcopy(model), copy.deepcopy(model)
+    plan = found.plan({group.name: [0, 3] for group in parts})
+    plan.apply(small)
+    plan.silence(silent)
+    assert small.mixed[1].splits == [10, 4, 4]
+    assert torch.allclose(small(x), silent(x), atol=1e-5)
+
+
+class ChannelsFirstNorm(nn.LayerNorm):
+    """As ConvNeXt normalises maps: over the channels of each place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class NormedMaps(nn.Module):
+    """``mixed``: values are over the mean of all channels, so that none can leave."""
+
+    def __init__(self, mixed: bool) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 12, 4, 4), ChannelsFirstNorm(12)
+        self.wide, self.scale = nn.Conv2d(12, 16, 1), nn.Parameter(torch.ones(16))
+        self.head, self.mixed = nn.Linear(16, 5), mixed
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.gelu(self.wide(self.norm(self.stem(x))))
+        if self.mixed:
+            size = y.square().mean((2, 3), keepdim=True)
+            y = y + self.scale[:, None, None] * y * size / (size.mean(1, keepdim=True) + 0.1)
+        return self.head(y.mean((2, 3)))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_layer_norm_of_its_own_kind_may_have_its_channels_first(mixed: bool) -> None:
+    model, x = seeded(partial(NormedMaps, mixed)), torch.randn(4, 3, 16, 16)
+    found = find(model, x)
+    (stem,) = (group for group in found.groups if group.name == "stem")
+    small, silent = copy.deepcopy(model), copy.deepcopy(model)
+    plan = found.plan({"stem": list(range(0, stem.channels, 2))})
+    plan.apply(small)
+    plan.silence(silent)
+    assert torch.allclose(small(x), silent(x), atol=1e-5)
+    whole = {each.name: each.reason for each in found.whole}
+    assert ("mixed with each other" in whole.get("wide", "")) == mixed
