@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from edgekit.errors import DataError
+from edgekit.items import items, map_style
 from edgekit.spool import Spool, is_mapped, memory_limit
 
 __all__ = ["Samples", "Unlabelled"]
@@ -49,6 +50,7 @@ class Samples:
 
         Raises:
             DataError: no samples, unequal lengths, ragged or non-numeric values, NaN or infinity.
+            WorkloadError: the dataset's own code failed; with the item, and the file that it was reading.
             DiskFullError: decoded samples fit neither into memory nor into the cache.
         """
         if isinstance(data, Unlabelled) or (isinstance(data, tuple) and len(data) == 2 and data[1] is None):
@@ -130,7 +132,7 @@ def _split(data: Any, name: str) -> tuple[Any, Any]:
         Spool(f"{name} inputs", memory_limit()) as inputs,
         Spool(f"{name} targets", memory_limit()) as targets,
     ):
-        for i, pair in enumerate((data[i] for i in range(len(data))) if _map_style(data) else data):
+        for i, pair in enumerate(items(data, name)):
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise DataError(
                     "items of a dataset must be pairs",
@@ -181,13 +183,7 @@ def _count(targets: Any) -> int | None:
 
 def _readable(data: Any) -> bool:
     """Whether it is a dataset of either kind."""
-    return not isinstance(data, (dict, str, bytes)) and (_map_style(data) or isinstance(data, Iterable))
-
-
-def _map_style(data: Any) -> bool:
-    # torch's iterable datasets inherit a __getitem__ that only raises.
-    indexed = hasattr(data, "__len__") and hasattr(data, "__getitem__")
-    return indexed and not isinstance(data, torch.utils.data.IterableDataset)
+    return not isinstance(data, (dict, str, bytes)) and (map_style(data) or isinstance(data, Iterable))
 
 
 def _tensor(values: Any, where: str) -> Tensor:
