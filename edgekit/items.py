@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +13,12 @@ import torch
 
 from edgekit.errors import EdgekitError, WorkloadError
 from edgekit.loading import user_traceback
+from edgekit.progress import Event, reading
 
 __all__ = ["file_of", "items", "map_style"]
 
 _SOURCES = {".py", ".pyc", ".so"}
+_EVERY = 0.5  # seconds between what is told
 _LONGEST = 4096  # characters of a path, on Linux
 
 
@@ -33,15 +36,18 @@ def items(data: Any, name: str) -> Iterator[Any]:
     read, if there was one, and the traceback of that code.
     """
     each = (data[index] for index in range(len(data))) if map_style(data) else data
-    return _told(each, name)
+    return _told(each, name, len(data) if map_style(data) else 0)
 
 
-def _told(each: Iterable[Any], name: str) -> Iterator[Any]:
-    index = 0
+def _told(each: Iterable[Any], name: str, total: int) -> Iterator[Any]:
+    index, last = 0, time.monotonic()
     try:
         for item in each:
             yield item
             index += 1
+            if time.monotonic() - last >= _EVERY:
+                last = time.monotonic()
+                reading(Event("step", "data", f"reading the {name} data", done=index, total=total))
     except EdgekitError:
         raise
     except Exception as error:

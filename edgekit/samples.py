@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from torch import Tensor
 
 from edgekit.errors import DataError
 from edgekit.items import items, map_style
+from edgekit.progress import Event, reading
 from edgekit.spool import Spool, is_mapped, memory_limit
+from edgekit.units import human_bytes
 
 __all__ = ["Samples", "Unlabelled"]
 
+_LONG = 2.0  # seconds of reading that are worth a line
 _CHUNK = 1 << 22  # elements looked at in one go while searching for NaN
 
 
@@ -132,6 +136,7 @@ def _split(data: Any, name: str) -> tuple[Any, Any]:
         Spool(f"{name} inputs", memory_limit()) as inputs,
         Spool(f"{name} targets", memory_limit()) as targets,
     ):
+        began = time.monotonic()
         for i, pair in enumerate(items(data, name)):
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise DataError(
@@ -143,10 +148,23 @@ def _split(data: Any, name: str) -> tuple[Any, Any]:
             _refuse_several(pair[0], f"{name} data, item {i}")
             inputs.add(pair[0])
             targets.add(pair[1])
+        _tell(name, inputs, time.monotonic() - began)
         if not inputs.count:
             where = f"{name} data"
             raise DataError("no samples", where=where, got="an empty dataset", expected="at least one")
         return inputs.values(), targets.values()
+
+
+def _tell(name: str, inputs: Spool, seconds: float) -> None:
+    """What was read, where that took a while, and where it is."""
+    if inputs.stream is None and seconds < _LONG:
+        return
+    place = "in memory"
+    if inputs.stream is not None:
+        place = f"in a file, as it is more than the {human_bytes(inputs.limit)} of memory that it may take"
+    told = f"{name}: {inputs.count:,} items, {human_bytes(inputs.bytes)}, {place}"
+    reading(Event("note", "data", told))
+    reading(Event("step", "start", "getting ready"))
 
 
 def _refuse_several(inputs: Any, where: str, *, whole: bool = False, count: int | None = None) -> None:
