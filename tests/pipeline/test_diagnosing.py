@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,26 @@ def test_a_probe_that_fails_is_missing_and_says_why(finished: Run, monkeypatch: 
     assert found.files
     (why,) = found.missing
     assert "the worker crashed" in why
+
+
+class Detached(tiny.TinyNet):
+    """Its first steps are computed without gradients, as frozen ones often are."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            x = x - x.mean((2, 3), keepdim=True)
+        return super().forward(x)
+
+
+def test_without_a_gradient_at_the_inputs_one_probe_is_missing(fresh: Run) -> None:
+    model = Detached().eval()
+    fresh.workload = replace(fresh.workload, model=model)
+    fresh("stages.prune.training.epochs=0", "stages.qat.training.epochs=0", "exports.precisions=[int8]")
+    found = record(fresh.folder)
+    assert found.corrupted
+    assert found.attacked == ()
+    (why,) = found.missing
+    assert why.startswith("adversarial probe: no gradient arrives at the model's inputs (torch.no_grad")
 
 
 def test_pictures_as_plain_numbers_get_their_report(tmp_path: Path) -> None:
