@@ -168,11 +168,16 @@ def _failed(error: Exception, model: nn.Module, inputs: Tensor, where: str, trai
         where=where,
         got=got,
         expected="a model that takes the preprocessed validation inputs",
-        next="model.float()"
-        if others
-        else "compare shape, layout and size with what the model was trained on",
+        next="model.float()" if others else _way(error, inputs),
         user_traceback=user_traceback(error),
     )
+
+
+def _way(error: Exception, inputs: Tensor) -> str:
+    """What to do about a model that doesn't take its inputs."""
+    if inputs.is_floating_point() and "Long" in str(error) and torch.equal(inputs, inputs.round()):
+        return "token ids are passed on as integers with preprocessing=Preprocessing(dtype='int64')"
+    return "compare shape, layout and size with what the model was trained on"
 
 
 def _far(one: Tensor, other: Tensor, share: float, scale: Tensor | None = None) -> bool:

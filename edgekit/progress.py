@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,3 +37,25 @@ Progress = Callable[[Event], None]
 
 def silent(event: Event) -> None:
     """Progress that goes nowhere: the default of the Python API."""
+
+
+_READING: ContextVar[Progress] = ContextVar("reading", default=silent)
+
+
+@contextmanager
+def told_while_reading(progress: Progress) -> Iterator[None]:
+    """Data that is read in this block is told to ``progress``, unless a block around it tells somebody.
+
+    A workload reads its data in the user's own code, which knows of no progress.
+    """
+    token = _READING.set(progress) if _READING.get() is silent else None
+    try:
+        yield
+    finally:
+        if token is not None:
+            _READING.reset(token)
+
+
+def reading(event: Event) -> None:
+    """Tell whoever asked for it by ``told_while_reading``."""
+    _READING.get()(event)

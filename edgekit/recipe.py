@@ -35,6 +35,7 @@ class ExportConfig(Config):
     batch: int | None = Field(None, ge=1, le=4096)  # none: free in ONNX, 1 in LiteRT
     io: Io | None = None  # type of input and output of quantised LiteRT files; none: their activations'
     embed_preprocessing: bool = False  # files that take raw uint8 pixels, (N, H, W, C)
+    microcontroller: bool = False  # int8 LiteRT files must be such that LiteRT for Microcontrollers takes
 
     @model_validator(mode="after")
     def _formats_have_precisions(self) -> ExportConfig:
@@ -44,6 +45,8 @@ class ExportConfig(Config):
                 raise ValueError(f"{precision} needs {wanted} among the formats")
         if "int16x8" in self.precisions and self.io in ("int8", "uint8"):
             raise ValueError(f"int16x8 takes no {self.io}; io: float32 serves all quantised files")
+        if self.microcontroller and not ("litert" in self.formats and "int8" in self.precisions):
+            raise ValueError("microcontroller needs litert among the formats and int8 among the precisions")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,14 @@ import torch
 from torch import Tensor
 
 from edgekit.errors import DataError
+from edgekit.items import items, map_style
+from edgekit.progress import Event, reading
 from edgekit.spool import Spool, is_mapped, memory_limit
+from edgekit.units import human_bytes
 
 __all__ = ["Samples", "Unlabelled"]
 
+_LONG = 2.0  # seconds of reading that are worth a line
 _CHUNK = 1 << 22  # elements looked at in one go while searching for NaN
 
 
@@ -49,6 +54,7 @@ class Samples:
 
         Raises:
             DataError: no samples, unequal lengths, ragged or non-numeric values, NaN or infinity.
+            WorkloadError: the dataset's own code failed; with the item, and the file that it was reading.
             DiskFullError: decoded samples fit neither into memory nor into the cache.
         """
         if isinstance(data, Unlabelled) or (isinstance(data, tuple) and len(data) == 2 and data[1] is None):
@@ -130,7 +136,8 @@ def _split(data: Any, name: str) -> tuple[Any, Any]:
         Spool(f"{name} inputs", memory_limit()) as inputs,
         Spool(f"{name} targets", memory_limit()) as targets,
     ):
-        for i, pair in enumerate((data[i] for i in range(len(data))) if _map_style(data) else data):
+        began = time.monotonic()
+        for i, pair in enumerate(items(data, name)):
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise DataError(
                     "items of a dataset must be pairs",
@@ -141,10 +148,23 @@ def _split(data: Any, name: str) -> tuple[Any, Any]:
             _refuse_several(pair[0], f"{name} data, item {i}")
             inputs.add(pair[0])
             targets.add(pair[1])
+        _tell(name, inputs, time.monotonic() - began)
         if not inputs.count:
             where = f"{name} data"
             raise DataError("no samples", where=where, got="an empty dataset", expected="at least one")
         return inputs.values(), targets.values()
+
+
+def _tell(name: str, inputs: Spool, seconds: float) -> None:
+    """What was read, where that took a while, and where it is."""
+    if inputs.stream is None and seconds < _LONG:
+        return
+    place = "in memory"
+    if inputs.stream is not None:
+        place = f"in a file, as it is more than the {human_bytes(inputs.limit)} of memory that it may take"
+    told = f"{name}: {inputs.count:,} items, {human_bytes(inputs.bytes)}, {place}"
+    reading(Event("note", "data", told))
+    reading(Event("step", "start", "getting ready"))
 
 
 def _refuse_several(inputs: Any, where: str, *, whole: bool = False, count: int | None = None) -> None:
@@ -181,13 +201,7 @@ def _count(targets: Any) -> int | None:
 
 def _readable(data: Any) -> bool:
     """Whether it is a dataset of either kind."""
-    return not isinstance(data, (dict, str, bytes)) and (_map_style(data) or isinstance(data, Iterable))
-
-
-def _map_style(data: Any) -> bool:
-    # torch's iterable datasets inherit a __getitem__ that only raises.
-    indexed = hasattr(data, "__len__") and hasattr(data, "__getitem__")
-    return indexed and not isinstance(data, torch.utils.data.IterableDataset)
+    return not isinstance(data, (dict, str, bytes)) and (map_style(data) or isinstance(data, Iterable))
 
 
 def _tensor(values: Any, where: str) -> Tensor:

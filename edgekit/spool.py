@@ -54,6 +54,7 @@ class Spool:
         self.where, self.limit = where, limit
         self.rows: list[np.ndarray[Any, Any]] = []
         self.bytes = self.count = 0
+        self.shape: tuple[int, ...] = ()
         self.stream: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -64,13 +65,19 @@ class Spool:
             self.stream.close()
 
     def add(self, row: Any) -> None:
-        """Raises DataError if it is no array or, in the file, doesn't fit the first; DiskFullError."""
+        """Raises DataError if it is no array, or not of the first one's shape or, in the file, type;
+        DiskFullError.
+        """
         try:
             array = np.asarray(row)
         except (TypeError, ValueError) as error:
             raise self._unequal(str(error)) from error
         if array.dtype.kind == "f":
             array = array.astype(np.float32)
+        if not self.count:
+            self.shape = array.shape
+        elif array.shape != self.shape:
+            raise self._unequal(f"item 0 of shape {self.shape}, item {self.count} of shape {array.shape}")
         self.count += 1
         self.bytes += array.nbytes
         if self.stream is not None:
@@ -92,8 +99,7 @@ class Spool:
         return np.memmap(self.stream, self.dtype, mode="c", shape=(self.count, *self.shape))
 
     def _open(self) -> None:
-        first = self.rows[0]
-        self.shape, self.dtype = first.shape, first.dtype
+        self.dtype = self.rows[0].dtype
         if self.dtype.kind not in "biuf":
             raise DataError(
                 "samples are not numbers",
@@ -113,8 +119,6 @@ class Spool:
         self.rows = []
 
     def _write(self, array: np.ndarray[Any, Any]) -> None:
-        if array.shape != self.shape:
-            raise self._unequal(f"shapes {self.shape} and {array.shape}")
         if not np.can_cast(array.dtype, self.dtype, "same_kind"):
             raise self._unequal(f"types {self.dtype} and {array.dtype}")
         assert self.stream is not None

@@ -97,6 +97,14 @@ class Task(ABC):
         return {"kind": self.kind, "metric": self.metric, **asdict(self)}  # type: ignore[call-overload]
 
 
+def _pair(score: str, dim: int) -> str:
+    """How a model with one score for two classes is made one with two."""
+    return (
+        "the pair (-s / 2, s / 2), whose softmax is the sigmoid of s, is what it stands for. "
+        f"Wrap the model in a module with: s = {score}; return torch.cat([-s / 2, s / 2], {dim})"
+    )
+
+
 @dataclass(frozen=True)
 class _Classes(Task):
     """What the three tasks with classes share. ``ignore_label`` marks targets that don't count (padding,
@@ -117,7 +125,9 @@ class _Classes(Task):
                 "a task needs at least two classes",
                 where=f"{type(self).__name__}.num_classes",
                 got=str(self.num_classes),
-                expected="2 or more; a single score with two answers is num_classes=2, and two scores",
+                expected="2 or more",
+                next="one score s with two answers is num_classes=2; and where the model gives s alone, "
+                + _pair("self.model(x)", self.class_dim),
             )
 
     def check_targets(self, targets: Tensor, *, where: str = "targets") -> None:
@@ -161,11 +171,7 @@ class _Classes(Task):
             score = "self.model(x)" + (
                 "" if list(outputs.shape) == single else f".unsqueeze({self.class_dim})"
             )
-            return (
-                "one score s for two classes is the pair (-s / 2, s / 2), whose softmax is the sigmoid of s. "
-                "Wrap the model in a module with: "
-                f"s = {score}; return torch.cat([-s / 2, s / 2], {self.class_dim})"
-            )
+            return f"one score s for two classes: {_pair(score, self.class_dim)}"
         return ""
 
     def loss(

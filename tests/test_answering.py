@@ -33,8 +33,9 @@ class Net(nn.Module):
 def workload(model: nn.Module, **more: Any) -> Workload:
     x = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     data = (x, torch.arange(8) % 4)
-    plain = {"task": Classification(4), "train": data, "validation": data}
-    return Workload(name="odd", model=model, preprocessing=Preprocessing(layout="NCHW"), **{**plain, **more})
+    plain: dict[str, Any] = {"task": Classification(4), "train": data, "validation": data}
+    plain["preprocessing"] = Preprocessing(layout="NCHW")
+    return Workload(name="odd", model=model, **{**plain, **more})
 
 
 def refusal(model: nn.Module) -> WorkloadError:
@@ -104,6 +105,15 @@ class TestForms:
         error = refusal(Net().double())
         assert "float64" in error.got
         assert error.next == "model.float()"
+
+    def test_token_ids_that_became_floats_are_told_with_the_setting(self) -> None:
+        ids = torch.arange(40).reshape(8, 5) % 7
+        model = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(20, 4))
+        data = {"train": (ids, torch.arange(8) % 4), "validation": (ids, torch.arange(8) % 4)}
+        with pytest.raises(WorkloadError, match="fails on its own data") as caught:
+            workload(model, **data, preprocessing=Preprocessing()).check()
+        assert "Preprocessing(dtype='int64')" in caught.value.next
+        workload(model, **data, preprocessing=Preprocessing(dtype="int64")).check()
 
     def test_a_dataclass_is_told_with_the_way_to_its_tensor(self) -> None:
         @dataclasses.dataclass

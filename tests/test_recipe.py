@@ -230,6 +230,12 @@ def test_a_value_out_of_range_or_of_another_type_is_refused(mine: Path, key: str
     assert fault.startswith("stages[0].speedup: must be ")
 
 
+@pytest.mark.parametrize("other", ["formats=[onnx]", "precisions=[fp32]"])
+def test_a_microcontroller_takes_int8_litert_files(mine: Path, other: str) -> None:
+    (fault,) = faults_of(mine, "exports.microcontroller=true", f"exports.{other}")
+    assert "microcontroller needs litert among the formats and int8 among the precisions" in fault
+
+
 def test_numbers_are_not_cut_to_fit(mine: Path) -> None:
     (fault,) = faults_of(mine, "stages.prune.training.epochs=2.5")
     assert fault == "stages[0].training.epochs: must be a whole number, got 2.5"

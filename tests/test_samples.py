@@ -1,14 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import Dataset, TensorDataset
 
-from edgekit.errors import DataError
+from edgekit.errors import DataError, WorkloadError
 from edgekit.samples import Samples
 
 
@@ -118,16 +121,78 @@ def test_the_sample_with_nan_is_named() -> None:
         Samples.of((values, np.zeros(10, int)), "train")
 
 
-def test_an_error_inside_a_dataset_is_not_swallowed() -> None:
-    class Broken(Sequence[Any]):
-        def __len__(self) -> int:
-            return 3
+class Pictures(Sequence[Any]):
+    """Files that Pillow opens, as people write it; or another function does, where one is given."""
 
-        def __getitem__(self, index: Any) -> Any:
+    def __init__(self, files: list[Path], opened: Callable[[Path], Any] | None = None) -> None:
+        self.files, self.opened = files, opened
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: Any) -> Any:
+        if self.opened is not None:
+            return self.opened(self.files[index]), 0
+        with Image.open(self.files[index]) as picture:
+            return np.asarray(picture.convert("RGB")), 0
+
+    def one_by_one(self) -> Iterator[Any]:
+        for index in range(len(self)):
+            yield self[index]
+
+
+def from_memory(path: Path) -> Any:
+    return np.asarray(Image.open(io.BytesIO(path.read_bytes())))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Five of them."""
+    noise = np.random.default_rng(0).integers(0, 256, (5, 24, 24, 3)).astype(np.uint8)
+    files = [tmp_path / f"{index}.png" for index in range(5)]
+    for file, pixels in zip(files, noise, strict=True):
+        Image.fromarray(pixels).save(file)
+    return files
+
+
+class TestAnItemThatFails:
+    @pytest.mark.parametrize("opened", [None, from_memory])
+    @pytest.mark.parametrize("as_iterable", [False, True])
+    def test_a_damaged_picture_is_named(
+        self, opened: Callable[[Path], Any] | None, as_iterable: bool, pictures: list[Path]
+    ) -> None:
+        pictures[3].write_bytes(pictures[3].read_bytes()[:600])
+        data = Pictures(pictures, opened)
+        with pytest.raises(WorkloadError, match="truncated") as error:
+            Samples.of(data.one_by_one() if as_iterable else data, "train")
+        assert error.value.where == f"train data, item 3 ({pictures[3]})"
+        assert "replace that file" in error.value.next
+        assert "test_samples.py" in error.value.user_traceback
+
+    @pytest.mark.parametrize("content", [b"", b"no picture", None])
+    def test_so_is_what_is_no_picture_or_not_there(self, content: bytes | None, pictures: list[Path]) -> None:
+        pictures[0].unlink()
+        if content is not None:
+            pictures[0].write_bytes(content)
+        with pytest.raises(WorkloadError) as error:
+            Samples.of(Pictures(pictures), "validation")
+        assert error.value.where == f"validation data, item 0 ({pictures[0]})"
+
+    def test_a_picture_of_another_size_is_counted(self, pictures: list[Path]) -> None:
+        Image.new("RGB", (20, 24)).save(pictures[2])
+        with pytest.raises(DataError, match="don't stack") as error:
+            Samples.of(Pictures(pictures))
+        assert error.value.got == "item 0 of shape (24, 24, 3), item 2 of shape (24, 20, 3)"
+
+    def test_other_faults_have_their_item_and_their_traceback(self) -> None:
+        def broken(path: Path) -> Any:
             raise ZeroDivisionError("user's own")
 
-    with pytest.raises(ZeroDivisionError):
-        Samples.of(Broken())
+        with pytest.raises(WorkloadError, match="ZeroDivisionError: user's own") as error:
+            Samples.of(Pictures([Path("nowhere.png")], broken))
+        assert error.value.where == "data data, item 0"
+        assert "in broken" in error.value.user_traceback
+        assert isinstance(error.value.__cause__, ZeroDivisionError)
 
 
 def test_inputs_alone_have_no_targets_of_their_own() -> None:

@@ -12,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset, IterableDataset
 
+from edgekit import items
 from edgekit import samples as module
 from edgekit.errors import DataError, DiskFullError
+from edgekit.progress import Event, told_while_reading
 from edgekit.samples import Samples
 from edgekit.spool import Spool, memory_limit
 from edgekit.training import evaluate, train
+from edgekit.units import human_bytes
 from tests.training.test_training import bars, config, identical, small, workload
 
 
@@ -150,3 +153,42 @@ class TestMapped:
 def test_few_samples_stay_in_memory(own_cache: Path) -> None:
     assert not mapped(Samples.of(Pairs()).inputs)
     assert not own_cache.exists()
+
+
+class TestTold:
+    @pytest.fixture
+    def events(self) -> Iterator[list[Event]]:
+        told: list[Event] = []
+        with told_while_reading(told.append):
+            yield told
+
+    def test_how_far_it_is_and_how_much_there_is(
+        self, events: list[Event], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(items, "_EVERY", 0)
+        monkeypatch.setattr(module, "_LONG", 0)
+        workload(train=Pairs())
+        steps = [event for event in events if event.kind == "step" and event.stage == "data"]
+        assert [(event.done, event.total) for event in steps] == [(i, 70) for i in range(1, 71)]
+        assert {event.message for event in steps} == {"reading the train data"}
+        (note,) = (event.message for event in events if event.kind == "note")
+        assert note == f"train: 70 items, {human_bytes(bars(70, 0)[0].nbytes)}, in memory"
+
+    @pytest.mark.usefixtures("little_memory")
+    def test_where_it_goes(self, events: list[Event]) -> None:
+        Samples.of(Stream(), "validation")
+        (note,) = (event.message for event in events if event.kind == "note")
+        assert "validation: 70 items" in note
+        assert "in a file, as it is more than" in note
+
+    def test_what_is_read_at_once_needs_no_word(self, events: list[Event]) -> None:
+        workload(train=Pairs())
+        assert not events
+
+    def test_the_first_who_asked_is_told(self, events: list[Event], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "_LONG", 0)
+        others: list[Event] = []
+        with told_while_reading(others.append):
+            Samples.of(Pairs())
+        assert events
+        assert not others

@@ -133,8 +133,10 @@ def test_outputs_of_another_width_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_one_class_is_no_classification() -> None:
-    with pytest.raises(WorkloadError, match="two classes"):
+    with pytest.raises(WorkloadError, match="two classes") as error:
         Classification(1)
+    assert "num_classes=2" in error.value.next
+    assert "s = self.model(x); return torch.cat([-s / 2, s / 2], 1)" in error.value.next
 
 
 @given(st.integers(0, 1000))

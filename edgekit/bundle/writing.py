@@ -174,6 +174,15 @@ def _remove_leftovers(out: Path) -> None:
 
 def _refuse(out: Path, force: bool) -> None:
     """Raise InputError unless ``out`` is free, or an earlier bundle that may be replaced."""
+    here = Path.cwd()
+    if out.resolve() in (here, *here.parents):  # it is put there whole, by a rename
+        raise InputError(
+            "the folder that you are in can't be replaced",
+            where=f"--out {out}",
+            got=str(out.resolve()),
+            expected="another folder, such as one in it",
+            next=f"--out {out / 'bundle'}",
+        )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / RECORD).is_file():

@@ -96,6 +96,7 @@ def run_view(*, quiet: bool) -> Iterator[Callable[[Any], None]]:
     """
     from edgekit.console import RunView
     from edgekit.heartbeat import Heartbeat
+    from edgekit.progress import told_while_reading
     from edgekit.streams import apart
 
     debug = wants_traceback()
@@ -105,6 +106,7 @@ def run_view(*, quiet: bool) -> Iterator[Callable[[Any], None]]:
             with (
                 RunView(streams.terminal, quiet=quiet) as view,
                 Heartbeat(view, sparing=not view.is_live) as told,
+                told_while_reading(told),  # what the workload prints meanwhile is seen as well
             ):
 
                 def progress(event: Any) -> None:

@@ -117,7 +117,8 @@ def connect(device: Device) -> Transport:
         raise DeviceError(
             "nothing can be run on this device: its profile is a memory budget",
             where=device.name,
-            next=f"edgekit inspect FILE --device {device.name} says whether a file fits",
+            next=f"edgekit inspect FILE --device {device.name} says if a file fits; compress without it, "
+            "for a microcontroller with --recipe microcontroller",
         )
     try:
         module, name = TRANSPORTS[device.transport]

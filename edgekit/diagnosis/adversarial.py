@@ -13,7 +13,7 @@ from edgekit.execution import Forward, mode, spans
 from edgekit.preprocessing import Preprocessing
 from edgekit.tasks import Task
 
-__all__ = ["EPSILONS", "Channels", "fgsm_signs", "moved"]
+__all__ = ["EPSILONS", "Channels", "NoGradient", "fgsm_signs", "moved"]
 
 EPSILONS = (1 / 255, 2 / 255, 4 / 255, 8 / 255)  # in shares of the range of raw values
 _BATCH = 64
@@ -27,6 +27,8 @@ def fgsm_signs(model: nn.Module, task: Task, inputs: Tensor, targets: Tensor) ->
         model: trained; as it was afterwards.
         inputs: (N, …) as it takes them, floating point.
         targets: (N, …), as the task wants them.
+
+    Raises NoGradient: none arrives at the inputs.
     """
     forward = Forward(model)
     signs = []
@@ -34,10 +36,21 @@ def fgsm_signs(model: nn.Module, task: Task, inputs: Tensor, targets: Tensor) ->
     with mode(model, training=False), torch.enable_grad():
         for start, end in spans(len(inputs), size):
             part = inputs[start:end].detach().clone().requires_grad_()
-            loss = task.loss(forward(part).float(), targets[start:end])
-            (gradient,) = torch.autograd.grad(loss, part)
+            try:
+                loss = task.loss(forward(part).float(), targets[start:end])
+                (gradient,) = torch.autograd.grad(loss, part, allow_unused=True)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # torch.inference_mode, or an op without a derivative
+                raise NoGradient(next(iter(str(error).splitlines()), "")) from error
+            if gradient is None:
+                raise NoGradient("torch.no_grad or detach() in its forward()")
             signs.append(gradient.sign())
     return torch.cat(signs)
+
+
+class NoGradient(Exception):
+    """Of a model whose loss tells nothing about its inputs. Its text says why."""
 
 
 @dataclass(frozen=True, eq=False)

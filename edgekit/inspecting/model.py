@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from edgekit import macs
 from edgekit.inspecting import graph_arena
@@ -17,7 +18,7 @@ from edgekit.inspecting.rules import RUNTIMES
 from edgekit.int8 import ops
 from edgekit.workload import Workload
 
-__all__ = ["inspect_model"]
+__all__ = ["FloatLayer", "float_layers", "inspect_model"]
 
 _COUNTED = {"layer", "matmul", "recurrent"}
 _SMALL_MACS = 200_000_000
@@ -58,6 +59,30 @@ def inspect_model(workload: Workload, tell: Callable[[str], None] = lambda _: No
         "operators": _operators(graphs),
         "pruning": pruning,
     }
+
+
+@dataclass(frozen=True)
+class FloatLayer:
+    """A layer or op that isn't computed on integers: its module's name, the op, and why."""
+
+    name: str
+    op: str
+    reason: str
+
+
+def float_layers(model: nn.Module, example: Tensor, runtime: str) -> list[FloatLayer]:
+    """What of a model isn't computed on integers in an int8 file, in the order of execution.
+
+    Those that multiply come first. ``example``: (N, …). Raises CaptureError.
+    """
+    graphs = Graphs.of(model, example)
+    found: dict[str, FloatLayer] = {}
+    nodes = sorted(graphs.nodes(), key=lambda node: graphs.role(node) not in _COUNTED)
+    for node in nodes:
+        verdict = graphs.verdict(node, runtime)
+        if not verdict.integer and graphs.role(node) in {*_COUNTED, "float"}:
+            found.setdefault(_layer_name(node), FloatLayer(_layer_name(node), op_name(node), verdict.reason))
+    return list(found.values())
 
 
 # --- layers ----------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ _ON_THE_WAY = {
 
 def float_statistics(graph: fx.GraphModule) -> set[fx.Node]:
     """What leads from sums and means to a quotient, root or logarithm; with the squares and differences
-    that these sum up, and the means that are subtracted for them.
+    that these sum up, the means that are subtracted for them, and what is divided.
     """
     todo = [source for node in graph.graph.nodes for source in _divided_by(node)]
     found: set[fx.Node] = set()
@@ -49,7 +49,7 @@ def float_statistics(graph: fx.GraphModule) -> set[fx.Node]:
         elif node.target in _ON_THE_WAY:
             found.add(node)
             todo += node.all_input_nodes
-    return found
+    return found | {one for node in graph.graph.nodes for one in _quotient(node, found)}
 
 
 def _divided_by(node: fx.Node) -> list[fx.Node]:
@@ -60,6 +60,26 @@ def _divided_by(node: fx.Node) -> list[fx.Node]:
     elif node.target in _ROOTS or (node.target in _POWERS and float(node.args[1]) < 1):  # type: ignore[arg-type]
         argument = node.args[0]
     return [argument] if isinstance(argument, fx.Node) else []
+
+
+def _quotient(node: fx.Node, found: set[fx.Node]) -> list[fx.Node]:
+    """What stays float besides, where ``node`` divides by a statistic, or multiplies by the inverse of its
+    root, which is the same: the inverse, whose sizes differ as much, and the difference from a mean, which
+    on a grid of its own would be rounded once more than within ``group_norm``.
+    """
+    if node.target in ops.PRODUCTS:
+        inverses = [one for one in node.all_input_nodes if _inverse(one) and found & {*one.all_input_nodes}]
+        alike = [node, *inverses] if inverses else []
+    else:
+        alike = [node] if node.target is aten.div.Tensor and node.args[1] in found else []
+    differences = [one for one in node.all_input_nodes if one.target in ops.SUMS] if alike else []
+    return alike + [one for one in differences if any(_origin(part) in found for part in one.all_input_nodes)]
+
+
+def _inverse(node: fx.Node) -> bool:
+    if node.target in _POWERS:
+        return float(node.args[1]) < 0  # type: ignore[arg-type]
+    return node.target in (aten.rsqrt.default, aten.reciprocal.default)
 
 
 def _summed(node: Any) -> set[fx.Node]:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import Interrupted, WorkloadError
-from edgekit.progress import Progress, silent
+from edgekit.progress import Progress, silent, told_while_reading
 
 if TYPE_CHECKING:
     from edgekit.devices.device import Device
@@ -134,7 +134,8 @@ def _compress(
     from edgekit.training.computing.device import idle_gpu
     from edgekit.workload import load_workload
 
-    loaded = load_workload(workload)
+    with told_while_reading(progress):
+        loaded = load_workload(workload)
     loaded.check()
     _check_trainings(checked, loaded)
     finishing.check_guard(checked, loaded)

@@ -28,7 +28,7 @@ _NEVER = {  # presents, finds or stores results, but makes none
     "__init__.py", "__main__.py", "bundle", "checkpoint.py", "cli.py", "commands", "configfile.py",
     "console.py", "console_artifact.py", "console_bench.py", "console_bundle.py", "console_device.py",
     "console_export.py", "console_inspect.py", "console_prune.py",
-    "errors.py", "files.py", "heartbeat.py", "inspecting", "loading.py", "meter.py", "pipeline",
+    "errors.py", "files.py", "heartbeat.py", "inspecting", "items.py", "loading.py", "meter.py", "pipeline",
     "processes.py", "progress.py", "recipe.py",
     "report", "run.py", "streams.py", "trackers.py", "units.py", "weights.py",
     "zoo",  # the demo: its model and data are in the workload's fingerprint

@@ -31,7 +31,7 @@ from edgekit.execution import mode
 from edgekit.export import SUFFIX, Format, Precision, export
 from edgekit.export.options import INT8_GRAPH, ExportOptions, pairs
 from edgekit.files import disk_full, sha256_of
-from edgekit.pipeline import artifacts, chain, evaluation, ladder, planning
+from edgekit.pipeline import artifacts, chain, evaluation, ladder, microcontroller, planning
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
 from edgekit.progress import silent
@@ -157,6 +157,11 @@ class _Rehearsal:
         if planned.precision not in INT8_GRAPH or found["snr_db"] < _LOST_DB:
             ladder.check_gate(self.job, planned, found, path.name, fused=backend != UNFUSED)
 
+    def _ask_microcontroller(self, path: Path) -> None:
+        shipped, _ = self._shipped()
+        if note := microcontroller.refuse(path, shipped, self.job.workload.example(_RUN)):
+            self.job.tell("note", "preflight", f"microcontroller: {note}")
+
     def _quantise(self, model: nn.Module, config: StageConfig) -> nn.Module:
         small = {"calibration_samples": _SAMPLES, "calibration_batch": _BATCH}
         training = config.training.model_copy(update={"epochs": 0})  # type: ignore[attr-defined]
@@ -183,6 +188,8 @@ class _Rehearsal:
             export(own, self.job.workload.example(1), path, metadata={}, **settings)
             rung = dataclasses.replace(self.original, model=own, form=chain.form_of(own), _answers=None)
             self._run(planning.Planned(path.name, format, precision, rung, self.options), path)
+            if self.job.recipe.exports.microcontroller and (format, precision) == ("litert", "int8"):
+                self._ask_microcontroller(path)
             path.unlink()
 
         return f"{format} {precision}", write
@@ -229,6 +236,7 @@ def _key(
             "stages": [stage.model_dump(mode="json") for stage in job.recipe.stages],
             "files": files,
             "options": options.describe(),
+            "microcontroller": job.recipe.exports.microcontroller,
             "code": code_version("export"),
         }
     )

@@ -16,7 +16,7 @@ from edgekit.batching import fitting as within
 from edgekit.bench.evaluating import answering
 from edgekit.bench.session import Candidate
 from edgekit.devices.device import resolve_threads
-from edgekit.diagnosis.adversarial import EPSILONS, Channels, fgsm_signs, moved
+from edgekit.diagnosis.adversarial import EPSILONS, Channels, NoGradient, fgsm_signs, moved
 from edgekit.diagnosis.corruptions import SEVERITIES, corrupted_parts, fitting, span_of
 from edgekit.diagnosis.record import Attacked, Corrupted
 from edgekit.execution import spans
@@ -117,7 +117,11 @@ class Probing:
             self.job.tell("step", "diagnose", "adversarial", done=start, total=len(self.rows))
             inputs = preprocessing(raw)
             targets = self.workload.validation.targets[self.rows[start:end]]
-            signs = fgsm_signs(self.original, task, inputs, targets)
+            try:
+                signs = fgsm_signs(self.original, task, inputs, targets)
+            except NoGradient as why:
+                self.missing.append(f"adversarial probe: no gradient arrives at the model's inputs ({why})")
+                return
             for epsilon in EPSILONS:
                 changed = moved(inputs, signs, epsilon, float(white - black), preprocessing, occurring)
                 told[epsilon].append(self._answered(changed, changed))

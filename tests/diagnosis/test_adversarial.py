@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from edgekit import batching
-from edgekit.diagnosis.adversarial import Channels, fgsm_signs, moved
+from edgekit.diagnosis.adversarial import Channels, NoGradient, fgsm_signs, moved
 from edgekit.preprocessing import Preprocessing
 from edgekit.tasks import Classification
 from tests.networks import Residual, images, seeded
@@ -40,3 +42,37 @@ def test_parts_are_kept_within_what_occurs_in_all_of_them() -> None:
     parts = [moved(part, torch.ones_like(part), 0.1, 255, plain, occurring) for part in inputs.split(5)]
     torch.testing.assert_close(torch.cat(parts), whole)
     assert float((moved(inputs[:2], signs[:2], 0.1, 255, plain) - whole[:2]).abs().max()) > 0
+
+
+def without_gradients(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return x - x.mean((2, 3), keepdim=True)
+
+
+def in_inference_mode(x: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return x * 2
+
+
+def in_whole_steps(x: Tensor) -> Tensor:
+    return torch.frexp(x).exponent.float()  # integers have no gradient
+
+
+@pytest.mark.parametrize(
+    ("start", "why"),
+    [
+        (without_gradients, "no_grad"),
+        (Tensor.detach, "detach"),
+        (in_whole_steps, "detach"),
+        (in_inference_mode, "[Ii]nference"),
+    ],
+)
+def test_a_model_whose_loss_tells_nothing_about_its_inputs(
+    start: Callable[[Tensor], Tensor], why: str
+) -> None:
+    class Deaf(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(start(x))
+
+    with pytest.raises(NoGradient, match=why):
+        fgsm_signs(seeded(Deaf), Classification(5), images(8), torch.arange(8) % 5)

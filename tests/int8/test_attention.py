@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.int8 import ops
+from edgekit.int8 import coverage, ops
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from edgekit.int8.unify import grid_of
@@ -110,6 +111,40 @@ def test_masked_positions_have_no_weight_in_any_file(tmp_path: Path) -> None:
         assert snr_db(float_answers[index], answers[index]) > 30, mask
         for name, got in files.items():
             assert snr_db(answers[index][:4], got.split(4, -1)[index]) > 30, (name, mask)
+
+
+class Queries(nn.Module):
+    """Attention of learned queries to the input, and attention that is written in einsum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(1, 4, WIDTH))
+        self.into, self.asked = nn.Linear(8, WIDTH), nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+        self.qkv, self.heads = nn.Linear(WIDTH, 3 * WIDTH), nn.Parameter(torch.randn(2, 8, WIDTH) / 4)
+        self.out = nn.Linear(WIDTH, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.into(x)
+        x = self.asked(self.queries.expand(len(x), -1, -1), x, x, need_weights=False)[0]
+        query, key, value = (part.reshape(-1, 4, 2, 8) for part in self.qkv(x).chunk(3, -1))
+        weights = torch.einsum("blhd,bmhd->bhlm", query, key).mul(8**-0.5).softmax(-1)
+        y = torch.einsum("bhlm,bmhd->blhd", weights, value)
+        return self.out(torch.einsum("blhd,hde->ble", y, self.heads).mean(1))
+
+
+@pytest.mark.slow
+def test_all_projections_and_products_are_on_integers_in_both_files(tmp_path: Path) -> None:
+    model, x = seeded(Queries), samples(10)
+    graph = calibrate(capture(model, x[:1]), list(x.split(16)))
+    with torch.no_grad():
+        assert snr_db(model(x), graph(x)) > 25
+        reference = graph(x[:4])
+    for name, got in files_of(graph, x[:4], tmp_path).items():
+        assert snr_db(reference, got) > 30, name
+    for path in tmp_path.iterdir():
+        assert coverage.of_file(path, "onnx" if path.suffix == ".onnx" else "litert").share == 1.0, path.name
+    kinds = {node.op_type for node in onnx.load(next(tmp_path.glob("*.onnx"))).graph.node}
+    assert "Einsum" not in kinds
 
 
 @pytest.mark.slow

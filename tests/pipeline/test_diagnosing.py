@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import recall_score
+from torch import nn
 
+from edgekit import Classification, Workload
 from edgekit.diagnosis.corruptions import fitting
 from edgekit.diagnosis.record import Diagnosis
 from edgekit.pipeline import compress, diagnosing, probing
@@ -153,3 +156,49 @@ def test_a_probe_that_fails_is_missing_and_says_why(finished: Run, monkeypatch: 
     assert found.files
     (why,) = found.missing
     assert "the worker crashed" in why
+
+
+class Detached(tiny.TinyNet):
+    """Its first steps are computed without gradients, as frozen ones often are."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            x = x - x.mean((2, 3), keepdim=True)
+        return super().forward(x)
+
+
+def test_without_a_gradient_at_the_inputs_one_probe_is_missing(fresh: Run) -> None:
+    model = Detached().eval()
+    fresh.workload = replace(fresh.workload, model=model)
+    fresh("stages.prune.training.epochs=0", "stages.qat.training.epochs=0", "exports.precisions=[int8]")
+    found = record(fresh.folder)
+    assert found.corrupted
+    assert found.attacked == ()
+    (why,) = found.missing
+    assert why.startswith("adversarial probe: no gradient arrives at the model's inputs (torch.no_grad")
+
+
+def test_pictures_as_plain_numbers_get_their_report(tmp_path: Path) -> None:
+    """(N, 3, H, W) without preprocessing: nothing says that these are pictures."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 60)
+    ).eval()
+    with torch.no_grad():
+        model[4].weight.mul_(8)
+    x = torch.rand(192, 3, 10, 8, generator=torch.Generator().manual_seed(1))
+    workload = Workload("plain", model, Classification(60), (x[:64], None), (x[64:], None))
+    recipe = tmp_path / "calibrated.yaml"
+    recipe.write_text(
+        "stages: [{kind: qat, calibration_samples: 64, training: {epochs: 0}}]\n"
+        "exports: {formats: [onnx], precisions: [int8]}\n"
+        "benchmark: {threads: [1], min_seconds: 0.02, min_runs: 3}\n"
+        "recommend: {objective: size, max_accuracy_drop: 100}\ndiagnose: {samples: 0}\n"
+    )
+    report = compress(workload, recipe, out=tmp_path / "run")
+    assert "int8" in report.recommended.artifact
+    found = record(tmp_path / "run").files[report.recommended.artifact]
+    assert found.churn is not None
+    assert found.churn.changed.value > 0  # there are pictures to be shown
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "data:image/png;base64," in page

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgekit.bundle.targets.arduino import micro
 from edgekit.errors import ExportError, MeasurementError, WorkloadError
 from edgekit.files import sha256
 from edgekit.pipeline import artifacts
@@ -180,3 +181,65 @@ class TestRefusals:
         with pytest.raises(WorkloadError, match="fails in train mode: ValueError: give me targets"):
             fresh()
         assert not fresh.folder.exists()
+
+
+class Recurrent(nn.Module):
+    """An LSTM over 11 steps behind a convolution: TFLM joins ten tensors at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.front, self.memory = nn.Conv2d(1, 1, 3, padding=1), nn.LSTM(4, 8, batch_first=True)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps, _ = self.memory(F.relu(self.front(x)).reshape(x.shape[0], 16, 4)[:, :11])
+        return self.head(steps[:, -1])
+
+
+class Signs(tiny.TinyNet):
+    """With an op that LiteRT has, and LiteRT for Microcontrollers has not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(F.relu(self.norm(self.first(x)))).sign().mean((2, 3)))
+
+
+class TestMicrocontrollers:
+    ASKED = ("exports.formats=[litert]", "exports.precisions=[int8]", "exports.microcontroller=true")
+
+    def refused(self, run: Run, model: nn.Module) -> WorkloadError:
+        run.workload = replace(run.workload, model=model.eval())
+        with pytest.raises(WorkloadError, match="a microcontroller can't run the file") as caught:
+            run(*self.ASKED)
+        assert "before any training (litert int8)" in caught.value.where
+        assert parts(run) == ["preflight"]
+        assert not run.folder.exists()
+        return caught.value
+
+    @pytest.mark.skipif(not micro.available(), reason="tflite-micro is not installed")
+    def test_a_recurrent_layer_is_refused_by_name_with_the_reason(self, fresh: Run) -> None:
+        error = self.refused(fresh, Recurrent())
+        assert error.where.endswith("layer 'memory'")
+        assert "lstm: the converter unrolls it over time, in float" in error.got
+        assert "num_inputs <= kMaxInputNum" in error.got  # in TFLM's own words
+        assert error.next.startswith("replace layer 'memory' by layers that compute on integers")
+
+    def test_an_op_that_is_missing_there_needs_no_interpreter(
+        self, fresh: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(micro, "available", lambda: False)
+        assert "it has no SIGN" in self.refused(fresh, Signs()).got
+
+    def test_what_fits_goes_on_and_without_the_interpreter_that_is_told(
+        self, fresh: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if micro.available():
+            until_trained(fresh, *self.ASKED)
+            assert not [line for line in fresh.told("note") if "microcontroller" in line]
+        monkeypatch.setattr(micro, "available", lambda: False)
+        until_trained(fresh, *self.ASKED, "exports.io=int8")  # other files: looked at again
+        assert any("only the kinds of ops were looked up" in line for line in fresh.told("note"))
+
+    def test_it_is_asked_only_where_the_recipe_says_so(self, fresh: Run) -> None:
+        fresh.workload = replace(fresh.workload, model=Signs().eval())
+        until_trained(fresh, *self.ASKED[:2])

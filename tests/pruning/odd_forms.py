@@ -36,6 +36,20 @@ class JoinedTokens(nn.Module):
         return self.head(joined.amax(1) if self.token is None else joined.mean(1))
 
 
+class Named(nn.Module):
+    """A layer that is called as an attribute of torch.fx's graphs is, and a length that is asked for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.first = name, nn.Conv2d(3, 12, 3, 2, 1)
+        setattr(self, name, nn.Conv2d(12, 16, 3, 2, 1))
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(getattr(self, self.name)(F.relu(self.first(x)))).mean((2, 3))
+        return self.head(y.reshape(len(x), -1))
+
+
 class GatedPairs(nn.Module):
     """SwiGLU: each value leaves with the gate that it is multiplied with."""
 

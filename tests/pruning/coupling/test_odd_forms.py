@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
+from edgekit.int8.capture import capture
 from edgekit.pruning.build import for_goal
 from edgekit.pruning.coupling.couplings import measure
 from edgekit.pruning.coupling.groups import OUTPUTS, Found, check, find
@@ -21,6 +22,7 @@ from tests.pruning.odd_forms import (
     GatedPairs,
     Gram,
     JoinedTokens,
+    Named,
     NoGradients,
     OtherAtSize,
     SecondOutput,
@@ -56,6 +58,18 @@ def test_tokens_joined_along_the_places(learned: bool) -> None:
     assert cut_layers(found) >= {"one", "two", "three"}
     assert [whole.name for whole in found.whole] == ["head"]
     agrees(model, found, X)
+
+
+@pytest.mark.parametrize("name", ["code", "graph", "meta"])
+def test_a_layer_of_any_name_is_cut_and_captured_afterwards(name: str) -> None:
+    model = seeded(Named, name)
+    built = for_goal(model, X, Goal(2.0), Limits(4, 0.75))
+    assert {cut.layer for cut in built.plan.cuts} >= {"first", name}
+    check(built.plan, model, X)
+    small = copy.deepcopy(model)
+    built.plan.apply(small)
+    with torch.no_grad():
+        torch.testing.assert_close(capture(small, X)(X), small(X), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("split", SPLITS)

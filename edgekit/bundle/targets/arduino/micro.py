@@ -18,7 +18,7 @@ import numpy.typing as npt
 from edgekit.errors import ExportError, MeasurementError, MissingExtraError
 from edgekit.inspecting import guarded
 
-__all__ = ["ALIGNMENT", "answers", "arena_bytes", "available", "require"]
+__all__ = ["ALIGNMENT", "answers", "arena_bytes", "available", "refusal", "require"]
 
 ALIGNMENT = 16  # of the arena, in TFLM's memory planner; sizes are told in multiples of it
 _MOST = 1 << 26  # no microcontroller has more; where this isn't enough, memory isn't what is missing
@@ -101,6 +101,11 @@ def answers(model: Path, inputs: npt.NDArray[Any], arena: int) -> npt.NDArray[An
         )
         result: npt.NDArray[Any] = np.load(got)
         return result
+
+
+def refusal(model: str) -> str:
+    """Why TFLM can't lay out the file, however large its arena; "" if it can. May end the process."""
+    return _refusal(Path(model).read_bytes(), _MOST)
 
 
 # --- in the child ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgekit.errors import ExportError
 
-__all__ = ["METHODS", "cmsis_nn_scratch", "resolver_methods"]
+__all__ = ["METHODS", "cmsis_nn_scratch", "missing", "resolver_methods"]
 
 # Ops whose method is their name in camel case: EXPAND_DIMS → AddExpandDims.
 _PLAIN = """
@@ -41,16 +41,21 @@ _OTHERS = {
 METHODS = {name: "Add" + "".join(map(str.capitalize, name.split("_"))) for name in _PLAIN.split()} | _OTHERS
 
 
+def missing(operators: Iterable[str]) -> list[str]:
+    """Those of these ops that TFLM lacks, sorted."""
+    return sorted(name for name in set(operators) if name not in METHODS)
+
+
 def resolver_methods(operators: Iterable[str]) -> tuple[str, ...]:
     """The methods of a resolver that register these ops, sorted.
 
     Raises ExportError, which names all ops that TFLM lacks.
     """
     names = sorted(set(operators))
-    if missing := [name for name in names if name not in METHODS]:
+    if lacks := missing(names):
         raise ExportError(
             "this file has ops that TensorFlow Lite for Microcontrollers lacks",
-            got=", ".join(missing),
+            got=", ".join(lacks),
             expected="ops of its MicroMutableOpResolver",
             next="replace these layers in the model, or use a target with a full runtime: python, cpp",
         )
