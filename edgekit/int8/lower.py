@@ -7,7 +7,8 @@ graph, so that fake-quantised training and every exporter see the same ops:
   pooling whose last window is cut off several (``resampling.py``);
 - a batch norm that no layer could take in becomes a depthwise 1x1 convolution, whose one weight a channel is
   exact on its grid;
-- SiLU becomes ``x * sigmoid(x)``, attention its two matrix products and softmax;
+- SiLU becomes ``x * sigmoid(x)``, hard-swish and hard-sigmoid sums and products whose grid does the clamping,
+  attention its two matrix products and softmax;
 - numbers in sums and products become constants, which get a grid like any tensor.
 """
 
@@ -153,6 +154,24 @@ def _silu(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     return graph.graph.call_function(aten.mul.Tensor, (node.args[0], gate))
 
 
+def _hardsigmoid(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """``clamp(x + 3, 0, 6) / 6``: LiteRT's fast kernels on integers are those of sums and products."""
+    return _scaled(graph, _shifted(graph, node), 1 / 6)
+
+
+def _hardswish(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """``x * clamp(x + 3, 0, 6) / 6`` (Howard et al. 2019, "Searching for MobileNetV3", section 5.2)."""
+    product = graph.graph.call_function(aten.mul.Tensor, (node.args[0], _shifted(graph, node)))
+    return _scaled(graph, product, 1 / 6)
+
+
+def _shifted(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """Its grid ends where the clamp does, so that no op is needed for that."""
+    three = ops.constant_node(graph, f"{node.name}_three", torch.tensor(3.0))
+    total = graph.graph.call_function(aten.add.Tensor, (node.args[0], three))
+    return graph.graph.call_function(aten.hardtanh.default, (total, 0.0, 6.0))
+
+
 def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """softmax(q * scale @ k^T + mask) @ v (Vaswani et al. 2017, arXiv 1706.03762, section 3.2.1)."""
     query, key, value = node.args[:3]
@@ -211,6 +230,8 @@ _REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = {
     aten.avg_pool2d.default: without_ceil,
     aten.batch_norm.default: _norm,
     aten.silu.default: _silu,
+    aten.hardsigmoid.default: _hardsigmoid,
+    aten.hardswish.default: _hardswish,
     aten.scaled_dot_product_attention.default: _attention,
     aten.add.Tensor: _number,
     aten.mul.Tensor: _number,

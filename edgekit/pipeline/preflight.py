@@ -41,6 +41,7 @@ from edgekit.stages import STAGES, students
 from edgekit.stages.base import Form, StageConfig, StageContext
 from edgekit.stages.distill import DistillConfig
 from edgekit.stages.settings import TrainingConfig
+from edgekit.training.computing.memory import give_back
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,6 +84,7 @@ def rehearse(job: Job) -> None:
             began = time.monotonic()
             with _refused(job, name):
                 step()
+            give_back()
             seconds[name] = time.monotonic() - began
     write_record(job.run.path / RECORD, key, {"steps": seconds, "seconds": time.monotonic() - started})
     job.tell("stage-end", "preflight", f"{told}: nothing is refused")

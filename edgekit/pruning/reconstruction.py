@@ -24,13 +24,14 @@ from edgekit.execution import Forward, mode, spans
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.reading import positions, read, rows_of
 from edgekit.pruning.worth.damage import Counting, Inputs, untold
+from edgekit.training.computing.memory import give_back
 from edgekit.training.learning import learning
 
 __all__ = ["Refitted", "refit"]
 
 _SAMPLES, _FEWEST_SAMPLES = 512, 32
 _MOST_MACS = 3e11  # of one pass of both models
-_PASS_BYTES = 1 << 30  # of what the cut model holds while all samples are in it
+_PASS_BYTES = 512 << 20  # of what the cut model holds while all samples are in it
 _ANSWER_BYTES = 256 << 20  # of what the whole model gives, for a run of layers
 # Positions that a layer is fitted on: 30 for each of its unknowns between 4,000 and 20,000, never below 6.
 _FEWEST_ROWS, _MOST_ROWS = 4_000, 20_000
@@ -124,6 +125,7 @@ def refit(
         names = names[first:]
         if not names:
             return Refitted({}, 0)
+        give_back()
         samples = inputs(_affordable(small, inputs(2), macs))
         picked = _picked(both[0], samples, names)
         place = {name: (number, len(names)) for number, name in enumerate(names, 1)}
@@ -131,7 +133,10 @@ def refit(
         for run in _runs(small, picked):
             wanted = _answers(both[1], samples, {name: picked[name] for name in run}, kept)
             found |= _refit_run(both[0], samples, picked, wanted, lambda name: tell(*place[name]))
-    return Refitted(found, len(samples))
+        count = len(samples)
+        del samples, picked, wanted
+    give_back()
+    return Refitted(found, count)
 
 
 def _affordable(small: nn.Module, example: Tensor, macs: int) -> int:

@@ -169,6 +169,8 @@ def attention(x: Tensor, **settings: Any) -> Tensor:
     "function",
     [
         F.silu,
+        F.hardswish,
+        F.hardsigmoid,
         attention,
         lambda x: attention(x, is_causal=True),
         lambda x: attention(x, scale=0.3),
@@ -177,12 +179,24 @@ def attention(x: Tensor, **settings: Any) -> Tensor:
         lambda x: 2 * x - 1,
         lambda x: (1 - x) / 3,
     ],
-    ids=["silu", "attention", "causal", "scale", "mask", "bias", "numbers", "subtracted from a number"],
+    ids=[
+        "silu",
+        "hard-swish",
+        "hard-sigmoid",
+        "attention",
+        "causal",
+        "scale",
+        "mask",
+        "bias",
+        "numbers",
+        "subtracted from a number",
+    ],
 )
 def test_spelled_as_other_ops_the_function_stays(function: Callable[[Tensor], Tensor]) -> None:
     model, x = Function(function), torch.randn(3, 12, 8)
     graph = lower(capture(model, x))
     known = {ops.aten.silu.default, ops.aten.scaled_dot_product_attention.default, ops.aten.div.Tensor}
+    known |= {ops.aten.hardswish.default, ops.aten.hardsigmoid.default}
     assert not targets(graph) & known
     assert_same(graph, model, x)
 

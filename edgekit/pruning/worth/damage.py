@@ -21,6 +21,7 @@ from edgekit.execution import Forward, mode, spans
 from edgekit.pruning.coupling.found import Found, Group
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.plans.rewrites import IDENTITY, Replacement
+from edgekit.training.computing.memory import give_back
 from edgekit.workload import Workload
 
 __all__ = ["Counting", "Inputs", "curves", "damages", "damages_without", "training_inputs", "untold"]
@@ -176,6 +177,7 @@ class _Whole:
         affordable = _MOST_WORK / max(1.0, work.each * trials)
         count = int(min(_SAMPLES, max(_FEWEST_SAMPLES, affordable)))
         example = inputs(2)
+        give_back()
         with mode(model, training=False), torch.no_grad():
             each = max(example[:1].nbytes, model(example)[:1].nbytes)
         self.samples = inputs(fitting(each, count, _MOST_BYTES, fewest=_FEWEST_SAMPLES))
