@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from torch import fx
 
 from edgekit.errors import ExportError
 from edgekit.export.options import FORMATS
+from edgekit.int8.ops import is_constant
 
 _NAMES = {"onnx": "ONNX", "litert": "LiteRT"}
 # How torch's ONNX exporter and litert-torch name an op that they have no conversion for.
@@ -18,6 +19,9 @@ _MISSING = (
     re.compile(r"[Ff]ailed to legalize operation '([\w.]+)'"),
     re.compile(r"'tfl\.(\w+)' op (?:operand|result) #\d+ must be"),  # the op is known, not with these types
 )
+# The op is known, and so are its types, but not together: a number that is added to an int16 tensor which
+# something else reads as well.
+_UNFIT = re.compile(r"'tfl\.(\w+)' op failed to verify")
 
 
 def explained(
@@ -27,6 +31,15 @@ def explained(
     others = " or ".join(other for other in FORMATS if other != format)
     away = f"leave {format} out of exports.formats to get the other files ({others})"
     op = missing_op(error)
+    if op is None and (unfit := next((f[1] for e in _chain(error) if (f := _UNFIT.search(str(e)))), "")):
+        layers = _with_numbers(graph, unfit) or layers_of(graph, unfit)
+        return ExportError(
+            f"the {_NAMES[format]} converter refuses an {unfit!r}"
+            + (f" in {precision}" if precision else ""),
+            where=f"{file}: layer {layers[0]!r}" if layers else file,
+            got=_first_line(error),
+            next=f"compute the same with other ops in that forward(), export another precision, or {away}",
+        )
     if op is None:
         return ExportError(
             f"{_NAMES[format]} export failed",
@@ -55,13 +68,28 @@ def missing_op(error: BaseException) -> str | None:
 
 def layers_of(graph: fx.GraphModule, op: str) -> list[str]:
     """Dotted names of the modules whose forward() calls an op, or the node's name outside of any."""
+    return _layers(_calls(graph, op))
+
+
+def _calls(graph: fx.GraphModule, op: str) -> list[fx.Node]:
+    def named(node: fx.Node) -> bool:
+        return op.replace("_", "") in str(node.target).replace("_", "")
+
+    return [node for node in graph.graph.nodes if node.op == "call_function" and named(node)]
+
+
+def _layers(nodes: Iterable[fx.Node]) -> list[str]:
     found = []
-    for node in graph.graph.nodes:
-        if node.op == "call_function" and op.replace("_", "") in str(node.target).replace("_", ""):
-            stack = list((node.meta.get("nn_module_stack") or {}).values())
-            path = str(stack[-1][0]) if stack else ""
-            found.append(path.removeprefix("L['self'].") or node.name)
+    for node in nodes:
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        path = str(stack[-1][0]) if stack else ""
+        found.append(path.removeprefix("L['self'].") or node.name)
     return list(dict.fromkeys(found))
+
+
+def _with_numbers(graph: fx.GraphModule, op: str) -> list[str]:
+    """``layers_of``, those alone in which a constant is an operand."""
+    return _layers(node for node in _calls(graph, op) if any(map(is_constant, node.all_input_nodes)))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -41,13 +41,23 @@ def lower(graph: fx.GraphModule) -> fx.GraphModule:
         with graph.graph.inserting_before(node):
             new = rewrite(graph, node)
         if new is not None:
-            new.meta.setdefault("nn_module_stack", node.meta.get("nn_module_stack"))
+            _name(new, node.meta.get("nn_module_stack"))
             new.meta.setdefault("val", node.meta.get("val"))
             node.replace_all_uses_with(new)
             graph.graph.erase_node(node)  # torch takes attention for an op with side effects
     ops.refresh(graph)
     graph.delete_all_unused_submodules()
     return graph
+
+
+def _name(new: fx.Node, stack: Any) -> None:
+    """Say of which layer ``new`` is, and all that was made for it: what has no shape yet."""
+    todo = [new]
+    while todo:
+        node = todo.pop()
+        if node.op == "call_function" and "val" not in node.meta and "nn_module_stack" not in node.meta:
+            node.meta["nn_module_stack"] = stack
+            todo += node.all_input_nodes
 
 
 def _norm(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:

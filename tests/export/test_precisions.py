@@ -188,9 +188,16 @@ def test_grids_that_begin_at_zero_keep_negative_numbers_out() -> None:
     assert snr_db(model(x), int16_activations(graph)(x)) > snr_db(model(x), graph(x)) + 2
 
 
-def test_an_op_without_an_int16_kernel_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"layer 'activation'(.|\n)*'hard_swish' in int16x8"):
-        write(tmp_path, calibrated(Crooked(nn.Hardswish()).eval()), "litert", "int16x8")
+@pytest.mark.parametrize(
+    ("activation", "says"),
+    [(nn.Hardswish(), "refuses an 'add' in int16x8"), (nn.GELU(), "has no 'gelu' in int16x8")],
+    ids=["a number added to what is read twice", "no kernel"],
+)
+def test_what_int16_has_no_kernel_for_is_named(activation: nn.Module, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError) as caught:
+        write(tmp_path, calibrated(Crooked(activation).eval()), "litert", "int16x8")
+    assert says in caught.value.what
+    assert "layer 'activation'" in str(caught.value.where)
 
 
 # --- runtimes --------------------------------------------------------------------------------------------
