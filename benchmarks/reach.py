@@ -223,20 +223,26 @@ def _one(arguments: argparse.Namespace) -> int:
     import torch
 
     torch.set_num_threads(1)
+    from edgekit.bystander import Bystander
     from edgekit.errors import EdgekitError, InputError, StageError
-    from edgekit.heartbeat import Heartbeat
+    from edgekit.heartbeat import HELD_UP, Heartbeat
     from edgekit.progress import Event
 
     terminal = sys.stdout  # what converters print is kept from the one that is asked for later
 
-    def told(event: Event) -> None:
+    def line_of(event: Event) -> str:
         text = f"{event.message} {event.done}/{event.total}" if event.total else event.message
-        print("EVENT", json.dumps([event.stage, text]), file=terminal, flush=True)
+        return f"EVENT {json.dumps([event.stage, text])}"
+
+    def told(event: Event) -> None:
+        print(line_of(event), file=terminal, flush=True)
 
     folder = arguments.work / arguments.one.replace(":", "-")
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        with Heartbeat(told, sparing=True) as progress:  # as the command line has it without a terminal
+        beside = Bystander(terminal.fileno(), HELD_UP)
+        # As the command line has it without a terminal.
+        with Heartbeat(told, sparing=True, beside=beside, line=line_of) as progress:
             made = _workload(arguments.one, arguments.samples)
             progress(Event("stage-start", "start", "the network is built"))
             row = {"went": "whole way", **_compressed(made, folder, progress)}

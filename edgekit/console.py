@@ -62,6 +62,11 @@ class RunView:
         """Whether there is a line that changes; elsewhere every line stays, and few are better."""
         return self._live is not None
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether only warnings are shown."""
+        return self._quiet
+
     def __enter__(self) -> RunView:
         if self._live:
             self._live.start()
@@ -96,6 +101,11 @@ class RunView:
             self._line("✓", event, "dim", prefix="kept from before")
         else:
             self._line("·", event)
+
+    @staticmethod
+    def plain(event: Event) -> str:
+        """The line of a step, as it is where there is no terminal."""
+        return f"  {event.stage:<10}" + "  ".join(filter(None, [_facts(event), event.message]))
 
     def _line(
         self, mark: str, event: Event, style: str = "", seconds: float | None = None, prefix: str = ""

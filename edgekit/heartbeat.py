@@ -9,14 +9,17 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
+from edgekit.bystander import SECONDS, Bystander
 from edgekit.progress import Event, Progress
 from edgekit.units import human_seconds
 
-__all__ = ["Heartbeat"]
+__all__ = ["HELD_UP", "Heartbeat"]
 
-EVERY = 7.0  # seconds without a line; a converter may hold all threads up for some more
+EVERY = 7.0  # seconds without a line
+HELD_UP = 8.5  # seconds after which a process beside this one tells, as all threads are held up
 _TICK = 0.5
 
 
@@ -28,10 +31,20 @@ class Heartbeat:
         sparing: every line stays, as where there is no terminal: "step" events are shown so often only that
             no ``every`` seconds pass without a line.
         every: seconds.
+        beside: goes on telling where all threads here are held up; ``line`` makes the text for it.
     """
 
-    def __init__(self, show: Progress, *, sparing: bool = False, every: float = EVERY) -> None:
+    def __init__(
+        self,
+        show: Progress,
+        *,
+        sparing: bool = False,
+        every: float = EVERY,
+        beside: Bystander | None = None,
+        line: Callable[[Event], str] = lambda event: f"{event.stage}: {event.message}",
+    ) -> None:
         self._show, self._sparing, self._every = show, sparing, every
+        self._beside, self._line = beside, line
         self._lock = threading.RLock()  # an interrupt may come while it is held, and be told
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="edgekit-heartbeat", daemon=True)
@@ -47,6 +60,8 @@ class Heartbeat:
     ) -> None:
         self._stopped.set()
         self._thread.join(timeout=1)  # it may be writing to a pipe that nobody reads
+        if self._beside is not None:
+            self._beside.close()
 
     def __call__(self, event: Event) -> None:
         """Pass an event on."""
@@ -57,6 +72,7 @@ class Heartbeat:
                 return
             self._shown = now
             self._show(event)
+            self._tell_beside(now)
 
     def _note(self, event: Event, now: float) -> None:
         self._heard = now
@@ -76,13 +92,21 @@ class Heartbeat:
                         self._show(self._sign(now))
                     except Exception:  # a stream that was closed: the run itself will notice
                         return
+                self._tell_beside(now)
+
+    def _tell_beside(self, now: float) -> None:
+        if self._beside is not None:
+            text = self._line(self._saying(f"{SECONDS} so far"))
+            self._beside.hear(text, shown=now - self._shown, since=now - self._since)
 
     def _sign(self, now: float) -> Event:
         """What is being done; since when, if nothing new is known of it."""
+        if self._doing.kind == "step" and now - self._heard < self._every:
+            return self._doing
+        return self._saying(f"{human_seconds(now - self._since)} so far")
+
+    def _saying(self, so_far: str) -> Event:
         doing = self._doing
-        if doing.kind == "step" and now - self._heard < self._every:
-            return doing
-        so_far = f"{human_seconds(now - self._since)} so far"
         if doing.kind in ("stage-end", "stage-skipped"):
             return Event("step", "…", f"{doing.stage} is done; what follows, {so_far}")
         if doing.kind == "epoch":

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +150,52 @@ main()
     )
     assert done.returncode == 0
     assert done.stdout.splitlines()[1:] == ["False True"]
+
+
+HELD = """
+import ctypes, sys
+from edgekit.bystander import Bystander
+from edgekit.heartbeat import Heartbeat
+from edgekit.progress import Event
+
+def show(event):
+    print("here:", event.message, flush=True)
+
+beside = Bystander(sys.stdout.fileno(), 0.5)
+with Heartbeat(show, every=0.3, beside=beside, line=lambda event: "beside: " + event.message) as told:
+    told(Event("step", "export", "net.tflite"))
+    ctypes.PyDLL(None).usleep(2_500_000)  # with Python's lock, as converters do
+    told(Event("stage-end", "export", "done"))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipe can be waited for with a clock")
+def test_a_step_that_holds_all_threads_up_is_told_by_another_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HELD], capture_output=True, text=True, timeout=60, check=True
+    )
+    lines = done.stdout.splitlines()
+    held = [line for line in lines if line.startswith("beside: net.tflite, ")]
+    assert len(held) >= 3
+    assert all(line.endswith(" s so far") for line in held)
+    assert lines[-1] == "here: done"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipe can be waited for with a clock")
+def test_the_process_beside_ends_with_the_one_that_it_belongs_to(tmp_path: Path) -> None:
+    script = """
+import os, signal, sys
+from edgekit.bystander import Bystander
+beside = Bystander(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT), 30)
+print(beside._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    beside = int(done.stdout)
+    for _ in range(100):
+        state = Path(f"/proc/{beside}/stat")
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("it is still there")

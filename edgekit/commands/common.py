@@ -17,6 +17,8 @@ from edgekit.errors import EdgekitError, StageError
 from edgekit.explain import disk_full, explain
 
 if TYPE_CHECKING:
+    from edgekit.bystander import Bystander
+    from edgekit.console import RunView
     from edgekit.streams import Streams
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,7 +107,9 @@ def run_view(*, quiet: bool) -> Iterator[Callable[[Any], None]]:
         try:
             with (
                 RunView(streams.terminal, quiet=quiet) as view,
-                Heartbeat(view, sparing=not view.is_live) as told,
+                Heartbeat(
+                    view, sparing=not view.is_live, beside=_beside(view, streams), line=view.plain
+                ) as told,
                 told_while_reading(told),  # what the workload prints meanwhile is seen as well
             ):
 
@@ -120,6 +124,19 @@ def run_view(*, quiet: bool) -> Iterator[Callable[[Any], None]]:
         except Exception as error:
             _show_log(error, streams)
             raise
+
+
+def _beside(view: RunView, streams: Streams) -> Bystander | None:
+    """None where nothing is shown, and where a line changes, which other lines would spoil."""
+    from edgekit.bystander import Bystander
+    from edgekit.heartbeat import HELD_UP
+
+    if view.is_live or view.is_quiet:
+        return None
+    try:
+        return Bystander(streams.terminal.fileno(), HELD_UP)
+    except (OSError, ValueError):  # no file of the system's
+        return None
 
 
 def _show_log(error: Exception, streams: Streams) -> None:
