@@ -29,6 +29,7 @@ from edgekit.int8.scores import LONGEST_ROW
 from edgekit.int8.transposed import as_convolution
 
 _SPREAD = 4.0  # standard deviations, from a channel's mean to about its largest value
+_THREE = 2.99997
 _AS_LOUD = 2.0  # times, at most, among parts of a concatenation that keep one grid
 
 
@@ -176,8 +177,11 @@ def _hardswish(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 
 def _shifted(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
-    """Its grid ends where the clamp does, so that no op is needed for that."""
-    three = ops.constant_node(graph, f"{node.name}_three", torch.tensor(3.0))
+    """``clamp(x + 3, 0, 6)``. Its grid ends where the clamp does, so that no op is needed for that.
+
+    Exactly 3 would be 127.5 of its steps, and whether zero is rounded up or down each runtime's own affair.
+    """
+    three = ops.constant_node(graph, f"{node.name}_three", torch.tensor(_THREE))
     total = graph.graph.call_function(aten.add.Tensor, (node.args[0], three))
     return graph.graph.call_function(aten.hardtanh.default, (total, 0.0, 6.0))
 
