@@ -34,6 +34,7 @@ from edgekit.int8.probes import layer_name, quantized_tensors
 
 __all__ = ["file_parity"]
 
+_BYTES = 1 << 28  # of the file's tensors, which are held at once
 _ROUNDS = 8  # layers on another grid that are looked for, at most
 _NEAREST = 3  # tensors that are tried in the place of one that wasn't found
 _INPUT, _OUTPUT = "input", "output"
@@ -56,7 +57,8 @@ def file_parity(
         graph: the int8 graph.
         path: the file, written without preprocessing or temperature, for any batch or single rows.
         format: "onnx" or "litert".
-        samples: preprocessed inputs (N, …), all of them are compared.
+        samples: preprocessed inputs (N, …), the most telling first: as many are compared as 256 MiB of
+            integers hold, one at least.
         target: what an ONNX file is spelled for.
         fused: whether ONNX Runtime may fuse; without, a file for another CPU is computed as that one does.
 
@@ -68,10 +70,15 @@ def file_parity(
     """
     if format == "onnx" and target is not None and target.weight_bits == 7:
         graph = seven_bit_weights(graph)
-    rows = list(samples.split(1))
+    found: list[tuple[NDArray[Any], list[NDArray[Any]]]] = []
+    held = 0
     try:
         file = opened(path, format, fused=fused)
-        answers, tensors = zip(*(file.run(row.numpy()) for row in rows), strict=True)
+        for row in samples.split(1):
+            found.append(file.run(row.numpy()))
+            held += sum(one.nbytes for one in found[-1][1])
+            if held + held // len(found) > _BYTES:
+                break
     except Exception as error:  # whatever a runtime raises of a file that it takes without these outputs
         raise ExportError(
             "the file's layers can't be looked at",
@@ -79,6 +86,8 @@ def file_parity(
             got=str(error),
             expected="a file that also runs with its integer tensors as outputs",
         ) from error
+    rows = samples[: len(found)].split(1)
+    answers, tensors = zip(*found, strict=True)
     with mode(graph, training=False), torch.no_grad():
         search = _Search(graph, rows, file.grids, tensors, answers, any_order=format != "onnx")
         return search()

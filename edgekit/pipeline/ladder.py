@@ -53,6 +53,7 @@ _STEADY_DB = 45.0  # nearer files are right whatever the network does
 _UNEXPLAINED_DB = 9.0  # between a file whose layers are all right, and the graph disturbed as often as it is
 _SAMPLES = 256
 _LOOKED_AT = 4  # of them, layer by layer
+_LISTENED_TO = 1024  # for the loudest
 _STEADY_SAMPLES = 8
 _MACS = 1e10  # that the ladder may cost for each of its models
 _ROWS = 8  # samples in memory at a time
@@ -162,7 +163,7 @@ def telling_samples(source: Tensor, answers: Tensor, inputs: Tensor | NDArray[An
     if len(source):
         noise.add(source, answers)
     far = noise.by_sample()
-    loud = [-float(np.square(np.asarray(one, np.float64)).sum()) for one in inputs]
+    loud = [-float(np.square(np.asarray(one, np.float32)).sum()) for one in inputs[:_LISTENED_TO]]
     return sorted({index for each in (far, loud) for index in np.argsort(each, kind="stable")[:2].tolist()})
 
 
@@ -180,9 +181,8 @@ def _can_be_opened(one: Planned) -> bool:
 def _look_into(
     job: Job, one: Planned, graph: fx.GraphModule, path: Path, *, fused: bool, telling: Sequence[int]
 ) -> list[LayerParity]:
-    rows = [job.workload.example(_LOOKED_AT)]
-    if more := [index for index in telling if index >= _LOOKED_AT]:
-        rows.append(job.workload.samples(more))
+    rows = [job.workload.samples(telling)] if telling else []
+    rows.append(job.workload.example(_LOOKED_AT))
     return file_parity(graph, path, one.format, torch.cat(rows), target=one.options.target, fused=fused)
 
 

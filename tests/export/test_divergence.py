@@ -16,10 +16,10 @@ from edgekit.export import divergence, export
 from edgekit.export.divergence import (
     EXACT_DB,
     WRONG_STEPS,
-    orders,
     first_divergence,
     first_wrong,
     layer_parity,
+    orders,
     snr_db,
 )
 from edgekit.export.options import Format

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("litert_torch", reason="needs the extra litert")
+
 from edgekit.export.options import Format
 from tests.parity.faults import FAULTS
 from tests.parity.judging import judged, planted, right_file
@@ -21,8 +23,6 @@ each_depth = pytest.mark.parametrize(
 @each_depth
 @pytest.mark.parametrize("kind", ["convolutional", "attending"])
 def test_a_right_file_passes(kind: str, depth: str, format: Format, tmp_path: Path) -> None:
-    if format == "litert":
-        pytest.importorskip("litert_torch")
     path = tmp_path / f"right.{format}"
     path.write_bytes(right_file(kind, depth, format))
     found = judged(path, kind, depth, format)
@@ -33,8 +33,6 @@ def test_a_right_file_passes(kind: str, depth: str, format: Format, tmp_path: Pa
 @each_depth
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_refused_with_its_layer(name: str, depth: str, format: Format, tmp_path: Path) -> None:
-    if format == "litert":
-        pytest.importorskip("litert_torch")
     layer, found = planted(name, depth, format, tmp_path)
     assert found.refused, f"{found.snr_db:.1f} dB"
     assert found.blamed == layer, found.said
