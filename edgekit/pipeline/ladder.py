@@ -53,6 +53,7 @@ _STEADY_DB = 45.0  # nearer files are right whatever the network does
 _UNEXPLAINED_DB = 9.0  # between a file whose layers are all right, and the graph disturbed as often as it is
 _SAMPLES = 256
 _LOOKED_AT = 4  # of them, layer by layer
+_LOOKED_MACS = 5e9  # that this may cost: on one core a fifth of what exporting takes
 _LISTENED_TO = 1024  # for the loudest
 _STEADY_SAMPLES = 8
 _MACS = 1e10  # that the ladder may cost for each of its models
@@ -156,15 +157,16 @@ def check_gate(
 
 
 def telling_samples(source: Tensor, answers: Tensor, inputs: Tensor | NDArray[Any]) -> list[int]:
-    """Which samples to look into the file with, in order: the two on which ``answers`` (N, …) are furthest
-    from ``source``, and the two loudest ``inputs`` (N, …), where whatever saturates does.
+    """Which samples to look into the file with, the most telling first: the two on which ``answers`` (N, …)
+    are furthest from ``source``, and the two loudest ``inputs`` (N, …), where whatever saturates does.
     """
     noise = Noise(axis=None)
     if len(source):
         noise.add(source, answers)
     far = noise.by_sample()
     loud = [-float(np.square(np.asarray(one, np.float32)).sum()) for one in inputs[:_LISTENED_TO]]
-    return sorted({index for each in (far, loud) for index in np.argsort(each, kind="stable")[:2].tolist()})
+    first = [np.argsort(each, kind="stable")[:2].tolist() for each in (far, loud)]
+    return list(dict.fromkeys(index for pair in zip(*first, strict=True) for index in pair))
 
 
 def _can_be_opened(one: Planned) -> bool:
@@ -181,9 +183,11 @@ def _can_be_opened(one: Planned) -> bool:
 def _look_into(
     job: Job, one: Planned, graph: fx.GraphModule, path: Path, *, fused: bool, telling: Sequence[int]
 ) -> list[LayerParity]:
-    rows = [job.workload.samples(telling)] if telling else []
+    count = max(1, int(_LOOKED_MACS / max(one.rung.figures.macs, 1)))
+    rows = [job.workload.samples(telling[:count])] if telling else []
     rows.append(job.workload.example(_LOOKED_AT))
-    return file_parity(graph, path, one.format, torch.cat(rows), target=one.options.target, fused=fused)
+    samples = torch.cat(rows)[:count]
+    return file_parity(graph, path, one.format, samples, target=one.options.target, fused=fused)
 
 
 def _refuse_wrong(one: Planned, file: str, ratio: float, gate: float, layers: Sequence[LayerParity]) -> None:
