@@ -160,6 +160,11 @@ class Workload:
         """The first ``n`` validation inputs, preprocessed: what the model takes."""
         return self.preprocessing(self.validation.inputs[:n]).contiguous()
 
+    def samples(self, indices: Sequence[int]) -> Tensor:
+        """The validation inputs of these numbers, preprocessed: (len(indices), …)."""
+        inputs = self.validation.inputs
+        return self.preprocessing(torch.cat([inputs[index : index + 1] for index in indices])).contiguous()
+
     def text_of(self, raw: Tensor) -> str | None:
         """A raw sample (a tensor without the batch) as text, or None if the workload doesn't say how.
 

@@ -16,7 +16,10 @@ subsampling.py    strided slices as depthwise convolutions of ones
 executorch.py     ExecuTorch (.pte), delegated to XNNPACK
 executorch_passes.py  the graph as XNNPACK's partitioner takes it whole
 aotinductor.py    AOTInductor packages (.pt2): code compiled for an NVIDIA GPU, or for this CPU
-divergence.py     where a file first leaves its graph, layer by layer
+opened.py         a file that tells all of its integer tensors
+file_parity.py    does each layer of a file compute what the graph's does from the same integers
+layers.py         what a layer differs by, and when that is wrong
+divergence.py     where a second export with probes leaves its graph, for files that can't be opened
 """
 
 from __future__ import annotations

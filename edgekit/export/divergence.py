@@ -13,10 +13,9 @@ either way.
 from __future__ import annotations
 
 import itertools
-import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from edgekit.export import export
+from edgekit.export.layers import WRONG_STEPS, Differences, LayerParity, first_wrong, is_exact
 from edgekit.export.options import ExportOptions, Format, Target
+from edgekit.export.spellings import seven_bit_weights
 from edgekit.int8.probes import quantized_tensors, with_probes
 from edgekit.noise import EXACT_DB, Noise, decibels
 
@@ -37,28 +38,11 @@ __all__ = [
     "first_divergence",
     "first_wrong",
     "layer_parity",
+    "orders",
     "snr_db",
 ]
 
 _SAMPLES = 4
-# A kernel that rounds otherwise is a step off where it differs, and it differs in few places: far below 1.
-# A lost ReLU, a wrong border, a wrong grid come to several steps.
-WRONG_STEPS = 1.0
-
-
-@dataclass(frozen=True)
-class LayerParity:
-    """One quantised tensor of a file against the graph's.
-
-    ``snr_db``: on the way, signal-to-noise ratio. ``steps``: alone, on the file's own inputs, the root mean
-    square of the difference in steps of the grid, of the worst channel. ``moved``: alone, the share of the
-    values that are half a step or more away.
-    """
-
-    layer: str
-    snr_db: float
-    steps: float = 0.0
-    moved: float = 0.0
 
 
 def snr_db(reference: Tensor | NDArray[Any], value: Tensor | NDArray[Any]) -> float:
@@ -90,8 +74,11 @@ def layer_parity(
     Raises:
         ExportError: the graph with its probes can't be exported.
     """
+    if format == "onnx" and target is not None and target.weight_bits == 7:
+        graph, target = seven_bit_weights(graph), replace(target, weight_bits=8)
     probed, names = with_probes(graph)
-    tallies = [_Tally() for _ in names]
+    readers = quantized_tensors(graph)
+    tallies = [_Tally(name, readers[name]) for name in names]
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder, torch.no_grad():
         path = Path(folder) / "probed"
         options = ExportOptions(target=target or Target())
@@ -104,20 +91,20 @@ def layer_parity(
             alone.run(row)
             for name, tally in zip(names, tallies, strict=True):
                 tally.add(on_the_way[name], *alone.compared[name])
-    return [tally.of(name) for name, tally in zip(names, tallies, strict=True)]
+    return [tally.of() for tally in tallies]
 
 
 class _Alone(fx.Interpreter):
     """Runs the graph; whatever it quantises, it goes on with what the file has in that place.
 
-    ``compared``: by name, what the layer itself makes of the file's inputs, what the file has, and the step.
+    ``compared``: by name, what the layer itself makes of the file's inputs, and what the file has.
     """
 
     def __init__(self, graph: fx.GraphModule, values: dict[str, NDArray[Any]], *, any_order: bool) -> None:
         super().__init__(graph)
         self.values, self.any_order = values, any_order
         self.names = {reader.args[0]: name for name, reader in quantized_tensors(graph).items()}
-        self.compared: dict[str, tuple[Tensor, Tensor, float]] = {}
+        self.compared: dict[str, tuple[Tensor, Tensor]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
@@ -126,35 +113,28 @@ class _Alone(fx.Interpreter):
             return value
         if name not in self.compared:
             found, shape = self.values[name], tuple(value.shape)
-            orders = [torch.from_numpy(one) for one in (_orders(found, shape) if self.any_order else [found])]
-            nearest = min(orders, key=lambda one: float((one - value).abs().sum()))
-            self.compared[name] = value, nearest, float(n.args[1])  # type: ignore[arg-type]
+            each = [torch.from_numpy(one) for one in orders(found, shape, any_order=self.any_order)]
+            self.compared[name] = value, min(each, key=lambda one: float((one - value).abs().sum()))
         return self.compared[name][1]
 
 
 class _Tally:
     """Sums over samples, for one tensor."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, reader: fx.Node) -> None:
+        scale, zero, low, high = (float(value) for value in reader.args[1:5])  # type: ignore[arg-type]
+        quantizer = reader.args[0]
+        assert isinstance(quantizer, fx.Node)
+        self.name, self.exact = name, is_exact(quantizer.args[0])
         self.noise = Noise(axis=None)
-        self.squares: Tensor | float = 0.0  # of the difference in steps, by channel
-        self.moved = self.count = 0
+        self.differences = Differences(scale, (low - zero) * scale, (high - zero) * scale)
 
-    def add(self, graph: Tensor, own: Tensor, file: Tensor, step: float) -> None:
+    def add(self, graph: Tensor, own: Tensor, file: Tensor) -> None:
         self.noise.add(graph, file)
-        steps = (file.double() - own.double()) / step
-        # One number alone may be a few steps off: channels are judged where they have several.
-        by_channel = steps.transpose(0, 1).flatten(1) if steps.dim() > 2 else steps.reshape(1, -1)
-        self.squares = self.squares + by_channel.square().sum(1)
-        self.moved += int((steps.abs() >= 0.5).sum())
-        self.count += steps.numel()
+        self.differences.add(own, file)
 
-    def of(self, name: str) -> LayerParity:
-        assert isinstance(self.squares, Tensor)
-        each = self.count / len(self.squares)
-        steps = float((self.squares / each).sqrt().max())
-        alone = math.inf if math.isnan(steps) else steps
-        return LayerParity(name, self.noise.db, alone, self.moved / self.count)
+    def of(self) -> LayerParity:
+        return self.differences.of(self.name, exact=self.exact, snr_db=self.noise.db)
 
 
 def first_divergence(
@@ -162,23 +142,20 @@ def first_divergence(
 ) -> tuple[LayerParity | None, LayerParity] | None:
     """The last layer above the gate and the first below it; None if all are above."""
     for index, layer in enumerate(layers):
-        if layer.snr_db < gate_db:
+        if layer.snr_db is not None and layer.snr_db < gate_db:
             return (layers[index - 1] if index else None), layer
     return None
 
 
-def first_wrong(layers: Sequence[LayerParity]) -> LayerParity | None:
-    """The first layer that is wrong by itself, on the inputs that the file gave it; None if all are right."""
-    return next((layer for layer in layers if layer.steps > WRONG_STEPS), None)
-
-
-def _orders(value: NDArray[Any], shape: tuple[int, ...]) -> list[NDArray[Any]]:
+def orders(value: NDArray[Any], shape: tuple[int, ...], *, any_order: bool = True) -> list[NDArray[Any]]:
     """The value as the graph may have it: LiteRT hands out tensors in whatever order of axes the converter
     found convenient, which equal sizes don't tell.
     """
+    if not any_order:
+        return [value.reshape(shape)]
     axes = range(1, value.ndim)
-    orders = [(0, *order) for order in itertools.permutations(axes)] if value.ndim == len(shape) else []
-    fitting = [order for order in orders if tuple(value.shape[axis] for axis in order) == shape]
+    every = [(0, *order) for order in itertools.permutations(axes)] if value.ndim == len(shape) else []
+    fitting = [order for order in every if tuple(value.shape[axis] for axis in order) == shape]
     return [np.ascontiguousarray(value.transpose(order)) for order in fitting] or [value.reshape(shape)]
 
 

@@ -17,6 +17,7 @@ _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
 _NAMES = {value: name for name, value in vars(_OPERATOR).items() if isinstance(value, int)}
 _IO = {"float32": _TYPE.FLOAT32, "int8": _TYPE.INT8, "uint8": _TYPE.UINT8}
 _QUANTIZED = {_TYPE.INT8, _TYPE.INT16}
+QUANTIZED_8 = {_TYPE.INT8, _TYPE.UINT8}
 
 
 def read(content: bytes) -> Any:

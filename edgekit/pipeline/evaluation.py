@@ -114,8 +114,10 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
         task.check_outputs(answers, targets)
     except DataError as error:
         raise ExportError("the file's answers don't fit the task", where=path.name, got=str(error)) from error
-    parity = ladder.parity_of(one, answers * one.options.temperature, source)
-    ladder.check_gate(job, one, parity, path.name, fused=backend != UNFUSED)
+    graded = answers * one.options.temperature
+    parity = ladder.parity_of(one, graded, source)
+    telling = ladder.telling_samples(source, graded, np.load(inputs, mmap_mode="r"))
+    ladder.check_gate(job, one, parity, path.name, fused=backend != UNFUSED, path=path, telling=telling)
     return {
         **parity,
         "answers": _keep(job, one, answers),

@@ -4,24 +4,33 @@ A rung is compared with the one that it was made from, on the same validation sa
 model on purpose, so those rungs are told and not judged; from the int8 graph on nothing may change but
 rounding.
 
-A file of an int8 graph is asked twice. As a whole: how far it is from the graph, beside how far the graph is
-from itself when one in a thousand of its roundings is moved by one step. Where that doesn't settle it, layer
-by layer: what the graph makes of the integers that the file has in front of a layer, against what the file
-makes of them. So a right file of a network that amplifies each rounding isn't refused, and a wrong kernel
-can't hide in a steady one; a file is refused with the first layer that is wrong by itself.
+A file of an int8 graph is asked twice. Layer by layer: what the graph makes of the integers that the file has
+in front of a layer, against what the file makes of them. And as a whole: how far it is from the graph, beside
+how far the graph is from itself when one in a thousand of its roundings is moved by one step. So a right file
+of a network that amplifies each rounding isn't refused, and a wrong kernel can't hide in a steady one; a file
+is refused with the first layer that is wrong by itself. Among the samples are those on which the file is
+furthest from the graph, and the loudest: what goes wrong for one sample of many is seen there.
+
+Files whose numbers aren't the graph's (preprocessing or a temperature inside, a fixed batch) can't be looked
+into. Where they are suspicious as a whole, the graph is exported once more with its tensors as outputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from edgekit.errors import EdgekitError, ExportError
 from edgekit.execution import mode
-from edgekit.export.divergence import LayerParity, first_wrong, layer_parity, snr_db
+from edgekit.export.divergence import layer_parity, snr_db
+from edgekit.export.file_parity import file_parity
+from edgekit.export.layers import LayerParity, first_wrong
 from edgekit.export.options import INT8_GRAPH
 from edgekit.int8.disturbed import disturbed
 from edgekit.noise import EXACT_DB, Noise
@@ -43,6 +52,9 @@ _SUSPICIOUS_DB = 20.0
 _STEADY_DB = 45.0  # nearer files are right whatever the network does
 _UNEXPLAINED_DB = 9.0  # between a file whose layers are all right, and the graph disturbed as often as it is
 _SAMPLES = 256
+_LOOKED_AT = 4  # of them, layer by layer
+_LOOKED_MACS = 5e9  # that this may cost: on one core a fifth of what exporting takes
+_LISTENED_TO = 1024  # for the loudest
 _STEADY_SAMPLES = 8
 _MACS = 1e10  # that the ladder may cost for each of its models
 _ROWS = 8  # samples in memory at a time
@@ -87,41 +99,101 @@ def output_step(model: torch.nn.Module) -> float | None:
     return None
 
 
-def check_gate(job: Job, one: Planned, found: dict[str, Any], file: str, *, fused: bool = True) -> None:
+def check_gate(
+    job: Job,
+    one: Planned,
+    found: dict[str, Any],
+    file: str,
+    *,
+    fused: bool = True,
+    path: Path | None = None,
+    telling: Sequence[int] = (),
+) -> None:
     """Refuse a file that disagrees with its model. ``found`` gets ``steady_db``, where that was asked for,
     and ``amplified``: whether a file below its gate was let through, as all of its layers are right.
 
-    ``fused``: whether ONNX Runtime fused when it answered.
+    ``fused``: whether ONNX Runtime fused when it answered. ``path``: of the file, to look into it.
+    ``telling``: validation samples to do that with, besides the first few (see ``telling_samples``).
 
     Raises:
         ExportError: naming the first layer that is wrong, where layers can be compared.
     """
     gate, ratio = _gate(one), found["snr_db"]
     graph = one.rung.model
-    if one.precision != "int8" or not isinstance(graph, fx.GraphModule) or ratio >= _STEADY_DB:
+    if one.precision != "int8" or not isinstance(graph, fx.GraphModule):
         if ratio < gate:
             raise _disagrees(one, file, ratio, gate, "")
+        return
+    layers = None
+    if path is not None and _can_be_opened(one):
+        try:
+            layers = _look_into(job, one, graph, path, fused=fused, telling=telling)
+        except EdgekitError as error:
+            job.tell("note", "evaluate", str(error))
+        _refuse_wrong(one, file, ratio, gate, layers or ())
+    if ratio >= _STEADY_DB:
         return
     found["steady_db"] = _steadiness(job, one.rung)
     if ratio >= max(gate, found["steady_db"] - _SUSPICIOUS_DB):
         return
-    job.tell("note", "evaluate", f"{file}: {ratio:.1f} dB from its graph; its layers are compared one by one")
-    try:
-        example = job.workload.example(4)
-        layers = layer_parity(graph, one.format, example, target=one.options.target, fused=fused)
-    except EdgekitError as error:
-        if ratio < gate:
-            reason = f" (its layers can't be compared: {error.what})"
-            raise _disagrees(one, file, ratio, gate, reason) from error
-        return
-    if (wrong := first_wrong(layers)) is not None:
-        reason = f"; layer {wrong.layer!r} is wrong by itself: {wrong.steps:.1f} steps of its grid off"
-        raise _disagrees(one, file, ratio, gate, reason)
+    if layers is None:
+        job.tell(
+            "note", "evaluate", f"{file}: {ratio:.1f} dB from its graph; its layers are compared one by one"
+        )
+        try:
+            example = job.workload.example(_LOOKED_AT)
+            layers = layer_parity(graph, one.format, example, target=one.options.target, fused=fused)
+        except EdgekitError as error:
+            if ratio < gate:
+                reason = f" (its layers can't be compared: {error.what})"
+                raise _disagrees(one, file, ratio, gate, reason) from error
+            return
+        _refuse_wrong(one, file, ratio, gate, layers)
     explained = _explained(job, one.rung, layers)
     if ratio < min(gate, explained - _UNEXPLAINED_DB):
         reason = f"; no layer alone is wrong, and what they round otherwise explains {explained:.1f} dB"
         raise _disagrees(one, file, ratio, gate, reason)
     found["amplified"] = ratio < gate
+
+
+def telling_samples(source: Tensor, answers: Tensor, inputs: Tensor | NDArray[Any]) -> list[int]:
+    """Which samples to look into the file with, the most telling first: the two on which ``answers`` (N, …)
+    are furthest from ``source``, and the two loudest ``inputs`` (N, …), where whatever saturates does.
+    """
+    noise = Noise(axis=None)
+    if len(source):
+        noise.add(source, answers)
+    far = noise.by_sample()
+    loud = [-float(np.square(np.asarray(one, np.float32)).sum()) for one in inputs[:_LISTENED_TO]]
+    first = [np.argsort(each, kind="stable")[:2].tolist() for each in (far, loud)]
+    return list(dict.fromkeys(index for pair in zip(*first, strict=True) for index in pair))
+
+
+def _can_be_opened(one: Planned) -> bool:
+    """Whether the file takes the graph's input row by row and gives its output, on the graph's own grids."""
+    options = one.options
+    return (
+        one.format in ("onnx", "litert")
+        and options.preprocessing is None
+        and options.temperature == 1
+        and options.batch in (None, 1)
+    )
+
+
+def _look_into(
+    job: Job, one: Planned, graph: fx.GraphModule, path: Path, *, fused: bool, telling: Sequence[int]
+) -> list[LayerParity]:
+    count = max(1, int(_LOOKED_MACS / max(one.rung.figures.macs, 1)))
+    rows = [job.workload.samples(telling[:count])] if telling else []
+    rows.append(job.workload.example(_LOOKED_AT))
+    samples = torch.cat(rows)[:count]
+    return file_parity(graph, path, one.format, samples, target=one.options.target, fused=fused)
+
+
+def _refuse_wrong(one: Planned, file: str, ratio: float, gate: float, layers: Sequence[LayerParity]) -> None:
+    if (wrong := first_wrong(layers)) is not None:
+        reason = f"; layer {wrong.layer!r} is wrong by itself: {wrong.why}"
+        raise _disagrees(one, file, ratio, gate, reason)
 
 
 def _gate(one: Planned) -> float:
@@ -137,7 +209,9 @@ def _disagrees(one: Planned, file: str, ratio: float, gate: float, reason: str) 
         "that it was made from",
         where=file,
         got=f"{ratio:.1f} dB on the validation samples{reason}",
-        expected=f"at least {gate:g} dB",
+        expected=f"every layer within its rounding, and at least {gate:g} dB"
+        if one.precision == "int8"
+        else f"at least {gate:g} dB",
         next=f"leave {one.format} out of exports.formats to get the other files, and please report it",
     )
 

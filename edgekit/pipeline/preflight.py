@@ -157,7 +157,7 @@ class _Rehearsal:
         answers = torch.from_numpy(np.ascontiguousarray(outputs)).float().reshape(source.shape)
         found: dict[str, Any] = ladder.parity_of(planned, answers * planned.options.temperature, source)
         if planned.precision not in INT8_GRAPH or found["snr_db"] < _LOST_DB:
-            ladder.check_gate(self.job, planned, found, path.name, fused=backend != UNFUSED)
+            ladder.check_gate(self.job, planned, found, path.name, fused=backend != UNFUSED, path=path)
 
     def _ask_microcontroller(self, path: Path) -> None:
         shipped, _ = self._shipped()

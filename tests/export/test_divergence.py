@@ -16,10 +16,10 @@ from edgekit.export import divergence, export
 from edgekit.export.divergence import (
     EXACT_DB,
     WRONG_STEPS,
-    _orders,
     first_divergence,
     first_wrong,
     layer_parity,
+    orders,
     snr_db,
 )
 from edgekit.export.options import Format
@@ -82,7 +82,7 @@ def test_any_order_of_axes_is_recognised() -> None:
     value = np.arange(2 * 3 * 4, dtype=np.float32).reshape(1, 2, 3, 4)
     for order in itertools.permutations((1, 2, 3)):
         turned = value.transpose(0, *order)
-        assert any(np.array_equal(one, value) for one in _orders(turned, value.shape))
+        assert any(np.array_equal(one, value) for one in orders(turned, value.shape))
 
 
 def test_disturbing_no_rounding_changes_nothing_and_more_changes_more() -> None:

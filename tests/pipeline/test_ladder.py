@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,7 @@ from edgekit.int8.capture import capture
 from edgekit.pipeline import ladder
 from edgekit.pipeline.artifacts import Planned
 from edgekit.pipeline.chain import Rung
-from edgekit.pipeline.ladder import check_gate, compared
+from edgekit.pipeline.ladder import check_gate, compared, telling_samples
 from edgekit.report import Figures
 from edgekit.stages.base import Form
 from tests.networks import Mobile, images, quantized
@@ -98,9 +99,9 @@ def job(told: list[str]) -> Any:
     return SimpleNamespace(workload=workload, tell=lambda kind, part, message="", **_: told.append(message))
 
 
-def judge(graph: fx.GraphModule, file_db: float, told: list[str]) -> dict[str, Any]:
+def judge(graph: fx.GraphModule, file_db: float, told: list[str], path: Path | None = None) -> dict[str, Any]:
     found = {"snr_db": file_db}
-    check_gate(job(told), planned(graph), found, "n_int8.onnx", fused=not spelled())
+    check_gate(job(told), planned(graph), found, "n_int8.onnx", fused=not spelled(), path=path)
     return found
 
 
@@ -136,3 +137,39 @@ def test_a_near_file_costs_no_second_look() -> None:
     told: list[str] = []
     assert "steady_db" not in judge(quantized(Mobile)[1], 60.0, told)
     assert told == []
+
+
+def test_a_near_file_that_is_another_network_s_is_refused(tmp_path: Path) -> None:
+    """Whatever the distance as a whole: the file itself is looked into."""
+    graph = quantized(Mobile)[1]
+    other = copy.deepcopy(graph)
+    with torch.no_grad():
+        other.get_parameter("body.3.weight").mul_(1.5)
+    path = tmp_path / "n_int8.onnx"
+    export(other, images(1), path, format="onnx", precision="int8", metadata={})
+    with pytest.raises(ExportError, match="layer 'body.3' is wrong by itself"):
+        judge(graph, 60.0, [], path)
+    export(graph, images(1), path, format="onnx", precision="int8", metadata={})
+    assert "steady_db" not in judge(graph, 60.0, [], path)
+
+
+def test_a_file_that_can_t_be_looked_into_is_judged_as_a_whole_and_told(tmp_path: Path) -> None:
+    path, told = tmp_path / "n_int8.onnx", []  # type: Path, list[str]
+    path.write_bytes(b"nothing")
+    judge(quantized(Mobile)[1], 60.0, told, path)
+    assert any("can't be looked at" in message for message in told)
+    with pytest.raises(ExportError, match="no layer alone is wrong"):
+        judge(quantized(Mobile)[1], 8.0, told, path)
+
+
+def test_the_furthest_and_the_loudest_samples_are_telling() -> None:
+    source = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    answers, inputs = source + 1e-3, torch.ones(20, 2, 2)
+    answers[7] += 1.0
+    answers[11] -= 1.0
+    answers[7] += 1.0
+    inputs[3], inputs[15] = 5.0, 4.0
+    found = telling_samples(source, answers, inputs)
+    assert set(found) == {3, 7, 11, 15}
+    assert found[1] == 3
+    assert telling_samples(source[:1], answers[:1], inputs[:1].numpy()) == [0]

@@ -1,0 +1,98 @@
+"""Which tensor of a file is which of the graph's, and what is said of a file that can't be opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgekit.errors import ExportError
+from edgekit.export import export
+from edgekit.export import file_parity as module
+from edgekit.export.file_parity import file_parity
+from edgekit.export.layers import first_wrong
+from edgekit.export.options import ExportOptions, Format, Target
+from edgekit.int8.probes import quantized_tensors
+from tests.networks import IMAGE_NETWORKS, Concatenated, Mobile, Residual, images, quantized
+from tests.parity.onnx_file import OnnxFile
+from tests.spelling import spelled
+
+
+def written(
+    network: type[nn.Module], path: Path, format: Format = "onnx", target: Target | None = None
+) -> Path:
+    options = ExportOptions(target=target or Target())
+    graph = quantized(network)[1]
+    export(graph, images(1), path, format=format, precision="int8", metadata={}, options=options)
+    return path
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+@pytest.mark.parametrize("network", IMAGE_NETWORKS)
+def test_every_layer_of_a_right_file_is_right(
+    network: type[nn.Module], format: Format, tmp_path: Path
+) -> None:
+    if format == "litert":
+        pytest.importorskip("litert_torch", reason="needs the extra litert")
+    graph = quantized(network)[1]
+    layers = file_parity(
+        graph, written(network, tmp_path / "file", format), format, images(3), fused=not spelled()
+    )
+    assert first_wrong(layers) is None
+    names = {layer.layer for layer in layers}
+    assert "output" in names
+    weighted = {
+        name for name in quantized_tensors(graph) if any(f"{name}.weight" == key for key in keys(graph))
+    }
+    assert weighted <= names
+
+
+def keys(graph: nn.Module) -> list[str]:
+    return [name for name, _ in graph.named_parameters()]
+
+
+@pytest.mark.parametrize("target", [Target("uint8", 7), Target("int8", 8)], ids=["7bit", "arm"])
+def test_files_for_other_cpus_are_compared_as_they_are_spelled(target: Target, tmp_path: Path) -> None:
+    path = written(Residual, tmp_path / "file", target=target)
+    layers = file_parity(quantized(Residual)[1], path, "onnx", images(3), target=target, fused=False)
+    assert first_wrong(layers) is None
+    assert max(layer.moved for layer in layers) < 0.01
+
+
+def test_a_layer_that_reads_on_another_grid_than_was_written_is_the_wrong_one(tmp_path: Path) -> None:
+    file = OnnxFile(written(Mobile, tmp_path / "file"))
+    reading = file.maker(file.layer("body.3").input[0])
+    file.change(reading, 2, lambda zero: zero + zero.dtype.type(3))
+    file.save()
+    wrong = first_wrong(file_parity(quantized(Mobile)[1], file.path, "onnx", images(3), fused=not spelled()))
+    assert wrong is not None
+    assert wrong.layer == "body.3"
+
+
+def test_layers_behind_a_wrong_one_are_right_by_themselves(tmp_path: Path) -> None:
+    file = OnnxFile(written(Concatenated, tmp_path / "file"))
+    file.change(file.weight("large"), 0, np.negative)
+    file.save()
+    layers = file_parity(quantized(Concatenated)[1], file.path, "onnx", images(3), fused=not spelled())
+    assert [layer.layer for layer in layers if layer.why] == ["large"]
+
+
+def test_samples_are_compared_as_far_as_memory_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the second sample is loud enough to be cut."""
+    graph, samples = quantized(Residual)[1], images(2) * torch.tensor([0.1, 1.0]).reshape(2, 1, 1, 1)
+    file = OnnxFile(written(Residual, tmp_path / "file"))
+    file.insert("Min", file.layer("first"), np.array(60 * file.step("first"), np.float32))
+    file.save()
+    assert first_wrong(file_parity(graph, file.path, "onnx", samples, fused=not spelled())) is not None
+    monkeypatch.setattr(module, "_BYTES", 1)
+    assert first_wrong(file_parity(graph, file.path, "onnx", samples, fused=not spelled())) is None
+
+
+def test_a_file_that_the_runtime_refuses_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ExportError, match=r"broken\.onnx: the file's layers can't be looked at"):
+        file_parity(quantized(Residual)[1], path, "onnx", images(1))

@@ -1,0 +1,98 @@
+"""When a layer of a file is wrong by itself: differences in steps, made by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from edgekit.export.layers import Differences, LayerParity, first_wrong, is_exact
+from edgekit.int8.probes import quantized_tensors
+from tests.networks import Residual, quantized
+
+STEP = 0.25
+
+
+def found(change: Callable[[Tensor], Tensor], *, exact: bool = True, values: int = 4000) -> LayerParity:
+    """A layer whose file has ``change`` of the unrounded numbers, in steps."""
+    generator = torch.Generator().manual_seed(0)
+    real = 25 * torch.randn(1, 4, values // 4, 1, generator=generator)
+    right, file = (one.clamp(-128, 127).round() * STEP for one in (real, change(real)))
+    differences = Differences(STEP, -128 * STEP, 127 * STEP)
+    differences.add(right, file)
+    return differences.of("layer", exact=exact)
+
+
+def one_value(real: Tensor, by: float) -> Tensor:
+    changed = real.clone()
+    changed[0, 0, 0, 0] += by
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda real: real - 0.5, "on average"),
+        (lambda real: real + 1, "on average"),
+        (lambda real: real * 1.015, "too large"),
+        (lambda real: real / 1.015, "too small"),
+        (lambda real: one_value(real, 3), "up to 3 steps"),
+        (lambda real: real.flip(1), "steps of its grid off"),
+        (lambda real: real * math.nan, "inf steps"),
+    ],
+)
+def test_each_way_of_being_wrong_is_seen_and_said(change: Callable[[Tensor], Tensor], why: str) -> None:
+    if why in ("too large", "too small"):  # else the loudest are two steps off, which is said first
+        quiet = found(lambda real: torch.where(real.abs() < 60, change(real), real))
+        assert why in quiet.why
+    else:
+        assert why in found(change).why
+
+
+@pytest.mark.parametrize("chance", [0.02, 0.2])
+def test_roundings_that_fall_the_other_way_are_right(chance: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+
+    def moved(real: Tensor) -> Tensor:
+        drawn = torch.rand(real.shape, generator=generator)
+        return real + (drawn < chance / 2).float() - (drawn > 1 - chance / 2).float()
+
+    for values in (40, 400, 40_000):
+        assert found(moved, values=values).why == ""
+
+
+def test_halves_rounded_up_instead_of_to_even_are_right() -> None:
+    """As averages over two integers are: half of them lie on a tie."""
+    integers = torch.randint(0, 200, (1, 4, 1000, 1), generator=torch.Generator().manual_seed(0))
+    differences = Differences(1.0, -128, 127)
+    differences.add((integers / 2).round(), torch.floor(integers / 2 + 0.5))
+    layer = differences.of("pool", exact=True)
+    assert layer.moved > 0.2
+    assert layer.why == ""
+
+
+def test_what_runtimes_approximate_may_be_two_steps_off_in_places() -> None:
+    assert found(lambda real: one_value(real, 2), exact=False).why == ""
+    assert found(lambda real: real + 2, exact=False).why != ""
+
+
+def test_numbers_at_the_ends_of_the_grid_say_nothing_about_drift() -> None:
+    layer = found(lambda real: (real + 500).clamp(-128, 127))
+    assert layer.bias == 0.0
+    assert "steps of its grid off" in layer.why
+
+
+def test_the_first_wrong_one_is_found() -> None:
+    layers = [LayerParity("a"), LayerParity("b", steps=2.0), LayerParity("c", steps=3.0)]
+    assert first_wrong(layers) is layers[1]
+    assert first_wrong(layers[:1]) is None
+
+
+def test_layers_of_integers_are_exact() -> None:
+    tensors = quantized_tensors(quantized(Residual)[1])
+    makers = {name: reader.args[0].args[0] for name, reader in tensors.items()}  # type: ignore[union-attr]
+    assert all(is_exact(makers[name]) for name in ("first", "second", "add", "head"))
+    assert not is_exact(None)
