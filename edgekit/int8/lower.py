@@ -167,13 +167,13 @@ def _silu(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 def _hardsigmoid(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     """``clamp(x + 3, 0, 6) / 6``: LiteRT's fast kernels on integers are those of sums and products."""
-    return _scaled(graph, _shifted(graph, node), 1 / 6)
+    return _scaled(graph, _shifted(graph, node), 1 / 6, len(ops.shape_of(node) or ()))
 
 
 def _hardswish(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     """``x * clamp(x + 3, 0, 6) / 6`` (Howard et al. 2019, "Searching for MobileNetV3", section 5.2)."""
     product = graph.graph.call_function(aten.mul.Tensor, (node.args[0], _shifted(graph, node)))
-    return _scaled(graph, product, 1 / 6)
+    return _scaled(graph, product, 1 / 6, len(ops.shape_of(node) or ()))
 
 
 def _shifted(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
@@ -181,7 +181,8 @@ def _shifted(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
 
     Exactly 3 would be 127.5 of its steps, and whether zero is rounded up or down each runtime's own affair.
     """
-    three = ops.constant_node(graph, f"{node.name}_three", torch.tensor(_THREE))
+    shape = [1] * len(ops.shape_of(node) or ())
+    three = ops.constant_node(graph, f"{node.name}_three", torch.full(shape, _THREE))
     total = graph.graph.call_function(aten.add.Tensor, (node.args[0], three))
     return graph.graph.call_function(aten.hardtanh.default, (total, 0.0, 6.0))
 
@@ -217,8 +218,9 @@ def _attention(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     return add(aten.matmul.default, (add(aten.softmax.int, (scores, -1)), value))
 
 
-def _scaled(graph: fx.GraphModule, node: fx.Node, factor: float) -> fx.Node:
-    constant = ops.constant_node(graph, f"{node.name}_factor", torch.tensor(factor))
+def _scaled(graph: fx.GraphModule, node: fx.Node, factor: float, dims: int = 0) -> fx.Node:
+    """``dims``: of the factor. With as many as ``node`` has, LiteRT's converter keeps channels last."""
+    constant = ops.constant_node(graph, f"{node.name}_factor", torch.full([1] * dims, factor))
     return graph.graph.call_function(aten.mul.Tensor, (node, constant))
 
 
