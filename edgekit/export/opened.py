@@ -121,6 +121,10 @@ def _litert(path: Path) -> Opened:
     # A scale for each channel is a weight's.
     kept = [index for index in kept if len(details[index]["quantization_parameters"]["scales"]) == 1]
     grids = [(_grid(details[index]),) for index in kept]
+    # An input in integers is rounded here, on ties perhaps otherwise than in the graph.
+    rounded = entry["dtype"] in (np.int8, np.uint8) and entry["quantization"][0] > 0
+    if rounded:
+        grids = [(_grid(entry),), *grids]
 
     def run(row: NDArray[Any]) -> tuple[NDArray[Any], list[NDArray[Any]]]:
         if row.ndim == 4:
@@ -129,12 +133,14 @@ def _litert(path: Path) -> Opened:
             scale, zero_point = entry["quantization"]
             limits = np.iinfo(entry["dtype"])
             row = np.clip(np.rint(row / np.float32(scale)) + zero_point, limits.min, limits.max)
-        interpreter.set_tensor(entry["index"], np.ascontiguousarray(row.astype(entry["dtype"])))
+        row = np.ascontiguousarray(row.astype(entry["dtype"]))
+        interpreter.set_tensor(entry["index"], row)
         interpreter.invoke()
         answer = interpreter.get_tensor(exit_["index"])
         if np.issubdtype(answer.dtype, np.integer):
             answer = real(answer, _grid(exit_))
-        return answer, [interpreter.get_tensor(index) for index in kept]
+        values = [interpreter.get_tensor(index) for index in kept]
+        return answer, [row, *values] if rounded else values
 
     return Opened(grids, run)
 
