@@ -149,14 +149,18 @@ def first_divergence(
 
 def orders(value: NDArray[Any], shape: tuple[int, ...], *, any_order: bool = True) -> list[NDArray[Any]]:
     """The value as the graph may have it: LiteRT hands out tensors in whatever order of axes the converter
-    found convenient, which equal sizes don't tell.
+    found convenient, which equal sizes don't tell, and with axes of size 1 that the graph doesn't have.
     """
     if not any_order:
         return [value.reshape(shape)]
-    axes = range(1, value.ndim)
-    every = [(0, *order) for order in itertools.permutations(axes)] if value.ndim == len(shape) else []
-    fitting = [order for order in every if tuple(value.shape[axis] for axis in order) == shape]
-    return [np.ascontiguousarray(value.transpose(order)) for order in fitting] or [value.reshape(shape)]
+    sizes = [size for size in shape[1:] if size != 1]
+    there = value.reshape(value.shape[0], *(size for size in value.shape[1:] if size != 1))
+    axes = range(1, there.ndim)
+    every = [(0, *order) for order in itertools.permutations(axes)] if there.ndim == len(sizes) + 1 else []
+    fitting = [order for order in every if [there.shape[axis] for axis in order[1:]] == sizes]
+    return [np.ascontiguousarray(there.transpose(order)).reshape(shape) for order in fitting] or [
+        value.reshape(shape)
+    ]
 
 
 def _onnx(path: Path, fused: bool) -> Any:

@@ -107,3 +107,9 @@ def test_signal_to_noise_ratio_as_by_hand() -> None:
     assert snr_db(np.array([3.0, 4.0]), np.array([3.0, 4.5])) == pytest.approx(20.0)
     assert snr_db(torch.ones(3), torch.ones(3)) == EXACT_DB
     assert snr_db(torch.ones(3), torch.tensor([1.0, 1.0, float("nan")])) == -EXACT_DB
+
+
+def test_a_map_of_one_dimension_may_have_an_axis_more_in_the_file() -> None:
+    value = np.arange(2 * 5 * 3, dtype=np.float32).reshape(2, 1, 5, 3)  # N, 1, T, C
+    (found,) = orders(value, (2, 3, 5))
+    np.testing.assert_array_equal(found, value[:, 0].transpose(0, 2, 1))
