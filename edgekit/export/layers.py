@@ -25,8 +25,8 @@ __all__ = ["WRONG_STEPS", "Differences", "LayerParity", "first_wrong", "is_exact
 # in few places: far below 1. A lost ReLU, a wrong border, a wrong grid come to several steps.
 WRONG_STEPS = 1.0
 # Of exact ops. An average over two places lies on a tie half of the time: rounding halves up instead of to
-# even is 0.25 on average. Rounding down is 0.5. Where the tensor in front wasn't found, a right layer may be
-# two steps off (squeezenet1_1's first one in LiteRT).
+# even is 0.25 on average. Rounding down is 0.5. Where the tensor in front is fused away, roundings of it that
+# differ may come to two steps.
 _WRONG_PEAK = 2.5
 _WRONG_BIAS = 0.35
 # Change of the difference with the number itself, and what it must come to in steps.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.foreign import told_about
 
 NETWORKS = [
     "timm:levit_128s",
@@ -24,8 +22,6 @@ NETWORKS = [
     "transformers:bert",
     "transformers:wav2vec2",
 ]
-ROOT = Path(__file__).resolve().parents[2]
-# In a process of its own each: memory is given back, and what a network's package changes stays there.
 SCRIPT = """
 import sys
 sys.path[:0] = [sys.argv[3], sys.argv[3] + "/benchmarks"]
@@ -55,21 +51,8 @@ for format, run, rows in (("onnx", run_onnx, x), ("litert", run_litert, images))
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_fp32_files_of_foreign_networks(name: str, tmp_path: Path) -> None:
-    source = name.partition(":")[0]
-    # Not imported here: torchvision's wheels need their operators declared first, see foreign.py.
-    if importlib.util.find_spec(source) is None:
-        pytest.skip(f"{source} isn't installed")
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, name, str(tmp_path), str(ROOT)],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    figures = {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines() if " " in line}
+    lines = told_about(name, SCRIPT, tmp_path, seconds=900)
+    figures = {line.split()[0]: float(line.split()[1]) for line in lines if " " in line}
     assert figures["graph"] > 80
     assert figures["onnx"] > 80
     assert figures["litert"] > 80

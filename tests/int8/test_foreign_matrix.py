@@ -6,15 +6,12 @@ on the inputs that the file itself gave it.
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from edgekit.export.divergence import WRONG_STEPS
+from tests.foreign import told_about
 
 # The share of multiplications in integer kernels, at least: attention over many places stays float.
 NETWORKS = {
@@ -37,8 +34,6 @@ NETWORKS = {
     "torchvision:shufflenet_v2_x0_5": 1.0,
     "transformers:bert": 0.8,
 }
-ROOT = Path(__file__).resolve().parents[2]
-# In a process of its own each: memory is given back, and what a network's package changes stays there.
 SCRIPT = """
 import sys
 sys.path[:0] = [sys.argv[3], sys.argv[3] + "/benchmarks"]
@@ -66,21 +61,8 @@ for format in ("onnx", "litert"):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_layer_of_a_deep_network_computes_what_the_graph_does(name: str, tmp_path: Path) -> None:
-    source = name.partition(":")[0]
-    # Not imported here: torchvision's wheels need their operators declared first, see foreign.py.
-    if importlib.util.find_spec(source) is None:
-        pytest.skip(f"{source} isn't installed")
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, name, str(tmp_path), str(ROOT)],
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    rows = [line.split(maxsplit=4)[1:] for line in done.stdout.splitlines() if line.startswith("ROW")]
+    lines = told_about(name, SCRIPT, tmp_path, seconds=1800)
+    rows = [line.split(maxsplit=4)[1:] for line in lines if line.startswith("ROW")]
     assert [row[0] for row in rows] == ["onnx", "litert"]
     for format, share, steps, layer in rows:
         assert float(share) >= NETWORKS[name] - 1e-9, format

@@ -151,9 +151,8 @@ class _Mender:
     def _alone(self, units: list[Unit], reasons: dict[tuple[object, ...], str], only: bool) -> str:
         """``_search`` for these units, unless it failed for some that lie alike.
 
+        Others that lie alike and can leave in the way that is found are not among ``reasons`` any more.
         ``only``: there are no others with which they might leave.
-
-        Others of ``reasons`` that lie alike and can leave in the way that is found leave it.
         """
         like, reason = _likeness(units), reasons.pop(self._key(units))
         if self.hopeless.get(like, 0) >= _HOPELESS:
