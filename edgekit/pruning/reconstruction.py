@@ -31,7 +31,7 @@ __all__ = ["Refitted", "refit"]
 
 _SAMPLES, _FEWEST_SAMPLES = 512, 32
 _MOST_MACS = 3e11  # of one pass of both models
-_PASS_BYTES = 512 << 20  # of what the cut model holds while all samples are in it
+_PASS_BYTES = 256 << 20  # of what the cut model holds while all samples are in it
 _ANSWER_BYTES = 256 << 20  # of what the whole model gives, for a run of layers
 # Positions that a layer is fitted on: 30 for each of its unknowns between 4,000 and 20,000, never below 6.
 _FEWEST_ROWS, _MOST_ROWS = 4_000, 20_000

@@ -36,7 +36,7 @@ _FEWEST_SAMPLES = 16
 _MOST_WORK = 1.2e12  # of all trials together, in MACs: about half a minute of one core
 _PER_VALUE = 20  # MACs that could be computed while an operator writes a value to memory
 _BATCH = 128
-_MOST_BYTES = 128 << 20  # of inputs, and of answers, that are kept
+_MOST_BYTES = 64 << 20  # of inputs, and of answers, that are kept
 _MORE = 1.02  # each trial of more channels does at least so many times the damage of the one before
 _LEAST = 1e-9  # of the greatest damage, so that no group is worth nothing at all
 
