@@ -55,10 +55,13 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
 
     example = context.workload.example(1)
     calibrated = context.folder / CALIBRATED
-    if not calibrated.exists():
-        storage.save(_calibrate(model, config, context), example, calibrated)
-    # Read back: a killed training goes on from the very ranges that it started with.
-    graph = storage.load(calibrated)
+    if config.training.epochs == 0:
+        graph = _calibrate(model, config, context)  # is written as soon as it is settled
+    else:
+        if not calibrated.exists():
+            storage.save(_calibrate(model, config, context), example, calibrated)
+        # Read back: a killed training goes on from the very ranges that it started with.
+        graph = storage.load(calibrated)
     limits = clamp_limits(graph)
     settle(graph)
     frozen = frozen_in_graph(model, graph)
