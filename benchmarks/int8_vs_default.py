@@ -242,7 +242,7 @@ def time_in_turns(files: Sequence[File], sample: Path, seconds: float) -> None:
         if isinstance(result, Failure):
             one.error = explained(result.error)
         else:
-            one.raw_ns, one.unstable = result.raw_ns, result.unstable or ""
+            one.raw_ns, one.unstable = result.raw_ns, result.result.unstable or ""
 
 
 def inspect(files: Files, sample: Path) -> None:

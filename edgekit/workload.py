@@ -162,8 +162,16 @@ class Workload:
 
     def samples(self, indices: Sequence[int]) -> Tensor:
         """The validation inputs of these numbers, preprocessed: (len(indices), …)."""
+        return self.preprocessing(self._raw(indices)).contiguous()
+
+    def pixels(self, indices: Sequence[int]) -> Tensor:
+        """The validation pictures of these numbers as they are, with channels last: (len(indices), H, W, C)."""
+        raw = self._raw(indices)
+        return (raw if self.preprocessing.layout == "NHWC" else raw.permute(0, 2, 3, 1)).contiguous()
+
+    def _raw(self, indices: Sequence[int]) -> Tensor:
         inputs = self.validation.inputs
-        return self.preprocessing(torch.cat([inputs[index : index + 1] for index in indices])).contiguous()
+        return torch.cat([inputs[index : index + 1] for index in indices])
 
     def text_of(self, raw: Tensor) -> str | None:
         """A raw sample (a tensor without the batch) as text, or None if the workload doesn't say how.

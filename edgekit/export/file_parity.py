@@ -24,11 +24,13 @@ from torch import Tensor, fx
 
 from edgekit.errors import ExportError
 from edgekit.execution import mode
+from edgekit.export import embed
 from edgekit.export.divergence import orders
 from edgekit.export.layers import Differences, LayerParity, first_wrong, is_exact
 from edgekit.export.opened import Grid, opened, real
-from edgekit.export.options import Format, Target
+from edgekit.export.options import ExportOptions, Format
 from edgekit.export.spellings import seven_bit_weights
+from edgekit.export.temperature import fold_temperature
 from edgekit.int8 import ops
 from edgekit.int8.probes import layer_name, quantized_tensors
 
@@ -48,18 +50,20 @@ def file_parity(
     format: Format,
     samples: Tensor,
     *,
-    target: Target | None = None,
+    options: ExportOptions | None = None,
+    pixels: Tensor | None = None,
     fused: bool = True,
 ) -> list[LayerParity]:
     """Compare the quantised tensors of an int8 file with those of the graph that it was made from.
 
     Args:
         graph: the int8 graph.
-        path: the file, written without preprocessing or temperature, for any batch or single rows.
+        path: the file, written for any batch or single rows.
         format: "onnx" or "litert".
         samples: preprocessed inputs (N, …), the most telling first: as many are compared as 256 MiB of
             integers hold, one at least.
-        target: what an ONNX file is spelled for.
+        options: what the file was written with.
+        pixels: the same inputs raw, (N, H, W, C) uint8, for a file that preprocesses by itself.
         fused: whether ONNX Runtime may fuse; without, a file for another CPU is computed as that one does.
 
     Returns:
@@ -68,13 +72,12 @@ def file_parity(
     Raises:
         ExportError: the runtime refuses the file with its tensors as outputs.
     """
-    if format == "onnx" and target is not None and target.weight_bits == 7:
-        graph = seven_bit_weights(graph)
+    graph = _as_written(graph, format, options or ExportOptions(), path.name)
     found: list[tuple[NDArray[Any], list[NDArray[Any]]]] = []
     held = 0
     try:
         file = opened(path, format, fused=fused)
-        for row in samples.split(1):
+        for row in (samples if pixels is None else pixels).split(1):
             found.append(file.run(row.numpy()))
             held += sum(one.nbytes for one in found[-1][1])
             if held + held // len(found) > _BYTES:
@@ -91,6 +94,18 @@ def file_parity(
     with mode(graph, training=False), torch.no_grad():
         search = _Search(graph, rows, file.grids, tensors, answers, any_order=format != "onnx")
         return search()
+
+
+def _as_written(graph: fx.GraphModule, format: Format, options: ExportOptions, where: str) -> fx.GraphModule:
+    """The graph on the grids that the exporter gave the file."""
+    if options.temperature != 1:
+        graph = fold_temperature(graph, options.temperature, where)
+    if format == "onnx" and options.target.weight_bits == 7:
+        graph = seven_bit_weights(graph)
+    if options.preprocessing is not None and (format == "litert" or options.target.activations == "uint8"):
+        grid = embed.pixel_grid(graph, options)
+        graph = graph if grid is None else embed.on_pixel_grid(graph, grid)
+    return graph
 
 
 class _Search:

@@ -40,8 +40,9 @@ class Opened:
     """A file with all of its integer tensors as outputs.
 
     ``grids``: of each tensor, in the file's order: the one that it was written on, and those that it is read
-    on, where these differ. ``run``: takes one preprocessed row (1, …), gives the
-    file's answer as real numbers, and the tensors as integers.
+    on, where these differ. ``run``: takes one preprocessed row (1, …), or one of raw
+    pixels (1, H, W, C) where the file preprocesses by itself; gives the file's answer as real numbers, and
+    the tensors as integers.
     """
 
     grids: Sequence[tuple[Grid, ...]]
@@ -127,7 +128,7 @@ def _litert(path: Path) -> Opened:
         grids = [(_grid(entry),), *grids]
 
     def run(row: NDArray[Any]) -> tuple[NDArray[Any], list[NDArray[Any]]]:
-        if row.ndim == 4:
+        if row.ndim == 4 and row.dtype != np.uint8:  # raw pixels have their channels last already
             row = np.moveaxis(row, 1, -1)
         if entry["dtype"] is not np.float32 and np.issubdtype(row.dtype, np.floating):
             scale, zero_point = entry["quantization"]

@@ -11,8 +11,8 @@ of a network that amplifies each rounding isn't refused, and a wrong kernel can'
 is refused with the first layer that is wrong by itself. Among the samples are those on which the file is
 furthest from the graph, and the loudest: what goes wrong for one sample of many is seen there.
 
-Files whose numbers aren't the graph's (preprocessing or a temperature inside, a fixed batch) can't be looked
-into. Where they are suspicious as a whole, the graph is exported once more with its tensors as outputs.
+Files for a fixed batch can't be looked into. Where they are suspicious as a whole, the graph is exported once
+more with its tensors as outputs.
 """
 
 from __future__ import annotations
@@ -172,24 +172,19 @@ def telling_samples(source: Tensor, answers: Tensor, inputs: Tensor | NDArray[An
 
 
 def _can_be_opened(one: Planned) -> bool:
-    """Whether the file takes the graph's input row by row and gives its output, on the graph's own grids."""
-    options = one.options
-    return (
-        one.format in ("onnx", "litert")
-        and options.preprocessing is None
-        and options.temperature == 1
-        and options.batch in (None, 1)
-    )
+    """Whether the file takes its inputs row by row."""
+    return one.format in ("onnx", "litert") and one.options.batch in (None, 1)
 
 
 def _look_into(
     job: Job, one: Planned, graph: fx.GraphModule, path: Path, *, fused: bool, telling: Sequence[int]
 ) -> list[LayerParity]:
     count = max(1, int(_LOOKED_MACS / max(one.rung.figures.macs, 1)))
-    rows = [job.workload.samples(telling[:count])] if telling else []
-    rows.append(job.workload.example(_LOOKED_AT))
-    samples = torch.cat(rows)[:count]
-    return file_parity(graph, path, one.format, samples, target=one.options.target, fused=fused)
+    workload = job.workload
+    indices = [*telling, *range(min(_LOOKED_AT, len(workload.validation)))][:count]
+    pixels = None if one.options.preprocessing is None else workload.pixels(indices)
+    samples = workload.samples(indices)
+    return file_parity(graph, path, one.format, samples, options=one.options, pixels=pixels, fused=fused)
 
 
 def _refuse_wrong(one: Planned, file: str, ratio: float, gate: float, layers: Sequence[LayerParity]) -> None:

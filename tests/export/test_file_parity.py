@@ -13,9 +13,10 @@ from edgekit.errors import ExportError
 from edgekit.export import export
 from edgekit.export import file_parity as module
 from edgekit.export.file_parity import file_parity
-from edgekit.export.layers import first_wrong
+from edgekit.export.layers import LayerParity, first_wrong
 from edgekit.export.options import ExportOptions, Format, Target
 from edgekit.int8.probes import quantized_tensors
+from edgekit.preprocessing import Preprocessing
 from tests.networks import IMAGE_NETWORKS, Concatenated, Mobile, Residual, images, quantized
 from tests.parity.onnx_file import OnnxFile
 from tests.spelling import spelled
@@ -57,9 +58,53 @@ def keys(graph: nn.Module) -> list[str]:
 @pytest.mark.parametrize("target", [Target("uint8", 7), Target("int8", 8)], ids=["7bit", "arm"])
 def test_files_for_other_cpus_are_compared_as_they_are_spelled(target: Target, tmp_path: Path) -> None:
     path = written(Residual, tmp_path / "file", target=target)
-    layers = file_parity(quantized(Residual)[1], path, "onnx", images(3), target=target, fused=False)
+    options = ExportOptions(target=target)
+    layers = file_parity(quantized(Residual)[1], path, "onnx", images(3), options=options, fused=False)
     assert first_wrong(layers) is None
     assert max(layer.moved for layer in layers) < 0.01
+
+
+PER_CHANNEL = Preprocessing(layout="NHWC", scale=1 / 42, mean=(2.9, 3.0, 3.2), std=(1.0, 0.9, 1.1))
+ONE_GRID = Preprocessing(layout="NHWC", scale=1 / 64, mean=(2.0,), std=(2 / 3,))
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ExportOptions(preprocessing=PER_CHANNEL),
+        ExportOptions(preprocessing=ONE_GRID),
+        ExportOptions(temperature=1.7),
+        ExportOptions(preprocessing=ONE_GRID, temperature=0.6),
+    ],
+    ids=["preprocessing", "pixels", "temperature", "both"],
+)
+def test_files_with_preprocessing_or_a_temperature_inside_are_looked_into(
+    options: ExportOptions, format: Format, tmp_path: Path
+) -> None:
+    if format == "litert":
+        pytest.importorskip("litert_torch", reason="needs the extra litert")
+    graph, path = quantized(Residual)[1], tmp_path / "file"
+    export(graph, images(1), path, format=format, precision="int8", metadata={}, options=options)
+    raw = torch.randint(0, 256, (3, 8, 8, 3), generator=torch.Generator().manual_seed(7), dtype=torch.uint8)
+    embedded = options.preprocessing
+    samples = images(3) if embedded is None else embedded(raw)
+    pixels = None if embedded is None else raw
+
+    def compared() -> list[LayerParity]:
+        return file_parity(
+            graph, path, format, samples, options=options, pixels=pixels, fused=not spelled()
+        )
+
+    assert first_wrong(compared()) is None
+    assert {"first", "output"} <= {layer.layer for layer in compared()}
+    if format == "onnx":
+        file = OnnxFile(path)
+        file.change(file.weight("first"), 0, np.negative)
+        file.save()
+        wrong = first_wrong(compared())
+        assert wrong is not None
+        assert wrong.layer == "first"
 
 
 def test_a_layer_that_reads_on_another_grid_than_was_written_is_the_wrong_one(tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def judged(path: Path, kind: str, depth: str, format: Format) -> Verdict:
     answers = answers_of(path, format, inputs).reshape(source.shape)
     one = _planned(graph, format)
     found: dict[str, Any] = parity_of(one, answers, source)
-    workload = SimpleNamespace(example=lambda n: inputs[:n], samples=lambda indices: inputs[list(indices)])
+    workload = SimpleNamespace(
+        validation=inputs, example=lambda n: inputs[:n], samples=lambda indices: inputs[list(indices)]
+    )
     job: Any = SimpleNamespace(workload=workload, tell=lambda *_, **__: None)
     telling = telling_samples(source, answers, inputs)
     try:

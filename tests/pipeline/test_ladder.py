@@ -95,7 +95,11 @@ def planned(graph: fx.GraphModule) -> Planned:
 
 
 def job(told: list[str]) -> Any:
-    workload = SimpleNamespace(example=lambda n: images(n, 3))
+    workload = SimpleNamespace(
+        validation=images(8, 3),
+        example=lambda n: images(8, 3)[:n],
+        samples=lambda indices: images(8, 3)[list(indices)],
+    )
     return SimpleNamespace(workload=workload, tell=lambda kind, part, message="", **_: told.append(message))
 
 
