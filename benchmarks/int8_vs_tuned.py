@@ -1,4 +1,4 @@
-"""int8 by calibration alone, against peers set up as their experts would, on networks that are not edgekit's own.
+"""int8 by calibration alone, against peers set up as their experts would, on foreign networks.
 
     python benchmarks/int8_vs_tuned.py                               # the ten networks below
     python benchmarks/int8_vs_tuned.py timm:lcnet_050 --seconds 2    # others of foreign.py, any timm:NAME
@@ -6,8 +6,8 @@
 Whole networks (nothing pruned, nothing trained), all roads with the same calibration inputs:
 
 - edgekit: `calibrate` with its defaults, one int8 graph exported to ONNX and LiteRT;
-- ONNX Runtime, tuned: `quant_pre_process`, then `quantize_static` with QUInt8 activations and QInt8 weights by
-  channel, in QDQ form;
+- ONNX Runtime, tuned: `quant_pre_process`, then `quantize_static` with QUInt8 activations and QInt8 weights
+  by channel, in QDQ form;
 - ai-edge-quantizer: litert-torch's float conversion, then its `static_wi8_ai8` recipe.
 
 Each file answers the same held-out inputs in its runtime, and is compared with the torch model: decibels over
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _in_a_process(name: str, seconds: float) -> dict[str, Any]:
     command = [sys.executable, __file__, "--one", name, "--seconds", str(seconds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"name": name, "error": (done.stderr.strip().splitlines() or ["no message"])[-1][:300]}
     row: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -252,7 +252,7 @@ def told(row: dict[str, Any]) -> str:
 
 
 def verdict(rows: Sequence[dict[str, Any]]) -> str:
-    """On how many networks edgekit's farther file is at least as near as the nearest of the peers, and time."""
+    """On how many networks edgekit's farther file is at least as near as the nearest peer, and time."""
     nearer = [row["name"] for row in rows if as_near(row)]
     ratios = []
     slower = []
@@ -267,7 +267,8 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
     return (
         f"both of edgekit's files at least as near to the torch model as the nearer peer: {len(nearer)} of "
         f"{len(rows)} (not: {', '.join(r['name'] for r in rows if r['name'] not in nearer) or 'none'})\n"
-        f"time, fastest peer / fastest of edgekit's: geometric mean {mean:.2f}, least {min(ratios, default=0):.2f}\n"
+        f"time, fastest peer / fastest of edgekit's: geometric mean {mean:.2f}, least "
+        f"{min(ratios, default=0):.2f}\n"
         f"edgekit's fastest int8 file is slower than fp32 on: {', '.join(slower) or 'none'}"
     )
 

@@ -165,7 +165,7 @@ class Workload:
         return self.preprocessing(self._raw(indices)).contiguous()
 
     def pixels(self, indices: Sequence[int]) -> Tensor:
-        """The validation pictures of these numbers as they are, with channels last: (len(indices), H, W, C)."""
+        """The validation pictures of these numbers as they are, (len(indices), H, W, C)."""
         raw = self._raw(indices)
         return (raw if self.preprocessing.layout == "NHWC" else raw.permute(0, 2, 3, 1)).contiguous()
 

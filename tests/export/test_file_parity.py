@@ -92,9 +92,7 @@ def test_files_with_preprocessing_or_a_temperature_inside_are_looked_into(
     pixels = None if embedded is None else raw
 
     def compared() -> list[LayerParity]:
-        return file_parity(
-            graph, path, format, samples, options=options, pixels=pixels, fused=not spelled()
-        )
+        return file_parity(graph, path, format, samples, options=options, pixels=pixels, fused=not spelled())
 
     assert first_wrong(compared()) is None
     assert {"first", "output"} <= {layer.layer for layer in compared()}
