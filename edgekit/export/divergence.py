@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from edgekit.export import export
-from edgekit.export.layers import WRONG_STEPS, Differences, LayerParity, first_wrong, is_exact
+from edgekit.export.layers import WRONG_STEPS, Differences, LayerParity, first_wrong, is_average, is_exact
 from edgekit.export.options import ExportOptions, Format, Target
 from edgekit.export.spellings import seven_bit_weights
 from edgekit.int8.probes import quantized_tensors, with_probes
@@ -127,7 +127,8 @@ class _Tally:
         assert isinstance(quantizer, fx.Node)
         self.name, self.exact = name, is_exact(quantizer.args[0])
         self.noise = Noise(axis=None)
-        self.differences = Differences(scale, (low - zero) * scale, (high - zero) * scale)
+        low, high = (low - zero) * scale, (high - zero) * scale
+        self.differences = Differences(scale, low, high, average=is_average(quantizer.args[0]))
 
     def add(self, graph: Tensor, own: Tensor, file: Tensor) -> None:
         self.noise.add(graph, file)

@@ -26,7 +26,7 @@ from edgekit.errors import ExportError
 from edgekit.execution import mode
 from edgekit.export import embed
 from edgekit.export.divergence import orders
-from edgekit.export.layers import Differences, LayerParity, first_wrong, is_exact
+from edgekit.export.layers import Differences, LayerParity, first_wrong, is_average, is_exact
 from edgekit.export.opened import Grid, opened, real
 from edgekit.export.options import ExportOptions, Format
 from edgekit.export.spellings import seven_bit_weights
@@ -239,11 +239,12 @@ class _Pass:
         self, name: str, node: fx.Node, own: Sequence[Tensor], file: Sequence[Tensor]
     ) -> LayerParity:
         scale, zero, low, high = (float(value) for value in node.args[1:5])  # type: ignore[arg-type]
-        differences = Differences(scale, (low - zero) * scale, (high - zero) * scale)
-        for one, other in zip(own, file, strict=True):
-            differences.add(one, other)
         quantizer = node.args[0]
         assert isinstance(quantizer, fx.Node)
+        low, high = (low - zero) * scale, (high - zero) * scale
+        differences = Differences(scale, low, high, average=is_average(quantizer.args[0]))
+        for one, other in zip(own, file, strict=True):
+            differences.add(one, other)
         return differences.of(name, exact=is_exact(quantizer.args[0]))
 
     def _answer(self, node: fx.Node, results: Sequence[Any], come: tuple[str, ...]) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, fx
 
 from edgekit.int8 import ops
 
-__all__ = ["WRONG_STEPS", "Differences", "LayerParity", "first_wrong", "is_exact"]
+__all__ = ["WRONG_STEPS", "Differences", "LayerParity", "first_wrong", "is_average", "is_exact"]
 
 # Root mean square of a channel. A kernel that rounds otherwise is a step off where it differs, and it differs
 # in few places: far below 1. A lost ReLU, a wrong border, a wrong grid come to several steps.
@@ -29,8 +29,10 @@ WRONG_STEPS = 1.0
 # differ may come to two steps.
 _WRONG_PEAK = 2.5
 _WRONG_BIAS = 0.35
-# Change of the difference with the number itself, and what it must come to in steps.
-_WRONG_GAIN, _GAIN_STEPS = 0.01, 0.1
+# Change of the difference with the number itself, and what it must come to in steps. An average over four
+# places lies on a tie a quarter of the time, over two half of it: rounding these away from zero, as LiteRT's
+# own kernel does, instead of to even makes numbers larger by 0.1 to 0.25.
+_WRONG_GAIN, _GAIN_STEPS, _GAIN_STEPS_OF_AVERAGES = 0.01, 0.1, 0.3
 _FEW = 16  # numbers inside the grid, fewer have no average
 _SIGMAS = 5.0  # of what chance makes of so many numbers
 _EXACT = (
@@ -83,10 +85,15 @@ class LayerParity:
 
 
 class Differences:
-    """Sums over samples, for one tensor. ``step``: of the grid; ``low``, ``high``: its ends, as numbers."""
+    """Sums over samples, for one tensor. ``step``: of the grid; ``low``, ``high``: its ends, as numbers;
+    ``average``: whether it is of few places, so that many numbers lie on a tie (see ``is_average``).
+    """
 
-    def __init__(self, step: float, low: float = -math.inf, high: float = math.inf) -> None:
+    def __init__(
+        self, step: float, low: float = -math.inf, high: float = math.inf, *, average: bool = False
+    ) -> None:
         self.step, self.low, self.high = step, low + step / 2, high - step / 2
+        self.least_gain = _GAIN_STEPS_OF_AVERAGES if average else _GAIN_STEPS
         self.squares: Tensor | float = 0.0  # of the difference in steps, by channel
         self.moved = self.count = 0
         self.peak = 0.0
@@ -133,7 +140,7 @@ class Differences:
         chance = _SIGMAS * math.sqrt(noise / count / count)
         spread = squares / count - (values / count) ** 2
         gain = (products / count - bias * values / count) / spread if spread > 0 else 0.0
-        counts = abs(gain) * math.sqrt(max(spread, 0.0)) > max(_GAIN_STEPS, chance)
+        counts = abs(gain) * math.sqrt(max(spread, 0.0)) > max(self.least_gain, chance)
         return (bias if abs(bias) > chance else 0.0), (gain if counts else 0.0)
 
 
@@ -141,13 +148,24 @@ def is_exact(node: object) -> bool:
     """Whether two right kernels of what ``node`` computes are a step apart at most: sums of products, and
     moves, of numbers that were integers.
     """
-    while isinstance(node, fx.Node) and node.target in ops.CLAMPS:
-        node = node.args[0]
+    node = _before_clamps(node)
     return (
         isinstance(node, fx.Node)
         and node.target in _EXACT
         and all(one.target in ops.DEQUANTIZE or ops.is_constant(one) for one in node.all_input_nodes)
     )
+
+
+def is_average(node: object) -> bool:
+    """Whether ``node`` averages integers."""
+    node = _before_clamps(node)
+    return isinstance(node, fx.Node) and node.target in ops.AVERAGES | ops.MEANS
+
+
+def _before_clamps(node: object) -> object:
+    while isinstance(node, fx.Node) and node.target in ops.CLAMPS:
+        node = node.args[0]
+    return node
 
 
 def first_wrong(layers: Sequence[LayerParity]) -> LayerParity | None:

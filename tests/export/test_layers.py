@@ -96,3 +96,27 @@ def test_layers_of_integers_are_exact() -> None:
     makers = {name: reader.args[0].args[0] for name, reader in tensors.items()}  # type: ignore[union-attr]
     assert all(is_exact(makers[name]) for name in ("first", "second", "add", "head"))
     assert not is_exact(None)
+
+
+@pytest.mark.parametrize("places", [2, 4])
+def test_averages_whose_ties_are_rounded_away_from_zero_are_right(places: int) -> None:
+    """As LiteRT's own kernel does; quiet numbers of either sign, where it weighs most."""
+    generator = torch.Generator().manual_seed(0)
+    sums = (4 * places**0.5 * torch.randn(1, 4, 4000, 1, generator=generator)).round()
+    away = sums.sign() * ((sums.abs() + places // 2) // places)
+
+    def judged(*, average: bool) -> LayerParity:
+        differences = Differences(1.0, -128, 127, average=average)
+        differences.add((sums / places).round(), away)
+        return differences.of("layer", exact=True)
+
+    assert not judged(average=True).why
+    if places == 2:
+        assert "too large" in judged(average=False).why
+
+
+def test_a_scale_that_is_wrong_behind_an_average_is_still_seen() -> None:
+    numbers = 25 * torch.randn(1, 4, 1000, 1, generator=torch.Generator().manual_seed(0))
+    differences = Differences(1.0, -128, 127, average=True)
+    differences.add(numbers.round(), (numbers * 1.015).round())
+    assert "too large" in differences.of("layer", exact=True).why
