@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgekit.progress import Event
-from edgekit.units import human_bytes, human_count, human_ns, human_seconds, human_share
+from edgekit.units import human_bytes, human_count, human_ns, human_seconds, human_share, score_name
 
 PLAIN_WIDTH = 140  # where the output is no terminal, and the width is the reader's business
 
@@ -249,7 +249,8 @@ def _result_tables(report: Mapping[str, Any], device: str, width: int) -> list[R
     """One table, or two where the terminal is too narrow for all columns: sizes, then latencies."""
     measured = [row for row in report["measurements"] if row["device"] == device]
     runtimes = list(dict.fromkeys(_engine(row) for row in measured))
-    heads = ["accuracy", "parameters", "MACs", "bytes", "×smaller"]
+    score = score_name(report.get("task") or {}).replace(" against ", "\nagainst ")
+    heads = [score, "parameters", "MACs", "bytes", "×smaller"]
     heads += [*(f"{runtime}\np50 / p90" for runtime in runtimes), "×faster"]
     rows = _rows(report, measured, runtimes)
     whole = _table(heads, rows)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 def human_bytes(size: float) -> str:
     """``1536`` as ``1.5 KB``; decimal units, as file managers and datasheets use."""
@@ -45,6 +48,11 @@ def human_seconds(seconds: float) -> str:
 def human_share(share: float | None, digits: int = 2) -> str:
     """``0.9173`` as ``91.73 %``; ``–`` for what isn't known."""
     return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def score_name(task: Mapping[str, Any]) -> str:
+    """What a task's number is called, from its description: "accuracy", "mean IoU", "R²" …"""
+    return str(task.get("metric", "top-1")).replace("top-1", "accuracy")
 
 
 def _three(value: float) -> str:

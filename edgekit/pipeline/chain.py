@@ -33,7 +33,7 @@ from edgekit.stages.shipping import identity
 from edgekit.training import evaluate
 from edgekit.training.computing import parallel
 from edgekit.training.computing.memory import give_back
-from edgekit.units import human_count, human_share
+from edgekit.units import human_count, human_share, score_name
 
 _DOING = {"prune": "finding out what can leave", "qat": "capturing and calibrating"}  # before it trains
 
@@ -107,10 +107,10 @@ def _trained(job: Job) -> Rung:
         path.unlink(missing_ok=True)
         job.tell("stage-start", "baseline", "the trained model")
         figures, answers = _figures(job, rung.model, "baseline", path, rung.key)
-        job.tell("stage-end", "baseline", _facts(figures))
+        job.tell("stage-end", "baseline", _facts(job, figures))
     else:
         figures, answers = record, None
-        job.tell("stage-skipped", "baseline", _facts(figures))
+        job.tell("stage-skipped", "baseline", _facts(job, figures))
     return replace(
         rung, figures=Figures.model_validate(figures), seconds=figures["seconds"], _answers=answers
     )
@@ -152,8 +152,9 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
         changed=result.changed,
         note=result.note,
         folder=folder.path.relative_to(job.run.path).as_posix(),
+        doubts=tuple(result.details.get("doubts", ())),
     )
-    message = "; ".join(filter(None, [_facts(figures), result.note]))
+    message = "; ".join(filter(None, [_facts(job, figures), result.note]))
     job.tell("stage-end" if kept is None else "stage-skipped", config.kind, message)
     digest = model_digest(result.model)
     return Rung(config.kind, result.model, key, plain, digest, form, row.seconds, row, answers)
@@ -240,9 +241,10 @@ def _check_form(kind: str, verb: str, wanted: Form, found: Form, done: Sequence[
         )
 
 
-def _facts(figures: dict[str, Any]) -> str:
+def _facts(job: Job, figures: dict[str, Any]) -> str:
+    score = score_name(job.workload.task.describe())
     return (
-        f"accuracy {human_share(figures['accuracy'])}, {human_count(figures['parameters'])} parameters, "
+        f"{score} {human_share(figures['accuracy'])}, {human_count(figures['parameters'])} parameters, "
         f"{human_count(figures['macs'])} MACs"
     )
 

@@ -25,10 +25,12 @@ from edgekit.int8 import coverage
 from edgekit.pipeline import ladder
 from edgekit.pipeline.artifacts import Manifest, Planned
 from edgekit.pipeline.chain import Rung
+from edgekit.pipeline.channels import lost_channels
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
 from edgekit.report.summary import RUNTIME
-from edgekit.units import human_share
+from edgekit.stages.base import Form
+from edgekit.units import human_share, score_name
 from edgekit.workload import Workload
 
 ANSWERS = "answers"  # folder below the run's: each file's outputs for the validation set, (N, …) float32
@@ -63,7 +65,8 @@ def evaluate_all(job: Job, rungs: Sequence[Rung], manifest: Manifest) -> None:
         embedded = one.options.preprocessing is not None
         found = _evaluate(job, one, rungs, manifest.path_of(one.file), inputs[embedded])
         manifest.set(one.file, {**manifest.entries[one.file], "evaluation": {"key": key, **found}})
-        message = f"{Path(one.file).name}: accuracy {human_share(found['accuracy'])}"
+        name = score_name(job.workload.task.describe())
+        message = f"{Path(one.file).name}: {name} {human_share(found['accuracy'])}"
         job.tell("note", "evaluate", f"{message}, agreement {human_share(found['agreement'])}")
     for path in inputs.values():
         path.unlink()
@@ -120,6 +123,7 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
     ladder.check_gate(job, one, parity, path.name, fused=backend != UNFUSED, path=path, telling=telling)
     return {
         **parity,
+        "lost_channels": _lost(job, one, rungs, graded),
         "answers": _keep(job, one, answers),
         "device": device.name,
         "backend": backend,
@@ -129,6 +133,15 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
         "coverage": _coverage(job, path, one),
         "seconds": time.monotonic() - started,
     }
+
+
+def _lost(job: Job, one: Planned, rungs: Sequence[Rung], answers: Tensor) -> dict[str, Any]:
+    """Channels that int8 lost between the last float model and the file."""
+    if one.rung.form is not Form.INT8:
+        return {}
+    before = rungs[: rungs.index(one.rung)]
+    plain = next((rung for rung in reversed(before) if rung.form is Form.FLOAT), None)
+    return {} if plain is None else lost_channels(plain.answers(job), one.rung.answers(job), answers)
 
 
 def answers_of(job: Job, evaluation: dict[str, Any]) -> Tensor | None:

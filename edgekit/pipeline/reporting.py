@@ -16,7 +16,7 @@ from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import LIBRARIES, versions
 from edgekit.pipeline.measuring import rows_of
 from edgekit.report import Artifact, LadderStep, Report, Warned, recommend, verdicts
-from edgekit.units import human_share
+from edgekit.units import human_share, score_name
 
 _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm", "sve")
 _ABOUT = (
@@ -40,6 +40,7 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
     measured, counts, failures = rows_of(records)
     wanted = job.recipe.recommend
     limit = wanted.max_accuracy_drop
+    score = score_name(job.workload.task.describe())
     packages = tuple(dict.fromkeys(name for names in LIBRARIES.values() for name in names))
     return Report(
         workload=job.workload.name,
@@ -56,6 +57,7 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
             reference=REFERENCE,
             objective=wanted.objective,
             max_accuracy_drop=limit,
+            score=score,
         ),
         warnings=tuple(_otherwise(records))
         + tuple(
@@ -68,6 +70,7 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
                 reference=REFERENCE,
                 max_accuracy_drop=limit,
                 dot_products=_dot_products(records[0]) if records and records[0].about else None,
+                score=score,
             )
         ),
         failures=tuple(failures),
@@ -126,6 +129,7 @@ def _artifact(entry: dict[str, Any], one: Planned) -> Artifact:
         snr_db=found["snr_db"],
         steady_db=found.get("steady_db"),
         amplified=found.get("amplified", False),
+        lost_channels=found.get("lost_channels") or None,
         float_time_share=None if counted is None else counted["float_time_share"],
         float_kernels=() if counted is None else tuple(counted["float_kernels"]),
     )

@@ -19,6 +19,7 @@ def recommend(
     reference: str,
     objective: Literal["latency", "size"] = "latency",
     max_accuracy_drop: float = 1.0,
+    score: str = "accuracy",
 ) -> Recommended:
     """The fastest (or smallest) file that loses at most ``max_accuracy_drop`` points, with the reason.
 
@@ -41,7 +42,7 @@ def recommend(
         best = max(artifacts, key=lambda one: (one.accuracy, -one.size_bytes))
         why = f"no file keeps within {limit} of the trained model's {human_share(accuracy)}; this one is the "
         why += "most accurate"
-        return _told(best, timed, accuracy, reference, artifacts, why, within_limit=False)
+        return _told(best, timed, accuracy, reference, artifacts, why, within_limit=False, score=score)
     compressed = [one for one in kept if one.file != reference]
     if not compressed:
         files = [one for one in artifacts if one.file != reference]
@@ -55,7 +56,9 @@ def recommend(
                 f"{drop(nearest, accuracy):.2f}"
             )
         )
-        return _told(kept[0], timed, accuracy, reference, artifacts, why, within_limit=nearest is None)
+        return _told(
+            kept[0], timed, accuracy, reference, artifacts, why, within_limit=nearest is None, score=score
+        )
     among = [one for one in kept if one.file in timed] if objective == "latency" else []
     if among:
         best = min(among, key=lambda one: (timed[one.file].p50_ns, one.size_bytes))
@@ -68,7 +71,7 @@ def recommend(
         why = f"the smallest of the {len(kept)} files that keep within {limit} of the trained model"
         if objective == "latency":
             why += " (no latency was measured)"
-    return _told(best, timed, accuracy, reference, artifacts, why)
+    return _told(best, timed, accuracy, reference, artifacts, why, score=score)
 
 
 def drop(artifact: Artifact, accuracy: float) -> float:
@@ -94,11 +97,12 @@ def _told(
     artifacts: Sequence[Artifact],
     why: str,
     *,
+    score: str,
     within_limit: bool = True,
 ) -> Recommended:
     """The recommendation with all its figures in one sentence."""
     one = timed.get(best.file)
-    facts = [f"accuracy {human_share(best.accuracy)} ({_signed(-drop(best, accuracy))} points)"]
+    facts = [f"{score} {human_share(best.accuracy)} ({_signed(-drop(best, accuracy))} points)"]
     if one is not None:
         original = timed.get(reference)
         gain = (

@@ -38,6 +38,7 @@ class StageRow(Figures):
     changed: bool = True
     note: str = ""
     folder: str = ""  # relative to the run folder
+    doubts: tuple[str, ...] = ()  # of calibration data
 
 
 class FloatLayer(_Part):
@@ -47,6 +48,23 @@ class FloatLayer(_Part):
     kernel: str
     macs: int
     reason: str
+
+
+class LostChannel(_Part):
+    """A channel of a file's answers against the float model's, in dB, and the int8 graph's against it."""
+
+    channel: int
+    snr_db: float
+    graph_snr_db: float
+
+
+class LostChannels(_Part):
+    """``count`` of ``channels`` that int8 lost, the ``worst`` of them; ``snr_db``: of all channels."""
+
+    count: int
+    channels: int
+    snr_db: float
+    worst: tuple[LostChannel, ...]
 
 
 class Artifact(_Part):
@@ -74,6 +92,7 @@ class Artifact(_Part):
     snr_db: float | None = None  # of its outputs, against the torch model that it was exported from
     steady_db: float | None = None  # of an int8 graph against itself with a few roundings moved, if asked
     amplified: bool = False  # its layers are right one by one, and the network makes their roundings grow
+    lost_channels: LostChannels | None = None  # where int8 left some of them far behind the others
     float_time_share: float | None = None  # of the time in kernels, spent outside of integer ones
     float_kernels: tuple[str, ...] = ()  # those kernels, what takes most time first
 
@@ -170,7 +189,17 @@ class Recommended(_Part):
 class Warned(_Part):
     """Something that came out worse than wanted. ``about``: a file or a stage."""
 
-    kind: Literal["accuracy", "slower", "larger", "coverage", "agreement", "failed", "unstable", "guard"]
+    kind: Literal[
+        "accuracy",
+        "slower",
+        "larger",
+        "coverage",
+        "agreement",
+        "calibration",
+        "failed",
+        "unstable",
+        "guard",
+    ]
     about: str
     message: str
 

@@ -12,6 +12,7 @@ _SLOWER = 1.02  # medians that differ by less are not told apart
 _LARGER = 1.02
 _AGREEMENT = 0.99
 _ISLANDS = 0.3  # share of the time above which float islands are the reason that int8 is slow
+_ITS_OWN_DB = 3.0  # that a file's channel is behind its int8 graph's: twice the noise
 _NAMED = 3  # layers named in one warning
 
 
@@ -25,16 +26,19 @@ def verdicts(
     reference: str,
     max_accuracy_drop: float,
     dot_products: bool | None = None,
+    score: str = "accuracy",
 ) -> list[Warned]:
     """All that a reader should know before the table, the worst first.
 
     ``dot_products``: whether the CPU multiplies int8 in hardware (x86 with VNNI or AMX, ARM with dot
-    products); None where that isn't known.
+    products); None where that isn't known. ``score``: what the task's number is called.
     """
     return [
         *_failed(failures),
-        *_accuracy(baseline, stages, artifacts, max_accuracy_drop),
+        *_accuracy(baseline, stages, artifacts, max_accuracy_drop, score),
+        *_calibration(stages),
         *_agreement(artifacts),
+        *_lost_channels(artifacts),
         *_amplified(artifacts),
         *_coverage(artifacts),
         *_slower(artifacts, measurements, reference, dot_products),
@@ -69,12 +73,12 @@ def _unstable(measurements: Sequence[Measured]) -> Iterator[Warned]:
 
 
 def _accuracy(
-    baseline: Figures, stages: Sequence[StageRow], artifacts: Sequence[Artifact], limit: float
+    baseline: Figures, stages: Sequence[StageRow], artifacts: Sequence[Artifact], limit: float, score: str
 ) -> Iterator[Warned]:
     for one in artifacts:
         lost = drop(one, baseline.accuracy)
         if lost > limit + 1e-9:
-            message = f"{one.file} lost {lost:.2f} points of accuracy ({human_share(baseline.accuracy)} to "
+            message = f"{one.file} lost {lost:.2f} points of {score} ({human_share(baseline.accuracy)} to "
             message += f"{human_share(one.accuracy)}), more than the {limit:g} allowed"
             where = _rung(baseline, stages, one)
             yield Warned(kind="accuracy", about=one.file, message=f"{message}; {where}")
@@ -93,12 +97,44 @@ def _rung(baseline: Figures, stages: Sequence[StageRow], artifact: Artifact) -> 
     return f"{100 * lost:.2f} of them in {where}"
 
 
+def _calibration(stages: Sequence[StageRow]) -> Iterator[Warned]:
+    for stage in stages:
+        for doubt in stage.doubts:
+            message = f"ranges of the {stage.kind} stage may not hold: {doubt}"
+            yield Warned(kind="calibration", about=stage.kind, message=message)
+
+
 def _agreement(artifacts: Sequence[Artifact]) -> Iterator[Warned]:
     for one in artifacts:
         if one.parity < _AGREEMENT:
             message = f"{one.file} gives the same answer as the torch model that it was made from on "
             message += f"{human_share(one.parity)} of the validation samples only"
             yield Warned(kind="agreement", about=one.file, message=message)
+
+
+def _lost_channels(artifacts: Sequence[Artifact]) -> Iterator[Warned]:
+    """One warning for all files that lost the same channel alike."""
+    told: dict[tuple[int, bool], list[Artifact]] = {}
+    for one in artifacts:
+        if one.lost_channels is not None:
+            worst = one.lost_channels.worst[0]
+            own = worst.graph_snr_db - worst.snr_db > _ITS_OWN_DB
+            told.setdefault((worst.channel, own), []).append(one)
+    for (channel, own), files in told.items():
+        lost = files[0].lost_channels
+        assert lost is not None
+        worst = lost.worst[0]
+        named = files[0].file if len(files) == 1 else f"{files[0].file} and {len(files) - 1} more"
+        message = f"{named}: channel {channel} of the {lost.channels} answers is {worst.snr_db:.1f} dB from "
+        message += f"the float model, all together {lost.snr_db:.1f} dB"
+        if lost.count > 1:
+            message += f"; {lost.count} channels are like that"
+        message += (
+            f"; in its int8 graph it is {worst.graph_snr_db:.1f} dB: the file itself loses it"
+            if own
+            else "; int8 itself loses it (stages.qat.training.epochs may bring it back)"
+        )
+        yield Warned(kind="agreement", about=files[0].file, message=message)
 
 
 def _amplified(artifacts: Sequence[Artifact]) -> Iterator[Warned]:

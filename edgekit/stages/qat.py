@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 GRAPH = "int8_graph.pt2"
 CALIBRATED = "calibrated.pt2"
+_DOUBTED, _DOUBTED_BATCH = 256, 32  # samples that are looked at for whether calibration can rest on them
 
 
 class QatConfig(StageConfig):
@@ -55,6 +57,7 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
 
     example = context.workload.example(1)
     calibrated = context.folder / CALIBRATED
+    doubts = _doubts(config, context)
     if config.training.epochs == 0:
         graph = _calibrate(model, config, context)  # is written as soon as it is settled
     else:
@@ -76,6 +79,8 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
         note = kept.noted(note, _frozen_text(model, frozen), told)
     else:
         note += ", not trained"
+    if doubts:
+        details["doubts"] = doubts
     storage.save(graph, example, context.folder / GRAPH)
     # Read back: what goes on from here is what a continued run will read.
     result = StageResult(storage.load(context.folder / GRAPH), True, note, details)
@@ -112,6 +117,33 @@ def _how(config: QatConfig) -> str:
     told.append("" if config.bias_correction else "no bias correction")
     told = [part for part in told if part]
     return f"calibrated ({', '.join(told)})" if told else "calibrated"
+
+
+def _doubts(config: QatConfig, context: StageContext) -> list[str]:
+    """What speaks against the calibration data, told before anything rests on it."""
+    import torch
+
+    from edgekit.int8.calibration import calibration_batches
+    from edgekit.int8.doubts import doubts
+
+    workload = context.workload
+    order = torch.arange(len(workload.train))
+    total = min(config.calibration_samples, len(order))
+    asked = calibration_batches(order, total, batch_size=_DOUBTED_BATCH, seed=context.seed)
+    count = min(_DOUBTED, len(workload.validation))
+    found = doubts(
+        (
+            workload.preprocessing(workload.train.inputs[rows])
+            for rows in islice(asked, _DOUBTED // _DOUBTED_BATCH)
+        ),
+        (
+            workload.preprocessing(workload.validation.inputs[start : start + _DOUBTED_BATCH])
+            for start in range(0, count, _DOUBTED_BATCH)
+        ),
+    )
+    for one in found:
+        context.progress(Event("note", "qat", f"calibration data: {one}"))
+    return found
 
 
 def _calibrate(model: nn.Module, config: QatConfig, context: StageContext) -> fx.GraphModule:

@@ -16,6 +16,8 @@ from edgekit.report import (
     Failed,
     Figures,
     FloatLayer,
+    LostChannel,
+    LostChannels,
     Measured,
     Report,
     StageRow,
@@ -23,6 +25,7 @@ from edgekit.report import (
     recommend,
     verdicts,
 )
+from edgekit.units import score_name
 
 ORIGINAL = "artifacts/original_fp32.onnx"
 INT8_ONNX, INT8_LITERT = "artifacts/net_int8.onnx", "artifacts/net_int8.tflite"
@@ -213,6 +216,43 @@ def test_lost_accuracy_says_where_it_went() -> None:
     assert (
         "of them in the qat stage" in warned([artifact(INT8_ONNX, 0.914)], max_accuracy_drop=0.5)[0].message
     )
+
+
+def lost(channel: int, snr_db: float, graph_snr_db: float) -> LostChannels:
+    worst = LostChannel(channel=channel, snr_db=snr_db, graph_snr_db=graph_snr_db)
+    return LostChannels(count=2, channels=10, snr_db=21.0, worst=(worst,))
+
+
+def test_a_channel_that_int8_lost_is_named_once_for_all_files_that_lost_it() -> None:
+    files = [FILES[0], *(artifact(one, lost_channels=lost(7, 4.2, 4.5)) for one in (INT8_ONNX, INT8_LITERT))]
+    (warning,) = warned(files)
+    assert warning.kind == "agreement"
+    assert f"{INT8_ONNX} and 1 more: channel 7 of the 10 answers is 4.2 dB from the float" in warning.message
+    assert "all together 21.0 dB; 2 channels are like that; int8 itself loses it" in warning.message
+
+
+def test_a_channel_that_a_file_lost_is_told_from_one_that_its_graph_lost() -> None:
+    (warning,) = warned([FILES[0], artifact(INT8_LITERT, lost_channels=lost(7, 4.2, 18.0))])
+    assert "in its int8 graph it is 18.0 dB: the file itself loses it" in warning.message
+
+
+def test_doubts_about_calibration_data_are_said() -> None:
+    stage = StageRow(
+        kind="qat", accuracy=0.92, parameters=100, macs=1000, seconds=1, doubts=("8 samples are few",)
+    )
+    figures = Figures(accuracy=0.92, parameters=100, macs=1000)
+    found = verdicts(figures, [stage], FILES, TIMES, [], reference=ORIGINAL, max_accuracy_drop=1)
+    assert [(one.kind, one.message) for one in found] == [
+        ("calibration", "ranges of the qat stage may not hold: 8 samples are few")
+    ]
+
+
+def test_the_score_bears_its_own_name() -> None:
+    assert score_name({"metric": "top-1"}) == score_name({}) == "accuracy"
+    assert score_name({"metric": "R²"}) == "R²"
+    (warning,) = warned([FILES[0], artifact(INT8_ONNX, 0.9)], score="mean IoU")
+    assert "points of mean IoU" in warning.message
+    assert "mean IoU 91.30 %" in told(score="mean IoU").reason
 
 
 def test_larger_uncounted_unstable_and_failed() -> None:

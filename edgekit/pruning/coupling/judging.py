@@ -111,10 +111,8 @@ class Judge:
         """How much the answers change when what reads a group's channels is gone, to first order."""
         from edgekit.pruning.worth.slices import slices
 
-        def readers(model: nn.Module, group: Group) -> Iterator[tuple[Tensor, Tensor]]:
-            for each in slices(group):
-                if each.side.dim == "in":
-                    yield each.of(model), each.gradients(model)
+        def readers(model: nn.Module, group: Group) -> Iterator[Tensor]:
+            return (each.totals(model) for each in slices(group) if each.side.dim == "in")
 
         return self.trial.effects(groups, readers, self.found.replaced)
 

@@ -92,13 +92,13 @@ class Trial:
     def effects(
         self,
         items: Sequence[Item],
-        weights: Callable[[nn.Module, Item], Iterator[tuple[Tensor, Tensor]]],
+        totals: Callable[[nn.Module, Item], Iterator[Tensor]],
         replacements: tuple[Replacement, ...] = (),
     ) -> list[float]:
         """To first order, how much the answers change without each item's weights, relative to their size.
 
-        ``weights``: gives an item's weights, with their gradients, of the model (after ``replacements``) that
-        it is given; a pair at a time, as a layer may be most of the model.
+        ``totals``: gives, of the model that it is given (after ``replacements``), in parts, the gradients
+        that belong to an item; here they are the sizes of weight times gradient.
         """
         model = copy.deepcopy(self.model)
         Replaced(model, replacements).install()
@@ -111,10 +111,10 @@ class Trial:
             (answers * signs.to(answers.dtype)).sum().backward()
         scale = float(self.whole.abs().sum().clamp_min(1e-30))
         with torch.no_grad():
-            changes = [
-                sum(float((value * slope).abs().sum()) for value, slope in weights(model, item))
-                for item in items
-            ]
+            for parameter in model.parameters():  # in place: a layer may be most of the model
+                if parameter.grad is not None:
+                    parameter.grad.mul_(parameter).abs_()
+            changes = [sum(float(part.sum()) for part in totals(model, item)) for item in items]
         return [change / scale for change in changes]
 
     def untrainable(self, plan: Plan, example: Tensor | None = None) -> str:

@@ -36,6 +36,11 @@ class Slice:
         """(channels, k): likewise, ``.grad`` of the same numbers; 0 where there is none."""
         return self._pick(rows(model, self.side, bias=bias, gradients=True))
 
+    def totals(self, model: nn.Module) -> Tensor:
+        """(channels,): the sum of ``gradients`` of each; summed where they lie, and copied afterwards."""
+        each = rows(model, self.side, gradients=True).sum(1)
+        return each[self.index.to(each.device)].sum(1)
+
     def _pick(self, every: Tensor) -> Tensor:
         return every[self.index.to(every.device)].flatten(1)
 
@@ -81,6 +86,8 @@ def rows(model: nn.Module, side: Side, *, bias: bool = False, gradients: bool = 
         found.append(_weight_rows(layer, side.dim, weight))
     if bias and side.dim == "out" and offset is not None:
         found.append(offset[:, None])
+    if len(found) == 2:  # weights alone: not copied
+        return found[1]
     return torch.cat([each.to(found[-1]) for each in found], 1)
 
 

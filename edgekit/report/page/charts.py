@@ -16,6 +16,7 @@ from edgekit.diagnosis.record import Diagnosis
 from edgekit.report.page.layers import matched
 from edgekit.report.page.loaded import Curve, LoadedRun
 from edgekit.report.summary import RUNTIME
+from edgekit.units import score_name
 
 __all__ = [
     "Spec",
@@ -73,10 +74,12 @@ def way(run: LoadedRun) -> Spec | None:
     if run.baseline is None or not run.stages:
         return None
     first = run.baseline
+    score = "accuracy" if run.report is None else score_name(run.report.task)
+    parts = [score, "MACs", "parameters"]
     rows = []
     for name, one in [("trained model", first), *((row.kind, row) for row in run.stages)]:
         for what, value in (
-            ("accuracy", one.accuracy),
+            (score, one.accuracy),
             ("MACs", one.macs / max(first.macs, 1)),
             ("parameters", one.parameters / max(first.parameters, 1)),
         ):
@@ -84,17 +87,21 @@ def way(run: LoadedRun) -> Spec | None:
     order = list(dict.fromkeys(row["stage"] for row in rows))
     return _spec(
         rows,
-        "Accuracy after each stage, and the share of MACs and parameters that is left",
+        f"{_first_upper(score)} after each stage, and the share of MACs and parameters that is left",
         _rows(3 * len(order), 16, gaps=len(order)),
         mark={"type": "bar", "cornerRadiusEnd": 2},
         encoding={
             "y": _n("stage", None, sort=order, axis={"labelLimit": 140}),
-            "yOffset": {"field": "what", "sort": ["accuracy", "MACs", "parameters"]},
+            "yOffset": {"field": "what", "sort": parts},
             "x": _q("value", "share", axis=_percent_axis(), scale={"domainMin": 0}),
-            "color": _n("what", None, sort=["accuracy", "MACs", "parameters"], legend={"orient": "top"}),
+            "color": _n("what", None, sort=parts, legend={"orient": "top"}),
             "tooltip": [_n("stage", "stage"), _n("what", "what"), _q("value", "share", format=_PERCENT)],
         },
     )
+
+
+def _first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def curve(given: Curve) -> Spec:
@@ -433,23 +440,25 @@ def pareto(runs: Sequence[LoadedRun], device: str) -> Spec | None:
     if not rows:
         return None
     several = len({str(row["run"]) for row in rows}) > 1
+    scores = {score_name(run.report.task) for run in runs if run.report is not None}
+    score = scores.pop() if len(scores) == 1 else "score"
     tooltip = [
         _n("file", "file"),
         *([_n("run", "run")] if several else []),
         _n("runtime", "runs as"),
         _q("ms", "p50, ms", format=".3~f"),
-        _q("accuracy", "accuracy", format=".2%"),
+        _q("accuracy", score, format=".2%"),
         _q("kB", "size, kB", format=",.0f"),
         _q("threads", "threads"),
     ]
     return _spec(
         rows,
-        f"Accuracy against latency of all files on {device}; area for size",
+        f"{_first_upper(score)} against latency of all files on {device}; area for size",
         300,
         mark={"type": "point", "filled": True, "opacity": 0.8, "tooltip": True},
         encoding={
             "x": _q("ms", "p50 of one inference, ms", scale={"type": "log", "nice": False, "padding": 30}),
-            "y": _q("accuracy", "accuracy", axis=_percent_axis(), scale={"zero": False, "padding": 20}),
+            "y": _q("accuracy", score, axis=_percent_axis(), scale={"zero": False, "padding": 20}),
             "size": _q("kB", "size, kB", scale={"range": [60, 900]}, legend=None),
             "color": _n("run" if several else "runtime", None, legend={"orient": "top", "columns": 2}),
             "shape": _n(

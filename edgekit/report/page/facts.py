@@ -14,7 +14,7 @@ from edgekit.report.page.layers import Executed, Kernel, matched
 from edgekit.report.page.loaded import LoadedRun
 from edgekit.report.recommend import main_measurements
 from edgekit.report.summary import Artifact, Measured, Report
-from edgekit.units import human_bytes, human_count, human_ns, human_share
+from edgekit.units import human_bytes, human_count, human_ns, human_share, score_name
 
 __all__ = [
     "Card",
@@ -209,6 +209,7 @@ def way_table(run: LoadedRun) -> Table | None:
     for file in () if run.report is None else run.report.artifacts:
         sizes[file.parent] = min(file.size_bytes, sizes.get(file.parent, file.size_bytes))
     first = run.baseline
+    score = "accuracy" if run.report is None else score_name(run.report.task)
     rows = [
         (
             "trained model",
@@ -233,7 +234,7 @@ def way_table(run: LoadedRun) -> Table | None:
         for one in run.stages
     ]
     return Table(
-        ("after", "accuracy", "MACs", "parameters", "smallest file", "time", "note"), tuple(rows), words=1
+        ("after", score, "MACs", "parameters", "smallest file", "time", "note"), tuple(rows), words=1
     )
 
 
@@ -256,7 +257,14 @@ def artifact_table(report: Report) -> Table:
                 floats or ("none" if coverage else ""),
             )
         )
-    titles = ("file", "accuracy", "same answers as torch", "size", "int8 coverage", "layers in float")
+    titles = (
+        "file",
+        score_name(report.task),
+        "same answers as torch",
+        "size",
+        "int8 coverage",
+        "layers in float",
+    )
     return Table(titles, tuple(rows), words=1)
 
 
@@ -325,8 +333,12 @@ def measured_table(report: Report) -> Table:
         )
         for one in report.measurements
     ]
-    titles = ("file", "device", "runtime", "threads", "p50", "p90", "against the original", "accuracy there")
+    titles = ("file", "device", "runtime", "threads", "p50", "p90", "against the original", _there(report))
     return Table(titles, tuple(rows), numbers=3)
+
+
+def _there(report: Report) -> str:
+    return f"{score_name(report.task)} there"
 
 
 def counted_table(report: Report) -> Table | None:
@@ -345,7 +357,7 @@ def counted_table(report: Report) -> Table | None:
         )
         for one in report.counts
     ]
-    titles = ("file", "device", "runtime", "instructions", "fewer than the original", "accuracy there")
+    titles = ("file", "device", "runtime", "instructions", "fewer than the original", _there(report))
     return Table((*titles, "answers as here"), tuple(rows), numbers=3)
 
 
