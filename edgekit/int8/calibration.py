@@ -23,10 +23,19 @@ from edgekit.int8.joins import join
 from edgekit.int8.lower import lower
 from edgekit.int8.masks import masks_by_addition
 from edgekit.int8.placement import EdgeQuantizer
+from edgekit.int8.probes import layer_name
 from edgekit.int8.ranges import float_values, histograms, mse_weight_scales, set_ranges
 from edgekit.int8.scores import free_coarse_scores, part_from_grid
 from edgekit.int8.sharing import share_weight_pairs
-from edgekit.int8.unify import fit_weight_scales, minmax_weight_scales, quantize_constants, unify
+from edgekit.int8.spans import too_wide
+from edgekit.int8.unify import (
+    fit_weight_scales,
+    grid_of,
+    minmax_weight_scales,
+    per_tensor,
+    quantize_constants,
+    unify,
+)
 
 _ALL = 1 << 30  # NNCF asks how many batches to look at
 
@@ -78,9 +87,15 @@ def calibrate(
 
 
 def estimate(
-    graph: fx.GraphModule, batches: Iterable[Tensor], options: CalibrationOptions | None = None
+    graph: fx.GraphModule,
+    batches: Iterable[Tensor],
+    options: CalibrationOptions | None = None,
+    *,
+    doubt: Callable[[str], None] | None = None,
 ) -> fx.GraphModule:
     """The first part of ``calibrate``, with the same arguments: every grid is found, every clamp still there.
+
+    ``doubt`` is told of layers whose numbers no one grid can hold (``spans.py``).
 
     The graph is lowered (see ``lower``), NNCF's post-training quantisation finds the smallest and the largest
     value of each tensor on the placement of ``EdgeQuantizer``, the options' estimators look closer, and all
@@ -107,7 +122,7 @@ def estimate(
     fit_weight_scales(
         quantized, mse_weight_scales if options.weight_ranges == "mse" else minmax_weight_scales
     )
-    _look_closer(quantized, batches, options)
+    _look_closer(quantized, batches, options, doubt)
     free_coarse_scores(quantized)
     unify(quantized)
     join(quantized)
@@ -160,7 +175,12 @@ def _placed(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModule:
     return quantized
 
 
-def _look_closer(graph: fx.GraphModule, batches: Iterable[Tensor], options: CalibrationOptions) -> None:
+def _look_closer(
+    graph: fx.GraphModule,
+    batches: Iterable[Tensor],
+    options: CalibrationOptions,
+    doubt: Callable[[str], None] | None,
+) -> None:
     """One more pass over the data for all estimators that need one."""
     counted = histograms(graph) if options.ranges != "minmax" else {}
     means = ChannelMeans(graph) if options.bias_correction else None
@@ -175,6 +195,11 @@ def _look_closer(graph: fx.GraphModule, batches: Iterable[Tensor], options: Cali
 
     float_values(graph, batches, look)
     set_ranges(graph, counted, options.ranges, options.percentile)
+    for node in per_tensor(graph):
+        if doubt is None or node.name not in counted:
+            continue
+        if why := too_wide(counted[node.name], grid_of(node)[0]):
+            doubt(f"layer {layer_name(node.args[0])}: {why}")
     if means is not None:
         correct_biases(graph, means)
 

@@ -37,12 +37,15 @@ _TAKEN = 16381  # the largest prime below it
 
 
 class Histogram:
-    """Counts of values between ``low`` and ``high`` in ``BINS`` bins of equal width, and their very ends."""
+    """Counts of values between ``low`` and ``high`` in ``BINS`` bins of equal width, and their very ends;
+    ``zeros``: how many of them are 0.
+    """
 
     def __init__(self, low: float, high: float) -> None:
         self.low, self.high = low, high
         self.counts = torch.zeros(BINS, dtype=torch.float64)
         self.smallest, self.largest = float("inf"), float("-inf")
+        self.zeros = 0
 
     def add(self, values: Tensor) -> None:
         """Count ``values`` (N, …); those outside of ``low`` … ``high`` in the bin at that end.
@@ -55,6 +58,7 @@ class Histogram:
         self.smallest = min(self.smallest, float(smallest))
         self.largest = max(self.largest, float(largest))
         flat = thinned(values.detach()).reshape(-1).float()
+        self.zeros += flat.numel() - int(flat.count_nonzero())
         for part in flat.clamp(self.low, self.high).split(_CHUNK):
             self.counts += torch.histc(part, BINS, self.low, self.high).cpu().double()
 

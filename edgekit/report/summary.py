@@ -38,7 +38,7 @@ class StageRow(Figures):
     changed: bool = True
     note: str = ""
     folder: str = ""  # relative to the run folder
-    doubts: tuple[str, ...] = ()  # of calibration data
+    doubts: tuple[str, ...] = ()  # about calibration data, and layers that no grid holds
 
 
 class FloatLayer(_Part):

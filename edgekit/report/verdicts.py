@@ -100,8 +100,7 @@ def _rung(baseline: Figures, stages: Sequence[StageRow], artifact: Artifact) -> 
 def _calibration(stages: Sequence[StageRow]) -> Iterator[Warned]:
     for stage in stages:
         for doubt in stage.doubts:
-            message = f"ranges of the {stage.kind} stage may not hold: {doubt}"
-            yield Warned(kind="calibration", about=stage.kind, message=message)
+            yield Warned(kind="calibration", about=stage.kind, message=f"{stage.kind}: {doubt}")
 
 
 def _agreement(artifacts: Sequence[Artifact]) -> Iterator[Warned]:

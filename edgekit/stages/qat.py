@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 GRAPH = "int8_graph.pt2"
 CALIBRATED = "calibrated.pt2"
+DOUBTS = "doubts.json"
 _DOUBTED, _DOUBTED_BATCH = 256, 32  # samples that are looked at for whether calibration can rest on them
 
 
@@ -50,6 +53,7 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
         CaptureError: ``torch.export`` can't capture the model.
         StageError: calibration or training failed.
     """
+    from edgekit.files import write_json
     from edgekit.int8 import storage
     from edgekit.int8.calibration import settle
     from edgekit.int8.scales import clamp_limits
@@ -57,12 +61,14 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
 
     example = context.workload.example(1)
     calibrated = context.folder / CALIBRATED
-    doubts = _doubts(config, context)
     if config.training.epochs == 0:
-        graph = _calibrate(model, config, context)  # is written as soon as it is settled
+        graph, doubts = _calibrate(model, config, context)  # is written as soon as it is settled
     else:
         if not calibrated.exists():
-            storage.save(_calibrate(model, config, context), example, calibrated)
+            made, doubts = _calibrate(model, config, context)
+            write_json(context.folder / DOUBTS, doubts)
+            storage.save(made, example, calibrated)
+        doubts = _kept_doubts(context)
         # Read back: a killed training goes on from the very ranges that it started with.
         graph = storage.load(calibrated)
     limits = clamp_limits(graph)
@@ -85,7 +91,8 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
     # Read back: what goes on from here is what a continued run will read.
     result = StageResult(storage.load(context.folder / GRAPH), True, note, details)
     kept.save_summary(result, context.folder)
-    calibrated.unlink(missing_ok=True)
+    for path in (calibrated, context.folder / DOUBTS):
+        path.unlink(missing_ok=True)
     return result
 
 
@@ -119,6 +126,15 @@ def _how(config: QatConfig) -> str:
     return f"calibrated ({', '.join(told)})" if told else "calibrated"
 
 
+def _kept_doubts(context: StageContext) -> list[str]:
+    """Those of the calibration that a continued training goes on from; none where they can't be read."""
+    with contextlib.suppress(OSError, ValueError):
+        doubts = json.loads((context.folder / DOUBTS).read_text())
+        if isinstance(doubts, list):
+            return [str(one) for one in doubts]
+    return []
+
+
 def _doubts(config: QatConfig, context: StageContext) -> list[str]:
     """What speaks against the calibration data, told before anything rests on it."""
     import torch
@@ -141,12 +157,16 @@ def _doubts(config: QatConfig, context: StageContext) -> list[str]:
             for start in range(0, count, _DOUBTED_BATCH)
         ),
     )
+    found = [f"calibration data: {one}" for one in found]
     for one in found:
-        context.progress(Event("note", "qat", f"calibration data: {one}"))
+        context.progress(Event("note", "qat", one))
     return found
 
 
-def _calibrate(model: nn.Module, config: QatConfig, context: StageContext) -> fx.GraphModule:
+def _calibrate(
+    model: nn.Module, config: QatConfig, context: StageContext
+) -> tuple[fx.GraphModule, list[str]]:
+    """The calibrated graph, and what speaks against its ranges."""
     import torch
 
     from edgekit.batching import batch_size
@@ -171,7 +191,9 @@ def _calibrate(model: nn.Module, config: QatConfig, context: StageContext) -> fx
         weight_ranges=config.weight_ranges,
         bias_correction=config.bias_correction,
     )
-    return estimate(capture(model, workload.example(1)), Streamed(draw), options)
+    doubts = _doubts(config, context)
+    graph = capture(model, workload.example(1))
+    return estimate(graph, Streamed(draw), options, doubt=doubts.append), doubts
 
 
 def _train(
