@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from edgekit.int8 import ops
 
-__all__ = ["WRONG_STEPS", "Differences", "LayerParity", "first_wrong", "is_average", "is_exact"]
+__all__ = ["WRONG_STEPS", "Differences", "LayerParity", "first_wrong", "furthest", "is_average", "is_exact"]
 
 # Root mean square of a channel. A kernel that rounds otherwise is a step off where it differs, and it differs
 # in few places: far below 1. A lost ReLU, a wrong border, a wrong grid come to several steps.
@@ -52,7 +53,8 @@ class LayerParity:
     """One quantised tensor of a file against the graph's.
 
     ``steps``: alone, on the file's own inputs, the root mean square of the difference in steps of the grid,
-    of the worst channel. ``moved``: alone, the share of the values that are half a step or more away.
+    of the worst channel. ``moved``: alone, the share of the values that are half a step or more away, and
+    ``far``: more than one.
     ``peak``, ``bias``, ``gain``: alone, the largest difference in steps; the mean of those inside the grid;
     and what part of the number itself it is. 0 where chance would make as much. ``exact``: whether two right
     kernels are one step apart at most. ``snr_db``: on the way, signal-to-noise ratio; None if it wasn't
@@ -63,6 +65,7 @@ class LayerParity:
     snr_db: float | None = None
     steps: float = 0.0
     moved: float = 0.0
+    far: float = 0.0
     peak: float = 0.0
     bias: float = 0.0
     gain: float = 0.0
@@ -95,7 +98,7 @@ class Differences:
         self.step, self.low, self.high = step, low + step / 2, high - step / 2
         self.least_gain = _GAIN_STEPS_OF_AVERAGES if average else _GAIN_STEPS
         self.squares: Tensor | float = 0.0  # of the difference in steps, by channel
-        self.moved = self.count = 0
+        self.moved = self.far = self.count = 0
         self.peak = 0.0
         self.sums = torch.zeros(6, dtype=torch.float64)  # inside: 1, v, d, v², vd, d²
 
@@ -109,6 +112,7 @@ class Differences:
         if not steps.any():  # as nearly always: then nothing else moves either
             return
         self.moved += int((steps.abs() >= 0.5).sum())
+        self.far += int((steps.abs() >= 1.5).sum())
         self.peak = max(self.peak, float(steps.abs().max().nan_to_num(math.inf)))
         inside = (own > self.low) & (own < self.high) & (file > self.low) & (file < self.high)
         d, v = steps[inside], own[inside].double() / self.step
@@ -126,6 +130,7 @@ class Differences:
             snr_db,
             math.inf if math.isnan(steps) else steps,
             self.moved / self.count,
+            self.far / self.count,
             self.peak,
             bias,
             gain,
@@ -166,6 +171,20 @@ def _before_clamps(node: object) -> object:
     while isinstance(node, fx.Node) and node.target in ops.CLAMPS:
         node = node.args[0]
     return node
+
+
+def furthest(layers: Sequence[LayerParity]) -> dict[str, Any]:
+    """As JSON: how many ``layers`` were compared, and of the exact ones the largest difference in steps
+    (``layers_peak``), the largest share of a layer's values more than one step off (``layers_far``), and of
+    the others the worst root mean square of a channel (``layers_rms``).
+    """
+    exact = [one for one in layers if one.exact]
+    return {
+        "layers": len(layers),
+        "layers_peak": max((one.peak for one in exact), default=0.0),
+        "layers_far": max((one.far for one in exact), default=0.0),
+        "layers_rms": max((one.steps for one in layers if not one.exact), default=0.0),
+    }
 
 
 def first_wrong(layers: Sequence[LayerParity]) -> LayerParity | None:

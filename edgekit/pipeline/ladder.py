@@ -30,7 +30,7 @@ from edgekit.errors import EdgekitError, ExportError
 from edgekit.execution import mode
 from edgekit.export.divergence import layer_parity, snr_db
 from edgekit.export.file_parity import file_parity
-from edgekit.export.layers import LayerParity, first_wrong
+from edgekit.export.layers import LayerParity, first_wrong, furthest
 from edgekit.export.options import INT8_GRAPH
 from edgekit.int8.disturbed import disturbed
 from edgekit.noise import EXACT_DB, Noise
@@ -109,8 +109,9 @@ def check_gate(
     path: Path | None = None,
     telling: Sequence[int] = (),
 ) -> None:
-    """Refuse a file that disagrees with its model. ``found`` gets ``steady_db``, where that was asked for,
-    and ``amplified``: whether a file below its gate was let through, as all of its layers are right.
+    """Refuse a file that disagrees with its model. ``found`` gets what ``furthest`` says of its layers,
+    ``steady_db``, where that was asked for, and ``amplified``: whether a file below its gate was let through,
+    as all of its layers are right.
 
     ``fused``: whether ONNX Runtime fused when it answered. ``path``: of the file, to look into it.
     ``telling``: validation samples to do that with, besides the first few (see ``telling_samples``).
@@ -130,6 +131,7 @@ def check_gate(
     if path is not None and _can_be_opened(one):
         try:
             layers = _look_into(job, one, graph, path, fused=fused, telling=telling)
+            found |= furthest(layers)
         except EdgekitError as error:
             job.tell("note", "evaluate", str(error))
         _refuse_wrong(one, file, ratio, gate, layers or ())
@@ -260,7 +262,7 @@ def climb(job: Job, rungs: Sequence[Rung], entries: Sequence[dict[str, Any]]) ->
                 against=entry["parent"]["stage"],
                 agreement=found["parity"],
                 **{key: found[key] for key in _FIELDS},
-                steady_db=found.get("steady_db"),
+                **{key: found.get(key) for key in ("steady_db", "layers", "layers_peak", "layers_far")},
             )
         )
     return tuple(steps)

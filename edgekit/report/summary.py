@@ -103,7 +103,10 @@ class LadderStep(_Part):
     ``agreement``: share of samples with the same answer. ``snr_db``: signal-to-noise ratio of the outputs,
     200 for equal ones; the same of the worst channel and of the worst sample. ``max_steps``: the largest
     error, in steps of the output's int8 grid. ``steady_db``: of the int8 graph against itself when one in a
-    thousand of its roundings is moved by one step, where that was looked at.
+    thousand of its roundings is moved by one step, where that was looked at. ``layers``: how many of a file
+    were compared one by one, on its own integers. Of those that compute exactly, ``layers_peak``: the largest
+    difference in steps of the grid; ``layers_far``: the largest share of a layer's values that are more than
+    a step off.
     """
 
     rung: str
@@ -114,6 +117,9 @@ class LadderStep(_Part):
     worst_channel_db: float | None = None
     worst_sample_db: float | None = None
     steady_db: float | None = None
+    layers: int | None = None
+    layers_peak: float | None = None
+    layers_far: float | None = None
 
 
 class Measured(_Part):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekit.export.layers import Differences, LayerParity, first_wrong, is_exact
+from edgekit.export.layers import Differences, LayerParity, first_wrong, furthest, is_exact
 from edgekit.int8.probes import quantized_tensors
 from tests.networks import Residual, quantized
 
@@ -96,6 +96,19 @@ def test_layers_of_integers_are_exact() -> None:
     makers = {name: reader.args[0].args[0] for name, reader in tensors.items()}  # type: ignore[union-attr]
     assert all(is_exact(makers[name]) for name in ("first", "second", "add", "head"))
     assert not is_exact(None)
+
+
+def test_how_far_the_furthest_layers_are_is_told() -> None:
+    generator = torch.Generator().manual_seed(0)
+    exact = found(
+        lambda real: torch.where(torch.rand(real.shape, generator=generator) < 0.002, real + 2, real)
+    )
+    island = found(lambda real: real + 0.6, exact=False)
+    told = furthest([exact, island])
+    assert (told["layers"], round(told["layers_peak"])) == (2, 2)
+    assert 0 < told["layers_far"] < 0.01
+    assert told["layers_rms"] == pytest.approx(island.steps)
+    assert furthest([]) == {"layers": 0, "layers_peak": 0.0, "layers_far": 0.0, "layers_rms": 0.0}
 
 
 @pytest.mark.parametrize("places", [2, 4])

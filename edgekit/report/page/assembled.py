@@ -149,12 +149,13 @@ class _Page:
                     "" if one.worst_channel_db is None else facts.decibels(one.worst_channel_db),
                     "" if one.worst_sample_db is None else facts.decibels(one.worst_sample_db),
                     "" if one.agreement is None else human_share(one.agreement),
+                    facts.layers_compared(one),
                 )
                 for one in run.report.ladder
             )
             titles = ("rung", "against", "signal to noise", "worst channel", "worst sample", "same answers")
             yield _table(
-                facts.Table(titles, steps, numbers=2),
+                facts.Table((*titles, "layer by layer"), steps, numbers=2),
                 "Each form of the model against the one it was made from",
             )
 

@@ -13,7 +13,7 @@ from edgekit.diagnosis.record import Diagnosis, LayerRow, Seen
 from edgekit.report.page.layers import Executed, Kernel, matched
 from edgekit.report.page.loaded import LoadedRun
 from edgekit.report.recommend import main_measurements
-from edgekit.report.summary import Artifact, Measured, Report
+from edgekit.report.summary import Artifact, LadderStep, Measured, Report
 from edgekit.units import human_bytes, human_count, human_ns, human_share, score_name
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "decibels",
     "group_table",
     "layer_table",
+    "layers_compared",
     "looks",
     "measured_table",
     "points",
@@ -335,6 +336,14 @@ def measured_table(report: Report) -> Table:
     ]
     titles = ("file", "device", "runtime", "threads", "p50", "p90", "against the original", _there(report))
     return Table(titles, tuple(rows), numbers=3)
+
+
+def layers_compared(step: LadderStep) -> str:
+    """How many of a file's layers were compared one by one, and how far the furthest is."""
+    if step.layers is None or step.layers_peak is None:
+        return ""
+    peak = round(step.layers_peak)
+    return f"{step.layers}: " + ("equal" if not peak else f"{peak} step{'s' * (peak > 1)} at most")
 
 
 def _there(report: Report) -> str:
