@@ -313,6 +313,17 @@ def _compressed(workload: Any, folder: Path, told: Any) -> dict[str, Any]:
         "float_layers": {format: one.get("float_layers", [])[:8] for format, one in files.items()},
         "litert": _partitions(folder / files["litert"]["file"]),
         "warnings": [one["message"] for one in report["warnings"]],
+        "gates": _gates(folder),
+    }
+
+
+def _gates(folder: Path) -> dict[str, float]:
+    """Seconds that the int8 files' gates took, and those that exporting these files did."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    files = [one for one in manifest["artifacts"] if one["precision"] == "int8"]
+    return {
+        "gate_seconds": round(sum(one["evaluation"]["gate_seconds"] for one in files), 1),
+        "export_seconds": round(sum(one["seconds"] for one in files), 1),
     }
 
 

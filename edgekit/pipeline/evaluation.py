@@ -120,9 +120,11 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
     graded = answers * one.options.temperature
     parity = ladder.parity_of(one, graded, source)
     telling = ladder.telling_samples(source, graded, np.load(inputs, mmap_mode="r"))
+    asked = time.monotonic()
     ladder.check_gate(job, one, parity, path.name, fused=backend != UNFUSED, path=path, telling=telling)
     return {
         **parity,
+        "gate_seconds": time.monotonic() - asked,
         "lost_channels": _lost(job, one, rungs, graded),
         "answers": _keep(job, one, answers),
         "device": device.name,
