@@ -58,6 +58,7 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
             objective=wanted.objective,
             max_accuracy_drop=limit,
             score=score,
+            every_channel=job.workload.task.kind in ("regression", "reconstruction"),
         ),
         warnings=tuple(_otherwise(records))
         + tuple(

@@ -20,6 +20,7 @@ def recommend(
     objective: Literal["latency", "size"] = "latency",
     max_accuracy_drop: float = 1.0,
     score: str = "accuracy",
+    every_channel: bool = False,
 ) -> Recommended:
     """The fastest (or smallest) file that loses at most ``max_accuracy_drop`` points, with the reason.
 
@@ -34,10 +35,16 @@ def recommend(
         reference: ``Artifact.file`` of the original model's fp32 ONNX.
         objective: what to be best in.
         max_accuracy_drop: in points, 1.0 lets 91.7 % fall to 90.7 %.
+        score: what the task's number is called.
+        every_channel: whether a file that int8 cost a channel of its answers (``lost_channels``) is out, too:
+            for numbers that are used as they are. An average over channels hides one.
     """
     timed = main_measurements(measurements)
-    kept = [one for one in artifacts if drop(one, accuracy) <= max_accuracy_drop + _TOLERANCE]
+    near = [one for one in artifacts if drop(one, accuracy) <= max_accuracy_drop + _TOLERANCE]
+    kept = [one for one in near if not (every_channel and one.lost_channels)]
     limit = f"{max_accuracy_drop:g} {'point' if max_accuracy_drop == 1 else 'points'}"
+    if len(kept) < len(near):
+        limit += " (and lose no channel)"
     if not kept:
         best = max(artifacts, key=lambda one: (one.accuracy, -one.size_bytes))
         why = f"no file keeps within {limit} of the trained model's {human_share(accuracy)}; this one is the "

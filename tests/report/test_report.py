@@ -236,6 +236,14 @@ def test_a_channel_that_a_file_lost_is_told_from_one_that_its_graph_lost() -> No
     assert "in its int8 graph it is 18.0 dB: the file itself loses it" in warning.message
 
 
+def test_where_numbers_are_used_as_they_are_a_file_without_a_channel_is_not_recommended() -> None:
+    files = [*FILES[:2], artifact(INT8_LITERT, 0.913, lost_channels=lost(7, 4.2, 4.5))]
+    assert told(files).artifact == INT8_LITERT
+    found = told(files, every_channel=True)
+    assert found.artifact == INT8_ONNX
+    assert "that keep within 1 point (and lose no channel) of the trained model" in found.reason
+
+
 def test_doubts_about_calibration_data_are_said() -> None:
     stage = StageRow(
         kind="qat", accuracy=0.92, parameters=100, macs=1000, seconds=1, doubts=("8 samples are few",)
