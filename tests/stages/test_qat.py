@@ -238,3 +238,26 @@ def test_losses_that_are_no_numbers_are_rolled_back_and_told(tmp_path: Path) -> 
     assert [e.message for e in events if e.kind == "warning"] == [
         "diverged in epoch 1 (the loss is nan): back to the beginning with half the learning rate"
     ]
+
+
+def test_doubts_about_calibration_data_are_said_and_outlive_a_kill(tmp_path: Path) -> None:
+    made = workload()
+    few = CONFIG.model_copy(update={"calibration_samples": 8})
+    told: list[str] = []
+
+    class Killed(Exception):
+        pass
+
+    def kill(event: Event) -> None:
+        if event.kind == "note":
+            told.append(event.message)
+        if event.kind == "epoch":
+            raise Killed
+
+    with pytest.raises(Killed):
+        qat(made.model, few, context(made, tmp_path / "few", kill))
+    (doubt,) = [one for one in told if one.startswith("calibration data")]
+    assert "8 samples are few" in doubt
+    assert qat(made.model, few, context(made, tmp_path / "few")).details["doubts"] == [doubt]
+    assert not (tmp_path / "few" / "doubts.json").exists()
+    assert "doubts" not in qat(made.model, CONFIG, context(made, tmp_path / "enough")).details
