@@ -17,12 +17,15 @@ lower.py        ops spelled as others that every runtime has in integer
 placement.py    where quantisers go (a torchao Quantizer)
 calibration.py  NNCF places the pairs of quantise/dequantise; the steps of calibrating in order
 ranges.py       ranges from the distribution of values
+spans.py        tensors whose numbers span too much for one grid
+doubts.py       whether calibration inputs are enough, and like those that come
 bias.py         what rounding the weights moves the mean by, off the biases
 unify.py        grids that tensors share, known grids, constants, symmetric weights
 joins.py        concatenations: which grid, and what is requantised in front
 scores.py       what stands around a softmax and stays float
 masks.py        masks by replacement as masks by addition
 tail.py         the float tail behind the last layers that multiply
+heads.py        last layers whose channels have ranges unlike each other
 statistics.py   what something is divided by, which stays float
 streams.py      sums that only norms read, which stay float
 accumulators.py biases that int32 can't hold

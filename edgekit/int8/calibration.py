@@ -19,6 +19,7 @@ from edgekit.execution import Forward, spans
 from edgekit.int8 import ops
 from edgekit.int8.bias import ChannelMeans, correct_biases
 from edgekit.int8.grid import absorb_clamps, meet_clamps, snap_biases
+from edgekit.int8.heads import even_heads
 from edgekit.int8.joins import join
 from edgekit.int8.lower import lower
 from edgekit.int8.masks import masks_by_addition
@@ -114,6 +115,7 @@ def estimate(
     lowered = lower(copy.deepcopy(graph))
     masks_by_addition(lowered)
     batches = _ordered(lowered, batches)
+    even_heads(lowered, batches)
     quantized = _placed(lowered, batches)
     share_weight_pairs(quantized)
     part_from_grid(quantized)

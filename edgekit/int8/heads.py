@@ -1,0 +1,132 @@
+"""Last layers whose channels have ranges unlike each other: numbers in pixels beside shares of one.
+
+The answers of a layer lie on one grid, which the largest channel's range decides: a channel a hundred times
+as small is a few steps of it, whatever its weights were. Where nothing but the output follows, each channel
+is brought to about the size of the largest by its own weights, and back behind the layer, by a product that
+belongs to the float tail (``tail.py``). The factors are powers of two, so that weights keep every digit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgekit.int8 import ops
+from edgekit.int8.ops import aten
+
+__all__ = ["even_heads"]
+
+_UNLIKE = 8.0  # times smaller than the largest channel: three of its eight bits are lost
+_MOST = 2.0**20
+_SAMPLES = 64
+_LAYERS = {aten.linear.default, aten.conv1d.default, aten.conv2d.default}
+# What may stand between such a layer and the output: nothing that a float tail would make dear.
+_BEHIND = (
+    ops.MOVES
+    | ops.CONCATENATIONS
+    | ops.SUMS
+    | ops.PRODUCTS
+    | {aten.sigmoid.default, aten.tanh.default, aten.exp.default, aten.softmax.int}
+    | {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.unbind.int}
+)
+
+
+def even_heads(graph: fx.GraphModule, batches: Iterable[Tensor]) -> list[str]:
+    """Bring the channels of last layers to one size, in place, and give the names of these layers' nodes.
+
+    Args:
+        graph: lowered, in float.
+        batches: calibration inputs (n, …); the first 64 samples are looked at.
+    """
+    heads = _heads(graph)
+    if not heads:
+        return []
+    found = []
+    for head, sizes in _sizes(graph, heads, batches).items():
+        largest = float(sizes.max())
+        if not (math.isfinite(largest) and largest > 0):
+            continue
+        factors = torch.where(
+            sizes > 0, (largest / sizes.clamp_min(largest / _MOST)).log2().floor().exp2(), 1.0
+        )
+        if float(factors.max()) >= _UNLIKE:
+            _even(graph, head, factors)
+            found.append(head.name)
+    if found:
+        ops.refresh(graph)
+    return found
+
+
+def _heads(graph: fx.GraphModule) -> list[fx.Node]:
+    free: set[fx.Node] = set()
+    heads = []
+    for node in reversed(graph.graph.nodes):
+        leads_out = bool(node.users) and all(user in free or user.op == "output" for user in node.users)
+        if not leads_out or node.op != "call_function":
+            continue
+        if node.target in _BEHIND or getattr(node.target, "__name__", "") == "getitem":
+            free.add(node)
+        elif node.target in _LAYERS and all(_own(one) for one in node.args[1:3]):
+            heads.append(node)
+    return heads[::-1]
+
+
+def _own(operand: Any) -> bool:
+    """Whether a weight or bias is a parameter that nothing else reads."""
+    return operand is None or (
+        isinstance(operand, fx.Node) and operand.op == "get_attr" and len(operand.users) == 1
+    )
+
+
+def _sizes(graph: fx.GraphModule, heads: list[fx.Node], batches: Iterable[Tensor]) -> dict[fx.Node, Tensor]:
+    """By head, (C,): the largest absolute value of each of its channels."""
+    watch = _Watch(graph, heads)
+    count = 0
+    with torch.no_grad():
+        for batch in batches:
+            watch.run(batch[: max(2, _SAMPLES - count)])
+            count += len(batch)
+            if count >= _SAMPLES:
+                break
+    return watch.sizes
+
+
+class _Watch(fx.Interpreter):
+    def __init__(self, graph: fx.GraphModule, heads: list[fx.Node]) -> None:
+        super().__init__(graph)
+        self.heads, self.sizes = set(heads), dict[fx.Node, Tensor]()
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n in self.heads:
+            axis = _axis(n) % value.dim()
+            largest = value.abs().amax([dim for dim in range(value.dim()) if dim != axis]).cpu()
+            before = self.sizes.get(n)
+            self.sizes[n] = largest if before is None else torch.maximum(before, largest)
+        return value
+
+
+def _axis(node: fx.Node) -> int:
+    return -1 if node.target is aten.linear.default else 1
+
+
+def _even(graph: fx.GraphModule, head: fx.Node, factors: Tensor) -> None:
+    for operand in head.args[1:3]:
+        if not isinstance(operand, fx.Node):
+            continue
+        value = ops.attribute(graph, str(operand.target))
+        by_row = factors.to(value).reshape(-1, *[1] * (value.dim() - 1))
+        with torch.no_grad():
+            value.mul_(by_row)
+    dims = len(ops.shape_of(head) or (1, 1))
+    shape = (-1,) if _axis(head) == -1 else (1, -1, *[1] * (dims - 2))
+    with graph.graph.inserting_after(head):
+        constant = ops.constant_node(graph, f"{head.name}_sizes", (1 / factors).reshape(shape))
+    with graph.graph.inserting_after(constant):
+        back = graph.graph.call_function(aten.mul.Tensor, (head, constant))
+    back.meta["nn_module_stack"] = head.meta.get("nn_module_stack")
+    head.replace_all_uses_with(back, delete_user_cb=lambda user: user is not back)
