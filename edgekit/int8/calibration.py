@@ -47,13 +47,14 @@ class CalibrationOptions:
 
     ``ranges``: of activations, the whole range that was seen, or cut at ``percentile`` at both ends, or where
     the mean squared error is least. ``weight_ranges``: the largest weight of each channel, or the least
-    squared error. ``bias_correction``: see ``bias.py``.
+    squared error. ``bias_correction``: see ``bias.py``; ``even_heads``: see ``heads.py``.
     """
 
     ranges: Literal["minmax", "percentile", "mse"] = "mse"
     percentile: float = 99.99
     weight_ranges: Literal["minmax", "mse"] = "minmax"
     bias_correction: bool = True
+    even_heads: bool = True
 
 
 class Streamed:
@@ -115,7 +116,8 @@ def estimate(
     lowered = lower(copy.deepcopy(graph))
     masks_by_addition(lowered)
     batches = _ordered(lowered, batches)
-    even_heads(lowered, batches)
+    if options.even_heads:
+        even_heads(lowered, batches)
     quantized = _placed(lowered, batches)
     share_weight_pairs(quantized)
     part_from_grid(quantized)

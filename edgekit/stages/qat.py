@@ -36,6 +36,7 @@ class QatConfig(StageConfig):
     percentile: float = Field(99.99, gt=50, le=100)  # cut at both ends, with ranges: percentile
     weight_ranges: Literal["minmax", "mse"] = "minmax"  # of each channel of weights
     bias_correction: bool = True  # what rounding the weights moves a layer's mean by, off its bias
+    even_heads: bool = True  # answers of unlike ranges each keep their digits, by a product in float behind
     learn_scales: bool = False  # scales learn with the weights (LSQ); a third more time for each step
     # Small steps: the weights stand on their grid already, and the distillation loss is large.
     training: TrainingConfig = TrainingConfig(epochs=3, lr=1e-3, weight_decay=0.0)
@@ -190,6 +191,7 @@ def _calibrate(
         percentile=config.percentile,
         weight_ranges=config.weight_ranges,
         bias_correction=config.bias_correction,
+        even_heads=config.even_heads,
     )
     doubts = _doubts(config, context)
     graph = capture(model, workload.example(1))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.int8.calibration import calibrate
+from edgekit.int8.calibration import CalibrationOptions, calibrate
 from edgekit.int8.capture import capture
 from edgekit.int8.heads import even_heads
 from edgekit.int8.lower import lower
@@ -104,3 +104,10 @@ def test_layers_that_more_than_the_output_depends_on_are_left_alone(network: typ
     with torch.no_grad():
         model.stem.weight[0] *= 1000
     assert even_heads(lower(capture(model, x[:1])), [x]) == []
+
+
+def test_it_can_be_switched_off() -> None:
+    model, x = seeded(Pose), images(64)
+    graph = calibrate(capture(model, x[:1]), [x], CalibrationOptions(even_heads=False))
+    with torch.no_grad():
+        assert snr_db(model(x)[:, 3], graph(x)[:, 3]) < 10
