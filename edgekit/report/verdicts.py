@@ -12,7 +12,7 @@ _SLOWER = 1.02  # medians that differ by less are not told apart
 _LARGER = 1.02
 _AGREEMENT = 0.99
 _ISLANDS = 0.3  # share of the time above which float islands are the reason that int8 is slow
-_ITS_OWN_DB = 3.0  # that a file's channel is behind its int8 graph's: twice the noise
+_ITS_OWN_DB = 6.0  # that a file's channel is behind its int8 graph's
 _NAMED = 3  # layers named in one warning
 
 
