@@ -1,8 +1,9 @@
-"""Sums and concatenations that only norms read stay float: the residual stream of a pre-norm transformer.
+"""Sums, means and concatenations that only norms read stay float: the residual stream of a transformer.
 
 A norm computes in float and makes every token as large as any other: a token that is small beside the rest (a
 class token, a quiet place) would reach it as rounding noise of a grid that the large ones need. Nothing is
-gained by integers there: the sum would be quantised only to be dequantised.
+gained by integers there: the sum would be quantised only to be dequantised. So is the mean over all places in
+front of the last norm.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _NORMS = {
     aten.native_layer_norm.default,
     aten.native_group_norm.default,
 }
-_PARTS = ops.SUMS | ops.CONCATENATIONS | ops.MOVES
+_PARTS = ops.SUMS | ops.MEANS | ops.CONCATENATIONS | ops.MOVES
 
 
 def float_streams(graph: fx.GraphModule) -> set[fx.Node]:
-    """Sums and concatenations, and moves between them, all of whose readers are norms or such nodes."""
+    """Sums, means, concatenations, and moves between them, all of whose readers are norms or such nodes."""
     found: set[fx.Node] = set()
     for node in reversed(graph.graph.nodes):
         if node.target not in _PARTS or not node.users or not ops.is_float(node):

@@ -47,3 +47,26 @@ def test_sums_that_layers_read_stay_on_integers() -> None:
     stream = float_streams(capture(seeded(Stream), images(1)[:, 0]))
     assert sum(node.target in ops.SUMS for node in stream) == 1
     assert sum(node.target in ops.CONCATENATIONS for node in stream) == 1
+
+
+class Averaged(nn.Module):
+    """Pictures whose places are averaged, and the average normed, as in front of ConvNeXt's head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm, self.head = nn.Conv2d(3, 16, 3), nn.LayerNorm(16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.stem(x).mean((2, 3))))
+
+
+def test_a_mean_that_only_a_norm_reads_is_not_rounded(tmp_path: Path) -> None:
+    model, x = seeded(Averaged), images(64)
+    graph = calibrate(capture(model, x[:1]), list(x.split(16)))
+    (mean,) = [node for node in graph.graph.nodes if node.target in ops.MEANS]
+    assert not any(user.target in ops.QUANTIZE for user in mean.users)
+    with torch.no_grad():
+        assert snr_db(model(x), graph(x)) > 35
+        reference = graph(x[:4])
+    for name, got in files_of(graph, x[:4], tmp_path).items():
+        assert snr_db(reference, got) > 35, name
