@@ -20,7 +20,7 @@ from edgekit.int8.ops import aten
 
 __all__ = ["even_heads"]
 
-_UNLIKE = 8.0  # times smaller than the largest channel: three of its eight bits are lost
+_UNLIKE = 16.0  # times smaller than the largest channel: four of its eight bits are lost
 _MOST = 2.0**20
 _SAMPLES = 64
 _LAYERS = {aten.linear.default, aten.conv1d.default, aten.conv2d.default}
