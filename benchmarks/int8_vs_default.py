@@ -201,8 +201,8 @@ def torch_fp32(model: nn.Module, example: Tensor, path: Path) -> None:
     )
 
 
-def quantize_static(source: Path, inputs: Tensor, path: Path) -> None:
-    """Everything as it comes, but for the calibration inputs, which have no default."""
+def quantize_static(source: Path, inputs: Tensor, path: Path, **settings: Any) -> None:
+    """Everything as it comes but for ``settings``, and the calibration inputs, which have no default."""
     from onnxruntime.quantization import CalibrationDataReader
     from onnxruntime.quantization import quantize_static as quantize
 
@@ -214,15 +214,15 @@ def quantize_static(source: Path, inputs: Tensor, path: Path) -> None:
             row = next(self.rows, None)
             return None if row is None else {"input": row.numpy()}
 
-    quantize(source, path, Reader())
+    quantize(source, path, Reader(), **settings)
 
 
-def quantize_static_preprocessed(source: Path, inputs: Tensor, path: Path) -> None:
+def quantize_static_preprocessed(source: Path, inputs: Tensor, path: Path, **settings: Any) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = path.with_suffix(".prepared.onnx")
     quant_pre_process(source, prepared)
-    quantize_static(prepared, inputs, path)
+    quantize_static(prepared, inputs, path, **settings)
 
 
 def nncf_road(model: nn.Module, batches: list[Tensor], path: Path) -> None:

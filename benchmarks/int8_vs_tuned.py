@@ -32,7 +32,7 @@ from typing import Any
 import foreign
 import numpy as np
 import torch
-from int8_vs_default import LOCAL, explained, quiet
+from int8_vs_default import LOCAL, explained, quantize_static_preprocessed, quiet, torch_fp32
 from provenance import surroundings
 from torch import Tensor, nn
 
@@ -140,19 +140,13 @@ def roads(model: nn.Module, inputs: Tensor, folder: Path) -> dict[str, tuple[Pat
 
     float_onnx, float_litert = folder / "float.onnx", folder / "float.tflite"
     return {
-        "fp32 onnx": (float_onnx, lambda path: torch_onnx(model, example, path)),
+        "fp32 onnx": (float_onnx, lambda path: torch_fp32(model, example, path)),
         "fp32 litert": (float_litert, lambda path: torch_litert(model, example, path)),
         "edgekit onnx": (folder / "edgekit.onnx", ours),
         "edgekit litert": (folder / "edgekit.tflite", ours),
         "ort tuned": (folder / "ort.onnx", lambda path: ort_tuned(float_onnx, inputs, path)),
         "aeq": (folder / "aeq.tflite", lambda path: aeq(float_litert, inputs, path)),
     }
-
-
-def torch_onnx(model: nn.Module, example: Tensor, path: Path) -> None:
-    torch.onnx.export(
-        model, (example,), path, dynamo=True, external_data=False, verbose=False, input_names=["input"]
-    )
 
 
 def torch_litert(model: nn.Module, example: Tensor, path: Path) -> None:
@@ -162,23 +156,12 @@ def torch_litert(model: nn.Module, example: Tensor, path: Path) -> None:
 
 
 def ort_tuned(source: Path, inputs: Tensor, path: Path) -> None:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnxruntime.quantization import QuantFormat, QuantType
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is untyped
-        def __init__(self) -> None:
-            self.rows = iter(inputs.split(1))
-
-        def get_next(self) -> dict[str, Any] | None:
-            row = next(self.rows, None)
-            return None if row is None else {"input": row.numpy()}
-
-    prepared = path.with_suffix(".prepared.onnx")
-    quant_pre_process(source, prepared)
-    quantize_static(
-        prepared,
+    quantize_static_preprocessed(
+        source,
+        inputs,
         path,
-        Reader(),
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,

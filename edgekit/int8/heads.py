@@ -9,7 +9,8 @@ belongs to the float tail (``tail.py``). The factors are powers of two, so that 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -64,21 +65,24 @@ def even_heads(graph: fx.GraphModule, batches: Iterable[Tensor]) -> list[str]:
 def _heads(graph: fx.GraphModule) -> list[fx.Node]:
     free: set[fx.Node] = set()
     heads = []
+    read = Counter(str(node.target) for node in graph.graph.nodes if node.op == "get_attr")
     for node in reversed(graph.graph.nodes):
         leads_out = bool(node.users) and all(user in free or user.op == "output" for user in node.users)
         if not leads_out or node.op != "call_function":
             continue
         if node.target in _BEHIND or getattr(node.target, "__name__", "") == "getitem":
             free.add(node)
-        elif node.target in _LAYERS and all(_own(one) for one in node.args[1:3]):
+        elif node.target in _LAYERS and all(_own(one, read) for one in node.args[1:3]):
             heads.append(node)
     return heads[::-1]
 
 
-def _own(operand: Any) -> bool:
-    """Whether a weight or bias is a parameter that nothing else reads."""
+def _own(operand: Any, read: Mapping[str, int]) -> bool:
+    """Whether a weight or bias is a parameter that nothing else reads. ``read``: nodes, by attribute."""
     return operand is None or (
-        isinstance(operand, fx.Node) and operand.op == "get_attr" and len(operand.users) == 1
+        isinstance(operand, fx.Node)
+        and operand.op == "get_attr"
+        and len(operand.users) == read[str(operand.target)] == 1
     )
 
 
@@ -118,10 +122,10 @@ def _even(graph: fx.GraphModule, head: fx.Node, factors: Tensor) -> None:
     for operand in head.args[1:3]:
         if not isinstance(operand, fx.Node):
             continue
-        value = ops.attribute(graph, str(operand.target))
+        value = ops.attribute(graph, str(operand.target)).detach()
         by_row = factors.to(value).reshape(-1, *[1] * (value.dim() - 1))
-        with torch.no_grad():
-            value.mul_(by_row)
+        # A tensor of its own: another name may stand for the same one, as an embedding's does.
+        ops.set_attribute(graph, str(operand.target), torch.nn.Parameter(value * by_row))
     dims = len(ops.shape_of(head) or (1, 1))
     shape = (-1,) if _axis(head) == -1 else (1, -1, *[1] * (dims - 2))
     with graph.graph.inserting_after(head):

@@ -39,7 +39,8 @@ def lost_channels(plain: Tensor, graph: Tensor, file: Tensor) -> dict[str, Any]:
     noises = Noise(), Noise()
     for noise, answers in zip(noises, (graph, file), strict=True):
         noise.add(plain, answers)
-    signal = plain.flatten(2).abs().amax((0, 2)) if plain.dim() > 2 else plain.abs().amax(0)
+    assert noises[0].channels is not None
+    signal = noises[0].channels[0]
     both = zip(*(one.by_channel() for one in noises), strict=True)
     each = [(channel, *ratios) for channel, ratios in enumerate(both) if signal[channel] > 0]
     middle = sorted(own for _, _, own in each)[len(each) // 2] if each else 0.0

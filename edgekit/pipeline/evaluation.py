@@ -143,7 +143,11 @@ def _lost(job: Job, one: Planned, rungs: Sequence[Rung], answers: Tensor) -> dic
         return {}
     before = rungs[: rungs.index(one.rung)]
     plain = next((rung for rung in reversed(before) if rung.form is Form.FLOAT), None)
-    return {} if plain is None else lost_channels(plain.answers(job), one.rung.answers(job), answers)
+    if plain is None or answers.dim() < 2:
+        return {}
+    axis = getattr(job.workload.task, "class_dim", 1)  # behind the tokens, where each has an answer
+    each = (plain.answers(job), one.rung.answers(job), answers)
+    return lost_channels(*(part.movedim(axis, 1) for part in each))
 
 
 def answers_of(job: Job, evaluation: dict[str, Any]) -> Tensor | None:

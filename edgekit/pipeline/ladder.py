@@ -183,7 +183,8 @@ def _look_into(
 ) -> list[LayerParity]:
     count = max(1, int(_LOOKED_MACS / max(one.rung.figures.macs, 1)))
     workload = job.workload
-    indices = [*telling, *range(min(_LOOKED_AT, len(workload.validation)))][:count]
+    first = range(min(_LOOKED_AT, len(workload.validation)))
+    indices = list(dict.fromkeys((*telling, *first)))[:count]
     pixels = None if one.options.preprocessing is None else workload.pixels(indices)
     samples = workload.samples(indices)
     return file_parity(graph, path, one.format, samples, options=one.options, pixels=pixels, fused=fused)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Collection, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -21,6 +20,7 @@ GRAPH = "int8_graph.pt2"
 CALIBRATED = "calibrated.pt2"
 DOUBTS = "doubts.json"
 _DOUBTED, _DOUBTED_BATCH = 256, 32  # samples that are looked at for whether calibration can rest on them
+_DOUBTED_BYTES = 32 << 20  # of them, at a time
 
 
 class QatConfig(StageConfig):
@@ -140,22 +140,21 @@ def _doubts(config: QatConfig, context: StageContext) -> list[str]:
     """What speaks against the calibration data, told before anything rests on it."""
     import torch
 
+    from edgekit.batching import fitting
     from edgekit.int8.calibration import calibration_batches
     from edgekit.int8.doubts import doubts
 
     workload = context.workload
     order = torch.arange(len(workload.train))
     total = min(config.calibration_samples, len(order))
-    asked = calibration_batches(order, total, batch_size=_DOUBTED_BATCH, seed=context.seed)
+    size = fitting(workload.example(1).nbytes, _DOUBTED_BATCH, _DOUBTED_BYTES)
+    asked = calibration_batches(order, min(total, _DOUBTED), batch_size=size, seed=context.seed)
     count = min(_DOUBTED, len(workload.validation))
     found = doubts(
+        (workload.preprocessing(workload.train.inputs[rows]) for rows in asked),
         (
-            workload.preprocessing(workload.train.inputs[rows])
-            for rows in islice(asked, _DOUBTED // _DOUBTED_BATCH)
-        ),
-        (
-            workload.preprocessing(workload.validation.inputs[start : start + _DOUBTED_BATCH])
-            for start in range(0, count, _DOUBTED_BATCH)
+            workload.preprocessing(workload.validation.inputs[start : min(start + size, count)])
+            for start in range(0, count, size)
         ),
     )
     found = [f"calibration data: {one}" for one in found]

@@ -111,3 +111,26 @@ def test_it_can_be_switched_off() -> None:
     graph = calibrate(capture(model, x[:1]), [x], CalibrationOptions(even_heads=False))
     with torch.no_grad():
         assert snr_db(model(x)[:, 3], graph(x)[:, 3]) < 10
+
+
+class Tied(nn.Module):
+    """The last layer's weights are the embedding's: they mustn't change there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(4, 8), nn.Linear(8, 4, bias=False)
+        self.head.weight = self.embed.weight
+        with torch.no_grad():
+            self.embed.weight[1:] *= 0.01
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.embed(tokens).mean(1))
+
+
+def test_weights_that_stand_in_two_places_keep_the_function() -> None:
+    tokens = torch.arange(64).reshape(16, 4) % 4
+    graph = lower(capture(seeded(Tied), tokens[:1]))
+    with torch.no_grad():
+        before = graph(tokens)
+        even_heads(graph, [tokens])
+        assert torch.equal(graph(tokens), before)
