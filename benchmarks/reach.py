@@ -53,7 +53,7 @@ def main() -> int:
 
     arguments.work.mkdir(parents=True, exist_ok=True)
     rows = {row["name"]: row for row in _read(arguments.out)}
-    commit = _commit()
+    commit, isa = _commit()
     todo = [
         name
         for name in names(arguments.names)
@@ -61,7 +61,7 @@ def main() -> int:
     ]
 
     def attempt(name: str) -> None:
-        row = {**_spawn(name, arguments), "commit": commit}
+        row = {**_spawn(name, arguments), "commit": commit, "isa": isa}
         rows[name] = row
         _write(arguments.out, rows)
         print(line(row), flush=True)
@@ -108,10 +108,12 @@ def _write(path: Path, rows: dict[str, dict[str, Any]]) -> None:
     write_json(path, {"recipe": RECIPE, "known": len(NETWORKS), **about, "rows": ordered}, indent=1)
 
 
-def _commit() -> str:
+def _commit() -> tuple[str, list[str]]:
+    """Of the code, and the instruction sets of this CPU: without VNNI, ONNX files have weights of 7 bits."""
     from provenance import surroundings
 
-    return str(surroundings()["commit"])
+    about = surroundings()
+    return str(about["commit"]), list(about["machine"]["isa"])
 
 
 # --- one network, seen from outside ------------------------------------------------------------------------
@@ -158,20 +160,25 @@ def _spawn(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": _seconds(events, ended),
         "longest_silence": _silence(events, ended),
         "peak_bytes": max(watch.peak, row.get("peak_bytes", 0)),
+        "peak_own_bytes": watch.own,
         "samples": arguments.samples,
     }
 
 
 class _Watch:
-    """Ends a process group that takes too long or too much memory."""
+    """Ends a process group that takes too long or too much memory.
+
+    ``peak``: bytes in memory; ``own``: without those of mapped files, which the system may drop.
+    """
 
     def __init__(self, pid: int, until: float, most: float) -> None:
         self.pid, self.until, self.most = pid, until, most
-        self.peak, self.killed, self.over = 0, "", False
+        self.peak, self.own, self.killed, self.over = 0, 0, "", False
 
     def run(self) -> None:
         while not self.over:
-            self.peak = max(self.peak, _resident(self.pid))
+            resident, own = _resident(self.pid)
+            self.peak, self.own = max(self.peak, resident), max(self.own, own)
             if time.monotonic() > self.until:
                 self.killed = "out of time"
             elif self.peak > self.most:
@@ -182,17 +189,18 @@ class _Watch:
             time.sleep(0.25)
 
 
-def _resident(group: int) -> int:
-    """Bytes in memory of all processes of a group."""
-    total = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+def _resident(group: int) -> tuple[int, int]:
+    """Bytes in memory of all processes of a group, and those among them that are no file's."""
+    total = own = 0
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            fields = stat.read_text().rpartition(")")[2].split()
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
             if int(fields[2]) == group:
                 total += int(fields[21]) * resource.getpagesize()
+                own += 1024 * int((folder / "status").read_text().partition("RssAnon:")[2].split()[0])
         except (OSError, IndexError, ValueError):
             continue
-    return total
+    return total, own
 
 
 def _seconds(events: list[tuple[Any, ...]], ended: float) -> dict[str, float]:
@@ -243,7 +251,7 @@ def _one(arguments: argparse.Namespace) -> int:
         beside = Bystander(terminal.fileno(), HELD_UP)
         # As the command line has it without a terminal.
         with Heartbeat(told, sparing=True, beside=beside, line=line_of) as progress:
-            made = _workload(arguments.one, arguments.samples)
+            made = _workload(arguments.one, arguments.samples, folder)
             progress(Event("stage-start", "start", "the network is built"))
             row = {"went": "whole way", **_compressed(made, folder, progress)}
     except EdgekitError as error:
@@ -254,11 +262,14 @@ def _one(arguments: argparse.Namespace) -> int:
         row = {"went": "refused" if early else "failed", "failure": str(error), "error": type(error).__name__}
     row["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print("ROW", json.dumps(row), flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    for left in (folder, folder.with_suffix(".samples")):
+        shutil.rmtree(left, ignore_errors=True)
     return 0
 
 
-def _workload(name: str, samples: int) -> Any:
+def _workload(name: str, samples: int, folder: Path) -> Any:
+    """The network with made-up samples, which lie in a file each beside ``folder`` and are mapped."""
+    import numpy as np
     import torch
     from foreign import make
 
@@ -273,16 +284,25 @@ def _workload(name: str, samples: int) -> Any:
     elif not example.is_floating_point():
         preprocessing = Preprocessing(dtype="int64")
 
+    kept = folder.with_suffix(".samples")
+    kept.mkdir(exist_ok=True)
+
     def draw(count: int, seed: int) -> Any:
-        """In small parts: floats of two thousand pictures would be what takes most memory."""
-        parts = []
+        """In small parts: two thousand pictures at once would be what takes most memory."""
+        path = kept / f"{seed}.npy"
+        file = None
         for start in range(0, count, _PART):
             part = network.inputs(min(_PART, count - start), seed + start)
-            parts.append((255 * (0.2 * part + 0.5)).clamp(0, 255).byte() if pixels else part)
-        return torch.cat(parts)
+            values = ((255 * (0.2 * part + 0.5)).clamp(0, 255).byte() if pixels else part).numpy()
+            if file is None:
+                shape = (count, *values.shape[1:])
+                file = np.lib.format.open_memmap(path, "w+", values.dtype, shape)
+            file[start : start + len(values)] = values
+        del file
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
     train, validation = draw(samples, 10_000), draw(max(8, samples // 4), 20_000)
-    answers = network.model(preprocessing(validation[:2]))
+    answers = network.model(preprocessing(torch.from_numpy(validation[:2].copy())))
     task: Any = Reconstruction()
     if network.spatial:
         task = Segmentation(num_classes=answers.shape[1])

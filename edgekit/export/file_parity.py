@@ -34,7 +34,7 @@ from edgekit.export.temperature import fold_temperature
 from edgekit.int8 import ops
 from edgekit.int8.probes import layer_name, quantized_tensors
 
-__all__ = ["file_parity"]
+__all__ = ["as_written", "file_parity"]
 
 _BYTES = 1 << 28  # of the file's tensors, which are held at once
 _ROUNDS = 8  # layers on another grid that are looked for, at most
@@ -72,7 +72,7 @@ def file_parity(
     Raises:
         ExportError: the runtime refuses the file with its tensors as outputs.
     """
-    graph = _as_written(graph, format, options or ExportOptions(), path.name)
+    graph = as_written(graph, format, options or ExportOptions(), path.name)
     found: list[tuple[NDArray[Any], list[NDArray[Any]]]] = []
     held = 0
     try:
@@ -96,8 +96,10 @@ def file_parity(
         return search()
 
 
-def _as_written(graph: fx.GraphModule, format: Format, options: ExportOptions, where: str) -> fx.GraphModule:
-    """The graph on the grids that the exporter gave the file."""
+def as_written(graph: fx.GraphModule, format: Format, options: ExportOptions, where: str) -> fx.GraphModule:
+    """The graph on the grids that the exporter gave the file ``where``: its weights' where they have 7 bits,
+    its input's where the file preprocesses, its output's over the temperature.
+    """
     if options.temperature != 1:
         graph = fold_temperature(graph, options.temperature, where)
     if format == "onnx" and options.target.weight_bits == 7:

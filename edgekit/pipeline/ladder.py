@@ -18,6 +18,7 @@ more with its tensors as outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from torch import Tensor, fx
 from edgekit.errors import EdgekitError, ExportError
 from edgekit.execution import mode
 from edgekit.export.divergence import layer_parity, snr_db
-from edgekit.export.file_parity import file_parity
+from edgekit.export.file_parity import as_written, file_parity
 from edgekit.export.layers import LayerParity, first_wrong, furthest
 from edgekit.export.options import INT8_GRAPH
 from edgekit.int8.disturbed import disturbed
@@ -153,7 +154,7 @@ def check_gate(
                 raise _disagrees(one, file, ratio, gate, reason) from error
             return
         _refuse_wrong(one, file, ratio, gate, layers)
-    explained = _explained(job, one.rung, layers)
+    explained = _explained(job, one, layers)
     if ratio < min(gate, explained - _UNEXPLAINED_DB):
         reason = f"; no layer alone is wrong, and what they round otherwise explains {explained:.1f} dB"
         raise _disagrees(one, file, ratio, gate, reason)
@@ -219,23 +220,26 @@ def _disagrees(one: Planned, file: str, ratio: float, gate: float, reason: str) 
 def _steadiness(job: Job, rung: Rung) -> float:
     """Of an int8 graph: signal-to-noise ratio of its answers against its own, with a few roundings moved."""
     if rung.steady_db is None:
-        rung.steady_db = _disturbed_db(job, rung, _DISTURBED)
+        assert isinstance(rung.model, fx.GraphModule)
+        rung.steady_db = _disturbed_db(job, rung.model, rung.model, _DISTURBED)
     return rung.steady_db
 
 
-def _explained(job: Job, rung: Rung, layers: Sequence[LayerParity]) -> float:
-    """What the graph makes of as many moved roundings as the file has, in dB."""
+def _explained(job: Job, one: Planned, layers: Sequence[LayerParity]) -> float:
+    """What the graph on the file's own grids, with as many roundings moved as the file has, makes of the
+    answers, in dB. Weights of 7 bits are among these grids: what they cost is no fault of a kernel.
+    """
     share = sum(layer.moved for layer in layers) / max(1, len(layers))
-    return _disturbed_db(job, rung, max(share, _DISTURBED))
+    graph = one.rung.model
+    assert isinstance(graph, fx.GraphModule)
+    written = as_written(graph, one.format, replace(one.options, temperature=1.0), one.file)
+    return _disturbed_db(job, graph, written, max(share, _DISTURBED))
 
 
-def _disturbed_db(job: Job, rung: Rung, share: float) -> float:
-    assert isinstance(rung.model, fx.GraphModule)
+def _disturbed_db(job: Job, graph: fx.GraphModule, written: fx.GraphModule, share: float) -> float:
     example = job.workload.example(_STEADY_SAMPLES)
-    answers = _answers(rung.model, example)
-    moved = [
-        disturbed(rung.model, part, share, seed=index) for index, part in enumerate(example.split(_ROWS))
-    ]
+    answers = _answers(graph, example)
+    moved = [disturbed(written, part, share, seed=index) for index, part in enumerate(example.split(_ROWS))]
     return snr_db(answers, torch.cat(moved))
 
 

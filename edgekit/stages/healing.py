@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from edgekit.batching import batch_size, fitting
 from edgekit.execution import Forward, mode, spans
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.reconstruction import refit
@@ -24,6 +25,8 @@ from edgekit.training.learning import resting_norms
 __all__ = ["Healing", "estimate_norms", "heal", "healed_text"]
 
 _BATCH = 32
+_FEWEST_AT_ONCE = 16  # batch norm's variance is that inside of a batch
+_HELD_BYTES = 32 << 20  # of samples that are there at once
 _JUDGED, _ESTIMATED = (32, 256), (64, 256)  # samples that judge, and for batch norm: fewest and most
 _MOST_MACS = 2e10  # of one pass over those that judge
 
@@ -44,8 +47,10 @@ class Healing:
     tell: Counting = untold
 
     def some(self, bounds: tuple[int, int]) -> int:
-        """How many samples, between these bounds."""
-        return int(min(bounds[1], max(bounds[0], _MOST_MACS / max(1, self.macs))))
+        """How many samples, between these bounds: as many as cost little time, and little memory."""
+        fewest, most = bounds
+        affordable = int(min(most, max(fewest, _MOST_MACS / max(1, self.macs))))
+        return fitting(self.judged(1).nbytes, affordable, _HELD_BYTES, fewest=fewest)
 
 
 def heal(small: nn.Module, whole: nn.Module, plan: Plan, how: Healing) -> tuple[nn.Module, dict[str, Any]]:
@@ -97,10 +102,11 @@ def estimate_norms(model: nn.Module, inputs: Tensor) -> int:
     momenta = [norm.momentum for norm in norms]
     with mode(model, training=False), torch.no_grad():
         try:
+            at_once = max(_FEWEST_AT_ONCE, batch_size(model, inputs, _BATCH))
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum, norm.training = None, True  # the plain mean over all batches
-            for start, end in spans(len(inputs), _BATCH):
+            for start, end in spans(len(inputs), at_once):
                 model(inputs[start:end])
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
@@ -115,7 +121,7 @@ def _distance(model: nn.Module, whole: nn.Module, inputs: Tensor) -> float | Non
         lacks, squares, total, count = 0.0, 0.0, 0.0, 0
         given, wanted = Forward(model), Forward(whole)
         with mode(model, training=False), mode(whole, training=False), torch.inference_mode():
-            for start, end in spans(len(inputs), _BATCH):
+            for start, end in spans(len(inputs), batch_size(whole, inputs, _BATCH)):
                 part = inputs[start:end]
                 right = wanted(part).double()
                 lacks += float((given(part).double() - right).square().sum())
