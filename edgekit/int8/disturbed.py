@@ -17,6 +17,8 @@ from edgekit.int8 import ops
 
 __all__ = ["disturbed"]
 
+_MANY = 0.05  # a larger share: one integer would often be drawn twice
+
 
 def disturbed(graph: fx.GraphModule, samples: Tensor, share: float, *, seed: int = 0) -> Tensor:
     """The graph's answers to ``samples`` (N, …), with roundings disturbed.
@@ -46,6 +48,15 @@ class _Disturbing(fx.Interpreter):
         if n.target is not ops.qd.quantize_per_tensor.default or ops.is_constant(n):
             return value
         low, high = n.args[3:5]
-        drawn = torch.rand(value.shape, generator=self.generator)
-        step = (drawn < self.share / 2).int() - (drawn > 1 - self.share / 2).int()
-        return (value.int() + step).clamp(low, high).to(value.dtype)
+        moved = value.int().flatten()
+        places = self._places(moved.numel())
+        steps = 2 * torch.randint(2, places.shape, generator=self.generator, dtype=torch.int32) - 1
+        moved[places] = (moved[places] + steps).clamp(low, high)
+        return moved.reshape(value.shape).to(value.dtype)
+
+    def _places(self, count: int) -> Tensor:
+        """Which of ``count`` integers move; few are drawn without looking at all the others."""
+        if self.share > _MANY:
+            return (torch.rand(count, generator=self.generator) < self.share).nonzero().flatten()
+        wanted = self.share * count + float(torch.rand(1, generator=self.generator))  # right on average
+        return torch.randint(max(count, 1), (int(wanted) if count else 0,), generator=self.generator)

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from torch import Tensor, fx, nn
 
 from edgekit.errors import EdgekitError, StageError, WeightsError
+from edgekit.execution import mode
 from edgekit.files import disk_full, sha256_of
 from edgekit.int8 import ops
 from edgekit.macs import count
@@ -35,6 +36,7 @@ from edgekit.training.computing import parallel
 from edgekit.training.computing.memory import give_back
 from edgekit.units import human_count, human_share, score_name
 
+_ROWS = 8  # samples in memory at a time
 _DOING = {"prune": "finding out what can leave", "qat": "capturing and calibrating"}  # before it trains
 
 
@@ -52,12 +54,21 @@ class Rung:
     row: StageRow | None = None
     _answers: Tensor | None = field(default=None, repr=False)
     steady_db: float | None = None  # of an int8 graph, once it was asked for; see ladder.py
+    _first: Tensor | None = field(default=None, repr=False)
 
     def answers(self, job: Job) -> Tensor:
         """The model's outputs for the whole validation set; computed when first asked for."""
         if self._answers is None:
             self._answers = evaluate(self.model, job.workload).outputs
         return self._answers
+
+    def first_answers(self, job: Job, count: int) -> Tensor:
+        """The outputs for ``job.workload.example(count)``, the same few each time; computed once."""
+        example = job.workload.example(count)
+        if self._first is None or len(self._first) != len(example):
+            with mode(self.model, training=False), torch.no_grad():
+                self._first = torch.cat([self.model(part) for part in example.split(_ROWS)])
+        return self._first
 
 
 def climb(job: Job) -> list[Rung]:

@@ -56,7 +56,8 @@ _SAMPLES = 256
 _LOOKED_AT = 2  # of them, layer by layer, beside the telling ones
 _LOOKED_MACS = 5e9  # that this may cost: on one core a fifth of what exporting takes
 _LISTENED_TO = 1024  # for the loudest
-_STEADY_SAMPLES = 8
+_STEADY_SAMPLES = 4
+_STEADY_MACS = 4e9  # that one pass over them may cost
 _MACS = 1e10  # that the ladder may cost for each of its models
 _ROWS = 8  # samples in memory at a time
 _FIELDS = ("snr_db", "worst_channel_db", "worst_sample_db", "max_steps")
@@ -221,7 +222,7 @@ def _steadiness(job: Job, rung: Rung) -> float:
     """Of an int8 graph: signal-to-noise ratio of its answers against its own, with a few roundings moved."""
     if rung.steady_db is None:
         assert isinstance(rung.model, fx.GraphModule)
-        rung.steady_db = _disturbed_db(job, rung.model, rung.model, _DISTURBED)
+        rung.steady_db = _disturbed_db(job, rung, rung.model, _DISTURBED)
     return rung.steady_db
 
 
@@ -233,12 +234,14 @@ def _explained(job: Job, one: Planned, layers: Sequence[LayerParity]) -> float:
     graph = one.rung.model
     assert isinstance(graph, fx.GraphModule)
     written = as_written(graph, one.format, replace(one.options, temperature=1.0), one.file)
-    return _disturbed_db(job, graph, written, max(share, _DISTURBED))
+    return _disturbed_db(job, one.rung, written, max(share, _DISTURBED))
 
 
-def _disturbed_db(job: Job, graph: fx.GraphModule, written: fx.GraphModule, share: float) -> float:
-    example = job.workload.example(_STEADY_SAMPLES)
-    answers = _answers(graph, example)
+def _disturbed_db(job: Job, rung: Rung, written: fx.GraphModule, share: float) -> float:
+    """Of ``written`` with roundings moved, against the rung's own answers."""
+    count = max(2, min(_STEADY_SAMPLES, int(_STEADY_MACS / max(rung.figures.macs, 1))))
+    example = job.workload.example(count)
+    answers = rung.first_answers(job, count)
     moved = [disturbed(written, part, share, seed=index) for index, part in enumerate(example.split(_ROWS))]
     return snr_db(answers, torch.cat(moved))
 

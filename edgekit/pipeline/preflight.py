@@ -188,7 +188,9 @@ class _Rehearsal:
             settings: dict[str, Any] = {"format": format, "precision": precision, "options": self.options}
             own = model[0] if isinstance(model, list) else model
             export(own, self.job.workload.example(1), path, metadata={}, **settings)
-            rung = dataclasses.replace(self.original, model=own, form=chain.form_of(own), _answers=None)
+            rung = dataclasses.replace(
+                self.original, model=own, form=chain.form_of(own), _answers=None, _first=None
+            )
             self._run(planning.Planned(path.name, format, precision, rung, self.options), path)
             if self.job.recipe.exports.microcontroller and (format, precision) == ("litert", "int8"):
                 self._ask_microcontroller(path)
