@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import reach_table  # noqa: E402 - beside this file, which tests run from elsewhere
+import tuned_table  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 MEASURED = re.compile(r"^# measured:.*(?:\n#  {10}.*)*", re.MULTILINE)
@@ -27,7 +28,7 @@ MARKED = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL
 
 def main() -> int:
     """Rewrite the files; with ``--check`` only name those that are out of date (exit code 1 if any are)."""
-    pages = [ROOT / "README.md", ROOT / "docs" / "reach.md"]
+    pages = [ROOT / "README.md", ROOT / "docs" / "reach.md", ROOT / "docs" / "int8.md"]
     new = {page: MARKED.sub(lambda m: f"{m[1]}{table(m[2])}{m[3]}", page.read_text()) for page in pages}
     for recipe in sorted((ROOT / "recipes").glob("*.yaml")):
         line = measured(recipe.stem)
@@ -69,12 +70,15 @@ def table(name: str) -> str:
     """Markdown for ``benchmarks/results/<name>.json``; a file that isn't there gives an honest sentence.
 
     "against": what the compression benchmarks found. "reach", "reach-summary": foreign networks.
+    "tuned": int8 by calibration beside others.
     """
     if name == "against":
         return against()
     if name.startswith("reach"):
         found = json.loads((RESULTS / "reach.json").read_text())
         return reach_table.table(found) if name == "reach" else f"\n{reach_table.summary(found)}\n\n"
+    if name == "tuned":
+        return tuned_table.table(json.loads((RESULTS / "int8_vs_tuned.json").read_text()))
     path = RESULTS / f"{name}.json"
     if not path.exists():
         return f"\n(not measured yet: benchmarks/results/{name}.json is missing)\n\n"

@@ -40,7 +40,8 @@ def test_by_one_step_at_most_and_never_off_the_grid(seed: int, share: float, cou
     steps = moved_by(share, samples, seed)
     assert float(steps.abs().max()) <= 1
     integers = (samples / STEP).round().clamp(LOW, HIGH) + steps
-    assert float(integers.min()) >= LOW and float(integers.max()) <= HIGH
+    assert float(integers.min()) >= LOW
+    assert float(integers.max()) <= HIGH
 
 
 def test_no_share_moves_nothing_and_a_small_one_moves_one_now_and_then() -> None:
