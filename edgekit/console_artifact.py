@@ -39,6 +39,7 @@ def artifact_parts(found: Mapping[str, Any], top: int) -> list[RenderableType]:
     ]
     lines += _free(found)
     lines += _executed(found["executed"])
+    lines += _judged(found.get("judged"))
     if found["arena"]:
         lines.append(("arena", arena_text(found["arena"])))
     lines += [(f"· {key}", _short(value)) for key, value in found["metadata"].items()]
@@ -105,6 +106,34 @@ def _executed(executed: Mapping[str, Any] | None) -> list[tuple[str, str]]:
         rows.append(
             ("arena, planned", f"{human_bytes(executed['arena_bytes'])}, scratch of its kernels included")
         )
+    return rows
+
+
+def _bracketed(parts: Sequence[str]) -> str:
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _judged(step: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """How near the file is to what it was made from, and whether each layer computes what it should."""
+    if step is None:
+        return []
+    equal = step["snr_db"] >= 200  # what stands for equal numbers
+    whole = "the same numbers" if equal else f"{step['snr_db']:.0f} dB"
+    worst = [
+        f"worst {kind} {step[f'worst_{kind}_db']:.0f}"
+        for kind in ("channel", "sample")
+        if step[f"worst_{kind}_db"] is not None and not equal
+    ]
+    if step["steady_db"] is not None:
+        worst.append(f"the graph itself, with one rounding in 1,000 moved by a step, {step['steady_db']:.0f}")
+    rows = [(f"against {step['against']}", f"{whole}{_bracketed(worst)}")]
+    if step["layers"]:
+        text = f"{step['layers']} compared one by one on the file's own integers: at most "
+        text += f"{step['layers_peak']:.1f} steps of their grids off"
+        rows.append(("layers", text + (", which the network makes grow" if step["amplified"] else "")))
+    if (lost := step["lost_channels"]) is not None:
+        named = ", ".join(f"{one['channel']} ({one['snr_db']:.0f} dB)" for one in lost["worst"])
+        rows.append(("lost channels", f"{lost['count']} of {lost['channels']}: {named}"))
     return rows
 
 

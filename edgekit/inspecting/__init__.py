@@ -11,6 +11,7 @@ onnx_file.py    inside an ONNX file
 tflite_file.py  inside a LiteRT file
 graph_file.py   inside an int8 graph
 runtimes.py     what a runtime makes of a file
+judged.py       what the run that wrote a file found out about it
 artifact.py     all of it about a file
 on_device.py    what a device's profile says about it
 """

@@ -9,6 +9,7 @@ from edgekit.bench.onnx_ends import companions, size_of
 from edgekit.errors import EdgekitError, InputError, MeasurementError, MissingExtraError
 from edgekit.files import sha256
 from edgekit.inspecting import guarded, runtimes
+from edgekit.inspecting.judged import judged
 
 __all__ = ["FORMATS", "format_of", "inspect_artifact"]
 
@@ -19,6 +20,8 @@ _TIMEOUT_SECONDS = 300.0
 
 def inspect_artifact(path: Path, *, top: int | None = None) -> dict[str, Any]:
     """Everything about a file, as JSON. ``top``: how many of the largest tensors are listed; None: all.
+
+    ``judged``: what the run that wrote it found out, where the file still lies in its folder (``judged.py``).
 
     All reading is done in a child process: whatever a damaged file does to it, here it is an error.
 
@@ -33,7 +36,7 @@ def inspect_artifact(path: Path, *, top: int | None = None) -> dict[str, Any]:
     found: dict[str, Any] = guarded.call(
         look, str(path), format, what=what, where=str(path), next=_NEXT, timeout_seconds=_TIMEOUT_SECONDS
     )
-    tensors = found["tensors"]
+    tensors, digest = found["tensors"], sha256(path)
     return {
         "schema": 1,
         "kind": "artifact",
@@ -41,8 +44,9 @@ def inspect_artifact(path: Path, *, top: int | None = None) -> dict[str, Any]:
         "format": format,
         "size_bytes": size_of(path),
         "files_beside": [one.name for one in companions(path)],
-        "sha256": sha256(path),
+        "sha256": digest,
         **found,
+        "judged": judged(path, digest),
         "tensors_in_file": len(tensors),
         "tensors": tensors if top is None else tensors[:top],
         "activations": found["activations"] if top is None else found["activations"][:top],
