@@ -62,13 +62,14 @@ def _layers(rows: list[dict[str, Any]]) -> str:
 
 def _whole_way(row: dict[str, Any]) -> list[str]:
     steps = {step["rung"].rpartition("_")[2]: step for step in row["ladder"]}
+    onnx = steps.get("int8.onnx") or steps["7bit.onnx"]
     coverage = [f"{share:.0%}" if share is not None else "?" for share in row["coverage"].values()]
     outside = ", ".join(f"{count} {op}" for op, count in sorted(row["litert"]["outside"].items()))
     return [
         "whole way",
         f"{row['macs_reached']:.2f}",
         _decibels(steps["fake-quantised"]),
-        _decibels(steps["int8.onnx"]),
+        _decibels(onnx) + ("" if "int8.onnx" in steps else ", 7 bits"),
         _decibels(steps["int8.tflite"]),
         " / ".join(dict.fromkeys(coverage)),
         f"{row['litert']['partitions']}" + (f": {outside}" if outside else ""),

@@ -123,9 +123,9 @@ def _distance(model: nn.Module, whole: nn.Module, inputs: Tensor) -> float | Non
         with mode(model, training=False), mode(whole, training=False), torch.inference_mode():
             for start, end in spans(len(inputs), batch_size(whole, inputs, _BATCH)):
                 part = inputs[start:end]
-                right = wanted(part).double()
-                lacks += float((given(part).double() - right).square().sum())
-                squares, total = squares + float(right.square().sum()), total + float(right.sum())
+                right = wanted(part).float()
+                lacks += _sum((given(part).float() - right).square_())
+                squares, total = squares + _sum(right.square()), total + _sum(right)
                 count += right.numel()
         variance = squares / count - (total / count) ** 2
         return lacks / count / max(variance, 1e-30)
@@ -133,6 +133,11 @@ def _distance(model: nn.Module, whole: nn.Module, inputs: Tensor) -> float | Non
     # Of several processes the first one decides for all: each might round differently.
     distance = parallel.current().first(measured)
     return distance if distance < float("inf") else None
+
+
+def _sum(values: Tensor) -> float:
+    """Of (N, …): each sample in its own precision, their sums in float64."""
+    return float(values.reshape(len(values), -1).sum(1).double().sum())
 
 
 def _nearer(now: float | None, before: float | None) -> bool:

@@ -192,7 +192,8 @@ class _Whole:
         for wanted, given in zip(wholes, self._parts(small), strict=True):
             if given.shape != wanted.shape:
                 raise ValueError(f"expected {wanted.shape}, got {given.shape}")
-            total += float((given.double() - wanted.double()).square().sum())
+            # Each sample in float32, which reads large answers (segmentation) four times as fast.
+            total += float((given - wanted).square_().reshape(len(given), -1).sum(1).double().sum())
         return total / self.answers.numel() / self.spread
 
     def _parts(self, model: nn.Module) -> Iterator[Tensor]:
