@@ -140,10 +140,13 @@ def _amplified(artifacts: Sequence[Artifact]) -> Iterator[Warned]:
     """Right files of networks that are not steady: another runtime, or a newer one, will answer otherwise."""
     for one in artifacts:
         if one.amplified and one.snr_db is not None and one.steady_db is not None:
+            # The name says so (ExportOptions.suffix).
+            coarse = "_7bit" in one.file
+            weights = "its weights have 7 bits, as x86 without VNNI needs them, and " if coarse else ""
             message = (
                 f"{one.file} answers at {one.snr_db:.1f} dB from its int8 graph, though each of its layers "
-                "is right by itself: the network makes every rounding grow (one in a thousand of them moved "
-                f"by a step, the graph answers at {one.steady_db:.1f} dB from itself); train it in int8 "
+                f"is right by itself: {weights}the network makes every rounding grow (one in a thousand of "
+                f"them moved by a step, the graph answers at {one.steady_db:.1f} dB from itself); train it in int8 "
                 "(stages.qat.training.epochs), or keep it in float"
             )
             yield Warned(kind="agreement", about=one.file, message=message)

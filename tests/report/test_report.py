@@ -244,6 +244,15 @@ def test_where_numbers_are_used_as_they_are_a_file_without_a_channel_is_not_reco
     assert "that keep within 1 point (and lose no channel) of the trained model" in found.reason
 
 
+def test_a_right_file_far_from_its_graph_says_what_it_is_that_grows() -> None:
+    amplified = {"amplified": True, "snr_db": 3.2, "steady_db": 12.4}
+    (plain,) = warned([artifact(ORIGINAL), artifact(INT8_ONNX, **amplified)], times=[])
+    assert "3.2 dB from its int8 graph" in plain.message
+    assert "7 bits" not in plain.message
+    (coarse,) = warned([artifact(ORIGINAL), artifact("artifacts/net_int8_7bit.onnx", **amplified)], times=[])
+    assert "its weights have 7 bits, as x86 without VNNI needs them, and the network" in coarse.message
+
+
 def test_doubts_about_calibration_data_are_said() -> None:
     stage = StageRow(
         kind="qat", accuracy=0.92, parameters=100, macs=1000, seconds=1, doubts=("8 samples are few",)
