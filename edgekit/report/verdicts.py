@@ -146,8 +146,8 @@ def _amplified(artifacts: Sequence[Artifact]) -> Iterator[Warned]:
             message = (
                 f"{one.file} answers at {one.snr_db:.1f} dB from its int8 graph, though each of its layers "
                 f"is right by itself: {weights}the network makes every rounding grow (one in a thousand of "
-                f"them moved by a step, the graph answers at {one.steady_db:.1f} dB from itself); train it in "
-                "int8 (stages.qat.training.epochs), or keep it in float"
+                f"them moved by a step, the graph answers at {one.steady_db:.1f} dB from itself); train it "
+                "in int8 (stages.qat.training.epochs), or keep it in float"
             )
             yield Warned(kind="agreement", about=one.file, message=message)
 
