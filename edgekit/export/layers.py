@@ -108,17 +108,28 @@ class Differences:
         if torch.equal(own, file):  # as nearly always: then nothing else moves either
             self.squares = self.squares + torch.zeros(own.shape[1] if own.dim() > 2 else 1).double()
             return
-        steps = (file.double() - own.double()) / self.step
-        # One number alone may be a few steps off: channels are judged where they have several.
-        by_channel = steps.transpose(0, 1).flatten(1) if steps.dim() > 2 else steps.reshape(1, -1)
-        self.squares = self.squares + by_channel.square().sum(1)
+        # Few numbers differ: only these are looked at one by one.
+        numbers, apart = own.reshape(-1), (file - own).reshape(-1)
+        places = apart.nonzero().flatten()
+        steps = apart[places].double() / self.step
+        self._by_channel(own, places, steps.square())
         self.moved += int((steps.abs() >= 0.5).sum())
         self.far += int((steps.abs() >= 1.5).sum())
         self.peak = max(self.peak, float(steps.abs().max().nan_to_num(math.inf)))
-        inside = (own > self.low) & (own < self.high) & (file > self.low) & (file < self.high)
-        d, v = steps[inside], own[inside].double() / self.step
-        ones = torch.ones_like(d)
-        self.sums += torch.stack([ones, v, d, v * v, v * d, d * d]).sum(1)
+        inside = (numbers > self.low) & (numbers < self.high)
+        there = file.reshape(-1)[places]
+        inside[places] &= (there > self.low) & (there < self.high)
+        v = numbers[inside].double() / self.step
+        both = inside[places]
+        d, beside = steps[both], numbers[places[both]].double() / self.step
+        found = (v.new_tensor(len(v)), v.sum(), d.sum(), v.dot(v), beside.dot(d), d.dot(d))
+        self.sums += torch.stack(found)
+
+    def _by_channel(self, own: Tensor, places: Tensor, squares: Tensor) -> None:
+        """One number alone may be a few steps off: channels are judged where they have several."""
+        channels, each = (own.shape[1], own[0, 0].numel()) if own.dim() > 2 else (1, own.numel())
+        found = torch.zeros(channels, dtype=torch.float64)
+        self.squares = self.squares + found.index_add_(0, places // each % channels, squares)
 
     def of(self, layer: str, *, exact: bool = False, snr_db: float | None = None) -> LayerParity:
         """What the sums say. Call after at least one ``add``."""

@@ -133,3 +133,35 @@ def test_a_scale_that_is_wrong_behind_an_average_is_still_seen() -> None:
     differences = Differences(1.0, -128, 127, average=True)
     differences.add(numbers.round(), (numbers * 1.015).round())
     assert "too large" in differences.of("layer", exact=True).why
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5, 6), (2, 3, 7), (1, 40), (3, 1, 2, 2)])
+@pytest.mark.parametrize("chance", [0.05, 0.9])
+@pytest.mark.parametrize("last", [False, True])
+def test_sums_are_those_of_plain_loops(shape: tuple[int, ...], chance: float, last: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randint(-5, 6, shape, generator=generator).float()
+    drawn = torch.rand(shape, generator=generator) < chance
+    file = own + torch.where(drawn, torch.randint(-3, 4, shape, generator=generator).float(), 0.0)
+    low, high = -4.0, 4.0
+    differences = Differences(STEP, low * STEP, high * STEP)
+    given = [one * STEP for one in (own, file)]
+    if last and len(shape) == 4:
+        given = [one.contiguous(memory_format=torch.channels_last) for one in given]
+    differences.add(*given)
+    squares = [0.0] * (shape[1] if len(shape) > 2 else 1)
+    sums = [0.0] * 6
+    moved = far = 0
+    for index in range(own.numel()):
+        place = torch.unravel_index(torch.tensor(index), shape)
+        v, w = float(own[place]), float(file[place])
+        squares[int(place[1]) if len(shape) > 2 else 0] += (w - v) ** 2
+        moved, far = moved + (abs(w - v) >= 0.5), far + (abs(w - v) >= 1.5)
+        if low < v - 0.5 and v < high - 0.5 and low < w - 0.5 and w < high - 0.5:
+            for position, value in enumerate((1, v, w - v, v * v, v * (w - v), (w - v) ** 2)):
+                sums[position] += value
+    if torch.equal(own, file):  # says nothing of a drift
+        sums = [0.0] * 6
+    assert torch.as_tensor(differences.squares).tolist() == pytest.approx(squares)
+    assert differences.sums.tolist() == pytest.approx(sums)
+    assert (differences.moved, differences.far, differences.count) == (moved, far, own.numel())
