@@ -35,7 +35,7 @@ from edgekit.report import Report
 from edgekit.run import RunFolder, read_record
 from tests.pipeline import tiny
 from tests.pipeline.conftest import Run
-from tests.spelling import int8_onnx
+from tests.spelling import int8_onnx, spelled
 
 INT8 = int8_onnx("artifacts/tiny_int8")
 ORIGINAL = "artifacts/original_fp32.onnx"
@@ -86,7 +86,9 @@ def test_the_report_is_in_the_folder_and_tells_what_was_made(undisturbed: tuple[
     original, int8 = report.artifacts
     assert (original.int8_coverage, int8.int8_coverage) == (0.0, 1.0)
     assert original.accuracy == report.baseline.accuracy
-    assert original.parity == int8.parity == 1.0
+    assert original.parity == 1.0
+    # Weights of 7 bits, for a CPU that saturates, may decide a sample otherwise than the graph's.
+    assert int8.parity >= (0.9 if spelled() else 1.0)
     assert {one.artifact for one in report.measurements} == {ORIGINAL, INT8}
     assert report.recommended.artifact in (ORIGINAL, INT8)
     assert report.recommended.reason
