@@ -28,7 +28,6 @@ from provenance import surroundings
 
 from edgekit.devices import load_device
 from edgekit.devices.device import probe
-from edgekit.execution import mode
 from edgekit.export import export
 from edgekit.export.file_parity import file_parity
 from edgekit.export.layers import first_wrong, furthest
@@ -81,8 +80,6 @@ def looked_into(name: str) -> dict[str, Any]:
     files: dict[str, Any] = {}
     with quiet(), tempfile.TemporaryDirectory(prefix="edgekit-benchmark-") as place:
         graph = calibrate(capture(network.model, inputs[:1]), list(inputs.split(BATCH)))
-        with mode(graph, training=False), torch.no_grad():
-            graph(others)
         for format, suffix in (("onnx", ".onnx"), ("litert", ".tflite")):
             path, options = Path(place) / f"net{suffix}", ExportOptions(target=target)
             given: Any = {"format": format, "precision": "int8", "metadata": {}, "options": options}

@@ -19,8 +19,7 @@ from edgekit.execution import device_of, mode
 
 __all__ = ["BUDGET", "Footprint", "batch_size", "fitting", "footprint"]
 
-# Bytes that one batch may take. On a CPU more at once is slower, as the system has to clear ever more memory:
-# MobileNetV3-small at 224 pixels took 107 samples a second in batches of 4, 96 of 32, 49 of 128 (one core).
+# Bytes that one batch may take. On a CPU more at once is no faster: the system has to clear ever more memory.
 BUDGET = 64 << 20
 _FEWEST = 2  # exported graphs may refuse a single sample
 

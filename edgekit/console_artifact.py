@@ -127,7 +127,7 @@ def _judged(step: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     if step["steady_db"] is not None:
         worst.append(f"the graph itself, with one rounding in 1,000 moved by a step, {step['steady_db']:.0f}")
     rows = [(f"against {step['against']}", f"{whole}{_bracketed(worst)}")]
-    if step["layers"]:
+    if step["layers"] and step["layers_peak"] is not None:
         text = f"{step['layers']} compared one by one on the file's own integers: at most "
         text += f"{step['layers_peak']:.1f} steps of their grids off"
         rows.append(("layers", text + (", which the network makes grow" if step["amplified"] else "")))

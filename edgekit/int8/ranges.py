@@ -61,7 +61,7 @@ class Histogram:
         self.zeros += flat.numel() - int(flat.count_nonzero())
         each = BINS / (self.high - self.low)
         for part in flat.split(_CHUNK):
-            # Three times as fast as torch.histc.
+            # Much faster than torch.histc.
             bins = ((part - self.low) * each).nan_to_num_(0.0).clamp_(0, BINS - 1).long()
             found = torch.zeros(BINS, device=part.device).index_add_(0, bins, torch.ones_like(part))
             self.counts += found.cpu().double()

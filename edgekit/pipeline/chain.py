@@ -36,7 +36,7 @@ from edgekit.training.computing import parallel
 from edgekit.training.computing.memory import give_back
 from edgekit.units import human_count, human_share, score_name
 
-_ROWS = 8  # samples in memory at a time
+ROWS = 8  # samples in memory at a time
 _DOING = {"prune": "finding out what can leave", "qat": "capturing and calibrating"}  # before it trains
 
 
@@ -66,9 +66,14 @@ class Rung:
         """The outputs for ``job.workload.example(count)``, the same few each time; computed once."""
         example = job.workload.example(count)
         if self._first is None or len(self._first) != len(example):
-            with mode(self.model, training=False), torch.no_grad():
-                self._first = torch.cat([self.model(part) for part in example.split(_ROWS)])
+            self._first = answers_of_few(self.model, example)
         return self._first
+
+
+def answers_of_few(model: nn.Module, example: Tensor) -> Tensor:
+    """The outputs for ``example`` (N, …), a few rows in memory at a time; in the eval mode."""
+    with mode(model, training=False), torch.no_grad():
+        return torch.cat([model(part) for part in example.split(ROWS)])
 
 
 def climb(job: Job) -> list[Rung]:

@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from edgekit.errors import EdgekitError, ExportError
-from edgekit.execution import mode
 from edgekit.export.divergence import layer_parity, snr_db
 from edgekit.export.file_parity import as_written, file_parity
 from edgekit.export.layers import LayerParity, first_wrong, furthest
@@ -36,7 +35,7 @@ from edgekit.export.options import INT8_GRAPH
 from edgekit.int8.disturbed import disturbed
 from edgekit.noise import EXACT_DB, Noise
 from edgekit.pipeline.artifacts import Planned
-from edgekit.pipeline.chain import Rung
+from edgekit.pipeline.chain import ROWS, Rung, answers_of_few
 from edgekit.pipeline.job import Job
 from edgekit.report import LadderStep
 from edgekit.stages.base import Form
@@ -59,7 +58,6 @@ _LISTENED_TO = 1024  # for the loudest
 _STEADY_SAMPLES = 4
 _STEADY_MACS = 4e9  # that one pass over them may cost
 _MACS = 1e10  # that the ladder may cost for each of its models
-_ROWS = 8  # samples in memory at a time
 _FIELDS = ("snr_db", "worst_channel_db", "worst_sample_db", "max_steps")
 
 
@@ -242,7 +240,7 @@ def _disturbed_db(job: Job, rung: Rung, written: fx.GraphModule, share: float) -
     count = max(2, min(_STEADY_SAMPLES, int(_STEADY_MACS / max(rung.figures.macs, 1))))
     example = job.workload.example(count)
     answers = rung.first_answers(job, count)
-    moved = [disturbed(written, part, share, seed=index) for index, part in enumerate(example.split(_ROWS))]
+    moved = [disturbed(written, part, share, seed=index) for index, part in enumerate(example.split(ROWS))]
     return snr_db(answers, torch.cat(moved))
 
 
@@ -251,12 +249,12 @@ def climb(job: Job, rungs: Sequence[Rung], entries: Sequence[dict[str, Any]]) ->
     # Computed anew, on a few samples: the same numbers whether a run is finished or only read again.
     macs = max(rung.figures.macs for rung in rungs)
     example = job.workload.example(max(16, min(_SAMPLES, int(_MACS / max(macs, 1)))))
-    answers = [_answers(rung.model, example) for rung in rungs]
+    answers = [answers_of_few(rung.model, example) for rung in rungs]
     steps = []
     for index, rung in enumerate(rungs[1:], 1):
         before, told = rungs[index - 1].kind or "trained model", rung.kind
         if rung.form is Form.INT8:
-            fake = _answers(_fake_quantised(rung.model), example)
+            fake = answers_of_few(_fake_quantised(rung.model), example)
             steps.append(_step(job, "fake-quantised", before, answers[index - 1], fake))
             step = output_step(rung.model)
             steps.append(_step(job, "int8 graph", "fake-quantised", fake, answers[index], step))
@@ -286,11 +284,6 @@ def _step(
         **compared(source, answers),
         max_steps=None if step is None else float((answers - source).abs().max()) / step,
     )
-
-
-def _answers(model: torch.nn.Module, example: Tensor) -> Tensor:
-    with mode(model, training=False), torch.no_grad():
-        return torch.cat([model(part) for part in example.split(_ROWS)])
 
 
 def _fake_quantised(model: torch.nn.Module) -> fx.GraphModule:

@@ -192,7 +192,7 @@ class _Whole:
         for wanted, given in zip(wholes, self._parts(small), strict=True):
             if given.shape != wanted.shape:
                 raise ValueError(f"expected {wanted.shape}, got {given.shape}")
-            # Each sample in float32, which reads large answers (segmentation) four times as fast.
+            # Each sample in float32: copies in float64 cost much where answers are large (segmentation).
             total += float((given - wanted).square_().reshape(len(given), -1).sum(1).double().sum())
         return total / self.answers.numel() / self.spread
 
