@@ -3,8 +3,8 @@
 The model is captured, and written in every format and precision that the recipe asks for. Where a qat stage
 follows, that stage runs on a handful of samples without training, and int8 files are written from its graph.
 Each file answers two samples in its runtime. All of it goes the way that the run itself goes later, with the
-weights as they are; pruning only makes layers narrower. Who refuses says so in the first minute, and nothing
-has been trained for it.
+weights as they are; pruning only makes layers narrower, and it is asked whether they may become as narrow as
+is wanted. Who refuses says so in the first minute, and nothing has been trained for it.
 
 What is final already is kept: the original's fp32 ONNX file, to which all gains refer, and files of a float
 model that no stage changes. The others are thrown away.
@@ -40,6 +40,8 @@ from edgekit.run import write_record
 from edgekit.stages import STAGES, students
 from edgekit.stages.base import Form, StageConfig, StageContext
 from edgekit.stages.distill import DistillConfig
+from edgekit.stages.prune import PruneConfig
+from edgekit.stages.reachable import check_cut
 from edgekit.stages.settings import TrainingConfig
 from edgekit.training.computing.memory import give_back
 
@@ -103,6 +105,8 @@ class _Rehearsal:
         shipped, trained = self._shipped()
         reference = planning.reference(self.original, self.options)
         found: list[_Step] = [("train mode", lambda: self._train(shipped))] if trained else []
+        if (cut := self._first_cut()) is not None:
+            found.append(("what can be cut", lambda: self._cut(*cut)))
         found.append((Path(planning.REFERENCE).name, lambda: self._keep(reference)))
         float_files = [one for one in self.files if one[1] not in INT8_GRAPH]
         if shipped is self.original.model and not self.options.suffix("onnx", "fp32"):
@@ -126,11 +130,33 @@ class _Rehearsal:
         model, trained = self.original.model, False
         for stage in self.job.recipe.stages:
             if (student := _student(self.job, stage)) == "given":
-                own = self.job.workload.build_student()
-                assert own is not None  # it is given
-                model = own.eval()
+                model = self._given()
             trained = trained or _trains(stage, student)
         return model, trained
+
+    def _first_cut(self) -> tuple[nn.Module, PruneConfig] | None:
+        """The first prune stage and its model, but for the weights; None if that is not known yet."""
+        model = self.original.model
+        for stage in self.job.recipe.stages:
+            if isinstance(stage, PruneConfig):
+                return model, stage
+            if (student := _student(self.job, stage)) == "given":
+                model = self._given()
+            elif student in ("width", "depth"):
+                return None  # whose layers are chosen by its stage
+        return None
+
+    def _given(self) -> nn.Module:
+        """The workload's own student, with fresh weights."""
+        own = self.job.workload.build_student()
+        assert own is not None  # it is given
+        return own.eval()
+
+    def _cut(self, model: nn.Module, config: PruneConfig) -> None:
+        def tell(message: str) -> None:
+            self.job.tell("note", "preflight", message)
+
+        check_cut(model, self.job.workload.example(2), config, seed=self.job.recipe.seed, tell=tell)
 
     def _train(self, model: nn.Module) -> None:
         if note := self.job.workload.check_training(model):

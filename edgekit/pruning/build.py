@@ -19,12 +19,12 @@ from edgekit.pruning.goals.leaving import Block, leaving
 from edgekit.pruning.goals.ranking import IsomorphicSearch, ignored, limits_of
 from edgekit.pruning.goals.reaching import Aim
 from edgekit.pruning.goals.shipped import Shipped
-from edgekit.pruning.goals.telling import overshoot, reasons, unreachable
+from edgekit.pruning.goals.telling import nothing_to_cut, overshoot, reasons, unreachable
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.worth.damage import Counting, Inputs, curves, untold
 from edgekit.pruning.worth.importance import Backward, Importance, Worth, importances
 
-__all__ = ["Built", "Prepared", "Scope", "for_goal", "for_width", "prepare"]
+__all__ = ["Built", "Prepared", "Scope", "check_reachable", "for_goal", "for_width", "prepare"]
 
 Scope = Literal["global", "local", "isomorphic"]
 
@@ -229,6 +229,35 @@ class _Wanted:
         if inputs is not None:
             search.believe(curves(worth.scores, *about, inputs, macs=macs_of_one, tell=self.tell))
         return search
+
+
+def check_reachable(
+    prepared: Prepared, goal: Goal, limits: Limits, *, patterns: Mapping[str, float] | None = None
+) -> None:
+    """Cut all that may leave, and see whether that is enough: what is known without a training, in seconds.
+
+    What only files show (time, bytes) is not looked at; there, something must be able to leave at all.
+
+    Raises PruneError: not even that meets the goal (it says how far one gets), or a pattern matches no layer.
+    """
+    patterns = patterns or {}
+    worth = importances(prepared.found, "magnitude", seed=prepared.seed)
+    limits = limits_of(prepared.found, limits, patterns, prepared.origin)
+    search = _search(prepared, worth, limits, "global")
+    counted = goal.counted()
+    aim = Aim(counted, search, prepared.model, prepared.example)
+    made = aim.everything(
+        lambda: _built(prepared, search, worth, check=False),
+        lambda made: (made.before, made.after),
+        lambda made: _cut(prepared.model, made.plan),
+    )
+    furthest = made or _built(prepared, search, worth, check=False)  # the search stands at its end
+    whole = (*furthest.whole, *ignored(prepared.found, patterns))
+    if made is None:
+        reached = furthest.speedup, furthest.shrink
+        raise unreachable(counted, reached, limits, whole, limited=bool(patterns), aim=aim)
+    if not furthest.plan.cuts:
+        raise nothing_to_cut(limits, whole)
 
 
 def for_width(model: nn.Module, example: Tensor, width: float, limits: Limits, *, seed: int = 0) -> Built:

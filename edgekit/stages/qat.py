@@ -16,6 +16,8 @@ from edgekit.stages.base import StageConfig, StageContext, StageResult, Training
 if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
+    from edgekit.errors import StageError
+
 GRAPH = "int8_graph.pt2"
 CALIBRATED = "calibrated.pt2"
 DOUBTS = "doubts.json"
@@ -171,6 +173,7 @@ def _calibrate(
 
     from edgekit.batching import batch_size
     from edgekit.int8.calibration import CalibrationOptions, Streamed, calibration_batches, estimate
+    from edgekit.int8 import ops
     from edgekit.int8.capture import capture
 
     workload = context.workload
@@ -194,7 +197,26 @@ def _calibrate(
     )
     doubts = _doubts(config, context)
     graph = capture(model, workload.example(1))
-    return estimate(graph, Streamed(draw), options, doubt=doubts.append), doubts
+    made = estimate(graph, Streamed(draw), options, doubt=doubts.append)
+    if not any(node.target in ops.DEQUANTIZE for node in made.graph.nodes):
+        raise _nothing_in_int8(made)
+    return made, doubts
+
+
+def _nothing_in_int8(graph: fx.GraphModule) -> StageError:
+    from collections import Counter
+
+    from edgekit.errors import StageError
+
+    called = (node.target for node in graph.graph.nodes if node.op == "call_function")
+    found = Counter(getattr(target, "overloadpacket", target).__name__ for target in called)
+    return StageError(
+        "nothing of this model can be computed in int8",
+        where="stage qat",
+        got="its ops: " + ", ".join(f"{name} ({count})" for name, count in found.most_common(8)),
+        expected="a convolution, a linear layer, a matrix product or the like",
+        next="leave the qat stage out of the recipe, and int8 out of exports.precisions",
+    )
 
 
 def _train(

@@ -47,7 +47,7 @@ class TestWhatIsTried:
     def test_every_file_of_the_recipe_from_the_graph_of_its_own_stage(self, fresh: Run) -> None:
         until_trained(fresh, "exports.precisions=[fp32, int8]")
         steps = [event.message for event in fresh.events if event.kind == "step"]
-        assert steps == ["train mode", "original_fp32.onnx", "int8 graph", "onnx int8"]
+        assert steps == ["train mode", "what can be cut", "original_fp32.onnx", "int8 graph", "onnx int8"]
         record = read_record(fresh.folder / "preflight.json")
         assert record is not None
         assert list(record["steps"]) == steps
@@ -170,6 +170,14 @@ class TestRefusals:
         assert asked == ["original_fp32.onnx"]
         assert not fresh.folder.exists()
 
+    def test_a_network_without_anything_for_int8(self, fresh: Run) -> None:
+        fresh.workload = replace(fresh.workload, model=OneCell().eval())
+        with pytest.raises(WorkloadError, match="nothing of this model can be computed in int8") as caught:
+            fresh("stages=[{kind: qat}]")
+        assert "before any training (int8 graph): stage qat" in caught.value.where
+        assert "lstm (1)" in caught.value.got
+        assert not fresh.folder.exists()
+
     def test_what_a_training_would_stumble_over(self, fresh: Run) -> None:
         class Strict(tiny.TinyNet):
             def forward(self, x: Tensor) -> Tensor:
@@ -181,6 +189,62 @@ class TestRefusals:
         with pytest.raises(WorkloadError, match="fails in train mode: ValueError: give me targets"):
             fresh()
         assert not fresh.folder.exists()
+
+
+class OneCell(nn.Module):
+    """Nothing but a recurrent layer, whose state is what it gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(8, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps, _ = self.cell(x[:, 0])
+        return steps[:, -1]
+
+
+class TestWhatCanBeCut:
+    """The trained model is distilled first in this recipe: a prune stage's own word would come too late."""
+
+    def refused(self, run: Run, *overrides: str) -> WorkloadError:
+        with pytest.raises(WorkloadError) as caught:
+            run(*overrides)
+        assert caught.value.exit_code == 2
+        assert "tried before any training (what can be cut): stage prune" in caught.value.where
+        assert parts(run) == ["preflight"]
+        assert not run.folder.exists()
+        return caught.value
+
+    @pytest.mark.parametrize("setting", ["speedup=60", "shrink=60", "pruning_ratio=0.9"])
+    def test_a_target_that_is_out_of_reach(self, setting: str, fresh: Run) -> None:
+        error = self.refused(fresh, "stages.prune.speedup=null", f"stages.prune.{setting}")
+        assert "reached" in error.what or "shrink" in error.what
+        assert "at most" in error.got
+        assert error.next.startswith(f"set {setting.partition('=')[0]} to")
+
+    @pytest.mark.parametrize("target", ["speedup=1.3", "latency_ms=0.001", "size_kb=1"])
+    def test_a_network_of_which_nothing_can_leave_whatever_is_aimed_at(self, target: str, fresh: Run) -> None:
+        fresh.workload = replace(fresh.workload, model=OneCell().eval())
+        error = self.refused(fresh, "stages.prune.speedup=null", f"stages.prune.{target}")
+        assert "cell" in error.got
+        assert error.next == "leave the prune stage out of the recipe"
+
+    def test_a_limit_for_a_layer_that_there_is_not(self, fresh: Run) -> None:
+        assert "'fist'" in self.refused(fresh, "stages.prune.ignore=[fist]").got
+
+    def test_a_plan_that_is_not_there_or_is_of_another_network(self, fresh: Run, finished: Run) -> None:
+        given = ("stages.prune.speedup=null", "stages.prune.channel_multiple=8")
+        other = Run(fresh.folder.with_name("other"), fresh.recipe, fresh.workload)
+        with pytest.raises(WorkloadError, match=r"no-plan\.json"):
+            other(*given, "stages.prune.plan=no-plan.json")
+        plan = next(finished.folder.rglob("plan.json"))
+        other.workload = replace(fresh.workload, model=OneCell().eval())
+        with pytest.raises(WorkloadError, match="before any training"):
+            other(*given, f"stages.prune.plan={plan}")
+
+    def test_a_student_of_the_workload_s_own_is_what_is_looked_at(self, fresh: Run) -> None:
+        fresh.workload = replace(fresh.workload, student=OneCell)
+        assert "cell" in self.refused(fresh).got
 
 
 class Recurrent(nn.Module):

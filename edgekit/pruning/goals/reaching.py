@@ -136,7 +136,7 @@ class Aim:
         if best is not None:
             self.search.kept, self.shown, self.predicted = best.kept, best.shown, best.predicted
             return best.made
-        return self._everything(make, counted, cut)
+        return self.everything(make, counted, cut)
 
     @property
     def _widths(self) -> tuple[int, ...]:
@@ -157,12 +157,13 @@ class Aim:
                 cost.correct(self.search.widths, left * cost.whole)
         return exact
 
-    def _everything(
+    def everything(
         self,
         make: Callable[[], Made],
         counted: Callable[[Made], tuple[Complexity, Complexity]],
         cut: Callable[[Made], nn.Module],
     ) -> Made | None:
+        """What ``make`` builds where all leaves that may; None if not even that meets the goal."""
         self.search.cut_everything()
         made = make()
         if self.names:

@@ -60,6 +60,10 @@ class Goal:
         wanted = {name: getattr(self, name) for name in ("latency_ns", "size_bytes", "peak_bytes")}
         return {name: value for name, value in wanted.items() if value is not None}
 
+    def counted(self) -> Goal:
+        """The part of it that is counted, for which no file is needed."""
+        return replace(self, latency_ns=None, size_bytes=None, peak_bytes=None)
+
     def others(self) -> list[Goal]:
         """What is asked for beside fewer MACs, each alone."""
         named = ("shrink", "latency_ns", "size_bytes", "peak_bytes", "pruning_ratio")

@@ -9,7 +9,7 @@ from edgekit.pruning.coupling.found import KeptWhole
 from edgekit.pruning.goals.choose import Goal, Limits
 from edgekit.pruning.goals.reaching import SHOWN, Aim
 
-__all__ = ["Unreachable", "overshoot", "reasons", "unreachable"]
+__all__ = ["Unreachable", "nothing_to_cut", "overshoot", "reasons", "unreachable"]
 
 _OVER = 1.1  # times what was asked for: the report says why
 
@@ -87,6 +87,17 @@ def unreachable(
         next=f"set {' and '.join(advice)}, raise max_ratio, or lower channel_multiple"
         if speedup > 1
         else "leave the prune stage out of the recipe",
+    )
+
+
+def nothing_to_cut(limits: Limits, whole: tuple[KeptWhole, ...]) -> PruneError:
+    """No goal can be reached, whatever it is about."""
+    return PruneError(
+        "no layer can be made narrower",
+        where="stage prune",
+        got=reasons(whole) or f"too few channels for multiples of {limits.channel_multiple}",
+        expected="a layer whose channels may leave",
+        next="leave the prune stage out of the recipe",
     )
 
 
