@@ -22,8 +22,8 @@ from provenance import surroundings
 
 from edgekit.devices import connect
 from edgekit.devices.device import load_device
-from edgekit.export import export
-from edgekit.export.options import ExportOptions, Target
+from edgekit.formats.exporting import export
+from edgekit.formats.options import ExportOptions, Target
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from edgekit.zoo.digits import workload

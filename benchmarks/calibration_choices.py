@@ -30,7 +30,7 @@ def main() -> int:
     import torch
     from provenance import surroundings
 
-    from edgekit.export.divergence import snr_db
+    from edgekit.formats.parity.divergence import snr_db
     from edgekit.int8.calibration import CalibrationOptions, calibrate
     from edgekit.int8.capture import capture
     from tests.models import CASES, inputs, trained

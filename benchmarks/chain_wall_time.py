@@ -37,11 +37,12 @@ from provenance import PACKAGES, surroundings
 import edgekit
 from edgekit.files import write_json
 from edgekit.macs import count
+from edgekit.opening import load_workload
 from edgekit.recipe import BenchmarkConfig, ExportConfig, Recipe
 from edgekit.stages.base import TrainingConfig
 from edgekit.stages.qat import QatConfig
 from edgekit.training import evaluate
-from edgekit.workload import Workload, load_workload
+from edgekit.workload import Workload
 
 SPEEDUP = 2.0
 REQUIRED = 2.0

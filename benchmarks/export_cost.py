@@ -73,7 +73,7 @@ def run(step: str, name: str, folder: Path) -> dict[str, float]:
         seconds = time.monotonic() - started
         storage.save(graph, example, path)
     else:
-        from edgekit.export import export
+        from edgekit.formats.exporting import export
 
         graph = storage.load(path)
         started = time.monotonic()

@@ -27,11 +27,11 @@ from int8_vs_default import explained, quiet
 from provenance import surroundings
 
 from edgekit.devices import load_device
-from edgekit.devices.device import probe
-from edgekit.export import export
-from edgekit.export.file_parity import file_parity
-from edgekit.export.layers import first_wrong, furthest
-from edgekit.export.options import ExportOptions, Target
+from edgekit.devices.asking import probe
+from edgekit.formats.exporting import export
+from edgekit.formats.options import ExportOptions, Target
+from edgekit.formats.parity.file_parity import file_parity
+from edgekit.formats.parity.layers import first_wrong, furthest
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 

@@ -44,11 +44,11 @@ from torch import Tensor, nn
 
 from edgekit.bench import stats
 from edgekit.bench.measure import Candidate, Failure, evaluate, measure
-from edgekit.devices.device import Device, RuntimeName
-from edgekit.export import export
+from edgekit.devices.device import Device
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
-from edgekit.int8.coverage import of_file
 
 CALIBRATION, BATCH, HELD_OUT = 64, 32, 32
 MIN_SNR_DB = 20.0
@@ -65,7 +65,7 @@ class Variant:
 
     key: str
     title: str
-    runtime: RuntimeName
+    runtime: str
     precision: Literal["fp32", "int8"]
     edgekit: bool = False
 
@@ -255,7 +255,7 @@ def inspect(files: Files, sample: Path) -> None:
             answers[key] = evaluate(one.path, one.variant.runtime, LOCAL, sample, batch=8)
             if one.variant.precision == "int8":
                 kind = "onnx" if one.variant.runtime == "onnxruntime" else "litert"
-                one.coverage = of_file(one.path, kind).share
+                one.coverage = FORMATS[kind].coverage(one.path).share
             if key != REFERENCE and REFERENCE in answers:
                 one.snr_db = snr_db(answers[REFERENCE], answers[key])
         except Exception as error:

@@ -39,14 +39,14 @@ from torch import Tensor, nn
 
 from edgekit.bench import stats
 from edgekit.bench.measure import Candidate, Failure, evaluate, measure
-from edgekit.bench.runtime_onnx import UNFUSED
-from edgekit.devices.device import probe
-from edgekit.export import export
-from edgekit.export.options import Target
+from edgekit.devices.asking import probe
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
+from edgekit.formats.options import Target
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
-from edgekit.int8.coverage import of_file
 from edgekit.noise import Noise
+from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
 
 NETWORKS = (
     "timm:resnet18",
@@ -196,7 +196,7 @@ def judged(path: Path, sample: Path, wanted: np.ndarray[Any, Any]) -> dict[str, 
         "bytes": path.stat().st_size,
     }
     if "float" not in path.name:
-        about["int8_coverage"] = _rounded(of_file(path, _kind(path)).share, 4)
+        about["int8_coverage"] = _rounded(FORMATS[_kind(path)].coverage(path).share, 4)
     return about
 
 

@@ -34,11 +34,12 @@ from provenance import surroundings
 
 from edgekit.bench import stats
 from edgekit.execution import Forward
+from edgekit.opening import load_workload
 from edgekit.progress import silent
 from edgekit.stages.base import TrainingConfig
 from edgekit.training import train
 from edgekit.training.computing.memory import keeping_freed_memory
-from edgekit.workload import Workload, load_workload
+from edgekit.workload import Workload
 
 BATCH = 128
 REQUIRED = 3.0

@@ -24,7 +24,8 @@ import rows
 import work
 from provenance import surroundings
 
-from edgekit.export import SUFFIX, export
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
 from edgekit.pipeline.keys import Part, model_digest
 from edgekit.stages.base import StageContext, TrainingConfig
 from edgekit.stages.qat import QatConfig
@@ -122,7 +123,7 @@ def files_of(model: Any, precision: str, workload: Workload, folder: Path, optio
     """Runtime -> accuracy and size of the exported file."""
     found = {}
     for format, runtime in RUNTIMES.items():
-        path = folder / f"{precision}{SUFFIX[format]}"
+        path = folder / f"{precision}{FORMATS[format].suffix}"
         settings: dict[str, Any] = {"format": format, "precision": precision, "options": work.options_here()}
         export(model, workload.example(1), path, metadata={}, **settings)
         accuracy = work.accuracy_of_file(path, runtime, workload, folder, threads=options.threads)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import edgekit
-from edgekit.devices.device import Device, probe
+from edgekit.devices.asking import probe
+from edgekit.devices.device import Device
 
 PACKAGES = ("torch", "onnxruntime", "nncf", "ai-edge-litert", "litert-torch", "onnx", "numpy")
 

@@ -37,11 +37,12 @@ import work
 from provenance import PACKAGES, surroundings
 
 from edgekit.macs import count
+from edgekit.opening import load_workload
 from edgekit.recipe import load_recipe
 from edgekit.stages.base import DistillationConfig, StageContext, TrainingConfig
-from edgekit.stages.prune import PruneConfig
+from edgekit.stages.prune_config import PruneConfig
 from edgekit.training import evaluate, train
-from edgekit.workload import Workload, load_workload
+from edgekit.workload import Workload
 
 SPEEDUP = 2.0
 CHANNEL_MULTIPLE = 2

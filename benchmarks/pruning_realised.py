@@ -34,16 +34,17 @@ from edgekit.bench import stats
 from edgekit.bench.measure import Candidate, Failure, measure
 from edgekit.devices.device import Device
 from edgekit.macs import count
-from edgekit.pruning.goals.shipped import Precision, Runtime, Shipped
+from edgekit.opening import load_workload
+from edgekit.pruning.goals.shipped import Precision, Shipped
 from edgekit.stages.base import StageContext, TrainingConfig
-from edgekit.stages.prune import PruneConfig
+from edgekit.stages.prune_config import PruneConfig
 from edgekit.tasks import Classification
-from edgekit.workload import Preprocessing, Samples, Workload, load_workload
+from edgekit.workload import Preprocessing, Samples, Workload
 
 SPEEDUP = 2.0
 REQUIRED = 0.8
 LOCAL = Device(name="local", transport="local")
-RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "litert")
+RUNTIMES: tuple[str, ...] = ("onnxruntime", "litert")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 Ignored = Callable[[nn.Module], Sequence[nn.Module]]
 
@@ -99,7 +100,7 @@ def classifier(model: nn.Module) -> list[nn.Module]:
 
 
 def by_edgekit(
-    workload: Workload, runtime: Runtime, precision: Precision, folder: Path, seed: int
+    workload: Workload, runtime: str, precision: Precision, folder: Path, seed: int
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The prune stage's cut, and what the stage says about it."""
     config = PruneConfig(

@@ -31,7 +31,8 @@ import work
 from provenance import surroundings
 from prune_accuracy import original, won_back
 
-from edgekit.export import SUFFIX, export
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
 from edgekit.pipeline.keys import Part, model_digest
 from edgekit.stages.base import StageContext, TrainingConfig
 from edgekit.stages.qat import QatConfig
@@ -109,7 +110,7 @@ def by_edgekit(workload: Workload, chosen: QatConfig, options: Any, folder: Path
     result = work.run_stage("qat", workload.model, chosen, context)
     files: dict[str, float] = {}
     for format, runtime in RUNTIMES.items():
-        path = folder / f"model{SUFFIX[format]}"
+        path = folder / f"model{FORMATS[format].suffix}"
         settings: dict[str, Any] = {"format": format, "precision": "int8", "options": work.options_here()}
         export(result.model, workload.example(1), path, metadata={}, **settings)
         files[runtime] = work.accuracy_of_file(path, runtime, workload, folder, threads=options.threads)

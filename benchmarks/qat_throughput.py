@@ -124,7 +124,7 @@ def network(name: str) -> Any:
 
 def speed_of(model: Any, workload: Any, autocast: bool) -> float:
     """Images a second of one epoch of the engine."""
-    from edgekit.stages.settings import DistillationConfig, TrainingConfig
+    from edgekit.config.settings import DistillationConfig, TrainingConfig
     from edgekit.training import train
 
     config = TrainingConfig(

@@ -26,10 +26,10 @@ import rows
 import work
 from provenance import PACKAGES, surroundings
 
+from edgekit.opening import load_workload
 from edgekit.pipeline import compress
 from edgekit.recipe import load_recipe
 from edgekit.report import Report
-from edgekit.workload import load_workload
 
 LIMITS = {"share": 0.10, "bytes": 5_000_000.0, "seconds": 2.0}
 OPENED = 7

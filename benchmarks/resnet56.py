@@ -24,9 +24,10 @@ import rows
 import work
 from provenance import PACKAGES, surroundings
 
+from edgekit.opening import load_workload
 from edgekit.stages.base import DistillationConfig
-from edgekit.stages.prune import PruneConfig
-from edgekit.workload import Workload, load_workload
+from edgekit.stages.prune_config import PruneConfig
+from edgekit.workload import Workload
 
 SPEEDUP = 2.1
 REQUIRED = {"cpu": 0.930, "cuda": 0.938}

@@ -32,10 +32,10 @@ from provenance import surroundings
 from torch import Tensor, nn
 
 from edgekit.bench.measure import evaluate
-from edgekit.export import export
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
-from edgekit.int8.coverage import of_file
 from edgekit.noise import Noise
 
 OUT = Path(__file__).resolve().parent / "results" / "vit_trained.json"
@@ -170,7 +170,7 @@ def measured(model: nn.Module, calibration: Tensor, inputs: Tensor, targets: Ten
                     "same_answer": float((answers.argmax(1) == wanted.argmax(1)).double().mean()),
                 }
                 if precision == "int8":
-                    files[f"int8 {format}"]["int8_coverage"] = of_file(path, format).share  # type: ignore[arg-type]
+                    files[f"int8 {format}"]["int8_coverage"] = FORMATS[format].coverage(path).share  # type: ignore[arg-type]
     least = min(one["accuracy"] for name, one in files.items() if name.startswith("int8"))
     return {
         "test_pictures": len(inputs),

@@ -188,10 +188,10 @@ def run_stage(kind: str, model: Any, config: StageConfig, context: StageContext)
     """
     import torch
 
-    from edgekit.stages import STAGES, kept
+    from edgekit.stages import STAGES, stage_files
 
     context.folder.mkdir(parents=True, exist_ok=True)
-    if (context.folder / kept.SUMMARY).exists():  # written last
+    if (context.folder / stage_files.SUMMARY).exists():  # written last
         loaded: StageResult = STAGES[kind].load(model, config, context)
         return loaded
     with torch.random.fork_rng(devices=[]):
@@ -214,8 +214,9 @@ def smaller(workload: Workload, train: int, validation: int) -> Workload:
 @functools.cache
 def options_here() -> Any:
     """How ``compress`` writes a file that this machine is to run: int8 ONNX files suit its instructions."""
-    from edgekit.devices.device import load_device, probe
-    from edgekit.export.options import ExportOptions, Target
+    from edgekit.devices.asking import probe
+    from edgekit.devices.device import load_device
+    from edgekit.formats.options import ExportOptions, Target
 
     local = load_device("local")
     return ExportOptions(target=Target.of(local, probe(local)))

@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from edgekit.errors import EdgekitError
+    from edgekit.opening import load_workload
     from edgekit.pipeline import compress
     from edgekit.recipe import Recipe, load_recipe
     from edgekit.report import Report
@@ -26,14 +27,7 @@ if TYPE_CHECKING:
         Task,
         TokenClassification,
     )
-    from edgekit.workload import (
-        Augmentation,
-        Preprocessing,
-        Samples,
-        Workload,
-        load_weights,
-        load_workload,
-    )
+    from edgekit.workload import Augmentation, Preprocessing, Samples, Workload, load_weights
 
 __all__ = [
     "Augmentation",
@@ -75,8 +69,8 @@ _HOMES = {
         "Samples",
         "Workload",
         "load_weights",
-        "load_workload",
     ),
+    "edgekit.opening": ("load_workload",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

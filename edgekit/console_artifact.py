@@ -9,11 +9,11 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edgekit.runtimes import RUNTIMES
 from edgekit.units import human_bytes, human_count, human_share
 
-__all__ = ["RUNTIMES", "arena_text", "artifact_parts", "counted", "facts", "port", "sizes", "table", "title"]
+__all__ = ["arena_text", "artifact_parts", "counted", "facts", "port", "sizes", "table", "title"]
 
-RUNTIMES = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT"}
 _LONGEST = 200  # characters of an entry of metadata
 
 
@@ -89,7 +89,7 @@ def _weights(found: Mapping[str, Any]) -> str:
 def _executed(executed: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     if executed is None:
         return []
-    name = f"{RUNTIMES[executed['runtime']]} {executed['version']}"
+    name = f"{RUNTIMES[executed['runtime']].title} {executed['version']}"
     rows = [("executed", f"{name}: {counted(executed['operators'])}")]
     if executed["xnnpack_partitions"] is not None:
         rows.append(("in XNNPACK", f"{executed['xnnpack_partitions']} partitions"))

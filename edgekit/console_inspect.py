@@ -10,9 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from edgekit.console import PLAIN_WIDTH
-from edgekit.console_artifact import RUNTIMES, arena_text, artifact_parts, facts, port, sizes, table, title
+from edgekit.console_artifact import arena_text, artifact_parts, facts, port, sizes, table, title
+from edgekit.int8.rules import PREDICTED
+from edgekit.runtimes import RUNTIMES
 from edgekit.units import human_bytes, human_count, human_share
 
+_TITLES = {name: RUNTIMES[name].title for name in PREDICTED}
 SHOWN = 10  # tensors and activations, where --top says nothing
 
 
@@ -43,7 +46,7 @@ def _model(found: Mapping[str, Any], width: int) -> list[RenderableType]:
                     f"{human_bytes(totals['fp32_bytes'])} float, {human_bytes(totals['int8_bytes'])} int8",
                 ),
                 *[(f"arena, {key}", arena_text(arena[key])) for key in ("fp32", "int8")],
-                *[(f"int8 in {label}", _coverage(found["runtimes"][key])) for key, label in RUNTIMES.items()],
+                *[(f"int8 in {label}", _coverage(found["runtimes"][key])) for key, label in _TITLES.items()],
                 ("pruning", _pruning(found["pruning"])),
             ]
         ),
@@ -58,7 +61,7 @@ def _model(found: Mapping[str, Any], width: int) -> list[RenderableType]:
 
 def _warnings(found: Mapping[str, Any]) -> list[Text]:
     lines = [found["int8_error"]] if found["int8_error"] else []
-    for key, label in RUNTIMES.items():
+    for key, label in _TITLES.items():
         refused = [row for row in found["runtimes"][key]["lacks"] if row["refused"]]
         lines += [f"no file for {label}: {row['op']}: {row['reason']} ({row['way_out']})" for row in refused]
     lines += [f"can't be pruned: {found['pruning']['error']}"] if found["pruning"]["error"] else []
@@ -113,10 +116,10 @@ def _prunes(prunable: Mapping[str, Any], width: int) -> Text:
 
 
 def _integer(row: Mapping[str, Any]) -> Text:
-    floats = {label: row[key]["reason"] for key, label in RUNTIMES.items() if not row[key]["integer"]}
+    floats = {label: row[key]["reason"] for key, label in _TITLES.items() if not row[key]["integer"]}
     if not floats:
         return Text("both", "green")
-    if len(set(floats.values())) == 1 and len(floats) == len(RUNTIMES):
+    if len(set(floats.values())) == 1 and len(floats) == len(_TITLES):
         return Text(f"no: {next(iter(floats.values()))}", "yellow")
     return Text("; ".join(f"not in {label}: {reason}" for label, reason in floats.items()), "yellow")
 
@@ -141,13 +144,13 @@ def _operators(operators: Sequence[Mapping[str, Any]]) -> Text:
 def _lacks(runtimes: Mapping[str, Any]) -> Table | None:
     """One line for what both runtimes lack for the same reason."""
     found: dict[tuple[str, ...], list[str]] = {}
-    for key, label in RUNTIMES.items():
+    for key, label in _TITLES.items():
         for row in runtimes[key]["lacks"]:
             line: tuple[str, ...] = (row["op"], str(row["count"]), row["reason"], row["way_out"])
             found.setdefault(line, []).append(label)
     listed = table(["what a runtime lacks", "op"], ["count"], ["because", "way out"])
     for line, labels in found.items():
-        listed.add_row("both" if len(labels) == len(RUNTIMES) else labels[0], *line)
+        listed.add_row("both" if len(labels) == len(_TITLES) else labels[0], *line)
     return listed if found else None
 
 
@@ -157,7 +160,7 @@ def _lacks(runtimes: Mapping[str, Any]) -> Table | None:
 def _device(device: Mapping[str, Any]) -> list[RenderableType]:
     memory, dot = device["memory"], device["int8_dot_product"]
     rows = [("cpu", device["cpu"] or "not asked")]
-    for key, label in RUNTIMES.items():
+    for key, label in _TITLES.items():
         one = device["runtimes"][key]
         rows.append((label, (one["version"] or "applies") if one["applies"] else f"no: {one['reason']}"))
     needed = "unknown" if memory["needed_bytes"] is None else f"about {human_bytes(memory['needed_bytes'])}"

@@ -15,12 +15,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from edgekit import configfile
+from edgekit.config import configfile
+from edgekit.config.settings import over_defaults
 from edgekit.errors import RecipeError, did_you_mean
-from edgekit.export.options import INT8_GRAPH, PRECISIONS, Format, Io, Precision, has
+from edgekit.formats import INT8_GRAPH, FormatName, Precision, has, usual, with_precision
+from edgekit.formats.options import Io
 from edgekit.stages import STAGES
 from edgekit.stages.base import Config, Form, StageConfig
-from edgekit.stages.settings import over_defaults
 from edgekit.stages.targets import MAIN
 
 C = TypeVar("C", bound=Config)
@@ -30,7 +31,7 @@ Threads = Annotated[int, Field(ge=1, le=1024)] | Literal["all"]
 class ExportConfig(Config):
     """Which files are written: every format in every precision that it has."""
 
-    formats: tuple[Format, ...] = Field(("onnx", "litert"), min_length=1)
+    formats: tuple[FormatName, ...] = Field(usual(), min_length=1)
     precisions: tuple[Precision, ...] = Field(("fp32", "int8"), min_length=1)
     batch: int | None = Field(None, ge=1, le=4096)  # none: free in ONNX, 1 in LiteRT
     io: Io | None = None  # type of input and output of quantised LiteRT files; none: their activations'
@@ -41,7 +42,7 @@ class ExportConfig(Config):
     def _formats_have_precisions(self) -> ExportConfig:
         for precision in self.precisions:
             if not any(has(format, precision) for format in self.formats):
-                wanted = " or ".join(PRECISIONS[precision].formats)
+                wanted = " or ".join(with_precision(precision))
                 raise ValueError(f"{precision} needs {wanted} among the formats")
         if "int16x8" in self.precisions and self.io in ("int8", "uint8"):
             raise ValueError(f"int16x8 takes no {self.io}; io: float32 serves all quantised files")
@@ -68,7 +69,7 @@ class RecommendConfig(Config):
 
 
 class DiagnoseConfig(Config):
-    """How the recommended file is probed on spoiled inputs, beside the original. Its answers to the whole
+    """How the recommended file is probed on corrupted inputs, beside the original. Its answers to the whole
     validation set are compared in any case.
     """
 

@@ -70,7 +70,7 @@ class RunFolder:
         """
         path = path.absolute()
         try:
-            _refuse_strangers(path)
+            _check_device_identity(path)
             new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path, _take_lock(path), new=new)
@@ -235,7 +235,7 @@ def finished(path: Path, key: str) -> dict[str, Any] | None:
 # --- who a folder belongs to -----------------------------------------------------------------------------
 
 
-def _refuse_strangers(path: Path) -> None:
+def _check_device_identity(path: Path) -> None:
     """Refuse what can't be a run folder before anything is written into it."""
     if path.exists() and not path.is_dir():
         raise RunFolderError("the output folder is a file", where=str(path), next="choose another one")

@@ -24,7 +24,7 @@ class Streams:
         self.terminal = terminal
         self._log = log
 
-    def hush(self) -> None:
+    def redirect_to_log(self) -> None:
         """From here on, what libraries print goes to the log instead of standard error."""
         if self._log is not None:
             _flush()
@@ -50,9 +50,9 @@ _NOTHING_NEW = "INFO: Created TensorFlow Lite XNNPACK delegate for CPU."
 def apart(*, keep_log: bool = True) -> Iterator[Streams]:
     """Standard output is out of reach for everybody else until the end.
 
-    First everything goes to standard error, so that a user's own ``print`` is seen; after ``hush()`` to the
-    log, unless ``keep_log`` is False. Where the standard streams are no files of this process (an embedding
-    program, a test), only Python's own are redirected.
+    First everything goes to standard error, so that a user's own ``print`` is seen; after
+    ``redirect_to_log()`` to the log, unless ``keep_log`` is False. Where the standard streams are no files of
+    this process (an embedding program, a test), only Python's own are redirected.
     """
     _flush()
     if not (_is_file(sys.stdout, 1) and _is_file(sys.stderr, 2)):

@@ -18,8 +18,8 @@ from torch import nn
 from edgekit.bench.evaluating import evaluate
 from edgekit.bench.roundtrip import FILES, REFERENCE
 from edgekit.devices.device import load_device
-from edgekit.export import export
-from edgekit.export.options import ExportOptions, Target
+from edgekit.formats.exporting import export
+from edgekit.formats.options import ExportOptions, Target
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 

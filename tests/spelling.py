@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnxruntime
 
-from edgekit.bench.runtime_onnx import UNFUSED
-from edgekit.devices.device import load_device, probe
-from edgekit.export.options import Target
+from edgekit.devices.asking import probe
+from edgekit.devices.device import load_device
+from edgekit.formats.options import Target
+from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
 
 
 @functools.cache

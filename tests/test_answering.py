@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgekit import Classification, Preprocessing, Workload
 from edgekit.errors import DataError, WorkloadError
-from edgekit.samples import Samples
+from edgekit.workload.samples import Samples
 
 
 class Net(nn.Module):

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from edgekit import cli
 from edgekit.errors import InputError, RecipeError
 from edgekit.pipeline import compress
-from edgekit.pipeline.wanted import wanted
+from edgekit.pipeline.export_request import export_request
 from edgekit.recipe import load_recipe
 from edgekit.report import Report
 from tests.pipeline import tiny
@@ -223,7 +223,7 @@ def test_options_that_contradict_each_other(
     formats: list[str], precisions: list[str], io: str | None, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        wanted(formats, precisions, io=io)
+        export_request(formats, precisions, io=io)
 
 
 def test_sources_that_are_none(tmp_path: Path) -> None:

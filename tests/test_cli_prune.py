@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from edgekit import cli, macs
+from edgekit.opening import load_workload
 from edgekit.pruning.plans.plan import Plan
 from edgekit.training import evaluate
-from edgekit.workload import load_workload
 from tests.pipeline import tiny
 
 FILE = str(Path(tiny.__file__))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.errors import DataError, WorkloadError
-from edgekit.preprocessing import Augmentation, Preprocessing
+from edgekit.workload.preprocessing import Augmentation, Preprocessing
 
 finite = st.floats(-10, 10, allow_nan=False)
 positive = st.floats(0.01, 10)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from edgekit import randaugment
 from edgekit.errors import DataError, WorkloadError
-from edgekit.preprocessing import Augmentation
 from edgekit.randaugment import COLOURS, MOVES, rand_augment
+from edgekit.workload.preprocessing import Augmentation
 
 SEEDS = st.integers(0, 2**31)
 

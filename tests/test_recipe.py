@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgekit import configfile
+from edgekit.config import configfile
 from edgekit.errors import RecipeError
 from edgekit.recipe import (
     BenchmarkConfig,
@@ -23,7 +23,7 @@ from edgekit.recipe import (
 )
 from edgekit.stages.base import DistillationConfig, StageConfig, TrainingConfig
 from edgekit.stages.distill import DistillConfig
-from edgekit.stages.prune import PruneConfig
+from edgekit.stages.prune_config import PruneConfig
 from edgekit.stages.qat import QatConfig
 
 SHIPPED = ("gpu", "microcontroller", "mobile", "quick", "raspberry-pi", "server-cpu")

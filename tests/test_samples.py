@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset, TensorDataset
 
 from edgekit.errors import DataError, WorkloadError
-from edgekit.samples import Samples
+from edgekit.workload.samples import Samples
 
 
 class Pairs(Dataset[tuple[Any, int]]):

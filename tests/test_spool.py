@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset, IterableDataset
 
-from edgekit import items
-from edgekit import samples as module
 from edgekit.errors import DataError, DiskFullError
 from edgekit.progress import Event, told_while_reading
-from edgekit.samples import Samples
 from edgekit.spool import Spool, memory_limit
 from edgekit.training import evaluate, train
 from edgekit.units import human_bytes
+from edgekit.workload import items
+from edgekit.workload import samples as module
+from edgekit.workload.samples import Samples
 from tests.training.test_training import bars, config, identical, small, workload
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import DataError, WeightsError, WorkloadError
+from edgekit.opening import load_workload
 from edgekit.tasks import Classification, Segmentation
-from edgekit.workload import Augmentation, Preprocessing, Samples, Workload, load_workload
+from edgekit.workload import Augmentation, Preprocessing, Samples, Workload
 
 
 def data(n: int = 12, classes: int = 3, seed: int = 0) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

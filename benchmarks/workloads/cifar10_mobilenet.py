@@ -23,7 +23,7 @@ import own_weights
 import torch
 from torch import Tensor, nn
 
-from edgekit.stages.settings import DistillationConfig, TrainingConfig
+from edgekit.config.settings import DistillationConfig, TrainingConfig
 from edgekit.tasks import Classification
 from edgekit.workload import Augmentation, Preprocessing, Workload
 

@@ -6,9 +6,9 @@ import hashlib
 import os
 from pathlib import Path
 
+from edgekit.config.settings import TrainingConfig
 from edgekit.errors import WorkloadError
 from edgekit.progress import Progress, silent
-from edgekit.stages.settings import TrainingConfig
 from edgekit.workload import Workload, load_weights
 
 SEED = 0

@@ -27,8 +27,8 @@ import own_weights  # beside this file
 import torch
 from torch import Tensor, nn
 
+from edgekit.config.settings import DistillationConfig, TrainingConfig
 from edgekit.errors import WorkloadError
-from edgekit.stages.settings import DistillationConfig, TrainingConfig
 from edgekit.tasks import Classification
 from edgekit.workload import Preprocessing, Samples, Workload
 

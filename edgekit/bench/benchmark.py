@@ -21,12 +21,14 @@ from edgekit.bench.benchmark_model import SAMPLE, measure_with_benchmark_model
 from edgekit.bench.evaluating import evaluate
 from edgekit.bench.measure import Failure, measure
 from edgekit.bench.record import Accuracy, FailedResult, Record, Result
-from edgekit.bench.session import Candidate, linked, located
-from edgekit.devices.device import Device, probe
+from edgekit.bench.session import Candidate, located
+from edgekit.devices.asking import probe
+from edgekit.devices.device import Device
 from edgekit.devices.probe_shell import without_python
-from edgekit.devices.transport import Transport
+from edgekit.devices.transport import Transport, linked
 from edgekit.errors import MeasurementError, UnreachableError
 from edgekit.progress import Event, Progress, silent
+from edgekit.runtimes import RUNTIMES
 
 Outputs = npt.NDArray[Any]
 Key = tuple[Path, str, str]  # file, runtime, backend: what an answer can depend on
@@ -89,7 +91,7 @@ def benchmark(
     started = time.monotonic()
     with linked(device, transport) as link:
         about = dict(about or probe(device, transport=link))
-        refuse_strangers(device, about)
+        check_device_identity(device, about)
         judged: dict[Key, Accuracy] = {}
         broken: dict[Key, MeasurementError] = {}
         bare = without_python(device)
@@ -140,7 +142,7 @@ def benchmark(
     )
 
 
-def refuse_strangers(device: Device, about: Mapping[str, Any]) -> None:
+def check_device_identity(device: Device, about: Mapping[str, Any]) -> None:
     """Raise MeasurementError if the device is another than its profile says: architecture, or no GPU."""
     machine = {"arm64": "aarch64", "amd64": "x86_64", "armv8l": "armv7l"}.get(
         about["machine"], about["machine"]
@@ -261,9 +263,7 @@ def candidates_for(
     """
     found = []
     for runtime in runtimes:
-        extra = {"onnxruntime": device.providers, "litert": device.delegates}.get(runtime, ())
-        on_gpu = bool(device.gpu and device.providers)
-        backends = {"torch": ("cuda",)}.get(runtime, extra) if on_gpu else ("", *extra)
-        base = Candidate(artifact, runtime, 1, sample=sample)  # type: ignore[arg-type]
+        backends = RUNTIMES[runtime].backends_on(device)
+        base = Candidate(artifact, runtime, 1, sample=sample)
         found += [replace(base, threads=n, backend=b) for b in backends for n in threads]
     return found

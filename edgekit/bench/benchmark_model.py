@@ -134,7 +134,7 @@ def _load(lane: _Lane, device: Device, link: Transport, progress: Progress) -> S
 def _batch(artifact: Path, progress: Progress) -> int:
     """How many samples a run answers for: the program doesn't say, but feeds the shape that the file has."""
     try:
-        from edgekit.inspecting.tflite_file import read
+        from edgekit.formats.litert.reading import read
 
         return max(1, int(read(artifact)["inputs"][0]["shape"][0]))
     except Exception as error:  # no schema installed here, or whatever reading beyond a file's end raises

@@ -1,4 +1,4 @@
-"""What is sent to a device, flat into one folder: the worker is the last.
+"""What is sent to a device, flat into one folder: the worker is the last, a runtime's own file before it.
 
 There they import each other as plain modules; here they are modules of this package. Each runs on Python 3.8
 or later, with the standard library, NumPy, and the one runtime that is asked for.
@@ -6,18 +6,18 @@ or later, with the standard library, NumPy, and the one runtime that is asked fo
 
 from __future__ import annotations
 
-DEVICE_FILES: tuple[str, ...] = (
-    "runtimes.py",
-    "runtime_onnx.py",
-    "runtime_litert.py",
-    "runtime_openvino.py",
-    "runtime_executorch.py",
-    "runtime_torch.py",
-    "sensors.py",
-    "energy.py",
-    "op_profile.py",
-    "timing.py",
-    "answers.py",
-    "inbox.py",
-    "worker.py",
-)
+from pathlib import Path
+
+from edgekit.runtimes import RUNTIMES
+from edgekit.runtimes.device import op_profile, runtimes
+
+_HERE = Path(__file__).parent
+WORKER = "worker.py"
+_SHARED = ("sensors.py", "energy.py", "timing.py", "answers.py", "inbox.py")
+
+
+def device_files() -> list[Path]:
+    """Those of all runtimes, whichever one is asked for later."""
+    own = [one.device_file for one in RUNTIMES.values()]
+    shared = [Path(runtimes.__file__), Path(op_profile.__file__), *(_HERE / name for name in _SHARED)]
+    return [*shared, *own, _HERE / WORKER]

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.bench.session import Candidate, Layout, Session, linked, located
-from edgekit.devices.device import Device, RuntimeName
-from edgekit.devices.transport import Transport
+from edgekit.bench.session import Candidate, Layout, Session, located
+from edgekit.devices.device import Device
+from edgekit.devices.transport import Transport, linked
 from edgekit.errors import MeasurementError
 from edgekit.progress import Event, Progress, silent
 
@@ -25,7 +25,7 @@ PART_BYTES = 16 << 20  # of inputs that are on a device at once; this machine re
 
 def evaluate(
     artifact: Path,
-    runtime: RuntimeName,
+    runtime: str,
     device: Device,
     inputs: Path,
     *,

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from edgekit.bench import stats
 from edgekit.bench.evaluating import evaluate
-from edgekit.bench.onnx_ends import size_of
 from edgekit.bench.record import FailedResult, OpTime, Result
-from edgekit.bench.session import Candidate, Session, linked, located
+from edgekit.bench.session import Candidate, Session, located
 from edgekit.bench.stability import instability_of_rounds
 from edgekit.devices.device import Device
-from edgekit.devices.transport import Message, Transport
+from edgekit.devices.transport import Message, Transport, linked
 from edgekit.errors import MeasurementError, UnreachableError
 from edgekit.files import sha256
+from edgekit.formats.onnx.ends import size_of
 from edgekit.progress import Event, Progress, silent
 
 __all__ = ["Candidate", "Failure", "Measurement", "evaluate", "measure"]

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bench.benchmark import refuse_strangers
+from edgekit.bench.benchmark import check_device_identity
 from edgekit.bench.benchmark_model import measure_with_benchmark_model
 from edgekit.bench.evaluating import evaluate
 from edgekit.bench.measure import Failure, measure
 from edgekit.bench.session import Candidate
-from edgekit.devices.device import Device, RuntimeName, probe
+from edgekit.devices.asking import probe
+from edgekit.devices.device import Device
 from edgekit.devices.probe_shell import without_python
 from edgekit.devices.transport import Transport, connect
 from edgekit.errors import EdgekitError, MeasurementError
@@ -92,7 +93,7 @@ def _connect(device: Device, link: list[Transport]) -> str:
 
 def _identity(device: Device, link: Transport) -> str:
     about = probe(device, transport=link)
-    refuse_strangers(device, about)
+    check_device_identity(device, about)
     runtimes = ", ".join(f"{name} {version}" for name, version in about["runtimes"].items()) or "no runtimes"
     return f"{about['machine']}, {len(about['affinity'])} cores, Python {about['python']}; {runtimes}"
 
@@ -114,7 +115,7 @@ def _lock(link: Transport) -> str:
         return "held and let go"
 
 
-def _right(device: Device, link: Transport, runtime: RuntimeName) -> str:
+def _right(device: Device, link: Transport, runtime: str) -> str:
     expected = np.load(REFERENCE / f"{runtime}.npy")
     outputs = evaluate(REFERENCE / FILES[runtime], runtime, device, REFERENCE / "samples.npy", transport=link)
     if outputs.shape != expected.shape:
@@ -133,7 +134,7 @@ def _right(device: Device, link: Transport, runtime: RuntimeName) -> str:
     return f"all {expected.size} values of the int8 file as they must be"
 
 
-def _timing(device: Device, link: Transport, runtime: RuntimeName) -> str:
+def _timing(device: Device, link: Transport, runtime: str) -> str:
     candidate = Candidate(REFERENCE / FILES[runtime], runtime, 1)
     if without_python(device):
         (found,) = measure_with_benchmark_model(

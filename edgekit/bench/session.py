@@ -6,17 +6,17 @@ another round, or goes on evaluating where it was. A worker that died by itself 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from edgekit.bench.device_files import DEVICE_FILES
-from edgekit.devices.device import Device, RuntimeName
-from edgekit.devices.transport import Message, Process, Transport, connect
+from edgekit.bench.device_files import WORKER, device_files
+from edgekit.devices.device import Device
+from edgekit.devices.transport import Message, Process, Transport
 from edgekit.errors import MeasurementError, UnreachableError
 from edgekit.progress import Event, Progress, silent
+from edgekit.runtimes import RUNTIMES
 
 T = TypeVar("T")
 
@@ -24,13 +24,6 @@ Layout = Literal["auto", "NCHW", "NHWC"]
 
 RESTARTS = 5  # after which a connection counts as unusable
 _PATIENCE = 0.9  # share of the time that a worker may be silent, after which it writes where it is
-PACKAGES = {
-    "onnxruntime": "onnxruntime",
-    "litert": "ai-edge-litert",
-    "openvino": "openvino",
-    "executorch": "executorch",
-    "torch": "torch",
-}
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Candidate:
     """
 
     artifact: Path
-    runtime: RuntimeName
+    runtime: str  # one of RUNTIMES
     threads: int
     layout: Layout = "auto"
     sample: Path | None = None
@@ -166,10 +159,9 @@ def start(runtime: str, link: Transport, device: Device) -> Process:
         raise MeasurementError(
             f"{runtime} doesn't run on this device", expected=f"one of: {', '.join(device.runtimes)}"
         )
-    folder = Path(__file__).parent
-    there = link.push_all([folder / name for name in DEVICE_FILES])
+    there = link.push_all(device_files())
     # faulthandler: a native crash tells its Python stack before it dies.
-    process = link.spawn([device.interpreter, "-X", "faulthandler", f"{there}/worker.py"])
+    process = link.spawn([device.interpreter, "-X", "faulthandler", f"{there}/{WORKER}"])
     try:
         process.receive(device.timeout_seconds)
     except BaseException:
@@ -181,24 +173,13 @@ def start(runtime: str, link: Transport, device: Device) -> Process:
 def _hint(answer: Message, candidate: Candidate, device: Device) -> str:
     kind, error = answer.get("kind"), answer["error"]
     if kind == "ModuleNotFoundError":
-        package = PACKAGES[candidate.runtime]
+        runtime = RUNTIMES[candidate.runtime]
         if device.transport == "local":
-            extra = {"onnxruntime": ""}.get(candidate.runtime, f"[{candidate.runtime}]")
-            return f"pip install 'edgekit-toolkit{extra}'"
-        return f"on the device: {device.interpreter} -m pip install {package}"
+            return runtime.install()
+        return f"on the device: {device.interpreter} -m pip install {runtime.package}"
     if kind == "OSError" and "No space left" in error:
         return "free some space on the device, or set work_folder in its profile"
     return ""
-
-
-@contextlib.contextmanager
-def linked(device: Device, transport: Transport | None) -> Iterator[Transport]:
-    """The given transport, which stays open, or one of our own."""
-    if transport is not None:
-        yield transport
-        return
-    with connect(device) as link:
-        yield link
 
 
 def located(error: MeasurementError, candidate: Candidate, device: Device) -> MeasurementError:

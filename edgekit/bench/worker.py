@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence, T
 import numpy as np
 
 if TYPE_CHECKING or __package__:
-    from edgekit.bench import answers, energy, inbox, runtimes, sensors, timing
+    from edgekit.bench import answers, energy, inbox, sensors, timing
+    from edgekit.runtimes.device import runtimes
 else:
     # They stand beside this file, on the device as here; nothing else is to be found there by accident.
     HERE = str(Path(__file__).resolve().parent)

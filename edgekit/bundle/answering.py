@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.bench.runtime_litert import NONE
-from edgekit.bench.runtime_onnx import UNFUSED
-from edgekit.bench.runtimes import find
 from edgekit.bundle.contents import Format
+from edgekit.formats import FORMATS
+from edgekit.runtimes.device.runtime_litert import NONE
+from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
+from edgekit.runtimes.device.runtimes import find
 
 __all__ = ["Answerer", "tolerance_of"]
 
@@ -33,9 +34,8 @@ class Answerer:
     """
 
     def __init__(self, path: Path, format: Format, backend: str = "") -> None:
-        runtime = {"litert": "litert", "onnx": "onnxruntime"}[format]
         self._format = format
-        self._model = find(runtime)(str(path), 1, backend)
+        self._model = find(FORMATS[format].runtime)(str(path), 1, backend)
         self.plain = {"litert": NONE, "onnx": UNFUSED}[format]
         self.step = _onnx_step(path) if format == "onnx" else self._litert_step()
 

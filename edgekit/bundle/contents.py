@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.formats import FORMATS
+
 __all__ = ["Contents", "Golden", "ModelFile", "Raw", "Tensor"]
 
 Format = Literal["onnx", "litert"]
@@ -30,8 +32,8 @@ class ModelFile:
 
     @property
     def runtime(self) -> str:
-        """What executes it: "litert" or "onnxruntime"."""
-        return {"onnx": "onnxruntime", "litert": "litert"}[self.format]
+        """What executes it."""
+        return FORMATS[self.format].runtime
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from edgekit.progress import Event, Progress, silent
 from edgekit.run import Damaged, check_files, read_record
 
 if TYPE_CHECKING:
-    from edgekit.preprocessing import Layout
     from edgekit.report import Report
     from edgekit.workload import Workload
+    from edgekit.workload.preprocessing import Layout
 
 __all__ = ["GOLDEN", "gather"]
 

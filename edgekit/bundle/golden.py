@@ -13,8 +13,8 @@ from edgekit.bundle.answering import Answerer, tolerance_of
 from edgekit.bundle.contents import Format, Golden, Raw
 
 if TYPE_CHECKING:
-    from edgekit.preprocessing import Layout
     from edgekit.workload import Workload
+    from edgekit.workload.preprocessing import Layout
 
 __all__ = ["golden", "raw_form", "raw_samples", "spread"]
 

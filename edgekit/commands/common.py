@@ -68,7 +68,7 @@ def complete(kind: str) -> Callable[[str], list[str]]:
     """A completion for names of recipes or devices."""
 
     def names(incomplete: str) -> list[str]:
-        from edgekit import configfile
+        from edgekit.config import configfile
 
         listed = configfile.listing("devices" if kind == "devices" else "recipes")
         return [name for name in listed if name.startswith(incomplete)]
@@ -117,7 +117,7 @@ def run_view(*, quiet: bool) -> Iterator[Callable[[Any], None]]:
                     nonlocal hushed
                     if not hushed:  # the user's workload is loaded by now, and has printed what it wanted
                         hushed = True
-                        streams.hush()
+                        streams.redirect_to_log()
                     told(event)
 
                 yield progress

@@ -55,7 +55,8 @@ def device_show(name: DeviceName, as_json: Json = False) -> None:
 @exits
 def device_probe(name: DeviceName = "local", as_json: Json = False) -> None:
     """Ask a device what it is: CPU, instruction sets, cores, governor, sensors, runtimes."""
-    from edgekit.devices.device import load_device, probe
+    from edgekit.devices.asking import probe
+    from edgekit.devices.device import load_device
 
     about = probe(load_device(name), providers=True)
     if as_json:

@@ -108,13 +108,13 @@ def export(
     """
     show_tracebacks(debug)
     with run_view(quiet=quiet) as progress:
+        from edgekit.pipeline.export_request import export_request
         from edgekit.pipeline.exporting import export_files
-        from edgekit.pipeline.wanted import wanted
 
         listed = [
             [name.strip() for name in text.split(",") if name.strip()] for text in (formats, precisions)
         ]
-        what = wanted(
+        what = export_request(
             *listed, batch=batch, io=io, embed_preprocessing=embed_preprocessing, temperature=temperature
         )
         entries = export_files(source, workload, what, device=device, out=out, progress=progress)

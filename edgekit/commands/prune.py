@@ -12,7 +12,7 @@ from edgekit.commands.common import Debug, Json, Quiet, exits, print_json, run_v
 from edgekit.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from edgekit.stages.prune import PruneConfig
+    from edgekit.stages.prune_config import PruneConfig
 
 _SCOPES = ("global", "local", "isomorphic")
 
@@ -180,7 +180,7 @@ def _config(wanted: dict[str, Any]) -> PruneConfig:
     """The prune stage's settings. Raises InputError if they are none."""
     from pydantic import ValidationError
 
-    from edgekit.stages.prune import MEASURES, PruneConfig
+    from edgekit.stages.prune_config import MEASURES, PruneConfig
 
     choices = {
         "importance": (*MEASURES, "random", "auto"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgekit.devices.device import Device, list_devices, load_device, probe, resolve_threads
+from edgekit.devices.asking import probe, resolve_threads
+from edgekit.devices.device import Device, list_devices, load_device
 from edgekit.devices.transport import Completed, Process, Transport, connect
 
 __all__ = [

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit import configfile
-from edgekit.devices.device import Device, list_devices, load_device, probe
+from edgekit.config import configfile
+from edgekit.devices.asking import probe
+from edgekit.devices.device import Device, list_devices, load_device
 from edgekit.errors import DeviceError, EdgekitError
 from edgekit.files import atomic_write
 

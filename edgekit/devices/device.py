@@ -6,22 +6,20 @@ folder, the package. Reading one needs no torch.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edgekit import configfile
-from edgekit.errors import DeviceError, MeasurementError, did_you_mean
+from edgekit.config import configfile
+from edgekit.errors import DeviceError, did_you_mean
+from edgekit.runtimes import RuntimeName
 
 if TYPE_CHECKING:
-    from edgekit.devices.transport import Transport
+    pass
 
-RuntimeName = Literal["onnxruntime", "litert", "openvino", "executorch", "torch"]
 TransportName = Literal["local", "ssh", "adb", "emulated", "fake", "none"]
 Arch = Literal["x86_64", "aarch64", "armv7l", "armv6l", "riscv64", "cortex-m"]
 
@@ -152,55 +150,6 @@ def load_device(name: str | Path) -> Device:
 def list_devices() -> dict[str, Path]:
     """Name → file of every profile that can be named; of two with one name, the one that is found first."""
     return configfile.listing("devices")
-
-
-def resolve_threads(threads: int | Literal["all"], device: Device) -> int:
-    """How many threads "all" means on this device: the cores that a process there may use."""
-    if threads != "all":
-        return threads
-    if device.cores is not None:
-        return device.cores
-    if device.transport == "local":
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return len(probe(device)["affinity"])
-
-
-def probe(
-    device: Device | None = None, *, transport: Transport | None = None, providers: bool = False
-) -> dict[str, Any]:
-    """Ask a device what it is; by default this machine. The keys are those of ``probe_script.py``.
-
-    With ``providers`` its ONNX Runtime is imported, which takes a while, and says what it can execute on.
-
-    Raises MeasurementError if the device's Python can't answer.
-    """
-    from edgekit.devices.probe_shell import probe_shell, without_python
-    from edgekit.devices.transport import connect
-
-    device = device or Device(name="local", transport="local")
-    link = transport or connect(device)
-    try:
-        if without_python(device):
-            return probe_shell(device, link)
-        script = link.push(Path(__file__).with_name("probe_script.py"))
-        more = ["--runtimes"] if providers else []
-        done = link.run([device.interpreter, script, *more], timeout_seconds=device.timeout_seconds)
-    finally:
-        if transport is None:
-            link.close()
-    try:
-        if done.returncode:
-            raise ValueError(f"exit code {done.returncode}")
-        answer = json.loads(done.stdout)
-    except ValueError as error:
-        raise MeasurementError(
-            "the device can't say what it is",
-            where=device.name,
-            got=f"{error}: {done.stderr.strip()[-500:]}",
-            expected=f"that {device.interpreter} runs on the device (Python 3.8 or later)",
-        ) from None
-    assert isinstance(answer, dict)
-    return answer
 
 
 def _unknown(name: str | Path) -> DeviceError:

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit import configfile
-from edgekit.bench.session import linked
+from edgekit.config import configfile
 from edgekit.devices.device import Device, find_device, load_device
 from edgekit.devices.profile_setup import pointed_at, write_setup
-from edgekit.devices.transport import Transport
+from edgekit.devices.transport import Transport, linked
 from edgekit.devices.wheels import OLDEST_GLIBC, Board, download, requirements
 from edgekit.errors import DeviceError, MeasurementError
 from edgekit.files import sha256

@@ -64,10 +64,17 @@ class LocalTransport:
         return str(source.resolve())
 
     def push_all(self, sources: Sequence[Path]) -> str:
-        """They stand side by side already."""
+        """Where they don't stand side by side already, they are copied."""
         for source in sources:
             self.push(source)
-        return str(sources[0].resolve().parent)
+        folders = {source.resolve().parent for source in sources}
+        if len(folders) == 1:
+            return str(folders.pop())
+        together = Path(self.folder) / "files"
+        together.mkdir(exist_ok=True)
+        for source in sources:
+            shutil.copyfile(source, together / source.name)
+        return str(together)
 
     def pull(self, source: str, target: Path) -> None:
         shutil.copyfile(source, target)

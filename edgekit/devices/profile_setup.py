@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekit import configfile
+from edgekit.config import configfile
 from edgekit.files import atomic_write
 
 _KEY = "PYTHONPATH="

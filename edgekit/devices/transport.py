@@ -12,7 +12,7 @@ MeasurementError happened on the device, and would happen again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -66,7 +66,7 @@ class Transport(Protocol):
         """
 
     def push_all(self, sources: Sequence[Path]) -> str:
-        """Put files of one folder side by side on the device, in one go; the folder there."""
+        """Put files side by side on the device, in one go; the folder there."""
 
     def pull(self, source: str, target: Path) -> None:
         """Fetch a file from the device."""
@@ -130,3 +130,13 @@ def connect(device: Device) -> Transport:
         ) from None
     opener: Callable[[Device], Transport] = getattr(import_module(module), name)
     return opener(device)
+
+
+@contextlib.contextmanager
+def linked(device: Device, transport: Transport | None) -> Iterator[Transport]:
+    """The given transport, which stays open, or one of our own."""
+    if transport is not None:
+        yield transport
+        return
+    with connect(device) as link:
+        yield link

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.bench.session import PACKAGES
 from edgekit.devices.device import Device
 from edgekit.devices.pip import has_pip
 from edgekit.errors import DeviceError, DiskFullError, MissingExtraError
+from edgekit.runtimes import RUNTIMES
 
 OLDEST_GLIBC = 17  # 2.17 is manylinux2014, the oldest that has wheels for Arm
-_ARMV7 = {"litert": "tflite-runtime==2.14.0", "numpy": "numpy<2"}  # the last ones for 32-bit Arm
+_NUMPY = {"armv7l": "numpy<2"}  # the last one for 32-bit Arm
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Board:
 
 def requirements(device: Device, board: Board) -> list[str]:
     """NumPy and the profile's runtimes, as pip's requirements."""
-    old = _ARMV7 if board.machine == "armv7l" else {}
-    return [old.get("numpy", "numpy"), *(old.get(one, PACKAGES[one]) for one in device.runtimes)]
+    machine, runtimes = board.machine, [RUNTIMES[name] for name in device.runtimes]
+    return [_NUMPY.get(machine, "numpy"), *(one.wheels.get(machine, one.package) for one in runtimes)]
 
 
 def download(wanted: Sequence[str], board: Board, folder: Path) -> list[Path]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from edgekit.batching import batch_size
 from edgekit.execution import Forward, mode, spans
-from edgekit.preprocessing import Preprocessing
 from edgekit.tasks import Task
+from edgekit.workload.preprocessing import Preprocessing
 
 __all__ = ["EPSILONS", "Channels", "NoGradient", "fgsm_signs", "moved"]
 

@@ -27,8 +27,6 @@ from edgekit.progress import Event, Progress, silent
 
 __all__ = ["inspect"]
 
-_SUFFIXES = {".py", ".onnx", ".tflite", ".pt2"}
-
 
 def inspect(
     target: str | Path | None = None,
@@ -73,7 +71,7 @@ def inspect(
 
 
 def _model(target: str | Path | None, progress: Progress) -> dict[str, Any]:
-    from edgekit.workload import load_workload
+    from edgekit.opening import load_workload
 
     def tell(message: str) -> None:
         progress(Event("note", "inspect", message))
@@ -86,15 +84,16 @@ def _model(target: str | Path | None, progress: Progress) -> dict[str, Any]:
 
 
 def _artifact(path: Path, top: int | None) -> dict[str, Any]:
-    from edgekit.inspecting.artifact import inspect_artifact
+    from edgekit.inspecting.artifact import inspect_artifact, listed, suffixes
 
     if not path.exists():
         folder = path.parent
-        names = [p.name for p in folder.iterdir() if p.suffix in _SUFFIXES] if folder.is_dir() else []
+        known = {".py", *suffixes()}
+        names = [p.name for p in folder.iterdir() if p.suffix in known] if folder.is_dir() else []
         raise InputError(
             "no such file",
             where=str(path),
-            expected="a workload (.py), or an .onnx, .tflite or .pt2 file",
+            expected=f"a workload (.py), or {listed()}",
             next=did_you_mean(path.name, names) if names else "leave it out to inspect the embedded demo",
         )
     return inspect_artifact(path, top=top)

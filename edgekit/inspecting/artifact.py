@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit.bench.onnx_ends import companions, size_of
-from edgekit.errors import EdgekitError, InputError, MeasurementError, MissingExtraError
+from edgekit import guarded
+from edgekit.errors import InputError, MissingExtraError
 from edgekit.files import sha256
-from edgekit.inspecting import guarded, runtimes
+from edgekit.formats import FORMATS, Format
+from edgekit.formats.onnx.ends import companions, size_of
 from edgekit.inspecting.judged import judged
+from edgekit.inspecting.reading import NEXT, called, look, look_at_graph, reference_of
+from edgekit.runtimes import RUNTIMES
 
-__all__ = ["FORMATS", "format_of", "inspect_artifact"]
+__all__ = ["INT8_GRAPH", "format_of", "inspect_artifact", "suffixes"]
 
-FORMATS = {"onnx": "an ONNX file", "litert": "a LiteRT file", "int8_graph": "an int8 graph"}
-SUFFIXES = {".onnx": "onnx", ".tflite": "litert", ".pt2": "int8_graph"}
+_GRAPH_SUFFIX = ".pt2"
+INT8_GRAPH = "int8_graph"  # the stage's, which is no exported file
 _TIMEOUT_SECONDS = 300.0
 
 
@@ -31,11 +34,14 @@ def inspect_artifact(path: Path, *, top: int | None = None) -> dict[str, Any]:
         MeasurementError: its runtime refuses the file (``got`` holds its own words), or crashes on it.
     """
     format = format_of(path)
-    _require(format)
-    what = f"can't inspect {FORMATS[format]}"
-    found: dict[str, Any] = guarded.call(
-        look, str(path), format, what=what, where=str(path), next=_NEXT, timeout_seconds=_TIMEOUT_SECONDS
-    )
+    limits: dict[str, Any] = {"where": str(path), "next": NEXT, "timeout_seconds": _TIMEOUT_SECONDS}
+    found: dict[str, Any]
+    if format == INT8_GRAPH:
+        found = guarded.call(look_at_graph, str(path), what="can't inspect an int8 graph", **limits)
+    else:
+        one = FORMATS[format]
+        about = str(path), reference_of(one), *_runtime(one)
+        found = guarded.call(look, *about, what=f"can't inspect {called(one)}", **limits)
     tensors, digest = found["tensors"], sha256(path)
     return {
         "schema": 1,
@@ -53,11 +59,8 @@ def inspect_artifact(path: Path, *, top: int | None = None) -> dict[str, Any]:
     }
 
 
-_NEXT = "export it again, or compare its sha256 with the one in manifest.json"
-
-
 def format_of(path: Path) -> str:
-    """One of ``FORMATS``: by content where it is plain, else by the name.
+    """A format's name, or ``INT8_GRAPH``: by content where it is plain, else by the file's name.
 
     Raises InputError: not a file, empty, or neither content nor name of a known kind.
     """
@@ -69,95 +72,56 @@ def format_of(path: Path) -> str:
             "this file can't be read", where=str(path), got=error.strerror or str(error)
         ) from None
     if not head:
-        raise InputError("this file is empty", where=str(path), got="0 bytes", next=_NEXT)
-    if head[4:8] == b"TFL3":
-        return "litert"
-    if head.startswith(b"PK\x03\x04") and path.suffix in {".pt2", ""}:
-        return "int8_graph"
-    if path.suffix in SUFFIXES:
-        return SUFFIXES[path.suffix]
-    if head[0] == 0x08:  # the field ir_version, which ONNX files begin with
-        return "onnx"
+        raise InputError("this file is empty", where=str(path), got="0 bytes", next=NEXT)
+    for one in _readable():
+        if one.magic is not None and head[one.magic[0] :].startswith(one.magic[1]):
+            return one.name
+    if head.startswith(b"PK\x03\x04") and path.suffix in {_GRAPH_SUFFIX, ""}:
+        return INT8_GRAPH
+    known = {one.suffix: one.name for one in _readable()} | {_GRAPH_SUFFIX: INT8_GRAPH}
+    if path.suffix in known:
+        return known[path.suffix]
+    for one in _readable():
+        if one.begins and head.startswith(one.begins):
+            return one.name
     raise InputError(
         "no kind of file that edgekit inspects",
         where=str(path),
         got=f"{path.suffix or 'no suffix'}, beginning with {head[:8]!r}",
-        expected="a workload (.py), or an .onnx, .tflite or .pt2 file",
+        expected=f"a workload (.py), or {listed()}",
         next="weights alone (.pth, .safetensors) hold no graph: inspect the workload that loads them"
         if path.suffix in {".pth", ".pt", ".safetensors", ".bin"}
         else "",
     )
 
 
-def _require(format: str) -> None:
-    if format == "litert" and not runtimes.installed("litert"):
+def suffixes() -> list[str]:
+    """Of the files that are inspected."""
+    return [*(one.suffix for one in _readable()), _GRAPH_SUFFIX]
+
+
+def listed() -> str:
+    """The same in words."""
+    *others, last = suffixes()
+    return f"an {', '.join(others)} or {last} file"
+
+
+def _readable() -> list[Format]:
+    return [one for one in FORMATS.values() if one.reads]
+
+
+def _runtime(format: Format) -> tuple[str, str]:
+    """The name of the one that its files are judged by, and its version here.
+
+    Raises MissingExtraError if it is missing where nothing can be read without it.
+    """
+    runtime = RUNTIMES[format.runtime]
+    if runtime.installed():
+        return runtime.name, runtime.version()
+    if format.runtime_first:
         raise MissingExtraError(
-            "inspecting a LiteRT file needs ai-edge-litert",
+            f"inspecting {called(format)} needs {runtime.package}",
             got="not installed",
-            next='pip install "edgekit-toolkit[litert]"',
+            next=runtime.install(),
         )
-
-
-# --- in the child process --------------------------------------------------------------------------------
-
-
-def look(path: str, format: str) -> dict[str, Any]:
-    """Read a file and let its runtime load it; see ``inspect_artifact``. Called through ``guarded``."""
-    if format == "int8_graph":
-        from edgekit.inspecting import graph_file
-
-        return {**graph_file.read(Path(path)), "executed": None}
-    if (
-        format == "litert"
-    ):  # the runtime verifies the offsets inside the file, which the schema's reader trusts
-        executed = _executed(path, format)
-        return {**_structure(path, format), "executed": executed}
-    structure = _structure(path, format)
-    answer = _executed(path, format) if runtimes.installed(format) else None
-    return {"arena": None, **structure, "executed": answer}
-
-
-def _structure(path: str, format: str) -> dict[str, Any]:
-    """What the format's own reader finds; any failure of it is the file's."""
-    try:
-        if format == "onnx":
-            from edgekit.inspecting import onnx_file
-
-            return onnx_file.read(Path(path))
-        from edgekit.inspecting import tflite_file
-
-        return tflite_file.read(Path(path))
-    except EdgekitError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"this is not {FORMATS[format]}, or it is damaged",
-            where=path,
-            got="; ".join(filter(None, [_one_line(error), _words(path, format)])),
-            next=_NEXT,
-        ) from error
-
-
-def _executed(path: str, format: str) -> dict[str, Any]:
-    try:
-        return runtimes.executed(path, format)
-    except Exception as error:
-        raise MeasurementError(
-            f"{runtimes.NAMES[format]} refuses the file", where=path, got=_one_line(error), next=_NEXT
-        ) from error
-
-
-def _words(path: str, format: str) -> str:
-    """What the runtime says to the same file, if it is there."""
-    if not runtimes.installed(format):
-        return ""
-    try:
-        runtimes.load(path, format)
-    except Exception as error:
-        return f"{runtimes.NAMES[format]}: {_one_line(error)}"
-    return f"{runtimes.NAMES[format]} loads it all the same"
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:600]}" if text else type(error).__name__
+    return runtime.name, ""

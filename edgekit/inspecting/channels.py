@@ -11,8 +11,8 @@ from torch.nn.modules.conv import _ConvNd
 from edgekit import macs
 from edgekit.errors import PruneError
 from edgekit.pruning.coupling import groups
-from edgekit.pruning.goals.choose import Limits
-from edgekit.stages.prune import PruneConfig
+from edgekit.pruning.goals.search import Limits
+from edgekit.stages.prune_config import PruneConfig
 
 __all__ = ["cuttable", "find_channels"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgekit.inspecting import graph_arena
-from edgekit.inspecting.prediction import op_name
-from edgekit.inspecting.summary import by_size, dtype_totals, grid
+from edgekit.formats.summary import by_size, dtype_totals, grid
 from edgekit.int8 import ops, storage
+from edgekit.int8.prediction import op_name
+from edgekit.memory import graph_arena
 
 __all__ = ["read"]
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekit import macs
-from edgekit.inspecting import graph_arena
 from edgekit.inspecting.channels import cuttable, find_channels
-from edgekit.inspecting.prediction import Graphs, op_name
-from edgekit.inspecting.rules import RUNTIMES
 from edgekit.int8 import ops
+from edgekit.int8.prediction import Graphs, op_name
+from edgekit.int8.rules import PREDICTED
+from edgekit.memory import graph_arena
 from edgekit.workload import Workload
 
 __all__ = ["FloatLayer", "float_layers", "inspect_model"]
@@ -54,7 +54,7 @@ def inspect_model(workload: Workload, tell: Callable[[str], None] = lambda _: No
         "totals": {"parameters": whole.parameters, "macs": counted.macs, **_file_sizes(graphs)},
         "arena": _arenas(graphs, values, example),
         "int8_error": graphs.problem,
-        "runtimes": {runtime: _runtime(graphs, layers, runtime) for runtime in RUNTIMES},
+        "runtimes": {runtime: _runtime(graphs, layers, runtime) for runtime in PREDICTED},
         "layers": layers,
         "operators": _operators(graphs),
         "pruning": pruning,
@@ -114,7 +114,7 @@ def _layers(
                 "macs": costs.get(node.name, 0),
                 "parameters": sum(value.numel() for value in new.values()),
                 "prunable": channels.get(name, _no_channels(node)),
-                **{runtime: _verdict(graphs, node, runtime) for runtime in RUNTIMES},
+                **{runtime: _verdict(graphs, node, runtime) for runtime in PREDICTED},
             }
         )
     return rows
@@ -184,7 +184,7 @@ def _operators(graphs: Graphs) -> list[dict[str, Any]]:
         row = found.setdefault((op_name(node), role), {"op": op_name(node), "role": role, "count": 0})
         row["count"] += 1
         if role in {"integer", "float"}:
-            row.update({runtime: _verdict(graphs, node, runtime) for runtime in RUNTIMES})
+            row.update({runtime: _verdict(graphs, node, runtime) for runtime in PREDICTED})
     return sorted(found.values(), key=lambda row: (-row["count"], row["op"]))
 
 

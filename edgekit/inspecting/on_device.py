@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from edgekit.devices import Device, probe
-from edgekit.inspecting.rules import RUNTIMES
+from edgekit.int8.rules import PREDICTED
+from edgekit.runtimes import RUNTIMES
 
 __all__ = ["describe"]
 
-_PACKAGES = {
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "litert": ("ai-edge-litert", "tflite-runtime", "tensorflow"),
-}
 # Instructions that multiply four int8 pairs and add them to an int32: names as in /proc/cpuinfo.
 _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "asimddp", "svei8mm", "sve2")
 
@@ -34,7 +31,7 @@ def describe(device: Device, arena_bytes: int | None, stored_bytes: int = 0) -> 
         "description": device.description,
         "cpu": facts["cpu"] if facts else None,
         "probed": facts is not None,
-        "runtimes": {runtime: _runtime(device, runtime, facts) for runtime in RUNTIMES},
+        "runtimes": {runtime: _runtime(device, runtime, facts) for runtime in PREDICTED},
         "memory": _memory(device, facts, arena_bytes, stored_bytes),
         "flash": _flash(device, stored_bytes),
         "int8_dot_product": _dot_product(device, facts),
@@ -45,10 +42,11 @@ def _runtime(device: Device, runtime: str, facts: dict[str, Any] | None) -> dict
     """``applies``: measured there by `edgekit compress`. ``version`` is None where nothing was found."""
     listed = runtime in device.runtimes
     installed = facts["runtimes"] if facts else {}
-    version = next((f"{p} {installed[p]}" for p in _PACKAGES[runtime] if p in installed), None)
+    known = RUNTIMES[runtime]
+    version = next((f"{p} {installed[p]}" for p in known.packages if p in installed), None)
     reason = "" if listed else f"the profile lists only {', '.join(device.runtimes)}"
     if listed and facts and version is None:
-        reason = f"not installed there: pip install {_PACKAGES[runtime][0]}"
+        reason = f"not installed there: pip install {known.package}"
     return {"applies": not reason, "version": version, "reason": reason}
 
 

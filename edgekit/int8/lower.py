@@ -1,4 +1,4 @@
-"""What only the int8 road does: ops spelled as others that every runtime has integer kernels for.
+"""What only the int8 path does: ops spelled as others that every runtime has integer kernels for.
 
 The function stays the same up to the rounding of float arithmetic. Done before quantisers are placed, in the
 graph, so that fake-quantised training and every exporter see the same ops:

@@ -7,7 +7,7 @@ planning.py      which files are written, spelled for which device
 artifacts.py     export, and the manifest of all files
 evaluation.py    accuracy, agreement and int8 coverage of every file, in its runtime
 measuring.py     latency of every file on every device
-diagnosing.py    what compression broke: answers against the original's, spoiled inputs
+diagnosing.py    what compression broke: answers against the original's, corrupted inputs
 finishing.py     all of that in turn, and the recipe's guard over it
 reporting.py     the report, from the records of all that
 exporting.py     further files from a finished run, an int8 graph, or a trained model
@@ -15,9 +15,9 @@ reopening.py     a finished run's models, read back
 interrupts.py    Ctrl-C, even where a library swallows it
 benchmarking.py  `edgekit bench`: files, or those of a run, on a device
 job.py           what these share
-links.py         the ways to the devices
+connections.py         the ways to the devices
 keys.py          what a result depends on, as hashes
-following.py     several processes: what the others do
+distributed.py     several processes: what the others do
 
 Each of them skips what is finished. A result counts as finished if its record has the key that it would get
 now (workload, settings, seed, what it was made from, code) and its files still have the sha256 noted then.
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import Interrupted, WorkloadError
+from edgekit.formats import FORMATS
 from edgekit.progress import Progress, silent, told_while_reading
 
 if TYPE_CHECKING:
@@ -122,17 +123,17 @@ def _compress(
     _require_extras(checked)
     trackers.require(log)
 
-    from edgekit.bench.benchmark import refuse_strangers
+    from edgekit.bench.benchmark import check_device_identity
     from edgekit.files import atomic_write, write_json
-    from edgekit.pipeline import chain, finishing, following, preflight
+    from edgekit.opening import load_workload
+    from edgekit.pipeline import chain, distributed, finishing, preflight
+    from edgekit.pipeline.connections import Connections
     from edgekit.pipeline.job import Job
-    from edgekit.pipeline.links import Links
     from edgekit.recipe import dump
     from edgekit.report import page
     from edgekit.run import RunFolder, run_name
     from edgekit.training.computing import parallel
     from edgekit.training.computing.device import idle_gpu
-    from edgekit.workload import load_workload
 
     with told_while_reading(progress):
         loaded = load_workload(workload)
@@ -144,18 +145,18 @@ def _compress(
     folder = RUNS / run_name(loaded.name, checked.name, identity) if out is None else Path(out)
     with ExitStack() as stack:
         group = stack.enter_context(parallel.joined())
-        following.agree(checked, fingerprint)
+        distributed.agree(checked, fingerprint)
         if not group.is_first:
-            return following.follow(checked, loaded)
+            return distributed.follow(checked, loaded)
         run = stack.enter_context(RunFolder.open(folder, identity))
-        links = stack.enter_context(Links())
+        links = stack.enter_context(Connections())
         place.append(run.path)
         about = _about(run.path.name, loaded, checked)
         progress = stack.enter_context(trackers.tracked(log, run.path / "logs", about, progress))
         atomic_write(run.path / "recipe.yaml", dump(checked).encode())
         job = Job(checked, loaded, fingerprint, profiles, run, progress, links)
         for profile in profiles:
-            refuse_strangers(profile, links.about(profile))  # before an hour of training, not after it
+            check_device_identity(profile, links.about(profile))  # before an hour of training, not after it
         if idle := idle_gpu(filter(None, (getattr(stage, "training", None) for stage in checked.stages))):
             job.tell("note", "baseline", idle)
         try:
@@ -163,11 +164,11 @@ def _compress(
         except WorkloadError:
             run.forget()  # nothing came of it; with another model the same folder will do
             raise
-        rungs = chain.climb(job)
+        rungs = chain.run_stages(job)
         report, broken = finishing.finish(job, rungs)
         write_json(run.path / "report.json", report.to_json())
         page.write([page.load(run.path)], run.path / "report.html")
-        following.end(report)
+        distributed.end(report)
         if broken is not None:
             raise broken
         return report
@@ -223,7 +224,5 @@ def _check_trainings(recipe: Recipe, workload: Workload) -> None:
 
 def _require_extras(recipe: Recipe) -> None:
     """Raise MissingExtraError before an hour of training, not after it."""
-    from edgekit.export import require
-
     for format in dict.fromkeys(("onnx", *recipe.exports.formats)):  # the reference file is ONNX
-        require(format)
+        FORMATS[format].require()

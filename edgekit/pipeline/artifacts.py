@@ -10,8 +10,9 @@ from typing import Any
 
 from edgekit import __version__
 from edgekit.errors import EdgekitError, ExportError
-from edgekit.export import export
 from edgekit.files import disk_full, sha256, sha256_of, write_json
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
@@ -203,14 +204,8 @@ def _write_preprocessing(job: Job, manifest: Manifest) -> None:
 def _inputs(job: Job, files: Sequence[tuple[str, bool]]) -> dict[str, Any]:
     """Format → shape and layout of preprocessed inputs."""
     shape = list(job.workload.example(1).shape[1:])
-    channels_last = [*shape[1:], shape[0]] if len(shape) == 3 else shape
-    known: dict[str, dict[str, Any]] = {
-        "onnx": {"shape": ["batch", *shape], "layout": "NCHW" if len(shape) == 3 else "as is"},
-        "litert": {"shape": [1, *channels_last], "layout": "NHWC" if len(shape) == 3 else "as is"},
-    }
-    known["aotinductor"] = known["onnx"]
-    known["executorch"] = {**known["onnx"], "shape": [1, *shape]}
-    return {format: known[format] for format in dict.fromkeys(format for format, _ in files)}
+    formats = dict.fromkeys(format for format, _ in files)
+    return {format: FORMATS[format].input_of(shape) for format in formats}
 
 
 def _key(job: Job, one: Planned, rungs: Sequence[Rung]) -> str:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.bench.benchmark import Check, benchmark, candidates_for
-from edgekit.bench.onnx_ends import companions, refuse_free
 from edgekit.bench.record import Record
 from edgekit.bench.session import Candidate
-from edgekit.devices.device import Device, RuntimeName, load_device, probe
+from edgekit.devices.asking import probe
+from edgekit.devices.device import Device, load_device
 from edgekit.devices.transport import connect
 from edgekit.errors import DataError, DeviceError, InputError, Interrupted, MeasurementError
 from edgekit.files import sha256
+from edgekit.formats import FORMATS, by_suffix
+from edgekit.formats.onnx.ends import companions, refuse_free
 from edgekit.progress import Event, Progress, silent
 
 if TYPE_CHECKING:
@@ -23,12 +25,6 @@ if TYPE_CHECKING:
 
     from edgekit.workload import Workload
 
-RUNTIMES: dict[str, tuple[RuntimeName, ...]] = {
-    ".onnx": ("onnxruntime", "openvino"),
-    ".tflite": ("litert",),
-    ".pte": ("executorch",),
-    ".pt2": ("torch",),
-}
 FOLDER, HERE = "benchmarks", Path("bench-results")  # in a run folder; for files that belong to none
 
 
@@ -184,11 +180,11 @@ def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | Non
             found += _of_run(path)
         elif not path.is_file():
             raise InputError("nothing to measure", where=str(target), got="nothing there", next="ls runs")
-        elif path.suffix not in RUNTIMES:
+        elif by_suffix(path.suffix) is None:
             raise InputError(
                 "no runtime for such a file",
                 where=str(target),
-                expected=f"a run folder, or {', '.join(RUNTIMES)}",
+                expected=f"a run folder, or {', '.join(one.suffix for one in FORMATS.values())}",
             )
         else:
             found.append(_Subject(path, path.name))
@@ -218,7 +214,7 @@ def _of_run(path: Path) -> list[_Subject]:
             expected="a folder that `edgekit compress` made",
             next="ls runs",
         )
-    entries = [one for one in manifest["artifacts"] if Path(one["file"]).suffix in RUNTIMES]
+    entries = [one for one in manifest["artifacts"] if by_suffix(Path(one["file"]).suffix)]
     return [_Subject(path / one["file"], one["file"], _takes_pixels(one)) for one in entries]
 
 
@@ -232,7 +228,7 @@ def _workload(spec: str | Path | Workload | None, run: Path | None, inputs: Path
         if spec is not None:
             raise InputError("samples come from a workload or from a file", got=f"{spec} and {inputs}")
         return None
-    from edgekit.workload import load_workload
+    from edgekit.opening import load_workload
 
     if run is None:
         return None if spec is None else load_workload(spec)
@@ -263,7 +259,9 @@ def _candidates(
 ) -> list[Candidate]:
     found: list[Candidate] = []
     for one in subjects:
-        fitting = [name for name in RUNTIMES[one.path.suffix] if name in device.runtimes]
+        format = by_suffix(one.path.suffix)
+        assert format is not None  # it was looked up when the file was taken
+        fitting = [name for name in format.runtimes if name in device.runtimes]
         chosen = [name for name in fitting if name in runtimes] if runtimes else fitting[:1]
         found += candidates_for(one.path, chosen, threads, device, prepared.pixels if one.raw else None)
     if not found:

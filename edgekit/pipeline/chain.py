@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import copy
-import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import BaseModel
 from torch import Tensor, fx, nn
 
+from edgekit.config.settings import TrainingConfig
 from edgekit.errors import EdgekitError, StageError, WeightsError
 from edgekit.execution import mode
 from edgekit.files import disk_full, sha256_of
 from edgekit.int8 import ops
 from edgekit.macs import count
-from edgekit.pipeline import following
+from edgekit.pipeline import distributed
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version, model_digest
 from edgekit.pipeline.stage_folder import METRICS, StageFolder, trained_seconds
@@ -29,11 +27,11 @@ from edgekit.report import Figures, StageRow
 from edgekit.run import write_record
 from edgekit.stages import STAGES
 from edgekit.stages.base import Form, Shipping, Stage, StageConfig, StageContext, StageResult
-from edgekit.stages.settings import TrainingConfig
 from edgekit.stages.shipping import identity
 from edgekit.training import evaluate
 from edgekit.training.computing import parallel
 from edgekit.training.computing.memory import give_back
+from edgekit.training.seeds import seeded
 from edgekit.units import human_count, human_share, score_name
 
 ROWS = 8  # samples in memory at a time
@@ -76,7 +74,7 @@ def answers_of_few(model: nn.Module, example: Tensor) -> Tensor:
         return torch.cat([model(part) for part in example.split(ROWS)])
 
 
-def climb(job: Job) -> list[Rung]:
+def run_stages(job: Job) -> list[Rung]:
     """The trained model, and after it every stage's result in the recipe's order.
 
     Raises:
@@ -137,7 +135,9 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
     # The parent's digest stands beside its key: should a stage that is made anew come out different, all
     # that was built on it is made anew as well.
     exports = job.recipe.exports
-    shipping = Shipping(exports.formats, exports.precisions, job.devices, job.links.to, job.links.about)
+    shipping = Shipping(
+        exports.formats, exports.precisions, job.devices, job.connections.to, job.connections.about
+    )
     key = sha256_of(
         {
             **identity(config, shipping),
@@ -155,7 +155,7 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
     kept = folder.load(lambda: stage.load(parent.model, config, context))
     if kept is None:
         job.tell("stage-start", config.kind, _DOING.get(config.kind, ""))
-    following.share(folder.path, finished=kept is not None)
+    distributed.share(folder.path, finished=kept is not None)
     result, seconds = kept or _run(folder, stage, parent.model, config, context, done)
     form = form_of(result.model)
     _check_form(config.kind, "gives", stage.ensures, form, done)
@@ -202,7 +202,7 @@ def _run(
     # What a continued training took before it was killed stands in its history only.
     seconds = max(time.monotonic() - started, trained_seconds(result))
     folder.finish(result, seconds)
-    following.share(folder.path, finished=True)
+    distributed.share(folder.path, finished=True)
     return result, seconds
 
 
@@ -263,18 +263,3 @@ def _facts(job: Job, figures: dict[str, Any]) -> str:
         f"{score} {human_share(figures['accuracy'])}, {human_count(figures['parameters'])} parameters, "
         f"{human_count(figures['macs'])} MACs"
     )
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """The same random numbers for every run of a stage, whichever stages were loaded before it."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])

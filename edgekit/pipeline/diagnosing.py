@@ -1,5 +1,5 @@
 """What compression broke: every file's answers against the original's, and the recommended file's on inputs
-that were spoiled.
+that were corrupted.
 """
 
 from __future__ import annotations

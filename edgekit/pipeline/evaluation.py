@@ -15,20 +15,20 @@ from torch import Tensor
 
 from edgekit.batching import batch_size, fitting
 from edgekit.bench.measure import evaluate
-from edgekit.bench.runtime_onnx import UNFUSED
-from edgekit.devices.device import Device, resolve_threads
+from edgekit.devices.asking import resolve_threads
+from edgekit.devices.device import Device
 from edgekit.errors import DataError, ExportError, MeasurementError
 from edgekit.execution import spans
-from edgekit.export.options import Target
 from edgekit.files import atomic_write, sha256, sha256_of
-from edgekit.int8 import coverage
+from edgekit.formats import FORMATS, coverage
+from edgekit.formats.options import Target
 from edgekit.pipeline import ladder
 from edgekit.pipeline.artifacts import Manifest, Planned
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.channels import lost_channels
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
-from edgekit.report.summary import RUNTIME
+from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
 from edgekit.stages.base import Form
 from edgekit.units import human_share, score_name
 from edgekit.workload import Workload
@@ -102,7 +102,7 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
     device, backend = device_for(job, one), backend_for(job, one)
     outputs = evaluate(
         path,
-        RUNTIME[one.format],
+        FORMATS[one.format].runtime,
         device,
         inputs,
         threads=resolve_threads("all", device),
@@ -198,7 +198,7 @@ def _fitting(answers: Tensor, source: Tensor, path: Path) -> Tensor:
 
 def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
     """The share of MACs in integer kernels, and the layers that are not; None if it couldn't be counted."""
-    if one.format == "aotinductor":  # float throughout, and its kernels have no names to count by
+    if not FORMATS[one.format].counted:
         return None
     try:
         counted = _counted(job, path, one)
@@ -221,18 +221,10 @@ def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
 
 
 def backend_for(job: Job, one: Planned) -> str:
-    """Which backend of its runtime answers for a file; "" is the runtime's default.
-
-    ONNX Runtime's fused kernels add products in 16 bits on x86 without VNNI. A file that is spelled for a
-    device that doesn't would be judged by answers which that device never gives.
-    """
-    if one.format == "aotinductor" and one.options.compiled_for() == "cuda":
-        return "cuda"
-    if (one.format, one.precision) != ("onnx", "int8"):
-        return ""
-    device, target = device_for(job, one), one.options.target
-    here = Target.of(device, job.links.about(device))
-    return UNFUSED if here.weight_bits < target.weight_bits and target.activations == "uint8" else ""
+    """Which backend of its runtime answers for a file; "" is the runtime's default."""
+    device = device_for(job, one)
+    here = Target.of(device, job.connections.about(device))
+    return FORMATS[one.format].backend(one.options, one.precision, here)
 
 
 def batch_for(job: Job, one: Planned) -> int:
@@ -242,10 +234,10 @@ def batch_for(job: Job, one: Planned) -> int:
 
 def _counted(job: Job, path: Path, one: Planned) -> coverage.Coverage:
     """Where the file is meant to run: an ONNX file that is spelled for ARM is float in part on x86."""
-    there = next((device for device in job.devices if RUNTIME[one.format] in device.runtimes), None)
-    if one.format != "onnx" or there is None or there.transport == "local":
-        return coverage.of_file(path, one.format)
-    return coverage.of_file(path, one.format, there, job.links.to(there))
+    there = next((device for device in job.devices if FORMATS[one.format].runtime in device.runtimes), None)
+    if there is None or there.transport == "local":
+        return FORMATS[one.format].coverage(path)
+    return FORMATS[one.format].coverage(path, there, job.connections.to(there))
 
 
 def device_for(job: Job, one: Planned) -> Device:
@@ -254,9 +246,9 @@ def device_for(job: Job, one: Planned) -> Device:
     On others, which are slower and further away, some samples are asked when they are measured.
     """
     for device in job.devices:
-        if device.transport == "local" and RUNTIME[one.format] in device.runtimes:
+        if device.transport == "local" and FORMATS[one.format].runtime in device.runtimes:
             return device
-    return Device(name="local", transport="local", runtimes=(RUNTIME[one.format],))
+    return Device(name="local", transport="local", runtimes=(FORMATS[one.format].runtime,))
 
 
 def _key(job: Job, manifest: Manifest, one: Planned, rungs: Sequence[Rung]) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import InputError
-from edgekit.export.options import INT8_GRAPH, PRECISIONS, Format, Precision, has, pairs
-from edgekit.pipeline.wanted import Wanted, wanted
+from edgekit.formats import FORMATS, INT8_GRAPH, PRECISIONS, Precision, has, pairs
+from edgekit.pipeline.export_request import ExportRequest, export_request
 from edgekit.progress import Event, Progress, silent
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _EXPORTS = Path("exports")  # below the current folder: for files that belong to
 def export_files(
     source: str | Path,
     workload: str | Path | None = None,
-    what: Wanted | None = None,
+    what: ExportRequest | None = None,
     *,
     device: str | Path | None = None,
     out: str | Path | None = None,
@@ -46,7 +46,7 @@ def export_files(
         source: a run folder, an ``int8_graph.pt2``, or a workload file (``file.py``, ``file.py:function``).
         workload: the workload of a run or of an int8 graph. A run of the embedded demo needs none; an int8
             graph is exported without one, but not evaluated.
-        what: formats, precisions and settings; see ``wanted``.
+        what: formats, precisions and settings; see ``export_request``.
         device: the profile that ONNX files are spelled for; by default the run's, or this machine.
         out: a folder for the files; those of a run stand in its ``artifacts`` in any case.
         progress: told what happens.
@@ -58,7 +58,7 @@ def export_files(
         InputError: a fault in what was given.
         ExportError, CaptureError: a converter failed; what was exported before is kept.
     """
-    what = what or wanted()
+    what = what or export_request()
     path = Path(source)
     if path.is_dir():
         return _from_run(path, workload, what, device, out, progress)
@@ -83,7 +83,7 @@ def export_files(
 def _from_run(
     path: Path,
     workload: str | Path | None,
-    what: Wanted,
+    what: ExportRequest,
     device: str | Path | None,
     out: str | Path | None,
     progress: Progress,
@@ -117,9 +117,9 @@ def _from_run(
 
 
 def _from_workload(
-    spec: str, what: Wanted, device: str | Path | None, out: str | Path, progress: Progress
+    spec: str, what: ExportRequest, device: str | Path | None, out: str | Path, progress: Progress
 ) -> list[dict[str, Any]]:
-    from edgekit.workload import load_workload
+    from edgekit.opening import load_workload
 
     what = replace(what, precisions=what.precisions or ("fp32",))
     if missing := [name for name in what.precisions if name in INT8_GRAPH]:
@@ -137,7 +137,7 @@ def _from_workload(
 def _from_graph(
     path: Path,
     workload: str | Path | None,
-    what: Wanted,
+    what: ExportRequest,
     device: str | Path | None,
     out: str | Path,
     progress: Progress,
@@ -157,7 +157,7 @@ def _from_graph(
             next=f"name the workload: edgekit export {path} my_workload.py --embed-preprocessing",
         )
     from edgekit.int8 import storage
-    from edgekit.workload import load_workload
+    from edgekit.opening import load_workload
 
     graph = storage.load(path)
     if workload is not None:
@@ -168,7 +168,7 @@ def _from_graph(
 def _alone(
     workload: Workload,
     graph: fx.GraphModule | None,
-    what: Wanted,
+    what: ExportRequest,
     device: str | Path | None,
     out: str | Path,
     progress: Progress,
@@ -201,15 +201,21 @@ def _alone(
 
 
 def _graph_alone(
-    path: Path, graph: fx.GraphModule, what: Wanted, device: str | Path | None, out: Path, progress: Progress
+    path: Path,
+    graph: fx.GraphModule,
+    what: ExportRequest,
+    device: str | Path | None,
+    out: Path,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """An int8 graph without its workload: no data to evaluate its files with."""
     import torch
 
     from edgekit import __version__
-    from edgekit.devices.device import probe
-    from edgekit.export import SUFFIX, ExportOptions, Target, export
+    from edgekit.devices.asking import probe
     from edgekit.files import sha256
+    from edgekit.formats.exporting import export
+    from edgekit.formats.options import ExportOptions, Target
 
     (profile,) = _devices([device or "local"])
     if what.temperature == "fitted":
@@ -227,7 +233,7 @@ def _graph_alone(
     out.mkdir(parents=True, exist_ok=True)
     entries = []
     for format, precision in _pairs(what, progress):
-        name = f"{path.stem}_{precision}{options.suffix(format, precision)}{SUFFIX[format]}"
+        name = FORMATS[format].file_name(path.stem, options, precision)
         progress(Event("note", "export", name))
         about = {**metadata, "precision": precision}
         settings: dict[str, Any] = {"format": format, "precision": precision, "options": options}
@@ -249,12 +255,10 @@ def _devices(names: Sequence[str | Path]) -> tuple[Device, ...]:
     return tuple(load_device(name) for name in names)
 
 
-def _pairs(what: Wanted, progress: Progress) -> list[tuple[Format, Precision]]:
-    from edgekit.export import require
-
+def _pairs(what: ExportRequest, progress: Progress) -> list[tuple[str, Precision]]:
     found = pairs(what.formats, what.precisions)
     for format in dict.fromkeys(format for format, _ in found):
-        require(format)
+        FORMATS[format].require()
     for precision in what.precisions:
         for format in what.formats:
             if not has(format, precision):
@@ -262,8 +266,8 @@ def _pairs(what: Wanted, progress: Progress) -> list[tuple[Format, Precision]]:
     return found
 
 
-def _planned(job: Job, rungs: Sequence[Rung], what: Wanted) -> list[Planned]:
-    from edgekit.export import ExportOptions
+def _planned(job: Job, rungs: Sequence[Rung], what: ExportRequest) -> list[Planned]:
+    from edgekit.formats.options import ExportOptions
     from edgekit.pipeline.planning import embedding, planned_for, target_of
     from edgekit.stages.base import Form
 

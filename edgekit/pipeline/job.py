@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekit.devices.device import Device
-from edgekit.pipeline.links import Links
+from edgekit.pipeline.connections import Connections
 from edgekit.progress import Event, Progress
 from edgekit.recipe import Recipe
 from edgekit.run import Damaged, RunFolder, finished
@@ -24,7 +24,7 @@ class Job:
     devices: tuple[Device, ...]
     run: RunFolder
     progress: Progress
-    links: Links = field(default_factory=Links)
+    connections: Connections = field(default_factory=Connections)
 
     def tell(
         self,

@@ -25,17 +25,25 @@ Part = Literal["stages", "export", "bench", "diagnosis"]
 
 _PACKAGE = Path(__file__).parent.parent
 _NEVER = {  # presents, finds or stores results, but makes none
-    "__init__.py", "__main__.py", "bundle", "checkpoint.py", "cli.py", "commands", "configfile.py",
+    "__init__.py", "__main__.py", "bundle", "checkpoint.py", "cli.py", "commands", "config/configfile.py",
     "console.py", "console_artifact.py", "console_bench.py", "console_bundle.py", "console_device.py",
     "console_export.py", "console_inspect.py", "console_prune.py",
-    "errors.py", "files.py", "heartbeat.py", "inspecting", "items.py", "loading.py", "meter.py", "pipeline",
+    "errors.py", "files.py", "heartbeat.py", "inspecting", "meter.py", "pipeline",
     "processes.py", "progress.py", "recipe.py",
-    "report", "run.py", "streams.py", "trackers.py", "units.py", "weights.py",
+    "report", "run.py", "streams.py", "trackers.py", "units.py", "weights.py", "workload/items.py",
+    "workload/loading.py", "opening.py",
     "zoo",  # the demo: its model and data are in the workload's fingerprint
 }  # fmt: skip
-_LATER = {"export", "bench", "devices", "diagnosis"}  # what comes after the stages
-_BENCH = ("bench", "devices", "int8/coverage.py", "tasks.py", "preprocessing.py")
-_DIAGNOSIS = ("diagnosis", "noise.py", "batching.py", "tasks.py", "preprocessing.py")
+_LATER = {"formats", "runtimes", "bench", "devices", "diagnosis"}  # what comes after the stages
+_BENCH = (
+    "bench",
+    "devices",
+    "formats",
+    "runtimes",
+    "tasks.py",
+    "workload/preprocessing.py",
+)
+_DIAGNOSIS = ("diagnosis", "noise.py", "batching.py", "tasks.py", "workload/preprocessing.py")
 
 LIBRARIES: dict[Part, tuple[str, ...]] = {
     "stages": ("torch", "torch-pruning", "nncf", "torchao", "numpy"),
@@ -90,6 +98,6 @@ def _counts(source: Path, part: Part) -> bool:
     first, name = source.parts[0], source.as_posix()
     if part in ("bench", "diagnosis"):
         return name.startswith(_BENCH if part == "bench" else _DIAGNOSIS)
-    if part == "export" and first == "export":
+    if part == "export" and first == "formats":
         return True
-    return first not in _NEVER | _LATER
+    return not {first, name} & (_NEVER | _LATER)

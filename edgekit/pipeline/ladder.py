@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from edgekit.errors import EdgekitError, ExportError
-from edgekit.export.divergence import layer_parity, snr_db
-from edgekit.export.file_parity import as_written, file_parity
-from edgekit.export.layers import LayerParity, first_wrong, furthest
-from edgekit.export.options import INT8_GRAPH
+from edgekit.formats import FORMATS, INT8_GRAPH
+from edgekit.formats.parity.divergence import layer_parity, snr_db
+from edgekit.formats.parity.file_parity import as_written, file_parity
+from edgekit.formats.parity.layers import LayerParity, first_wrong, furthest
 from edgekit.int8.disturbed import disturbed
 from edgekit.noise import EXACT_DB, Noise
 from edgekit.pipeline.artifacts import Planned
@@ -175,7 +175,7 @@ def telling_samples(source: Tensor, answers: Tensor, inputs: Tensor | NDArray[An
 
 def _can_be_opened(one: Planned) -> bool:
     """Whether the file takes its inputs row by row."""
-    return one.format in ("onnx", "litert") and one.options.batch in (None, 1)
+    return FORMATS[one.format].opens and one.options.batch in (None, 1)
 
 
 def _look_into(
@@ -198,8 +198,8 @@ def _refuse_wrong(one: Planned, file: str, ratio: float, gate: float, layers: Se
 
 def _gate(one: Planned) -> float:
     gate = GATES_DB[one.precision]
-    if one.format == "onnx" and one.precision == "int8":
-        gate -= DB_PER_BIT * (8 - one.options.target.weight_bits)
+    if one.precision == "int8":
+        gate -= DB_PER_BIT * (8 - FORMATS[one.format].weight_bits(one.options))
     return gate
 
 
@@ -244,7 +244,7 @@ def _disturbed_db(job: Job, rung: Rung, written: fx.GraphModule, share: float) -
     return snr_db(answers, torch.cat(moved))
 
 
-def climb(job: Job, rungs: Sequence[Rung], entries: Sequence[dict[str, Any]]) -> tuple[LadderStep, ...]:
+def steps(job: Job, rungs: Sequence[Rung], entries: Sequence[dict[str, Any]]) -> tuple[LadderStep, ...]:
     """The whole ladder for the report; files as they were evaluated."""
     # Computed anew, on a few samples: the same numbers whether a run is finished or only read again.
     macs = max(rung.figures.macs for rung in rungs)

@@ -18,12 +18,12 @@ from edgekit.bench.record import FailedResult, Record, Result, read_record
 from edgekit.devices.device import Device
 from edgekit.errors import ComparisonError, UnreachableError
 from edgekit.files import sha256, sha256_of
+from edgekit.formats import FORMATS
 from edgekit.pipeline.artifacts import REFERENCE, Manifest
 from edgekit.pipeline.evaluation import write_inputs
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
 from edgekit.report import Counted, Failed, Measured
-from edgekit.report.summary import RUNTIME
 from edgekit.run import write_record
 from edgekit.units import human_count, human_ns
 
@@ -64,7 +64,7 @@ def _failed(one: FailedResult) -> dict[str, Any]:
 
 def _on(job: Job, manifest: Manifest, device: Device) -> Record:
     try:
-        about = job.links.about(device)
+        about = job.connections.about(device)
     except UnreachableError as error:
         return _unreached(job, manifest, device, error)
     candidates = _candidates(job, manifest, device, about)
@@ -96,7 +96,7 @@ def _on(job: Job, manifest: Manifest, device: Device) -> Record:
             check=_check(job, manifest, device, raw),
             about=about,
             progress=job.progress,
-            transport=job.links.to(device),
+            transport=job.connections.to(device),
             **settings,
         )
     except UnreachableError as error:
@@ -155,7 +155,7 @@ def _candidates(
     counts = dict.fromkeys(cores if count == "all" else count for count in wanted)
     found = {}
     for one in manifest.planned:
-        runtime = RUNTIME[one.format]
+        runtime = FORMATS[one.format].runtime
         if runtime not in device.runtimes:
             job.tell("note", "benchmark", f"{Path(one.file).name}: no {runtime} on {device.name}")
             continue
@@ -180,9 +180,9 @@ def _unreached(job: Job, manifest: Manifest, device: Device, error: UnreachableE
         settings={},
         results=(),
         failures=tuple(
-            FailedResult(artifact=one.file, runtime=RUNTIME[one.format], threads=1, error=str(error))
+            FailedResult(artifact=one.file, runtime=FORMATS[one.format].runtime, threads=1, error=str(error))
             for one in manifest.planned
-            if RUNTIME[one.format] in device.runtimes
+            if FORMATS[one.format].runtime in device.runtimes
         ),
     )
 

@@ -24,17 +24,17 @@ def refuse(path: Path, model: nn.Module, example: Tensor) -> str:
     Returns what couldn't be asked, "" if nothing. Raises ExportError: TFLM refuses the file; with the layers
     that aren't computed on integers there, and the reason.
     """
-    from edgekit.bundle.targets.arduino import making, micro, ops
-    from edgekit.inspecting import guarded
+    from edgekit import guarded
+    from edgekit.formats.litert import reading, tflm, tflm_ops
 
-    described = guarded.call(making.describe, str(path), what="this file can't be read", where=path.name)
-    missing = ops.missing(described["operators"])
+    described = guarded.call(reading.describe, str(path), what="this file can't be read", where=path.name)
+    missing = tflm_ops.missing(described["operators"])
     if missing:
         raise _refused(model, example, f"it has no {', '.join(missing)}")
-    if not micro.available():
+    if not tflm.available():
         return "only the kinds of ops were looked up, as tflite-micro isn't installed (extra: micro)"
     try:
-        said = guarded.call(micro.refusal, str(path), what="TFLM can't load this file", where=path.name)
+        said = guarded.call(tflm.refusal, str(path), what="TFLM can't load this file", where=path.name)
     except MeasurementError as error:  # it ended the process
         said = error.got or error.what
     if said:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from edgekit.errors import ExportError, MeasurementError
-from edgekit.export import SUFFIX, ExportOptions, Format, Precision, Target
-from edgekit.export.options import INT8_GRAPH, pairs
+from edgekit.formats import FORMATS, INT8_GRAPH, Precision, pairs
+from edgekit.formats.options import ExportOptions, Target
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
 from edgekit.stages.base import Form
@@ -20,7 +20,7 @@ class Planned:
     """A file to be exported. ``file`` is relative to the run folder."""
 
     file: str
-    format: Format
+    format: str
     precision: Precision
     rung: Rung
     options: ExportOptions = field(default_factory=ExportOptions)
@@ -35,7 +35,7 @@ def plan(job: Job, rungs: Sequence[Rung]) -> list[Planned]:
         one = planned_for(job, rungs, format, precision, options)
         # Without a stage that changed the float model, its plain ONNX file is the original's.
         same = (one.format, one.precision, one.rung.digest) == ("onnx", "fp32", rungs[0].digest)
-        if not (same and not options.suffix(format, precision)):
+        if not (same and not FORMATS[format].tags(options, precision)):
             planned.append(one)
     return planned
 
@@ -59,13 +59,13 @@ def possible(wanted: Sequence[Precision], *, quantised: bool) -> tuple[Precision
 
 
 def planned_for(
-    job: Job, rungs: Sequence[Rung], format: Format, precision: Precision, options: ExportOptions
+    job: Job, rungs: Sequence[Rung], format: str, precision: Precision, options: ExportOptions
 ) -> Planned:
     """One file: its name, and the rung that it is made from."""
     name = job.workload.name if job.workload.name != "original" else "original-compressed"
     form = Form.INT8 if precision in INT8_GRAPH else Form.FLOAT
     rung = [rung for rung in rungs if rung.form is form][-1]
-    file = f"artifacts/{name}_{precision}{options.suffix(format, precision)}{SUFFIX[format]}"
+    file = f"artifacts/{FORMATS[format].file_name(name, options, precision)}"
     return Planned(file, format, precision, rung, options)
 
 
@@ -75,7 +75,7 @@ def target_of(job: Job) -> Target:
     if device is None:
         return Target()
     try:
-        return Target.of(device, job.links.about(device))
+        return Target.of(device, job.connections.about(device))
     except MeasurementError as error:
         job.tell("warning", "export", f"{error.what}; ONNX files are spelled for its profile alone")
         return Target.of(device)
@@ -86,7 +86,7 @@ def embedding(job: Job, options: ExportOptions) -> ExportOptions:
 
     Raises ExportError if the workload's samples are no uint8 images, or the preprocessing can't be embedded.
     """
-    from edgekit.export import embed
+    from edgekit.formats import embed
 
     workload = job.workload
     raw, where = workload.validation.inputs, f"workload {workload.name}"

@@ -25,25 +25,26 @@ import numpy as np
 import torch
 
 from edgekit.bench.evaluating import evaluate
-from edgekit.bench.runtime_onnx import UNFUSED
+from edgekit.config.settings import TrainingConfig
 from edgekit.errors import EdgekitError, InputError, WorkloadError
 from edgekit.execution import mode
-from edgekit.export import SUFFIX, Format, Precision, export
-from edgekit.export.options import INT8_GRAPH, ExportOptions, pairs
 from edgekit.files import disk_full, sha256_of
+from edgekit.formats import FORMATS, INT8_GRAPH, Precision, pairs
+from edgekit.formats.exporting import export
+from edgekit.formats.options import ExportOptions
 from edgekit.pipeline import artifacts, chain, evaluation, ladder, microcontroller, planning
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
 from edgekit.progress import silent
-from edgekit.report.summary import RUNTIME
 from edgekit.run import write_record
+from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
 from edgekit.stages import STAGES, students
 from edgekit.stages.base import Form, StageConfig, StageContext
 from edgekit.stages.distill import DistillConfig
-from edgekit.stages.prune import PruneConfig
+from edgekit.stages.prune_config import PruneConfig
 from edgekit.stages.reachable import check_cut
-from edgekit.stages.settings import TrainingConfig
 from edgekit.training.computing.memory import give_back
+from edgekit.training.seeds import seeded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,7 +98,7 @@ class _Rehearsal:
     job: Job
     original: chain.Rung
     options: ExportOptions
-    files: list[tuple[Format, Precision]]
+    files: list[tuple[str, Precision]]
     folder: Path
 
     def steps(self) -> list[_Step]:
@@ -109,7 +110,7 @@ class _Rehearsal:
             found.append(("what can be cut", lambda: self._cut(*cut)))
         found.append((Path(planning.REFERENCE).name, lambda: self._keep(reference)))
         float_files = [one for one in self.files if one[1] not in INT8_GRAPH]
-        if shipped is self.original.model and not self.options.suffix("onnx", "fp32"):
+        if shipped is self.original.model and not FORMATS["onnx"].tags(self.options, "fp32"):
             float_files = [one for one in float_files if one != ("onnx", "fp32")]  # the reference
         if any(STAGES[one.kind].ensures is Form.FLOAT for one in self.job.recipe.stages):
             found += [self._file(shipped, *one) for one in float_files]
@@ -176,7 +177,7 @@ class _Rehearsal:
         )
         device = evaluation.device_for(self.job, planned)
         backend = evaluation.backend_for(self.job, planned)
-        outputs = evaluate(path, RUNTIME[planned.format], device, inputs, batch=_RUN, backend=backend)
+        outputs = evaluate(path, FORMATS[planned.format].runtime, device, inputs, batch=_RUN, backend=backend)
         model = planned.rung.model
         with mode(model, training=False), torch.no_grad():
             source = model(self.job.workload.example(_RUN))
@@ -197,20 +198,20 @@ class _Rehearsal:
         folder = self.folder / config.kind
         folder.mkdir()
         context = StageContext(self.job.workload, self.original.model, folder, self.job.recipe.seed, silent)
-        with chain.seeded(self.job.recipe.seed):
+        with seeded(self.job.recipe.seed):
             made: nn.Module = STAGES[config.kind].run(model, few, context).model
         return made
 
-    def _kept_file(self, format: Format, precision: Precision) -> _Step:
+    def _kept_file(self, format: str, precision: Precision) -> _Step:
         """A file of the float model, which no stage changes."""
         one = planning.planned_for(self.job, [self.original], format, precision, self.options)
         return f"{format} {precision}", lambda: self._keep(one)
 
-    def _file(self, model: nn.Module | list[nn.Module], format: Format, precision: Precision) -> _Step:
+    def _file(self, model: nn.Module | list[nn.Module], format: str, precision: Precision) -> _Step:
         """``model``: or the list that will hold it."""
 
         def write() -> None:
-            path = self.folder / f"preflight_{precision}{SUFFIX[format]}"
+            path = self.folder / f"preflight_{precision}{FORMATS[format].suffix}"
             settings: dict[str, Any] = {"format": format, "precision": precision, "options": self.options}
             own = model[0] if isinstance(model, list) else model
             export(own, self.job.workload.example(1), path, metadata={}, **settings)
@@ -225,7 +226,7 @@ class _Rehearsal:
         return f"{format} {precision}", write
 
 
-def _files(job: Job) -> list[tuple[Format, Precision]]:
+def _files(job: Job) -> list[tuple[str, Precision]]:
     """Those that the recipe will write; float ones too, where its guard may fall back to a float model."""
     exports, quantised = job.recipe.exports, _quantising(job) is not None
     wanted = planning.possible(exports.precisions, quantised=quantised)
@@ -256,9 +257,7 @@ def _student(job: Job, stage: StageConfig) -> str:
     return students.kind_of(stage, context)
 
 
-def _key(
-    job: Job, original: chain.Rung, options: ExportOptions, files: list[tuple[Format, Precision]]
-) -> str:
+def _key(job: Job, original: chain.Rung, options: ExportOptions, files: list[tuple[str, Precision]]) -> str:
     return sha256_of(
         {
             "step": "preflight",

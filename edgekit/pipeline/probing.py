@@ -1,4 +1,4 @@
-"""The original and the recommended file on inputs that were spoiled: in parts, so that many large samples
+"""The original and the recommended file on inputs that were corrupted: in parts, so that many large samples
 take no more memory than few.
 """
 
@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from edgekit.batching import fitting as within
 from edgekit.bench.evaluating import answering
 from edgekit.bench.session import Candidate
-from edgekit.devices.device import resolve_threads
+from edgekit.devices.asking import resolve_threads
 from edgekit.diagnosis.adversarial import EPSILONS, Channels, NoGradient, fgsm_signs, moved
 from edgekit.diagnosis.corruptions import SEVERITIES, corrupted_parts, fitting, span_of
 from edgekit.diagnosis.record import Attacked, Corrupted
 from edgekit.execution import spans
+from edgekit.formats import FORMATS
 from edgekit.pipeline.artifacts import Manifest, Planned
 from edgekit.pipeline.evaluation import backend_for, batch_for, device_for
 from edgekit.pipeline.job import Job
-from edgekit.report.summary import RUNTIME
 
 __all__ = ["Probing"]
 
-_PART_BYTES = 32 << 20  # of samples, as the model takes them, that are spoiled at once
+_PART_BYTES = 32 << 20  # of samples, as the model takes them, that are corrupted at once
 _ANSWER_BYTES = 256 << 20  # of one file's answers to all of them
 
 
@@ -67,7 +67,7 @@ class Probing:
         device = device_for(self.job, one)
         candidate = Candidate(
             manifest.path_of(one.file),
-            RUNTIME[one.format],
+            FORMATS[one.format].runtime,
             resolve_threads("all", device),
             backend=backend_for(self.job, one),
         )
@@ -94,9 +94,9 @@ class Probing:
         span = span_of(self._arrays())
         total = len(names) * len(SEVERITIES)
         for index, (name, severity) in enumerate((n, s) for n in names for s in SEVERITIES):
-            spoiled = corrupted_parts(self._arrays(), layout, name, severity, seed=seed, span=span)
+            corrupted = corrupted_parts(self._arrays(), layout, name, severity, seed=seed, span=span)
             what = f"{name}, severity {severity}"
-            scores = self._scores(map(torch.from_numpy, spoiled), what, index, total)
+            scores = self._scores(map(torch.from_numpy, corrupted), what, index, total)
             yield Corrupted(name, severity, *scores)
 
     def _attacked(self) -> Iterator[Attacked]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import InputError, PruneError
 from edgekit.progress import Event, Progress, silent
-from edgekit.stages.prune import MEASURES, Measure, PruneConfig, Ranking
+from edgekit.stages.prune_config import MEASURES, Measure, PruneConfig, Ranking
 from edgekit.stages.targets import TargetConfig
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def make_plan(
         InputError: a workload with faults; a folder that can't be written.
     """
     from edgekit.pruning import build
-    from edgekit.pruning.worth.damage import training_inputs
-    from edgekit.pruning.worth.gradients import backward_for
-    from edgekit.stages.aiming import Aiming
+    from edgekit.pruning.importance.gradients import backward_for
+    from edgekit.pruning.importance.sensitivity import training_inputs
     from edgekit.stages.base import StageContext
+    from edgekit.stages.prune_goals import Aiming
 
     config = config or PruneConfig()
     importance, scope = _named(config)
@@ -168,9 +168,9 @@ def analyse_sensitivity(
     """
     from edgekit.files import write_json
     from edgekit.pruning import build
-    from edgekit.pruning.worth.gradients import backward_for
-    from edgekit.pruning.worth.importance import importances
-    from edgekit.pruning.worth.sensitivity import analyse, can_plot
+    from edgekit.pruning.importance.accuracy_curves import analyse, can_plot
+    from edgekit.pruning.importance.criteria import importances
+    from edgekit.pruning.importance.gradients import backward_for
 
     importance, _ = _named(config or PruneConfig())
     workload = _load(target, progress)
@@ -197,7 +197,7 @@ def analyse_sensitivity(
 
 
 def _load(target: str | Path | Workload | None, progress: Progress) -> Workload:
-    from edgekit.workload import load_workload
+    from edgekit.opening import load_workload
 
     workload = load_workload(target)
     workload.check()
@@ -262,8 +262,8 @@ def _refitted(
 ) -> dict[str, float]:
     """Refit in place. Returns what the accuracy was before that."""
     from edgekit import macs
+    from edgekit.pruning.importance.sensitivity import training_inputs
     from edgekit.pruning.reconstruction import refit
-    from edgekit.pruning.worth.damage import training_inputs
     from edgekit.training.evaluation import evaluate
 
     _tell(progress, "refitting what stays")

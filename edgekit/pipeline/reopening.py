@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import InputError, RunFolderError, WorkloadError
+from edgekit.opening import load_workload
 from edgekit.pipeline.chain import Rung, form_of
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import model_digest
@@ -15,7 +16,7 @@ from edgekit.report import Figures
 from edgekit.run import Damaged, check_files, read_record
 from edgekit.stages import STAGES
 from edgekit.stages.base import StageContext
-from edgekit.workload import Workload, load_workload
+from edgekit.workload import Workload
 
 
 def identity_of(path: Path) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
             )
         ),
         failures=tuple(failures),
-        ladder=(*ladder.climb(job, rungs, list(manifest.entries.values())), *_elsewhere(records)),
+        ladder=(*ladder.steps(job, rungs, list(manifest.entries.values())), *_elsewhere(records)),
         reference=REFERENCE,
         task=job.workload.task.describe(),
         max_accuracy_drop=limit,

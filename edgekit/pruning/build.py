@@ -14,15 +14,15 @@ from edgekit.errors import PruneError
 from edgekit.macs import Complexity
 from edgekit.pruning.coupling import groups
 from edgekit.pruning.coupling.groups import Found, KeptWhole, Tell, WrongPlan
-from edgekit.pruning.goals.choose import Goal, Limits, Search
-from edgekit.pruning.goals.leaving import Block, leaving
+from edgekit.pruning.goals.messages import nothing_to_cut, overshoot, reasons, unreachable
 from edgekit.pruning.goals.ranking import IsomorphicSearch, ignored, limits_of
-from edgekit.pruning.goals.reaching import Aim
+from edgekit.pruning.goals.removable_blocks import Block, leaving
+from edgekit.pruning.goals.search import Goal, Limits, Search
+from edgekit.pruning.goals.search_loop import Aim
 from edgekit.pruning.goals.shipped import Shipped
-from edgekit.pruning.goals.telling import nothing_to_cut, overshoot, reasons, unreachable
+from edgekit.pruning.importance.criteria import Backward, Importance, Worth, importances
+from edgekit.pruning.importance.sensitivity import Counting, Inputs, curves, untold
 from edgekit.pruning.plans.plan import Plan
-from edgekit.pruning.worth.damage import Counting, Inputs, curves, untold
-from edgekit.pruning.worth.importance import Backward, Importance, Worth, importances
 
 __all__ = ["Built", "Prepared", "Scope", "check_reachable", "for_goal", "for_width", "prepare"]
 
@@ -143,7 +143,7 @@ def for_goal(
         patterns: by pattern of layers, the share of their channels that may leave (see ``limits_of``).
         backward: for importances by gradients, see there.
         inputs: training inputs, by which worths of different groups are made comparable for the global scope
-            (damage.py). Without them they are taken as they are.
+            (importance/sensitivity.py). Without them they are taken as they are.
         check: whether the plan is tried out as a whole, gradients and export included (see ``groups.check``),
             and its files are looked at. Otherwise the estimate decides about what they have to show.
         shipped: for goals that a file has to show: what it is, and where it runs.
@@ -227,7 +227,7 @@ class _Wanted:
             free = leaving(*about, prepared.example, inputs, macs=macs_of_one, limited=self.patterns)
         search = _search(prepared, worth, limits, self.scope, free)
         if inputs is not None:
-            search.believe(curves(worth.scores, *about, inputs, macs=macs_of_one, tell=self.tell))
+            search.use_sensitivity(curves(worth.scores, *about, inputs, macs=macs_of_one, tell=self.tell))
         return search
 
 

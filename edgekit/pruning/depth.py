@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from edgekit import macs
-from edgekit.distillation import continuous_loss, distillation_loss
 from edgekit.errors import PruneError
 from edgekit.execution import Forward, mode, set_mode
 from edgekit.macs import Complexity
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.plans.rewrites import IDENTITY, Replacement
 from edgekit.tasks import Task
+from edgekit.training.distillation import continuous_loss, distillation_loss
 
 __all__ = ["Shallower", "blocks", "shallower"]
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from edgekit.batching import fitting, footprint
 from edgekit.execution import Forward, mode, spans
+from edgekit.pruning.importance.sensitivity import Counting, Inputs, untold
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.reading import positions, read, rows_of
-from edgekit.pruning.worth.damage import Counting, Inputs, untold
 from edgekit.training.computing.memory import give_back
 from edgekit.training.learning import learning
 

@@ -98,7 +98,7 @@ def _file(one: Artifact) -> dict[str, Any]:
 
 
 def weaknesses(found: Diagnosis, file: str) -> list[str]:
-    """What a file is bad at, in sentences: of its answers, and of spoiled inputs if it was put to them."""
+    """What a file is bad at, in sentences: of its answers, and of corrupted inputs if it was put to them."""
     judged = found.files.get(file)
     told = [] if judged is None else list(_of_answers(found, judged))
     if found.probed == file and found.corrupted and found.clean_after is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from edgekit.report.summary import RUNTIME, Artifact, Measured, Recommended
+from edgekit.formats import FORMATS
+from edgekit.report.summary import Artifact, Measured, Recommended
 from edgekit.units import human_bytes, human_ns, human_share
 
 _TOLERANCE = 1e-9  # points; for drops that are equal to the limit but for rounding
@@ -127,7 +128,7 @@ def _told(
     reason = f"{why[0].upper()}{why[1:]}: {'; '.join(facts)}."
     return Recommended(
         artifact=best.file,
-        runtime=RUNTIME[best.format],
+        runtime=FORMATS[best.format].runtime,
         reason=reason,
         device=one.device if one else "",
         threads=one.threads if one else None,

@@ -7,14 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgekit.formats import FormatName, Precision
+
 SCHEMA = 1
-# Which runtime executes a format.
-RUNTIME: dict[str, Literal["onnxruntime", "litert", "executorch", "torch"]] = {
-    "onnx": "onnxruntime",
-    "litert": "litert",
-    "executorch": "executorch",
-    "aotinductor": "torch",
-}
 
 
 class _Part(BaseModel):
@@ -77,8 +72,8 @@ class Artifact(_Part):
     """
 
     file: str  # relative to the run folder
-    format: Literal["onnx", "litert", "executorch", "aotinductor"]
-    precision: Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic", "int16x8"]
+    format: FormatName
+    precision: Precision
     sha256: str
     size_bytes: int
     accuracy: float

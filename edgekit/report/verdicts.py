@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from edgekit.formats import FORMATS
 from edgekit.report.recommend import drop
-from edgekit.report.summary import RUNTIME, Artifact, Failed, Figures, Measured, StageRow, Warned
+from edgekit.report.summary import Artifact, Failed, Figures, Measured, StageRow, Warned
 from edgekit.units import human_bytes, human_ns, human_share
 
 _SLOWER = 1.02  # medians that differ by less are not told apart
@@ -217,12 +218,12 @@ _OTHER_PRECISIONS = {
 
 
 def _why_slower(artifact: Artifact, rival_macs: int, dot_products: bool | None) -> str:
-    if artifact.format == "aotinductor":
-        return f"{artifact.precision} code that torch generated for this processor is slower at these shapes"
+    if why := FORMATS[artifact.format].why_slower(artifact.precision):
+        return why
     if artifact.precision in _OTHER_PRECISIONS:
         return _OTHER_PRECISIONS[artifact.precision]
     if artifact.precision == "fp32":
-        kernels = f"the float kernels of {RUNTIME[artifact.format]}"
+        kernels = f"the float kernels of {FORMATS[artifact.format].runtime}"
         if artifact.macs >= rival_macs:
             return f"as many MACs, and {kernels} are slower at these shapes"
         return f"it has {rival_macs / artifact.macs:.2f}× fewer MACs, but {kernels} don't turn that into time"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from edgekit.stages import distill, prune, qat
+from edgekit.stages import distill, prune, prune_config, qat
 from edgekit.stages.base import Form, Stage
 
 __all__ = ["STAGES"]
@@ -17,7 +17,7 @@ __all__ = ["STAGES"]
 STAGES: Mapping[str, Stage] = MappingProxyType(
     {
         "distill": Stage(distill.DistillConfig, distill.distill, distill.load, Form.FLOAT, Form.FLOAT),
-        "prune": Stage(prune.PruneConfig, prune.prune, prune.load, Form.FLOAT, Form.FLOAT),
+        "prune": Stage(prune_config.PruneConfig, prune.prune, prune.load, Form.FLOAT, Form.FLOAT),
         "qat": Stage(qat.QatConfig, qat.qat, qat.load, Form.FLOAT, Form.INT8),
     }
 )

@@ -11,8 +11,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit.config.settings import Config, DistillationConfig, TrainingConfig
 from edgekit.progress import Progress, silent
-from edgekit.stages.settings import Config, DistillationConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from torch import nn

@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from edgekit.errors import StageError
 from edgekit.progress import Event
 from edgekit.pruning.build import Built, Scope
-from edgekit.pruning.worth.gradients import backward_for
-from edgekit.pruning.worth.importance import Backward, Importance
-from edgekit.samples import Samples, Unlabelled
+from edgekit.pruning.importance.criteria import Backward, Importance
+from edgekit.pruning.importance.gradients import backward_for
 from edgekit.training import evaluate, train
 from edgekit.training.computing import parallel
 from edgekit.training.early_stopping import split
 from edgekit.workload import Workload
+from edgekit.workload.samples import Samples, Unlabelled
 
 if TYPE_CHECKING:
     from edgekit.stages.base import StageContext, TrainingConfig
-    from edgekit.stages.parts import Part
+    from edgekit.stages.substeps import Part
 
 __all__ = ["Build", "Candidate", "Verdict", "choose", "parted"]
 

@@ -1,6 +1,6 @@
 """What the prune stage does before its last training: sparse learning, a trial, and one cut or several.
 
-Every piece of work is kept in a folder of its own (parts.py), so that a killed stage goes on where it was.
+Every piece of work is kept in a folder of its own (substeps.py), so that a killed stage goes on where it was.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from edgekit.progress import Event
 from edgekit.pruning import build
 from edgekit.pruning.build import Built, Prepared
 from edgekit.pruning.compose import compose
-from edgekit.pruning.goals.choose import Goal
+from edgekit.pruning.goals.search import Goal
+from edgekit.pruning.importance.criteria import Backward
+from edgekit.pruning.importance.gradients import backward_for
+from edgekit.pruning.importance.sensitivity import Inputs, training_inputs
+from edgekit.pruning.importance.sparse import GroupPenalty
 from edgekit.pruning.plans.plan import Plan
-from edgekit.pruning.worth.damage import Inputs, training_inputs
-from edgekit.pruning.worth.gradients import backward_for
-from edgekit.pruning.worth.importance import Backward
-from edgekit.pruning.worth.sparse import GroupPenalty
-from edgekit.stages import kept
-from edgekit.stages.aiming import Aiming
+from edgekit.stages import stage_files
 from edgekit.stages.base import StageContext, TrainingConfig
 from edgekit.stages.candidates import Candidate, Verdict, choose, parted
 from edgekit.stages.healing import Healing, heal
-from edgekit.stages.parts import Part
-from edgekit.stages.prune import PruneConfig
+from edgekit.stages.prune_config import PruneConfig
+from edgekit.stages.prune_goals import Aiming
+from edgekit.stages.substeps import Part
 from edgekit.training import train
 from edgekit.training.held_out import HeldOut, held_out
 from edgekit.training.sizing import sized
@@ -126,12 +126,12 @@ class Cutting:
     ) -> tuple[Plan, dict[str, Any]]:
         """The plan and its description; those of a killed run, if there are any."""
         choice = self.choice._asdict()
-        if found := kept.begun(folder, model, settings):
+        if found := stage_files.begun(folder, model, settings):
             return found
         built = make()
         described = {**built.describe(), **choice}
         plan = dataclasses.replace(built.plan, settings={**settings, "result": described})
-        kept.write_plan(plan, folder)
+        stage_files.write_plan(plan, folder)
         return plan, described
 
     def _built(self, prepared: Callable[[], Prepared], goal: Goal) -> Built:
@@ -161,7 +161,7 @@ class Cutting:
 
     def _cut(self, model: nn.Module, plan: Plan, suffix: str = "") -> nn.Module:
         """A smaller copy, healed where that brings it nearer to ``model``."""
-        small = kept.cut(model, plan)
+        small = stage_files.cut(model, plan)
         if self.config.reconstruct is False or not plan.touched:
             return small
         part = self._part(f"reconstruction{suffix}")
@@ -263,7 +263,7 @@ class Cutting:
                 row |= self._trained(model, self.config.recovery, part) if done is None else done
             rows.append(row)
         total = self._described(whole, model, described)
-        kept.write_plan(
+        stage_files.write_plan(
             dataclasses.replace(whole, settings={**self.settings, "result": total}), self.context.folder
         )
         return model, {**total, "steps": rows}
@@ -289,7 +289,7 @@ class Cutting:
 
     def _replayed(self, path: str) -> tuple[nn.Module, dict[str, Any]]:
         """The stage's folder has a copy: a stage that goes on needs the file no more, if it didn't change."""
-        begun = kept.begun(self.context.folder, self.start, self.settings)
+        begun = stage_files.begun(self.context.folder, self.start, self.settings)
         if begun is not None and not Path(path).exists():
             return self._cut(self.start, begun[0]), begun[1]
         plan, text = read_plan(path)
@@ -298,7 +298,7 @@ class Cutting:
         digest = hashlib.sha256(text.encode()).hexdigest()
         described = {**built.describe(), "plan": path, "plan_sha256": digest}
         settings = {**self.settings, "result": described}
-        kept.write_plan(dataclasses.replace(plan, settings=settings), self.context.folder)
+        stage_files.write_plan(dataclasses.replace(plan, settings=settings), self.context.folder)
         return small, described
 
     @property

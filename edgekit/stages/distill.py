@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from edgekit.stages import kept, students
+from edgekit.stages import stage_files, students
 from edgekit.stages.base import StageConfig, StageContext, StageResult, TrainingConfig
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ def distill(model: nn.Module, config: DistillConfig, context: StageContext) -> S
     if kind == "none":
         return _unchanged(model, config)
     student, note, details = students.build(kind, model, config, context)
-    history = kept.fine_tune(student, config.training, context, "distill")
+    history = stage_files.fine_tune(student, config.training, context, "distill")
     details = {"student": kind, **details, **history.details()}
-    result = StageResult(student.eval(), True, kept.noted(note, history.note), details)
-    kept.save(result, context.folder)
+    result = StageResult(student.eval(), True, stage_files.noted(note, history.note), details)
+    stage_files.save(result, context.folder)
     return result
 
 
@@ -73,7 +73,7 @@ def load(model: nn.Module, config: DistillConfig, context: StageContext) -> Stag
     kind = students.kind_of(config, context)
     if kind == "none":
         return _unchanged(model, config)
-    return kept.load(students.rebuild(kind, model, context), context.folder)
+    return stage_files.load(students.rebuild(kind, model, context), context.folder)
 
 
 def _unchanged(model: nn.Module, config: DistillConfig) -> StageResult:

@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgekit.batching import batch_size, fitting
 from edgekit.execution import Forward, mode, spans
+from edgekit.pruning.importance.sensitivity import Counting, Inputs, untold
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.reconstruction import refit
-from edgekit.pruning.worth.damage import Counting, Inputs, untold
 from edgekit.training.computing import parallel
 from edgekit.training.learning import resting_norms
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from edgekit.progress import Event
-from edgekit.stages import kept
+from edgekit.stages import stage_files
 from edgekit.stages.base import StageConfig, StageContext, StageResult, TrainingConfig
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
         details, told = _train(graph, limits, frozen, config, context)
         note += f", trained {len(details['history'])} epochs"
         note += " with learned scales" if config.learn_scales else ""
-        note = kept.noted(note, _frozen_text(model, frozen), told)
+        note = stage_files.noted(note, _frozen_text(model, frozen), told)
     else:
         note += ", not trained"
     if doubts:
@@ -93,7 +93,7 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
     storage.save(graph, example, context.folder / GRAPH)
     # Read back: what goes on from here is what a continued run will read.
     result = StageResult(storage.load(context.folder / GRAPH), True, note, details)
-    kept.save_summary(result, context.folder)
+    stage_files.save_summary(result, context.folder)
     for path in (calibrated, context.folder / DOUBTS):
         path.unlink(missing_ok=True)
     return result
@@ -108,7 +108,7 @@ def load(model: nn.Module, config: QatConfig, context: StageContext) -> StageRes
     """
     from edgekit.int8 import storage
 
-    return kept.load_summary(storage.load(context.folder / GRAPH), context.folder)
+    return stage_files.load_summary(storage.load(context.folder / GRAPH), context.folder)
 
 
 def _frozen_text(model: nn.Module, frozen: Collection[str]) -> str:
@@ -172,8 +172,8 @@ def _calibrate(
     import torch
 
     from edgekit.batching import batch_size
-    from edgekit.int8.calibration import CalibrationOptions, Streamed, calibration_batches, estimate
     from edgekit.int8 import ops
+    from edgekit.int8.calibration import CalibrationOptions, Streamed, calibration_batches, estimate
     from edgekit.int8.capture import capture
 
     workload = context.workload
@@ -240,7 +240,7 @@ def _train(
         context.workload,
         config.training,
         seed=context.seed,
-        checkpoint=context.folder / kept.CHECKPOINT,
+        checkpoint=context.folder / stage_files.CHECKPOINT,
         stage="qat",
         progress=context.progress,
         autocast=False,  # bfloat16 has fewer digits than the rounding that is being learned

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from edgekit.pruning import build
 from edgekit.pruning.depth import blocks
-from edgekit.pruning.goals.choose import Limits
-from edgekit.stages import kept
+from edgekit.pruning.goals.search import Limits
+from edgekit.stages import stage_files
 from edgekit.stages.cutting import read_plan
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgekit.pruning.coupling.groups import Tell
-    from edgekit.stages.prune import PruneConfig
+    from edgekit.stages.prune_config import PruneConfig
 
 __all__ = ["check_cut"]
 
@@ -36,7 +36,7 @@ def check_cut(
     """
     if config.plan is not None:
         plan, _ = read_plan(config.plan)
-        kept.cut(model, plan)
+        stage_files.cut(model, plan)
         return
     prepared = build.prepare(model, example, seed=seed, tell=tell)
     if config.blocks_may_leave and blocks(model, example):

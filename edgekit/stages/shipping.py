@@ -9,7 +9,7 @@ from edgekit.stages.targets import TargetConfig
 
 if TYPE_CHECKING:
     from edgekit.devices.device import Device
-    from edgekit.pruning.goals.shipped import Precision, Runtime, Shipped
+    from edgekit.pruning.goals.shipped import Precision, Shipped
 
 __all__ = ["identity", "shipped_for"]
 
@@ -38,7 +38,7 @@ def shipped_for(config: TargetConfig, context: StageContext) -> Shipped | None:
     """
     if not config.needs_files:
         return None
-    from edgekit.devices.device import probe
+    from edgekit.devices.asking import probe
     from edgekit.pruning.goals.shipped import Shipped
 
     shipping = context.shipping
@@ -63,10 +63,10 @@ def shipped_for(config: TargetConfig, context: StageContext) -> Shipped | None:
     )
 
 
-def _file(config: TargetConfig, shipping: Shipping | None) -> tuple[Runtime, Precision]:
+def _file(config: TargetConfig, shipping: Shipping | None) -> tuple[str, Precision]:
     formats = shipping.formats if shipping is not None else ()
     precisions = shipping.precisions if shipping is not None else ()
-    runtime: Runtime = config.runtime or ("litert" if "litert" in formats else "onnxruntime")
+    runtime = config.runtime or ("litert" if "litert" in formats else "onnxruntime")
     return runtime, config.precision or ("int8" if "int8" in precisions else "fp32")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.errors import StageError
-from edgekit.stages import kept
+from edgekit.stages import stage_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +58,7 @@ def build(
         if kind == "depth":
             left, all_ = len(details["kept_blocks"]), len(details["removed_blocks"])
             note += f", {left} of {left + all_} residual blocks left"
-        return kept.cut(model, plan), note, details
+        return stage_files.cut(model, plan), note, details
     if kind == "given":
         return _given(context), "the workload's student", {}
     if kind == "self":
@@ -69,7 +69,7 @@ def build(
 def rebuild(kind: Kind, model: nn.Module, context: StageContext) -> nn.Module:
     """The finished stage's student, but for its weights. Raises PruneError if the plan is damaged."""
     if kind in ("width", "depth"):
-        return kept.cut(model, kept.read_plan(context.folder))
+        return stage_files.cut(model, stage_files.read_plan(context.folder))
     return _given(context) if kind == "given" else copy.deepcopy(model)
 
 
@@ -126,16 +126,18 @@ def _plan(
         settings: dict[str, Any] = {"depth": config.depth, "seed": context.seed}
     else:
         settings = {"width": config.width, "channel_multiple": config.channel_multiple, "seed": context.seed}
-    if found := kept.begun(context.folder, model, settings):
+    if found := stage_files.begun(context.folder, model, settings):
         return found
     plan, details = (_shallower if kind == "depth" else _narrower)(model, config, context)
-    kept.write_plan(dataclasses.replace(plan, settings={**settings, "result": details}), context.folder)
+    stage_files.write_plan(
+        dataclasses.replace(plan, settings={**settings, "result": details}), context.folder
+    )
     return plan, details
 
 
 def _narrower(model: nn.Module, config: DistillConfig, context: StageContext) -> tuple[Plan, dict[str, Any]]:
     from edgekit.pruning import build
-    from edgekit.pruning.goals.choose import Limits
+    from edgekit.pruning.goals.search import Limits
 
     assert config.width is not None  # checked when the configuration was made
     # The limit on what leaves is the width itself: one multiple of channels always stays.

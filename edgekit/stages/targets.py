@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from edgekit.config.settings import Config
+from edgekit.formats import has, read_by
 from edgekit.pruning.goals.targets import Goal
-from edgekit.stages.settings import Config
+from edgekit.runtimes import RuntimeName
 
 __all__ = ["MAIN", "TargetConfig"]
 
@@ -30,7 +32,7 @@ class TargetConfig(Config):
     shrink: float = Field(1.0, ge=1, le=64)  # parameters before / parameters after; 1 asks for nothing
     steps_by: Literal["target", "latency"] = "target"  # latency: first where most time is, by the same tables
     device: str = ""  # where time is measured; empty: the run's first device that can be
-    runtime: Literal["onnxruntime", "litert"] | None = None  # none: litert if exported, else onnxruntime
+    runtime: RuntimeName | None = None  # none: litert if exported, else onnxruntime
     precision: Literal["fp32", "int8"] | None = None  # none: int8 if the recipe has a qat stage
     threads: int = Field(1, ge=1, le=1024)
 
@@ -49,6 +51,15 @@ class TargetConfig(Config):
                 f"{' and '.join(given)} are all given, expected one main target: "
                 f"set {' and '.join(f'{name}: null' for name in given[:-1])}, for example"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_shipped(self) -> TargetConfig:
+        if self.runtime is not None and self.precision is not None:
+            format = read_by(self.runtime)
+            if not has(format.name, self.precision):
+                why = format.why_not(self.precision)
+                raise ValueError(f"{self.runtime} reads no {self.precision}: {why}")
         return self
 
     @property

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgekit.config.settings import EarlyStoppingConfig
 from edgekit.errors import StageError
-from edgekit.stages.settings import EarlyStoppingConfig
 from edgekit.training.seeds import seed_of
 
 __all__ = ["Stopper", "split"]

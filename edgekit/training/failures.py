@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgekit.config.settings import TrainingConfig
 from edgekit.errors import StageError
-from edgekit.stages.settings import TrainingConfig
 
 __all__ = ["diverged_twice", "no_gradient", "no_numbers"]
 

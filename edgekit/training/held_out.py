@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from edgekit.stages.settings import TrainingConfig
+from edgekit.config.settings import TrainingConfig
 from edgekit.training.early_stopping import split
 
 __all__ = ["HeldOut", "held_out"]

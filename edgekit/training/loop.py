@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.checkpoint import Part
+from edgekit.config.settings import TrainingConfig
 from edgekit.errors import StageError
 from edgekit.execution import Forward, set_mode
 from edgekit.meter import Meter
 from edgekit.progress import Progress, silent
-from edgekit.stages.settings import TrainingConfig
 from edgekit.training.computing import parallel
 from edgekit.training.computing.cuda_graphs import Graphed
 from edgekit.training.computing.device import (

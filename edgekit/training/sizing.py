@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit.stages.settings import TrainingConfig
+from edgekit.config.settings import TrainingConfig
 
 __all__ = ["sized", "sized_text"]
 

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.errors import MissingExtraError
-from edgekit.preprocessing import Augmentation, Preprocessing
-from edgekit.samples import Samples
 from edgekit.tasks import Classification
 from edgekit.weights import load_weights
-from edgekit.workload import Workload
+from edgekit.workload.preprocessing import Augmentation, Preprocessing
+from edgekit.workload.samples import Samples
+from edgekit.workload.workload import Workload
 
 __all__ = ["WEIGHTS", "DigitsNet", "split", "untrained", "workload"]
 

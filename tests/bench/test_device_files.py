@@ -11,31 +11,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.bench.device_files import DEVICE_FILES
+from edgekit.bench.device_files import device_files
 from tests.bench.worker_process import QUICK, Process, copied, direct, load
 
+DEVICE_FILES = device_files()
+NAMES = [file.name for file in DEVICE_FILES]
 
-@pytest.mark.parametrize("name", [*(f"bench/{name}" for name in DEVICE_FILES), "devices/probe_script.py"])
+
+@pytest.mark.parametrize("name", [*NAMES, "probe_script.py"])
 def test_device_files_are_python_3_8_and_need_nothing_beside_numpy(root: Path, name: str) -> None:
     """A runtime is imported by name when it is asked for, so that a board needs only the one that it has."""
-    tree = ast.parse((root / "edgekit" / name).read_text(), feature_version=(3, 8))
+    files = {file.name: file for file in (*DEVICE_FILES, root / "edgekit/devices/probe_script.py")}
+    tree = ast.parse(files[name].read_text(), feature_version=(3, 8))
     imported = {
         alias.name.split(".")[0]
         for node in ast.walk(tree)
         if isinstance(node, ast.Import)
         for alias in node.names
     } | {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    beside = {one.partition(".")[0] for one in DEVICE_FILES}
+    beside = {one.partition(".")[0] for one in NAMES}
     assert not beside & set(sys.stdlib_module_names)
     allowed = set(sys.stdlib_module_names) | beside | {"numpy", "edgekit"}  # edgekit: in the package only
     assert imported <= (set(sys.stdlib_module_names) if "probe" in name else allowed)
 
 
-def test_device_files_import_each_other_only_once_they_were_sent(root: Path) -> None:
-    for index, name in enumerate(DEVICE_FILES):
-        tree = ast.parse((root / "edgekit/bench" / name).read_text())
+def test_device_files_import_each_other_only_once_they_were_sent() -> None:
+    for index, file in enumerate(DEVICE_FILES):
+        tree = ast.parse(file.read_text())
         plain = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert {f"{one}.py" for one in plain} & set(DEVICE_FILES) <= set(DEVICE_FILES[:index])
+        assert {f"{one}.py" for one in plain} & set(NAMES) <= set(NAMES[:index])
 
 
 def old_python() -> str:

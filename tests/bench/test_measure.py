@@ -215,7 +215,7 @@ def test_a_hanging_file_is_given_up_and_the_others_go_on(
     assert [type(result) for result in results] == [Failure, Measurement]
     said = str(results[0].error)
     assert "no answer in time" in said
-    assert "runtime_onnx.py" in said  # where it hung
+    assert "runtime_onnxruntime.py" in said  # where it hung
     assert "set timeout_seconds" in said
 
 
@@ -262,7 +262,9 @@ def test_peak_memory_is_the_workers_own(conv: Path, images: Path, device: Device
     assert results[0].result.peak_rss_bytes < 300 * 1024 * 1024
 
 
-@pytest.mark.parametrize("name", ["bench/worker.py", "bench/runtimes.py", "devices/probe_script.py"])
+@pytest.mark.parametrize(
+    "name", ["bench/worker.py", "runtimes/device/runtimes.py", "devices/probe_script.py"]
+)
 def test_what_runs_on_the_device_is_python_3_8_and_needs_no_more_than_numpy(root: Path, name: str) -> None:
     tree = ast.parse((root / "edgekit" / name).read_text(), feature_version=(3, 8))
     imported = {
@@ -278,7 +280,7 @@ def test_what_runs_on_the_device_is_python_3_8_and_needs_no_more_than_numpy(root
 @given(st.permutations([3, 8, 6]), st.sampled_from(["auto", "NCHW", "NHWC"]), st.integers(1, 4))
 def test_arrange_gives_what_the_file_takes_or_refuses(shape: list[int], layout: str, count: int) -> None:
     """Samples that fit stay, samples that fit transposed are transposed, and all else is refused."""
-    from edgekit.bench.runtimes import Model
+    from edgekit.runtimes.device.runtimes import Model
 
     model = Model(None, (8, 6, 3), "float32")
     samples = np.random.default_rng(0).standard_normal((count, *shape)).astype(np.float32)
@@ -293,7 +295,7 @@ def test_arrange_gives_what_the_file_takes_or_refuses(shape: list[int], layout: 
 
 
 def test_arrange_follows_the_stated_layout_where_shapes_cannot_tell() -> None:
-    from edgekit.bench.runtimes import Model
+    from edgekit.runtimes.device.runtimes import Model
 
     model = Model(1, (4, 4, 4), "float32")
     samples = np.arange(64, dtype=np.float32).reshape(1, 4, 4, 4)

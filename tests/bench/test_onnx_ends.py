@@ -9,10 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.bench.onnx_ends import companions, refuse_free, size_of
 from edgekit.devices.device import Device
 from edgekit.errors import InputError
-from edgekit.inspecting.onnx_file import read
+from edgekit.formats.onnx.ends import companions, refuse_free, size_of
+from edgekit.formats.onnx.reading import read
 from edgekit.pipeline.benchmarking import bench
 
 

@@ -16,8 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.bench import op_profile, runtimes
-from edgekit.bench.runtime_onnx import CPU
+from edgekit.runtimes.device import op_profile, runtimes
+from edgekit.runtimes.device.runtime_litert import LiteRTModel
+from edgekit.runtimes.device.runtime_onnxruntime import CPU, OnnxRuntimeModel
+from edgekit.runtimes.device.runtime_torch import TorchModel
 from tests.bench.worker_process import QUICK, Process, load, started
 
 COMPILE = """
@@ -67,7 +69,7 @@ def test_a_provider_that_fell_back_to_the_cpu_is_an_error(
     conv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where CUDA is built in and its driver is missing: ONNX Runtime warns, and goes on."""
-    kind = runtimes.OnnxRuntimeModel
+    kind = OnnxRuntimeModel
     kind.prepare()
     monkeypatch.setattr(
         kind.module, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -86,8 +88,8 @@ def test_onnx_runtime_on_a_gpu_agrees_with_the_cpu(
         pytest.skip(f"this onnxruntime has no {backend}")
     inputs = np.load(images)
     np.testing.assert_allclose(
-        answer(runtimes.OnnxRuntimeModel, conv, inputs, backend),
-        answer(runtimes.OnnxRuntimeModel, conv, inputs),
+        answer(OnnxRuntimeModel, conv, inputs, backend),
+        answer(OnnxRuntimeModel, conv, inputs),
         rtol=1e-2,
         atol=1e-2,  # TF32
     )
@@ -107,17 +109,15 @@ def test_litert_without_its_delegate_gives_the_same_and_says_so(
     loaded = worker.ask(load(channels_last[0], random=0, backend="none"))
     assert (loaded["backend"], loaded["shape"]) == ("none", [8, 6, 3])
     inputs = np.load(images)
-    plain = answer(runtimes.LiteRTModel, channels_last[0], inputs, "none")
-    np.testing.assert_allclose(
-        plain, answer(runtimes.LiteRTModel, channels_last[0], inputs), rtol=1e-4, atol=1e-5
-    )
+    plain = answer(LiteRTModel, channels_last[0], inputs, "none")
+    np.testing.assert_allclose(plain, answer(LiteRTModel, channels_last[0], inputs), rtol=1e-4, atol=1e-5)
     assert not delegated(channels_last[0], "none")
     assert delegated(channels_last[0], "")
 
 
 def delegated(path: Path, backend: str) -> bool:
     """Whether a delegate took over any op."""
-    model = runtimes.LiteRTModel(str(path), 1, backend)
+    model = LiteRTModel(str(path), 1, backend)
     return any(one["op_name"] == "DELEGATE" for one in model._interpreter._get_ops_details())
 
 
@@ -254,7 +254,7 @@ def test_torch_on_a_gpu_agrees_with_the_cpu(
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     wanted = np.load(program[1])
-    outputs = answer(runtimes.TorchModel, program[0], wanted["inputs"], "cuda")
+    outputs = answer(TorchModel, program[0], wanted["inputs"], "cuda")
     np.testing.assert_allclose(outputs, wanted["outputs"], rtol=1e-2, atol=1e-2)  # TF32
     np.save(tmp_path / "x.npy", wanted["inputs"])
     worker = start()
@@ -343,7 +343,8 @@ def test_a_random_input_fits_and_is_always_the_same(
     np.testing.assert_array_equal(model.arrange(made, "NCHW"), made)
 
 
-def test_classes_are_found_by_their_names_and_nothing_else_is() -> None:
-    assert runtimes.LiteRTModel is runtimes.find("litert")
-    with pytest.raises(AttributeError, match="has no attribute 'Abacus'"):
-        _ = runtimes.Abacus
+def test_classes_are_found_by_their_runtime_s_name_and_nothing_else_is() -> None:
+    assert LiteRTModel is runtimes.find("litert")
+    for name in ("abacus", "../runtimes", ""):
+        with pytest.raises(ValueError, match="unknown runtime"):
+            runtimes.find(name)

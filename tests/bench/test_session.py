@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgekit.bench import Candidate, Failure, Measurement, evaluate, measure
-from edgekit.bench.benchmark import Check, benchmark, candidates_for, refuse_strangers
+from edgekit.bench.benchmark import Check, benchmark, candidates_for, check_device_identity
 from edgekit.bench.record import Record, read_record
 from edgekit.devices.device import Device
 from edgekit.devices.fake import FakeTransport, Fault
@@ -187,14 +187,14 @@ def test_a_file_that_answers_nothing_isnt_timed(files: tuple[Path, Path], sample
 @pytest.mark.parametrize(("machine", "arch"), [("x86_64", "aarch64"), ("armv7l", "aarch64")])
 def test_another_architecture_is_refused(machine: str, arch: Any) -> None:
     with pytest.raises(MeasurementError, match="isn't what its profile says"):
-        refuse_strangers(Device(name="x", transport="ssh", arch=arch), {"machine": machine})
+        check_device_identity(Device(name="x", transport="ssh", arch=arch), {"machine": machine})
 
 
 def test_a_gpu_that_isnt_there_is_no_such_device() -> None:
     gpu = Device(name="gpu", transport="local", gpu="any", providers=("CUDAExecutionProvider",))
     with pytest.raises(MeasurementError, match="no such device"):
-        refuse_strangers(gpu, {"machine": "x86_64", "gpus": []})
-    refuse_strangers(gpu, {"machine": "x86_64", "gpus": ["NVIDIA H100"]})
+        check_device_identity(gpu, {"machine": "x86_64", "gpus": []})
+    check_device_identity(gpu, {"machine": "x86_64", "gpus": ["NVIDIA H100"]})
 
 
 def test_on_a_gpu_nothing_is_measured_on_the_cpu(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_on_a_gpu_nothing_is_measured_on_the_cpu(tmp_path: Path) -> None:
     ("machine", "arch"), [("arm64", "aarch64"), ("amd64", "x86_64"), ("armv8l", "armv7l")]
 )
 def test_other_names_of_an_architecture_are_known(machine: str, arch: Any) -> None:
-    refuse_strangers(Device(name="x", transport="ssh", arch=arch), {"machine": machine})
+    check_device_identity(Device(name="x", transport="ssh", arch=arch), {"machine": machine})
 
 
 @pytest.mark.parametrize(

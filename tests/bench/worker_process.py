@@ -14,17 +14,16 @@ from typing import IO, Any
 import numpy as np
 import onnxruntime
 
-from edgekit.bench.device_files import DEVICE_FILES
+from edgekit.bench.device_files import WORKER, device_files
 
-BENCH = Path(__file__).resolve().parents[2] / "edgekit" / "bench"
 QUICK = {"do": "time", "min_ns": 2_000_000, "min_runs": 5}
 
 
 def copied(folder: Path) -> str:
     """The files as they stand on a device: flat, alone in a folder; the worker's path."""
-    for name in DEVICE_FILES:
-        (folder / name).write_bytes((BENCH / name).read_bytes())
-    return str(folder / DEVICE_FILES[-1])
+    for file in device_files():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return str(folder / WORKER)
 
 
 class Process:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from edgekit.errors import WorkloadError
+from edgekit.opening import load_workload
 from edgekit.training import evaluate
-from edgekit.workload import load_workload
 
 
 @pytest.fixture

@@ -160,7 +160,7 @@ def test_a_finished_stage_is_read_not_run_again(
 ) -> None:
     from edgekit.stages import STAGES
     from edgekit.stages.base import StageContext, TrainingConfig
-    from edgekit.stages.prune import PruneConfig
+    from edgekit.stages.prune_config import PruneConfig
 
     work, made = script("work"), digits.untrained()
     part = work.smaller(made, 32, 8)

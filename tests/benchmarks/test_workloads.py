@@ -13,7 +13,7 @@ import torch
 
 from edgekit.errors import WorkloadError
 from edgekit.macs import count
-from edgekit.workload import load_workload
+from edgekit.opening import load_workload
 from edgekit.zoo import digits
 
 Load = Callable[[str], Any]
@@ -129,7 +129,7 @@ def test_without_data_a_workload_says_what_is_missing(
 
 
 def test_weights_are_trained_once(script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgekit.stages.settings import DistillationConfig, TrainingConfig
+    from edgekit.config.settings import DistillationConfig, TrainingConfig
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     own_weights, work = script("own_weights"), script("work")

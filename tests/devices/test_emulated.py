@@ -15,7 +15,7 @@ from edgekit.devices import connect
 from edgekit.devices.device import Device, load_device
 from edgekit.devices.transport import Transport
 from edgekit.errors import DeviceError, InputError
-from edgekit.int8 import coverage
+from edgekit.formats import FORMATS
 from tests.devices.conftest import skip_where_there_is_nothing_to_build_from
 
 SAMPLES = REFERENCE / "samples.npy"
@@ -67,8 +67,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], P
     """The demo's network as int8 files, 64 validation samples, and their classes."""
     import torch
 
-    from edgekit.export import export
-    from edgekit.export.options import ExportOptions, Target
+    from edgekit.formats.exporting import export
+    from edgekit.formats.options import ExportOptions, Target
     from edgekit.int8.calibration import calibrate
     from edgekit.int8.capture import capture
     from edgekit.zoo.digits import workload
@@ -125,7 +125,7 @@ def test_instructions_are_the_same_each_time(board: tuple[Device, Transport]) ->
 @pytest.mark.device
 def test_what_onnx_runtime_executes_is_counted_there(board: tuple[Device, Transport]) -> None:
     device, link = board
-    counted = coverage.of_file(REFERENCE / "check.onnx", "onnx", device, link)
+    counted = FORMATS["onnx"].coverage(REFERENCE / "check.onnx", device, link)
     assert (counted.share, len(counted.layers)) == (1.0, 4)
 
 

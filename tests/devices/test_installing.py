@@ -18,7 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from edgekit.commands.device_install import device_install
-from edgekit.configfile import parse_yaml
+from edgekit.config.configfile import parse_yaml
 from edgekit.devices import installing, site_folder, wheels
 from edgekit.devices.device import Device, load_device
 from edgekit.devices.installing import install, remove

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgekit.devices.local import LocalProcess, LocalTransport
 from edgekit.errors import MeasurementError
+from tests.bench.worker_process import copied
 
 ECHO = "import sys\nfor line in sys.stdin:\n    sys.stdout.write(line); sys.stdout.flush()"
 
@@ -140,9 +141,9 @@ def test_close_ends_processes_that_do_not_listen_and_removes_the_folder() -> Non
     assert not Path(link.folder).exists()
 
 
-def test_a_worker_leaves_when_its_host_is_gone(root: Path) -> None:
+def test_a_worker_leaves_when_its_host_is_gone(tmp_path: Path) -> None:
     """The end of its input is how a worker learns that edgekit was killed."""
-    process = LocalProcess([sys.executable, str(root / "edgekit" / "bench" / "worker.py")])
+    process = LocalProcess([sys.executable, copied(tmp_path)])
     assert process.receive(20)["ready"]
     process._stdin.close()
     assert process._popen.wait(timeout=20) == 0

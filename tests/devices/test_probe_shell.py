@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from edgekit.bench.benchmark import refuse_strangers
-from edgekit.devices.device import Device, probe
+from edgekit.bench.benchmark import check_device_identity
+from edgekit.devices.asking import probe
+from edgekit.devices.device import Device
 from edgekit.devices.probe_shell import probe_shell, zones
 from edgekit.devices.shell import ShellTransport
 from edgekit.devices.transport import Completed, Transport
@@ -49,7 +50,7 @@ def test_the_shell_tells_what_python_tells(shell: ShellTransport) -> None:
 def test_what_python_alone_can_tell_is_empty(shell: ShellTransport) -> None:
     said = probe_shell(PHONE, shell)
     assert (said["python"], said["runtimes"]) == (None, {})
-    refuse_strangers(PHONE, said)
+    check_device_identity(PHONE, said)
 
 
 def test_android_says_its_model(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.configfile import dump_yaml, parse_yaml
+from edgekit.config.configfile import dump_yaml, parse_yaml
 from edgekit.devices.profile_setup import pointed_at, write_setup
 
 NEW = "PYTHONPATH=/home/pi/edgekit-site/cp311-abc"

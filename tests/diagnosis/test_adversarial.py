@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from edgekit import batching
 from edgekit.diagnosis.adversarial import Channels, NoGradient, fgsm_signs, moved
-from edgekit.preprocessing import Preprocessing
 from edgekit.tasks import Classification
+from edgekit.workload.preprocessing import Preprocessing
 from tests.networks import Residual, images, seeded
 
 

@@ -8,7 +8,7 @@ from edgekit import batching, macs
 from edgekit.diagnosis import layers
 from edgekit.diagnosis.layers import layers_of, snr_of_layers
 from edgekit.diagnosis.record import LayerRow
-from edgekit.export.divergence import snr_db
+from edgekit.formats.parity.divergence import snr_db
 from edgekit.report.page.layers import Kernel, matched
 from tests.networks import Mobile, Residual, images, quantized, seeded
 

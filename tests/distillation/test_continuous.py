@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgekit.distillation import averaged, continuous_loss
+from edgekit.training.distillation import averaged, continuous_loss
 
 
 def numbers(seed: int, *shape: int) -> Tensor:

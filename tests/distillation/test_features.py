@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgekit.distillation.features import FeatureDistillation, as_rows, attention_loss, hint_loss
-from edgekit.distillation.pairing import pairs
-from edgekit.distillation.taps import Taps, layers
+from edgekit.config.settings import FeaturesConfig
 from edgekit.errors import StageError
 from edgekit.int8.capture import capture
-from edgekit.stages.settings import FeaturesConfig
+from edgekit.training.distillation.features import FeatureDistillation, as_rows, attention_loss, hint_loss
+from edgekit.training.distillation.pairing import pairs
+from edgekit.training.distillation.taps import Taps, layers
 
 
 def features(seed: int, *shape: int) -> Tensor:

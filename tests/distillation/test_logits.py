@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.distillation import dist_loss, distillation_loss, dkd_loss, standardize
+from edgekit.training.distillation import dist_loss, distillation_loss, dkd_loss, standardize
 
 Kind = Literal["standardized", "classical"]
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekit.export import ExportOptions, Format, Precision, export
+from edgekit.formats import FORMATS, Precision
+from edgekit.formats.exporting import export
+from edgekit.formats.options import ExportOptions
 from tests.networks import images
 from tests.spelling import session
 
@@ -49,11 +51,11 @@ def nhwc(x: Tensor) -> Tensor:
 
 
 def write(
-    folder: Path, model: Any, format: Format, precision: Precision, options: ExportOptions | None = None
+    folder: Path, model: Any, format: str, precision: Precision, options: ExportOptions | None = None
 ) -> Path:
     """Export a network for ``images`` as ``folder/<precision and options>.<format>``."""
     options = options or ExportOptions()
-    path = folder / f"{type(model).__name__}_{precision}{options.suffix(format, precision)}.{format}"
+    path = folder / f"{type(model).__name__}_{precision}{FORMATS[format].tags(options, precision)}.{format}"
     about = {"recipe": "test"}
     export(model, images(1), path, format=format, precision=precision, metadata=about, options=options)
     return path

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from edgekit.bench.measure import Candidate, Measurement, evaluate, measure
 from edgekit.devices.device import Device
 from edgekit.errors import ExportError, InputError, MissingExtraError
-from edgekit.export import ExportOptions, Precision, aotinductor, export
-from edgekit.export.options import has
+from edgekit.formats import FORMATS, Precision, has
+from edgekit.formats.aotinductor import writing
+from edgekit.formats.exporting import export
+from edgekit.formats.options import ExportOptions
 from edgekit.int8.capture import capture, export_program
-from edgekit.pipeline.wanted import wanted
-from edgekit.preprocessing import Preprocessing
+from edgekit.pipeline.export_request import export_request
+from edgekit.workload.preprocessing import Preprocessing
 from tests.networks import IMAGE_NETWORKS, Residual, images, quantized, seeded, snr_db
 
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -60,7 +62,7 @@ class Doubled(nn.Module):
 
 def make(folder: Path, model: nn.Module, precision: Precision, options: ExportOptions | None = None) -> Path:
     options = options or ExportOptions(processor="cpu")
-    path = folder / f"x_{precision}{options.suffix('aotinductor', precision)}.pt2"
+    path = folder / f"x_{precision}{FORMATS['aotinductor'].tags(options, precision)}.pt2"
     about = {"classes": '["a\\"b", "ü"]', "recipe": "test"}
     settings: dict[str, Any] = {"format": "aotinductor", "precision": precision, "options": options}
     export(model, images(1), path, metadata=about, **settings)
@@ -81,8 +83,8 @@ def first(answers: Any) -> Tensor:
 def test_everything_is_computed_in_the_half_width_type(build: type[nn.Module], precision: str) -> None:
     model, dtype, x = seeded(build), HALVES[precision], images(16, seed=5)
     graph = capture(model, images(1))
-    narrow = aotinductor._cast(graph, images(1), dtype, "x.pt2")
-    program = export_program(aotinductor._Ends(narrow), images(2))
+    narrow = writing._cast(graph, images(1), dtype, "x.pt2")
+    program = export_program(writing._Ends(narrow), images(2))
     assert {value.dtype for value in program.state_dict.values() if value.is_floating_point()} == {dtype}
     for node in program.graph.nodes:
         value = node.meta.get("val")
@@ -97,7 +99,7 @@ def test_everything_is_computed_in_the_half_width_type(build: type[nn.Module], p
 
 def test_answers_that_are_integers_stay_integers() -> None:
     graph = capture(seeded(Mixed), images(1))
-    ends = aotinductor._Ends(aotinductor._cast(graph, images(1), torch.float16, "x.pt2"))
+    ends = writing._Ends(writing._cast(graph, images(1), torch.float16, "x.pt2"))
     assert [value.dtype for value in ends(images(2))] == [torch.float32, torch.int64]
 
 
@@ -105,7 +107,7 @@ def test_a_weight_beyond_float16_is_refused_with_its_name(tmp_path: Path) -> Non
     with pytest.raises(ExportError, match=r"(?s)factor: .*float16.*got: +70000.*--precision bf16"):
         make(tmp_path, Doubled(7e4), "fp16")
     graph = capture(Doubled(7e4), images(1))
-    assert aotinductor._cast(graph, images(1), torch.bfloat16, "x.pt2")(images(1)).isfinite().all()
+    assert writing._cast(graph, images(1), torch.bfloat16, "x.pt2")(images(1)).isfinite().all()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,9 +115,9 @@ def test_int8_is_refused_with_a_reason_and_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"aotinductor has no int8(.|\n)*integer(.|\n)*next: .*TensorRT"):
         make(tmp_path, quantized(Residual)[1], "int8")
     with pytest.raises(InputError, match=r"aotinductor has none \(.*integer.*onnx or litert or executorch"):
-        wanted(["aotinductor"], ["int8"])
+        export_request(["aotinductor"], ["int8"])
     with pytest.raises(InputError, match="it needs --format aotinductor"):
-        wanted(["onnx"], ["bf16"])
+        export_request(["onnx"], ["bf16"])
     assert [name for name in ("fp32", "fp16", "bf16", "int8-dynamic") if has("aotinductor", name)] == [
         "fp32",
         "fp16",
@@ -125,17 +127,17 @@ def test_int8_is_refused_with_a_reason_and_a_way_out(tmp_path: Path) -> None:
 
 
 def test_alone_it_is_exported_in_fp16_unless_something_else_is_asked_for() -> None:
-    assert wanted(["aotinductor"]).precisions == ("fp16",)
-    assert wanted(["aotinductor"], ["bf16"]).precisions == ("bf16",)
-    assert wanted(["onnx", "aotinductor"]).precisions == ()
+    assert export_request(["aotinductor"]).precisions == ("fp16",)
+    assert export_request(["aotinductor"], ["bf16"]).precisions == ("bf16",)
+    assert export_request(["onnx", "aotinductor"]).precisions == ()
 
 
 def test_the_name_says_what_a_file_is_compiled_for() -> None:
-    assert ExportOptions(processor="cuda").suffix("aotinductor", "fp16") == "_cuda"
-    assert ExportOptions(processor="cpu", batch=1).suffix("aotinductor", "fp16") == "_cpu_batch1"
+    assert FORMATS["aotinductor"].tags(ExportOptions(processor="cuda"), "fp16") == "_cuda"
+    assert FORMATS["aotinductor"].tags(ExportOptions(processor="cpu", batch=1), "fp16") == "_cpu_batch1"
     found = "cuda" if torch.cuda.is_available() else "cpu"
-    assert ExportOptions().suffix("aotinductor", "fp16") == f"_{found}"
-    assert ExportOptions(processor="cuda").suffix("onnx", "fp16") == ""
+    assert FORMATS["aotinductor"].tags(ExportOptions(), "fp16") == f"_{found}"
+    assert FORMATS["onnx"].tags(ExportOptions(processor="cuda"), "fp16") == ""
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

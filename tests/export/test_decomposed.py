@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from edgekit.export import decomposed, export
-from edgekit.export import onnx as onnx_format
+from edgekit.formats.exporting import export
+from edgekit.formats.onnx import decomposed
+from edgekit.formats.onnx import writing as onnx_format
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture, export_program
 from tests.models.resnets import Resnet8

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import fx
 
-from edgekit.export import divergence, export
-from edgekit.export.divergence import (
+from edgekit.formats.exporting import export
+from edgekit.formats.parity import divergence
+from edgekit.formats.parity.divergence import (
     EXACT_DB,
     WRONG_STEPS,
     first_divergence,
@@ -22,7 +23,6 @@ from edgekit.export.divergence import (
     orders,
     snr_db,
 )
-from edgekit.export.options import Format
 from edgekit.int8 import ops
 from edgekit.int8.disturbed import disturbed
 from tests.networks import Concatenated, Mobile, Residual, ZeroPaddedShortcut, images, quantized
@@ -30,7 +30,7 @@ from tests.spelling import spelled
 
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
-def test_every_layer_of_a_good_file_agrees(format: Format) -> None:
+def test_every_layer_of_a_good_file_agrees(format: str) -> None:
     if format == "litert":
         pytest.importorskip("litert_torch")
     layers = layer_parity(quantized(ZeroPaddedShortcut)[1], format, images(3), fused=not spelled())
@@ -55,7 +55,7 @@ def _breaks(layer: str, harm: Callable[[torch.Tensor], torch.Tensor]) -> Callabl
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 def test_a_converter_that_is_silently_wrong_is_found_at_its_layer(
-    format: Format, monkeypatch: pytest.MonkeyPatch
+    format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if format == "litert":
         pytest.importorskip("litert_torch")

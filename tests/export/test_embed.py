@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import ExportError
-from edgekit.export import ExportOptions, Format, Precision
-from edgekit.export.embed import pixel_grid
-from edgekit.preprocessing import Preprocessing
+from edgekit.formats import Precision
+from edgekit.formats.embed import pixel_grid
+from edgekit.formats.options import ExportOptions
+from edgekit.workload.preprocessing import Preprocessing
 from tests.export.runtimes import run_litert, run_onnx, signature, write
 from tests.networks import Residual, images, quantized, snr_db
 
 # Both bring bytes to about -3 … 3, for which the networks are calibrated.
 PER_CHANNEL = Preprocessing(layout="NHWC", scale=1 / 42, mean=(2.9, 3.0, 3.2), std=(1.0, 0.9, 1.1))
 ONE_GRID = Preprocessing(layout="NHWC", scale=1 / 64, mean=(2.0,), std=(2 / 3,))
-CASES: list[tuple[Format, Precision, Preprocessing]] = [
+CASES: list[tuple[str, Precision, Preprocessing]] = [
     ("onnx", "fp32", PER_CHANNEL),
     ("onnx", "int8", PER_CHANNEL),
     ("onnx", "int8", ONE_GRID),
@@ -41,7 +42,7 @@ def options(preprocessing: Preprocessing, **rest: Any) -> ExportOptions:
 
 @pytest.mark.parametrize(("format", "precision", "preprocessing"), CASES)
 def test_raw_pixels_give_the_answers_of_the_python_preprocessing(
-    tmp_path: Path, format: Format, precision: Precision, preprocessing: Preprocessing
+    tmp_path: Path, format: str, precision: Precision, preprocessing: Preprocessing
 ) -> None:
     model, graph = quantized(Residual)
     source = model if precision == "fp32" else graph
@@ -59,7 +60,7 @@ def test_raw_pixels_give_the_answers_of_the_python_preprocessing(
     shapes_and_type(path, format, precision)
 
 
-def shapes_and_type(path: Path, format: Format, precision: Precision) -> None:
+def shapes_and_type(path: Path, format: str, precision: Precision) -> None:
     if format == "onnx":
         value = onnx.load(path).graph.input[0].type.tensor_type
         assert value.elem_type == onnx.TensorProto.UINT8

@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from edgekit.bench.runtimes import ExecuTorchModel
 from edgekit.errors import ExportError
-from edgekit.export.executorch import write
-from edgekit.export.executorch_passes import own_dequantizers, spell_for_xnnpack
-from edgekit.export.options import ExportOptions
+from edgekit.formats.coverage import Coverage
+from edgekit.formats.executorch.coverage import count
+from edgekit.formats.executorch.passes import own_dequantizers, spell_for_xnnpack
+from edgekit.formats.executorch.writing import write
+from edgekit.formats.options import ExportOptions
 from edgekit.int8 import ops
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
-from edgekit.int8.coverage import Coverage
-from edgekit.int8.coverage_executorch import count
-from edgekit.preprocessing import Preprocessing
+from edgekit.runtimes.device.runtime_executorch import ExecuTorchModel
+from edgekit.workload.preprocessing import Preprocessing
 from tests.networks import IMAGE_NETWORKS, Mobile, Residual, ZeroPaddedShortcut, images, quantized, snr_db
 
 pytest.importorskip("executorch", reason="needs the extra: pip install 'edgekit-toolkit[executorch]'")

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgekit.errors import ExportError, MeasurementError, MissingExtraError
-from edgekit.export import export, require
-from edgekit.export.subsampling import subsample_by_convolution
-from edgekit.int8 import coverage
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
+from edgekit.formats.subsampling import subsample_by_convolution
 from edgekit.int8.capture import capture
 from edgekit.int8.grid import spell
 from tests.networks import (
@@ -107,17 +107,17 @@ def test_int8_onnx_agrees_with_the_int8_graph(files: dict[Any, Path], build: typ
 def test_onnx_runtime_runs_every_layer_in_integer_kernels(
     files: dict[Any, Path], build: type[nn.Module]
 ) -> None:
-    counted = coverage.of_file(files[build.__name__, "onnx", "int8"], "onnx")
+    counted = FORMATS["onnx"].coverage(files[build.__name__, "onnx", "int8"])
     assert counted.floats() == []
     assert counted.share == 1.0
-    assert coverage.of_file(files[build.__name__, "onnx", "fp32"], "onnx").share == 0.0
+    assert FORMATS["onnx"].coverage(files[build.__name__, "onnx", "fp32"]).share == 0.0
 
 
 def test_coverage_counts_macs_as_by_hand(files: dict[Any, Path]) -> None:
     by_hand = 8 * 8 * 8 * 3 * 9 + 8 * 8 * 8 * 8 * 9 + 8 * 5
-    assert coverage.of_file(files["Residual", "onnx", "int8"], "onnx").total_macs == by_hand
+    assert FORMATS["onnx"].coverage(files["Residual", "onnx", "int8"]).total_macs == by_hand
     depthwise = 64 * 3 * 16 + 16 * 16 * 9 + 16 * 16 * 8 + 8 * 5
-    assert coverage.of_file(files["Mobile", "onnx", "int8"], "onnx").total_macs == depthwise
+    assert FORMATS["onnx"].coverage(files["Mobile", "onnx", "int8"]).total_macs == depthwise
 
 
 @pytest.mark.parametrize("build", LITERT_NETWORKS)
@@ -125,10 +125,10 @@ def test_int8_litert_agrees_with_the_int8_graph(files: dict[Any, Path], build: t
     x = images(64, seed=5)
     path = files[build.__name__, "litert", "int8"]
     assert snr_db(quantized(build)[1](x).detach(), run_litert(path, x)) > 30
-    counted = coverage.of_file(path, "litert")
+    counted = FORMATS["litert"].coverage(path)
     assert counted.share == 1.0
     spelled = sum(layer.macs for layer in counted.layers if layer.kernel == "DEPTHWISE_CONV_2D")
-    same = coverage.of_file(files[build.__name__, "onnx", "int8"], "onnx").total_macs
+    same = FORMATS["onnx"].coverage(files[build.__name__, "onnx", "int8"]).total_macs
     assert counted.total_macs - (spelled if build is ZeroPaddedShortcut else 0) == same
 
 
@@ -138,7 +138,7 @@ def test_float_litert_gives_the_models_answers(files: dict[Any, Path]) -> None:
     torch.testing.assert_close(
         run_litert(path, x), quantized(ZeroPaddedShortcut)[0](x).detach(), rtol=1e-4, atol=1e-5
     )
-    assert coverage.of_file(path, "litert").share == 0.0
+    assert FORMATS["litert"].coverage(path).share == 0.0
 
 
 def test_int8_onnx_holds_integer_weights_and_one_activation_type(files: dict[Any, Path]) -> None:
@@ -168,14 +168,14 @@ def test_int8_of_a_float_model_is_refused(tmp_path: Path) -> None:
 def test_a_missing_extra_names_its_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install .*\[litert\]"):
-        require("litert")
+        FORMATS["litert"].require()
 
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 def test_coverage_of_garbage_is_an_error(tmp_path: Path, format: str) -> None:
     (tmp_path / "x").write_bytes(b"garbage")
     with pytest.raises(MeasurementError, match="can't count"):
-        coverage.of_file(tmp_path / "x", format)
+        FORMATS[format].coverage(tmp_path / "x")
 
 
 def test_mobile_keeps_no_clip(files: dict[Any, Path]) -> None:
@@ -191,7 +191,7 @@ def test_subsampling_is_spelled_as_a_convolution_without_changing_a_bit(files: d
     assert torch.equal(spelled(x), before)
     kernels = {
         layer.kernel
-        for layer in coverage.of_file(files["ZeroPaddedShortcut", "litert", "int8"], "litert").layers
+        for layer in FORMATS["litert"].coverage(files["ZeroPaddedShortcut", "litert", "int8"]).layers
     }
     assert "DEPTHWISE_CONV_2D" in kernels
 

@@ -10,21 +10,19 @@ import torch
 from torch import nn
 
 from edgekit.errors import ExportError
-from edgekit.export import export
-from edgekit.export import file_parity as module
-from edgekit.export.file_parity import file_parity
-from edgekit.export.layers import LayerParity, first_wrong
-from edgekit.export.options import ExportOptions, Format, Target
+from edgekit.formats.exporting import export
+from edgekit.formats.options import ExportOptions, Target
+from edgekit.formats.parity import file_parity as module
+from edgekit.formats.parity.file_parity import file_parity
+from edgekit.formats.parity.layers import LayerParity, first_wrong
 from edgekit.int8.probes import quantized_tensors
-from edgekit.preprocessing import Preprocessing
+from edgekit.workload.preprocessing import Preprocessing
 from tests.networks import IMAGE_NETWORKS, Concatenated, Mobile, Residual, images, quantized
 from tests.parity.onnx_file import OnnxFile
 from tests.spelling import spelled
 
 
-def written(
-    network: type[nn.Module], path: Path, format: Format = "onnx", target: Target | None = None
-) -> Path:
+def written(network: type[nn.Module], path: Path, format: str = "onnx", target: Target | None = None) -> Path:
     options = ExportOptions(target=target or Target())
     graph = quantized(network)[1]
     export(graph, images(1), path, format=format, precision="int8", metadata={}, options=options)
@@ -33,9 +31,7 @@ def written(
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 @pytest.mark.parametrize("network", IMAGE_NETWORKS)
-def test_every_layer_of_a_right_file_is_right(
-    network: type[nn.Module], format: Format, tmp_path: Path
-) -> None:
+def test_every_layer_of_a_right_file_is_right(network: type[nn.Module], format: str, tmp_path: Path) -> None:
     if format == "litert":
         pytest.importorskip("litert_torch", reason="needs the extra litert")
     graph = quantized(network)[1]
@@ -80,7 +76,7 @@ ONE_GRID = Preprocessing(layout="NHWC", scale=1 / 64, mean=(2.0,), std=(2 / 3,))
     ids=["preprocessing", "pixels", "temperature", "both"],
 )
 def test_files_with_preprocessing_or_a_temperature_inside_are_looked_into(
-    options: ExportOptions, format: Format, tmp_path: Path
+    options: ExportOptions, format: str, tmp_path: Path
 ) -> None:
     if format == "litert":
         pytest.importorskip("litert_torch", reason="needs the extra litert")

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.errors import ExportError
-from edgekit.export import export
-from edgekit.int8 import coverage
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from tests.export.runtimes import nhwc, run_litert, run_onnx
@@ -115,7 +115,7 @@ def test_both_files_agree_with_the_model(name: str, tmp_path: Path) -> None:
             export(source, x[:1], path, format=format, precision=precision, metadata={})  # type: ignore[arg-type]
             assert snr_db(right, run(path, rows)) > least, (format, precision)  # type: ignore[operator]
             if precision == "int8":
-                assert coverage.of_file(path, format).share == 1.0
+                assert FORMATS[format].coverage(path).share == 1.0
 
 
 def volumes(layer: nn.Module) -> nn.Module:

@@ -28,7 +28,7 @@ sys.path[:0] = [sys.argv[3], sys.argv[3] + "/benchmarks"]
 from pathlib import Path
 import torch
 import foreign
-from edgekit.export import export
+from edgekit.formats.exporting import export
 from edgekit.int8.capture import capture
 from tests.export.runtimes import nhwc, run_litert, run_onnx
 from tests.networks import snr_db

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekit.export.layers import Differences, LayerParity, first_wrong, furthest, is_exact
+from edgekit.formats.parity.layers import Differences, LayerParity, first_wrong, furthest, is_exact
 from edgekit.int8.probes import quantized_tensors
 from tests.networks import Residual, quantized
 

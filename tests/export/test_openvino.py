@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from edgekit.bench.runtimes import Model, OnnxRuntimeModel, OpenVINOModel
-from edgekit.export import export
-from edgekit.int8 import coverage
-from edgekit.int8.coverage_openvino import count
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
+from edgekit.formats.onnx.coverage_openvino import count
+from edgekit.runtimes.device.runtime_onnxruntime import OnnxRuntimeModel
+from edgekit.runtimes.device.runtime_openvino import OpenVINOModel
+from edgekit.runtimes.device.runtimes import Model
 from tests.networks import IMAGE_NETWORKS, Concatenated, Mobile, Residual, images, quantized, snr_db
 
 pytest.importorskip("openvino", reason="needs the extra: pip install 'edgekit-toolkit[openvino]'")
@@ -67,7 +69,7 @@ def test_int8_agrees_with_the_int8_graph_and_with_onnx_runtime(
 def test_openvino_runs_every_layer_on_integers(files: dict[Any, Path], build: type[nn.Module]) -> None:
     counted = count(files[build, "int8"])
     assert counted.floats() == []
-    assert counted.total_macs == coverage.of_file(files[build, "int8"], "onnx").total_macs
+    assert counted.total_macs == FORMATS["onnx"].coverage(files[build, "int8"]).total_macs
 
 
 def test_coverage_counts_macs_as_by_hand(files: dict[Any, Path]) -> None:

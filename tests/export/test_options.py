@@ -13,11 +13,12 @@ from torch import nn
 
 from edgekit.devices.device import Device
 from edgekit.errors import ExportError
-from edgekit.export import ExportOptions, Format, Target, export
-from edgekit.export.onnx import with_shapes
-from edgekit.export.options import INT8_GRAPH, PRECISIONS, opset_of, pairs
-from edgekit.export.spellings import seven_bit_weights
-from edgekit.export.unsupported import explained, missing_op
+from edgekit.formats import INT8_GRAPH, PRECISIONS, pairs
+from edgekit.formats.exporting import export
+from edgekit.formats.onnx.writing import with_shapes
+from edgekit.formats.options import ExportOptions, Target, opset_of
+from edgekit.formats.spellings import seven_bit_weights
+from edgekit.formats.unsupported import explained, missing_op
 from edgekit.int8 import ops
 from tests.export.runtimes import nhwc, run_litert, run_onnx, signature, write
 from tests.networks import IMAGE_NETWORKS, Residual, ZeroPaddedShortcut, images, quantized, seeded, snr_db
@@ -107,7 +108,7 @@ class Odd(nn.Module):
 
 @pytest.mark.parametrize(("format", "runtime"), [("onnx", "ONNX"), ("litert", "LiteRT")])
 def test_an_op_that_a_converter_lacks_is_named_with_its_layer(
-    tmp_path: Path, format: Format, runtime: str
+    tmp_path: Path, format: str, runtime: str
 ) -> None:
     with pytest.raises(ExportError) as caught:
         write(tmp_path, Odd().eval(), format, "fp32")
@@ -128,7 +129,9 @@ def test_any_other_fault_is_told_by_the_line_that_says_something() -> None:
             raise RuntimeError("see above") from error
     except RuntimeError as error:
         assert missing_op(error) is None
-        assert explained(error, graph, "onnx", "x.onnx").got == "RuntimeError: the weight has no shape"
+        assert (
+            explained(error, graph, "onnx", "ONNX", "x.onnx").got == "RuntimeError: the weight has no shape"
+        )
 
 
 # --- 7-bit weights ---------------------------------------------------------------------------------------

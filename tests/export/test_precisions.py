@@ -17,17 +17,18 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 from edgekit.errors import ExportError
-from edgekit.export import ExportOptions, Format, Target, tflite_edit
-from edgekit.export.litert_compat import faults
-from edgekit.export.onnx_weights import halve, quantize_weights
-from edgekit.export.spellings import int16_activations
+from edgekit.formats.litert import tflite_edit
+from edgekit.formats.litert.compatibility import faults
+from edgekit.formats.onnx.weights import halve, quantize_weights
+from edgekit.formats.options import ExportOptions, Target
+from edgekit.formats.spellings import int16_activations
 from edgekit.int8 import ops
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from tests.export.runtimes import nhwc, run_litert, run_onnx, signature, write
 from tests.networks import Mobile, Residual, ZeroPaddedShortcut, images, quantized, seeded, snr_db
 
-FORMATS: tuple[Format, ...] = ("onnx", "litert")
+FORMATS: tuple[str, ...] = ("onnx", "litert")
 
 
 class Wide(nn.Module):

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from edgekit.errors import ExportError
-from edgekit.export import ExportOptions, export
-from edgekit.export.temperature import fold_temperature
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
+from edgekit.formats.options import ExportOptions
+from edgekit.formats.temperature import fold_temperature
 from edgekit.int8.capture import capture
 from tests.export.runtimes import nhwc, run_litert, run_onnx
 from tests.networks import Residual, images, quantized, seeded
@@ -113,5 +115,5 @@ def test_a_temperature_is_above_zero(tmp_path: Path, temperature: float) -> None
 
 
 def test_it_stands_in_the_name() -> None:
-    assert ExportOptions(temperature=0.5).suffix("onnx", "fp32") == "_t0.5"
-    assert ExportOptions().suffix("onnx", "fp32") == ""
+    assert FORMATS["onnx"].tags(ExportOptions(temperature=0.5), "fp32") == "_t0.5"
+    assert FORMATS["onnx"].tags(ExportOptions(), "fp32") == ""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgekit import Classification, Workload
-from edgekit.export import export
+from edgekit.formats.exporting import export
 from edgekit.int8 import storage
 from tests.networks import Residual, images, quantized, seeded
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgekit.inspecting import graph_arena
-from edgekit.inspecting.arena import Step, plan
 from edgekit.int8.capture import capture
+from edgekit.memory import graph_arena
+from edgekit.memory.arena import Step, plan
 
 Model = tuple[dict[int, int], list[Step], list[int], list[int], dict[int, int]]
 

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.errors import EdgekitError, InputError, MeasurementError, WeightsError
-from edgekit.inspecting import inspect, onnx_file, tflite_file
+from edgekit.formats.litert import reading as tflite_file
+from edgekit.formats.onnx import reading as onnx_file
+from edgekit.inspecting import inspect
 from edgekit.inspecting.artifact import format_of
 from tests.networks import Residual, quantized
 

@@ -134,7 +134,7 @@ def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['edgekit', 'inspect', '--help']\nfrom edgekit.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"
-        "import edgekit.inspecting, edgekit.inspecting.guarded\n"
+        "import edgekit.inspecting, edgekit.guarded\n"
         "print([n for n in ('torch', 'numpy', 'onnx') if n in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from edgekit.configfile import listing
+from edgekit.config.configfile import listing
 from edgekit.devices import load_device
 from edgekit.errors import DeviceError, MeasurementError
-from edgekit.inspecting.guarded import call
+from edgekit.guarded import call
 
 
 def test_the_result_comes_back() -> None:

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit import Workload, macs
-from edgekit.inspecting import inspect, rules
+from edgekit.formats import FORMATS
+from edgekit.inspecting import inspect
 from edgekit.inspecting.channels import find_channels
 from edgekit.inspecting.model import inspect_model
-from edgekit.inspecting.rules import RUNTIMES
-from edgekit.int8 import coverage
+from edgekit.int8 import rules
+from edgekit.int8.rules import PREDICTED
 from edgekit.pruning.coupling.groups import OUTPUTS
 from tests.networks import Concatenated, Mobile, Residual, images, seeded
 from tests.pruning.networks import Attention
@@ -91,7 +92,7 @@ def test_a_model_that_cannot_be_traced_is_still_told_about(workload: Build) -> N
 @pytest.mark.parametrize("build", [Residual, Mobile, Concatenated])
 def test_everything_of_a_plain_network_is_predicted_integer(workload: Build, build: type[nn.Module]) -> None:
     found = inspect_model(workload(seeded(build)))
-    for runtime in RUNTIMES:
+    for runtime in PREDICTED:
         assert found["runtimes"][runtime] | {"lacks": []} == {
             "exports": True,
             "coverage": 1.0,
@@ -103,7 +104,7 @@ def test_everything_of_a_plain_network_is_predicted_integer(workload: Build, bui
 def test_predicted_coverage_is_what_the_files_have(residual: Workload, files: dict[str, Path]) -> None:
     found = inspect_model(residual)
     for runtime, file, format in (("onnxruntime", "onnx", "onnx"), ("litert", "tflite", "litert")):
-        measured = coverage.of_file(files[file], format)
+        measured = FORMATS[format].coverage(files[file])
         assert found["runtimes"][runtime]["coverage"] == pytest.approx(measured.share, abs=0.01)
         assert found["totals"]["macs"] == measured.total_macs
 
@@ -148,7 +149,7 @@ def test_float_islands_are_named_with_a_way_out(workload: Build) -> None:
     found = inspect_model(workload(Islands(), torch.randn(6, 4, 8)))
     roles = {row["op"]: row["role"] for row in found["operators"]}
     assert (roles["relu"], roles["layer_norm"], roles["softplus"]) == ("clamp", "float", "float")
-    for runtime in RUNTIMES:
+    for runtime in PREDICTED:
         lacks = lacking(found, runtime)
         assert {"layer_norm", "lstm", "softplus"} <= lacks.keys()
         assert all(row["reason"] and row["way_out"] for row in lacks.values())
@@ -236,4 +237,4 @@ def test_the_table_of_rules_names_ops_that_exist() -> None:
         rule = rules.rule_of(name)
         assert rule is not None
         assert rule.way_out
-        assert any(rule.reason(runtime) for runtime in RUNTIMES)
+        assert any(rule.reason(runtime) for runtime in PREDICTED)

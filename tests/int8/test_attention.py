@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.int8 import coverage, ops
+from edgekit.formats import FORMATS
+from edgekit.int8 import ops
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from edgekit.int8.unify import grid_of
@@ -142,7 +143,7 @@ def test_all_projections_and_products_are_on_integers_in_both_files(tmp_path: Pa
     for name, got in files_of(graph, x[:4], tmp_path).items():
         assert snr_db(reference, got) > 30, name
     for path in tmp_path.iterdir():
-        assert coverage.of_file(path, "onnx" if path.suffix == ".onnx" else "litert").share == 1.0, path.name
+        assert FORMATS["onnx" if path.suffix == ".onnx" else "litert"].coverage(path).share == 1.0, path.name
     kinds = {node.op_type for node in onnx.load(next(tmp_path.glob("*.onnx"))).graph.node}
     assert "Einsum" not in kinds
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.export.divergence import WRONG_STEPS
+from edgekit.formats.parity.divergence import WRONG_STEPS
 from tests.foreign import told_about
 
 # The share of multiplications in integer kernels, at least: attention over many places stays float.
@@ -39,8 +39,8 @@ import sys
 sys.path[:0] = [sys.argv[3], sys.argv[3] + "/benchmarks"]
 from pathlib import Path
 import foreign
-from edgekit.export import export
-from edgekit.export.divergence import layer_parity
+from edgekit.formats.exporting import export
+from edgekit.formats.parity.divergence import layer_parity
 from edgekit.int8 import coverage
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
@@ -51,7 +51,7 @@ graph = calibrate(capture(network.model, x[:2]), list(x.split(4)))
 for format in ("onnx", "litert"):
     path = Path(sys.argv[2], "file." + format)
     export(graph, x[:1], path, format=format, precision="int8", metadata={})
-    counted = coverage.of_file(path, format)
+    counted = FORMATS[format].coverage(path)
     layers = layer_parity(graph, format, x[:2])
     worst = max(layers, key=lambda layer: layer.steps)
     print("ROW", format, counted.integer_macs / counted.total_macs, worst.steps, worst.layer)

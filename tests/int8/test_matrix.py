@@ -1,7 +1,7 @@
 """The model matrix: every architecture as an int8 file in both runtimes, whole in integer kernels, and right.
 
 Each network is trained for a moment, calibrated on its training distribution and judged on other samples.
-Those whose ops all occur in others are left to the slow tier, and so are the deep ones.
+Those whose ops all occur in others are left to the slow tier, so are the deep ones, and the second format.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from numpy.typing import NDArray
 from torch import fx
 
-from edgekit.bench import runtimes
-from edgekit.export import export
-from edgekit.export.divergence import snr_db
-from edgekit.export.options import Format
-from edgekit.int8 import coverage, ops
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
+from edgekit.formats.parity.divergence import snr_db
+from edgekit.int8 import ops
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
+from edgekit.runtimes.device import runtimes
 from tests.models import CASES, each, inputs, trained
 from tests.spelling import backend_for
 
@@ -46,8 +47,8 @@ def ops_of(name: str) -> set[object]:
     return {node.target for node in int8_graph(name).graph.nodes if node.op == "call_function"}
 
 
-def answers_of(path: Path, format: Format, samples: torch.Tensor) -> NDArray[np.float32]:
-    kind = {"onnx": runtimes.OnnxRuntimeModel, "litert": runtimes.LiteRTModel}[format]
+def answers_of(path: Path, format: str, samples: torch.Tensor) -> NDArray[np.float32]:
+    kind = runtimes.find({"onnx": "onnxruntime", "litert": "litert"}[format])
     kind.prepare()
     model = kind(str(path), 1, backend_for(path)) if format == "onnx" else kind(str(path), 1)
     rows = []
@@ -58,15 +59,28 @@ def answers_of(path: Path, format: Format, samples: torch.Tensor) -> NDArray[np.
     return np.concatenate(rows)
 
 
-@pytest.mark.parametrize("format", ["onnx", "litert"])
-@pytest.mark.parametrize("name", NETWORKS)
-def test_runs_in_integer_kernels_and_agrees(name: str, format: Format, tmp_path: Path) -> None:
+def _cells() -> list[ParameterSet]:
+    """Each network in both formats: in the default tier in turns, one network here and the next one there."""
+    return [
+        pytest.param(
+            one.values[0],
+            format,
+            marks=[*one.marks, *([pytest.mark.slow] if (index + other) % 2 else [])],
+            id=f"{one.values[0]}-{format}",
+        )
+        for index, one in enumerate(NETWORKS)
+        for other, format in enumerate(("onnx", "litert"))
+    ]
+
+
+@pytest.mark.parametrize(("name", "format"), _cells())
+def test_runs_in_integer_kernels_and_agrees(name: str, format: str, tmp_path: Path) -> None:
     if format == "litert":
         pytest.importorskip("litert_torch", reason="needs the extra litert")
     case, graph = CASES[name], int8_graph(name)
     path = tmp_path / f"{name}.{format}"
     export(graph, inputs(case, 1), path, format=format, precision="int8", metadata={})
-    counted = coverage.of_file(path, format)
+    counted = FORMATS[format].coverage(path)
     assert counted.total_macs > 0
     if name in RECURRENT:
         assert 0 < counted.integer_macs < counted.total_macs  # the head is integer, and the rest is told

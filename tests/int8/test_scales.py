@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from edgekit.bench import runtimes
-from edgekit.export import export
-from edgekit.export.options import Format
-from edgekit.int8 import coverage, ops
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
+from edgekit.int8 import ops
 from edgekit.int8.calibration import calibrate, estimate, settle
 from edgekit.int8.capture import capture
 from edgekit.int8.fake_quantize import learned_fake_quantize
@@ -23,6 +22,7 @@ from edgekit.int8.grid import snap_biases
 from edgekit.int8.scales import LearnedScales, clamp_limits
 from edgekit.int8.trainable import copy_parameters, trainable
 from edgekit.int8.unify import grid_of, per_tensor
+from edgekit.runtimes.device import runtimes
 from tests.networks import Concatenated, Mobile, Residual, images, quantized, seeded, snr_db
 
 
@@ -185,10 +185,8 @@ def test_a_clamp_between_equal_grids_keeps_them_equal() -> None:
     assert any(places <= set(learned.positions) for learned in scales.activations)
 
 
-def answers_of(
-    path: Path, format: Format, samples: Tensor
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    kind = {"onnx": runtimes.OnnxRuntimeModel, "litert": runtimes.LiteRTModel}[format]
+def answers_of(path: Path, format: str, samples: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    kind = runtimes.find({"onnx": "onnxruntime", "litert": "litert"}[format])
     kind.prepare()
     model = kind(str(path), 1)
     rows = []
@@ -202,7 +200,7 @@ def answers_of(
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 @pytest.mark.parametrize("build", [Gated, pytest.param(Mobile, marks=pytest.mark.slow)])
 def test_files_agree_with_the_graph_whose_scales_have_learned(
-    build: type[nn.Module], format: Format, tmp_path: Path
+    build: type[nn.Module], format: str, tmp_path: Path
 ) -> None:
     if format == "litert":
         pytest.importorskip("litert_torch", reason="needs the extra litert")
@@ -211,7 +209,7 @@ def test_files_agree_with_the_graph_whose_scales_have_learned(
     finish(learn(graph, scales), scales, graph)
     path = tmp_path / f"net.{format}"
     export(graph, images(1), path, format=format, precision="int8", metadata={})
-    assert coverage.of_file(path, format).floats() == []
+    assert FORMATS[format].coverage(path).floats() == []
     samples = images(16, 99)
     got = torch.from_numpy(answers_of(path, format, samples))
     with torch.no_grad():

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from edgekit.export import export
-from edgekit.int8 import coverage, ops
+from edgekit.formats import FORMATS
+from edgekit.formats.exporting import export
+from edgekit.int8 import ops
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from edgekit.int8.trainable import trainable
@@ -53,7 +54,7 @@ def test_the_file_is_integer_throughout_and_right(tmp_path: Path) -> None:
     with torch.no_grad():
         assert snr_db(model(x), graph(x)) > 25
     export(graph, images(1), tmp_path / "n.onnx", format="onnx", precision="int8", metadata={})
-    assert coverage.of_file(tmp_path / "n.onnx", "onnx").share == 1.0
+    assert FORMATS["onnx"].coverage(tmp_path / "n.onnx").share == 1.0
     assert snr_db(graph(x), run_onnx(tmp_path / "n.onnx", x)) > 35
 
 

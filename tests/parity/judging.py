@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from edgekit.bench import runtimes
 from edgekit.errors import ExportError
-from edgekit.export import export
-from edgekit.export.options import Format
+from edgekit.formats.exporting import export
 from edgekit.pipeline.artifacts import Planned
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.ladder import check_gate, parity_of, telling_samples
 from edgekit.report import Figures
+from edgekit.runtimes.device import runtimes
 from edgekit.stages.base import Form
 from tests.parity.faults import FAULTS
 from tests.parity.networks import network, samples
@@ -39,7 +38,7 @@ class Verdict:
 
 
 @functools.cache
-def right_file(kind: str, depth: str, format: Format) -> bytes:
+def right_file(kind: str, depth: str, format: str) -> bytes:
     """What the exporter makes of the network."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "right"
@@ -48,7 +47,7 @@ def right_file(kind: str, depth: str, format: Format) -> bytes:
         return path.read_bytes()
 
 
-def planted(name: str, depth: str, format: Format, folder: Path) -> tuple[str, Verdict]:
+def planted(name: str, depth: str, format: str, folder: Path) -> tuple[str, Verdict]:
     """The layer that the fault is in, and what the gate says of the file."""
     fault = FAULTS[name]
     path = folder / f"planted.{format}"
@@ -57,7 +56,7 @@ def planted(name: str, depth: str, format: Format, folder: Path) -> tuple[str, V
     return layer, judged(path, fault.kind, depth, format)
 
 
-def judged(path: Path, kind: str, depth: str, format: Format) -> Verdict:
+def judged(path: Path, kind: str, depth: str, format: str) -> Verdict:
     """Evaluate a file as the pipeline does, and ask the gate."""
     graph, inputs = network(kind, depth), samples(kind, depth)
     with torch.no_grad():
@@ -78,9 +77,9 @@ def judged(path: Path, kind: str, depth: str, format: Format) -> Verdict:
     return Verdict(False, "", found["snr_db"])
 
 
-def answers_of(path: Path, format: Format, inputs: Tensor) -> Tensor:
+def answers_of(path: Path, format: str, inputs: Tensor) -> Tensor:
     """A file's answers, row by row, in its runtime."""
-    kind = {"onnx": runtimes.OnnxRuntimeModel, "litert": runtimes.LiteRTModel}[format]
+    kind = runtimes.find({"onnx": "onnxruntime", "litert": "litert"}[format])
     kind.prepare()
     model = kind(str(path), 1, backend_for(path)) if format == "onnx" else kind(str(path), 1)
     rows = []
@@ -91,6 +90,6 @@ def answers_of(path: Path, format: Format, inputs: Tensor) -> Tensor:
     return torch.from_numpy(np.concatenate(rows))
 
 
-def _planned(graph: fx.GraphModule, format: Format) -> Planned:
+def _planned(graph: fx.GraphModule, format: str) -> Planned:
     rung = Rung("qat", graph, "", Figures(accuracy=1, parameters=1, macs=1), "", Form.INT8)
     return Planned("artifacts/n_int8", format, "int8", rung)

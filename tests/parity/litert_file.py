@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 from torch import fx
 
-from edgekit.export import tflite_edit
+from edgekit.formats.litert import tflite_edit
 
 _TYPES = {schema.TensorType.INT8: np.int8, schema.TensorType.INT32: np.int32}
 _TYPES[schema.TensorType.FLOAT32] = np.float32

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from edgekit.export.options import Format
 from edgekit.int8.probes import quantized_tensors
 from tests.parity.litert_file import LiteRTFile
 from tests.parity.onnx_file import OnnxFile
@@ -35,7 +34,7 @@ class Fault:
     onnx: Callable[[OnnxFile, Spot], None]
     litert: Callable[[LiteRTFile, Spot], None]
 
-    def plant(self, path: Path, format: Format, graph: fx.GraphModule, inputs: Tensor) -> str:
+    def plant(self, path: Path, format: str, graph: fx.GraphModule, inputs: Tensor) -> str:
         """Edit the file in place. Returns the name of the layer that is wrong now."""
         spot = Spot(graph, self.place(graph), inputs)
         if format == "onnx":

@@ -7,12 +7,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekit.export.options import Format
 from tests.parity.faults import FAULTS
 from tests.parity.judging import planted
 from tests.parity.networks import DEPTHS
 
-FORMATS: tuple[Format, ...] = ("onnx", "litert")
+FORMATS: tuple[str, ...] = ("onnx", "litert")
 
 
 def table(depths: Sequence[str]) -> str:
@@ -29,7 +28,7 @@ def table(depths: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _cell(name: str, depth: str, format: Format, folder: Path) -> str:
+def _cell(name: str, depth: str, format: str, folder: Path) -> str:
     layer, found = planted(name, depth, format, folder)
     if not found.refused:
         return f"missed at {found.snr_db:.0f} dB"

@@ -8,7 +8,6 @@ import pytest
 
 pytest.importorskip("litert_torch", reason="needs the extra litert")
 
-from edgekit.export.options import Format
 from tests.parity.faults import FAULTS
 from tests.parity.judging import judged, planted, right_file
 from tests.parity.networks import DEPTHS
@@ -22,7 +21,7 @@ each_depth = pytest.mark.parametrize(
 @each_format
 @each_depth
 @pytest.mark.parametrize("kind", ["convolutional", "attending"])
-def test_a_right_file_passes(kind: str, depth: str, format: Format, tmp_path: Path) -> None:
+def test_a_right_file_passes(kind: str, depth: str, format: str, tmp_path: Path) -> None:
     path = tmp_path / f"right.{format}"
     path.write_bytes(right_file(kind, depth, format))
     found = judged(path, kind, depth, format)
@@ -32,7 +31,7 @@ def test_a_right_file_passes(kind: str, depth: str, format: Format, tmp_path: Pa
 @each_format
 @each_depth
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_refused_with_its_layer(name: str, depth: str, format: Format, tmp_path: Path) -> None:
+def test_a_fault_is_refused_with_its_layer(name: str, depth: str, format: str, tmp_path: Path) -> None:
     layer, found = planted(name, depth, format, tmp_path)
     assert found.refused, f"{found.snr_db:.1f} dB"
     assert found.blamed == layer, found.said

@@ -62,6 +62,14 @@ def undisturbed(recipe: Path) -> tuple[Run, Report]:
 
 
 @pytest.fixture
+def without_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that begin with their stages: for tests of what comes later, and of settings that change nothing
+    about what can be written. The preflight is a third of a run this small.
+    """
+    monkeypatch.setattr("edgekit.pipeline.preflight.rehearse", lambda job: None)
+
+
+@pytest.fixture
 def fresh(tmp_path: Path, recipe: Path) -> Run:
     """A run that hasn't begun."""
     return Run(tmp_path / "run", recipe, tiny.workload())

@@ -25,6 +25,8 @@ from tests.pipeline import tiny
 from tests.pipeline.conftest import Run
 from tests.spelling import int8_onnx
 
+pytestmark = pytest.mark.usefixtures("without_preflight")
+
 INT8 = int8_onnx("artifacts/tiny_int8")
 ORIGINAL = "artifacts/original_fp32.onnx"
 

@@ -22,6 +22,8 @@ from tests.pipeline import tiny
 from tests.pipeline.conftest import Run
 from tests.spelling import int8_onnx
 
+pytestmark = pytest.mark.usefixtures("without_preflight")
+
 ORIGINAL, INT8 = "artifacts/original_fp32.onnx", int8_onnx("artifacts/tiny_int8")
 
 
@@ -83,7 +85,7 @@ def test_both_files_are_asked_about_the_same_spoiled_samples(tmp_path: Path, rec
     ]
     hardest = [one.before for one in found.corrupted if one.severity == 5]
     assert found.clean_before is not None
-    assert min(hardest) < found.clean_before  # something was spoiled
+    assert min(hardest) < found.clean_before  # something was corrupted
     # One step against its own gradient hurts the original more than any noise of that size would.
     assert found.attacked[-1].before < found.clean_before
     assert [flip.row for flip in found.files[INT8].flips] == [one.row for one in found.seen]

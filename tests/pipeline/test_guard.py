@@ -18,6 +18,8 @@ from tests.pipeline import tiny
 from tests.pipeline.conftest import Run
 from tests.spelling import int8_onnx
 
+pytestmark = pytest.mark.usefixtures("without_preflight")
+
 # No training after the cut: whole classes are lost.
 TOO_HARD = (
     "stages.prune.speedup=3",

@@ -17,9 +17,10 @@ from onnxruntime import InferenceSession
 from torch import Tensor, fx, nn
 
 from edgekit.errors import ExportError
-from edgekit.export import divergence, export
-from edgekit.export.divergence import EXACT_DB
-from edgekit.export.options import ExportOptions, Target
+from edgekit.formats.exporting import export
+from edgekit.formats.options import ExportOptions, Target
+from edgekit.formats.parity import divergence
+from edgekit.formats.parity.divergence import EXACT_DB
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from edgekit.pipeline import ladder

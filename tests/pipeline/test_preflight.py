@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.bundle.targets.arduino import micro
 from edgekit.errors import ExportError, MeasurementError, WorkloadError
 from edgekit.files import sha256
+from edgekit.formats.litert import tflm
 from edgekit.pipeline import artifacts
 from edgekit.progress import Event
 from edgekit.run import read_record
@@ -280,7 +280,7 @@ class TestMicrocontrollers:
         assert not run.folder.exists()
         return caught.value
 
-    @pytest.mark.skipif(not micro.available(), reason="tflite-micro is not installed")
+    @pytest.mark.skipif(not tflm.available(), reason="tflite-micro is not installed")
     def test_a_recurrent_layer_is_refused_by_name_with_the_reason(self, fresh: Run) -> None:
         error = self.refused(fresh, Recurrent())
         assert error.where.endswith("layer 'memory'")
@@ -291,16 +291,16 @@ class TestMicrocontrollers:
     def test_an_op_that_is_missing_there_needs_no_interpreter(
         self, fresh: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(micro, "available", lambda: False)
+        monkeypatch.setattr(tflm, "available", lambda: False)
         assert "it has no SIGN" in self.refused(fresh, Signs()).got
 
     def test_what_fits_goes_on_and_without_the_interpreter_that_is_told(
         self, fresh: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        if micro.available():
+        if tflm.available():
             until_trained(fresh, *self.ASKED)
             assert not [line for line in fresh.told("note") if "microcontroller" in line]
-        monkeypatch.setattr(micro, "available", lambda: False)
+        monkeypatch.setattr(tflm, "available", lambda: False)
         until_trained(fresh, *self.ASKED, "exports.io=int8")  # other files: looked at again
         assert any("only the kinds of ops were looked up" in line for line in fresh.told("note"))
 

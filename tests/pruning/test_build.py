@@ -15,7 +15,7 @@ from edgekit.errors import PruneError
 from edgekit.pruning import build as building
 from edgekit.pruning.build import Built
 from edgekit.pruning.coupling.groups import find
-from edgekit.pruning.goals.choose import Goal, Limits
+from edgekit.pruning.goals.search import Goal, Limits
 from edgekit.pruning.plans import surgery
 from tests.networks import seeded
 from tests.pruning.networks import CUTTABLE, Attention, Normalized, UpDown, Words, ZeroPadded, inputs

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.pruning.build import for_goal, prepare
-from edgekit.pruning.goals.choose import Goal, Limits
+from edgekit.pruning.goals.search import Goal, Limits
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("timm") is None, reason="timm isn't installed: make reach"

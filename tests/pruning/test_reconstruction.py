@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgekit.pruning import build as building
 from edgekit.pruning import reconstruction
 from edgekit.pruning.coupling import groups
-from edgekit.pruning.goals.choose import Goal, Limits
+from edgekit.pruning.goals.search import Goal, Limits
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.reading import positions, read, rows_of
 from edgekit.pruning.reconstruction import refit

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.pruning.build import for_goal, prepare
-from edgekit.pruning.goals.choose import Goal, Limits
+from edgekit.pruning.goals.search import Goal, Limits
 from edgekit.stages.base import TrainingConfig
 from edgekit.stages.healing import Healing, estimate_norms, heal, healed_text
-from edgekit.stages.prune import PruneConfig, prune
+from edgekit.stages.prune import prune
+from edgekit.stages.prune_config import PruneConfig
 from tests.networks import seeded
 from tests.stages.workloads import context, workload
 

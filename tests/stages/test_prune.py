@@ -13,7 +13,8 @@ from edgekit import macs
 from edgekit.errors import PruneError, WeightsError
 from edgekit.progress import Event
 from edgekit.stages.base import StageContext, TrainingConfig
-from edgekit.stages.prune import PruneConfig, load, prune
+from edgekit.stages.prune import load, prune
+from edgekit.stages.prune_config import PruneConfig
 from edgekit.training import evaluate
 from tests.networks import seeded
 from tests.pruning.networks import ZeroPadded, asleep

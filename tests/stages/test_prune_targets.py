@@ -14,7 +14,8 @@ from edgekit.errors import DeviceError, PruneError, RecipeError
 from edgekit.pruning.goals.shipped import Shipped
 from edgekit.recipe import load_recipe
 from edgekit.stages.base import Shipping, StageContext, TrainingConfig
-from edgekit.stages.prune import PruneConfig, prune
+from edgekit.stages.prune import prune
+from edgekit.stages.prune_config import PruneConfig
 from edgekit.stages.shipping import identity, shipped_for
 from tests.networks import seeded
 from tests.pruning.goals.test_latency_table import Net

@@ -18,8 +18,9 @@ from edgekit.recipe import load_recipe
 from edgekit.stages.base import StageContext, TrainingConfig
 from edgekit.stages.candidates import parted
 from edgekit.stages.cutting import Cutting
-from edgekit.stages.parts import Part
-from edgekit.stages.prune import PruneConfig, SparseConfig, TrialConfig, load, prune
+from edgekit.stages.prune import load, prune
+from edgekit.stages.prune_config import PruneConfig, SparseConfig, TrialConfig
+from edgekit.stages.substeps import Part
 from edgekit.tasks import Classification
 from edgekit.training import evaluate
 from edgekit.workload import Samples, Workload

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from edgekit import Classification, Workload
+from edgekit.config.settings import FeaturesConfig
 from edgekit.errors import StageError, WeightsError
 from edgekit.int8.calibration import calibration_batches
 from edgekit.int8.unify import grid_of, per_tensor
-from edgekit.preprocessing import Preprocessing
 from edgekit.progress import Event
 from edgekit.stages.base import DistillationConfig, StageContext, TrainingConfig
 from edgekit.stages.qat import QatConfig, load, qat
-from edgekit.stages.settings import FeaturesConfig
+from edgekit.workload.preprocessing import Preprocessing
 from tests.networks import Residual, images, seeded
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from edgekit.stages import STAGES
 from edgekit.stages.base import Form
 from edgekit.stages.distill import DistillConfig
-from edgekit.stages.prune import PruneConfig
+from edgekit.stages.prune_config import PruneConfig
 
 
 def test_every_row_names_its_own_kind() -> None:

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekit.distillation.taps import Taps
+from edgekit.config.settings import DistillationConfig, FeaturesConfig, TrainingConfig
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from edgekit.int8.trainable import trainable
 from edgekit.progress import Event
-from edgekit.stages.settings import DistillationConfig, FeaturesConfig, TrainingConfig
 from edgekit.training import loop
 from edgekit.training.computing import speed
 from edgekit.training.computing.cuda_graphs import Graphed, NotGraphed
 from edgekit.training.computing.speed import Choice, Precision
+from edgekit.training.distillation.taps import Taps
 from tests.training.test_training import Killed, Small, config, identical, kill_in, run, small, workload
 
 pytestmark = [

@@ -10,12 +10,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, fx, nn
 
+from edgekit.config.settings import TrainingConfig
 from edgekit.errors import StageError
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from edgekit.int8.trainable import trainable
 from edgekit.progress import Event
-from edgekit.stages.settings import TrainingConfig
 from edgekit.training import TrainingHistory
 from edgekit.training.computing.device import CPU, idle_gpu, place, training_device
 from edgekit.training.steps.descent import Descent

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.config.settings import EarlyStoppingConfig
 from edgekit.errors import StageError
 from edgekit.stages.base import TrainingConfig
-from edgekit.stages.settings import EarlyStoppingConfig
 from edgekit.training import evaluate, loop
 from edgekit.training.early_stopping import Stopper, split
 from tests.training.nets import (

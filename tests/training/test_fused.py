@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.distillation.taps import Taps
+from edgekit.training.distillation.taps import Taps
 from edgekit.training.teachers import fused as module
 from edgekit.training.teachers.fused import fused
 

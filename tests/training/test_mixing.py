@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from edgekit.config.settings import DistillationConfig, TrainingConfig
 from edgekit.errors import WorkloadError
-from edgekit.stages.settings import DistillationConfig, TrainingConfig
 from edgekit.tasks import Segmentation, TokenClassification
 from edgekit.training.data.batches import Batch, Batches
 from edgekit.training.data.mixing import Mixing, check_mixing

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekit.distillation import continuous_loss, distillation_loss
 from edgekit.stages.base import DistillationConfig, TrainingConfig
 from edgekit.tasks import Classification, Regression, Segmentation, Task, TokenClassification
 from edgekit.training.data.batches import Batch
 from edgekit.training.data.mixing import Mixed
+from edgekit.training.distillation import continuous_loss, distillation_loss
 from edgekit.training.steps.objective import Objective
 
 NOTHING = nn.Identity()

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgekit.config.settings import TrainingConfig
 from edgekit.errors import StageError
 from edgekit.execution import Forward
 from edgekit.progress import Event
-from edgekit.stages.settings import TrainingConfig
 from edgekit.training.computing import speed
 from edgekit.training.computing.remembered import Memory
 from edgekit.training.computing.speed import Choice, choose

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from edgekit.bundle.c99.lowering import Layer
 from edgekit.bundle.c99.reading import Model
-from edgekit.inspecting import arena
+from edgekit.memory import arena
 
 __all__ = ["ALIGNMENT", "Block", "MemoryPlan", "place", "plan"]
 

@@ -104,7 +104,7 @@ def read(path: Path) -> Model:
             not fixed to one sample.
     """
     try:
-        from edgekit.export import tflite_edit
+        from edgekit.formats.litert import tflite_edit
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             "C source is made from LiteRT files, and they can't be read without ai-edge-litert",

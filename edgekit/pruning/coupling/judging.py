@@ -109,7 +109,7 @@ class Judge:
 
     def _effects(self, groups: Sequence[Group]) -> list[float]:
         """How much the answers change when what reads a group's channels is gone, to first order."""
-        from edgekit.pruning.worth.slices import slices
+        from edgekit.pruning.importance.slices import slices
 
         def readers(model: nn.Module, group: Group) -> Iterator[Tensor]:
             return (each.totals(model) for each in slices(group) if each.side.dim == "in")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgekit.errors import PruneError, did_you_mean
 from edgekit.macs import Complexity
 from edgekit.pruning.coupling.groups import Found, Group, KeptWhole
-from edgekit.pruning.goals.choose import Limits, Search
+from edgekit.pruning.goals.search import Limits, Search
 
 __all__ = ["IsomorphicSearch", "ignored", "isomorphic", "limits_of"]
 

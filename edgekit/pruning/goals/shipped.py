@@ -18,18 +18,19 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.bench.measure import Candidate, Failure, measure
-from edgekit.devices.device import Device, probe
+from edgekit.devices.asking import probe
+from edgekit.devices.device import Device
 from edgekit.devices.probe_shell import without_python
 from edgekit.devices.transport import Transport, connect
 from edgekit.errors import PruneError
-from edgekit.inspecting.arena import Arena
+from edgekit.formats import Format, read_by
+from edgekit.memory.arena import Arena
 from edgekit.progress import Event, Progress, silent
+from edgekit.runtimes import RUNTIMES
 
-__all__ = ["FORMAT", "Precision", "Runtime", "Shipped"]
+__all__ = ["Precision", "Shipped"]
 
-Runtime = Literal["onnxruntime", "litert"]
 Precision = Literal["fp32", "int8"]
-FORMAT: dict[Runtime, Literal["onnx", "litert"]] = {"onnxruntime": "onnx", "litert": "litert"}
 
 _AT_ONCE = 6  # files that are timed in turns: each has a process that holds the runtime
 _ROUNDS = 5
@@ -51,7 +52,7 @@ class Shipped(AbstractContextManager["Shipped"]):
     """
 
     device: Device = field(default_factory=lambda: Device(name="local", transport="local"))
-    runtime: Runtime = "onnxruntime"
+    runtime: str = "onnxruntime"
     precision: Precision = "fp32"
     threads: int = 1
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -73,8 +74,14 @@ class Shipped(AbstractContextManager["Shipped"]):
     @property
     def version(self) -> str:
         """Of the runtime on the device; "" where it isn't known."""
-        package = "ai-edge-litert" if self.runtime == "litert" else "onnxruntime"
-        return str((self.about.get("runtimes") or {}).get(package, ""))
+        installed = self.about.get("runtimes") or {}
+        packages = RUNTIMES[self.runtime].packages
+        return next((str(installed[name]) for name in packages if name in installed), "")
+
+    @property
+    def format(self) -> Format:
+        """Of the files."""
+        return read_by(self.runtime)
 
     def describe(self) -> dict[str, Any]:
         """As JSON, for the report."""
@@ -111,7 +118,8 @@ class Shipped(AbstractContextManager["Shipped"]):
             example: (N, …) inputs as the model takes them.
             path: its suffix doesn't matter.
         """
-        from edgekit.export import ExportOptions, Target, export
+        from edgekit.formats.exporting import export
+        from edgekit.formats.options import ExportOptions, Target
         from edgekit.int8.calibration import calibrate
         from edgekit.int8.capture import capture
 
@@ -125,7 +133,7 @@ class Shipped(AbstractContextManager["Shipped"]):
                 source,
                 example,
                 path,
-                format=FORMAT[self.runtime],
+                format=self.format.name,
                 precision=self.precision,
                 metadata={},
                 options=options,
@@ -171,16 +179,14 @@ class Shipped(AbstractContextManager["Shipped"]):
         return [one.p50_ns for one in results if not isinstance(one, Failure)]
 
     def _name(self, name: str) -> str:
-        from edgekit.export import SUFFIX
-
-        return name + SUFFIX[FORMAT[self.runtime]]
+        return name + self.format.suffix
 
     # --- memory, and everything by name ------------------------------------------------------------------
 
     def arena(self, model: nn.Module, example: Tensor) -> Arena:
         """Activations of one sample, by the graph (see ``inspecting.arena``). Raises CaptureError."""
-        from edgekit.inspecting import graph_arena
-        from edgekit.inspecting.prediction import Graphs
+        from edgekit.int8.prediction import Graphs
+        from edgekit.memory import graph_arena
 
         graphs = Graphs.of(copy.deepcopy(model).eval(), example)
         if self.precision == "fp32":

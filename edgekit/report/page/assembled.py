@@ -18,8 +18,8 @@ from edgekit import __version__
 from edgekit.caching import cache_folder
 from edgekit.diagnosis.groups import gap
 from edgekit.files import atomic_write
-from edgekit.report.page import charts, facts
-from edgekit.report.page.charts import Spec
+from edgekit.report.page import answer_charts, answers, charts, facts
+from edgekit.report.page.chart_parts import Spec
 from edgekit.report.page.loaded import LoadedRun
 from edgekit.units import human_share
 
@@ -173,30 +173,30 @@ class _Page:
                 facts.Table(("sample", "error before", "after"), rows), "Samples whose error grew most"
             )
             return
-        names = facts.class_names(run, judged)
+        names = answers.class_names(run, judged)
         if judged.churn is not None:
-            yield _text(facts.churn_text(judged.churn, judged.unit))
+            yield _text(answers.churn_text(judged.churn, judged.unit))
         yield _heading("Classes")
         yield from self._chart(
-            "classes", charts.classes(judged, names), "Each class's change, the worst first."
+            "classes", answer_charts.classes(judged, names), "Each class's change, the worst first."
         )
-        yield _table(facts.class_table(judged, names), "All classes as a table", folded=True)
+        yield _table(answers.class_table(judged, names), "All classes as a table", folded=True)
         yield _heading("Confusion")
         yield from self._chart(
             "confusion",
-            charts.confusion(judged, names),
+            answer_charts.confusion(judged, names),
             "Who is taken for whom more often now, and who less.",
         )
         if judged.confused:
-            yield _table(facts.confused_table(judged, names), "Mistakes whose number changed most")
+            yield _table(answers.confused_table(judged, names), "Mistakes whose number changed most")
         if judged.groups:
             yield _heading("Groups")
             found = gap(judged.groups)
             if found is not None:
                 change = f"{100 * found[0]:.1f} → {100 * found[1]:.1f} points"
                 yield _text(f"The gap between the best and the worst group: {change}.")
-            yield _table(facts.group_table(judged), "Groups that the workload names")
-        if looks := facts.looks(run, judged, names):
+            yield _table(answers.group_table(judged), "Groups that the workload names")
+        if looks := answers.looks(run, judged, names):
             yield _heading("Samples whose answer flipped")
             yield _text(
                 "The right answer in bold, then the answers before and after; what broke comes first."
@@ -207,8 +207,8 @@ class _Page:
         judged = self._judged(run)
         if judged is None or judged.calibration_before is None or judged.calibration_after is None:
             return
-        yield _text(facts.calibration_text(run, judged))
-        spec = charts.reliability(judged.calibration_before, judged.calibration_after)
+        yield _text(answers.calibration_text(run, judged))
+        spec = answer_charts.reliability(judged.calibration_before, judged.calibration_after)
         yield from self._chart(
             "reliability",
             spec,
@@ -223,13 +223,13 @@ class _Page:
         if found.corrupted:
             yield from self._chart(
                 "corruptions",
-                charts.corruptions(found),
+                answer_charts.corruptions(found),
                 "Mean accuracy over all corruptions; 0 is no corruption.",
             )
             yield from self._chart(
-                "heat", charts.heat(found), "By how much the file lies above or below the original."
+                "heat", answer_charts.heat(found), "By how much the file lies above or below the original."
             )
-            yield _table(facts.corruption_table(found), "Corruptions")
+            yield _table(answers.corruption_table(found), "Corruptions")
         if found.attacked:
             yield _heading("Adversarial probe")
             yield _text(
@@ -237,7 +237,7 @@ class _Page:
                 "an attack that was made for the original."
             )
             yield from self._chart(
-                "attacks", charts.attacks(found), "Accuracy against the size of the change."
+                "attacks", answer_charts.attacks(found), "Accuracy against the size of the change."
             )
 
     def _layers(self, run: LoadedRun) -> Iterator[Block]:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.diagnosis.flips import Churn, Flip
 from edgekit.diagnosis.intervals import Share, difference
 from edgekit.diagnosis.judged import Judged
-from edgekit.diagnosis.record import Diagnosis, LayerRow, Seen
+from edgekit.diagnosis.record import LayerRow
 from edgekit.report.page.layers import Executed, Kernel, matched
 from edgekit.report.page.loaded import LoadedRun
 from edgekit.report.recommend import main_measurements
@@ -18,24 +17,16 @@ from edgekit.units import human_bytes, human_count, human_ns, human_share, score
 
 __all__ = [
     "Card",
-    "Look",
     "Table",
     "accuracy_change",
     "artifact_table",
-    "calibration_text",
-    "churn_text",
-    "class_names",
-    "class_table",
-    "confused_table",
-    "corruption_table",
     "counted_table",
     "decibels",
-    "group_table",
     "layer_table",
     "layers_compared",
-    "looks",
     "measured_table",
     "points",
+    "signed",
     "summary_cards",
     "verdict",
     "way_table",
@@ -73,23 +64,11 @@ class Card:
     better: bool | None = None
 
 
-@dataclass(frozen=True)
-class Look:
-    """A sample whose answer flipped, with what there is to see of it."""
-
-    flip: Flip
-    seen: Seen
-    target: str
-    before: str
-    after: str
-    wave: str = ""  # the points of an SVG polygon in a box of 120 x 40
-
-
 def points(share: Share, *, digits: int = 1) -> str:
     """A difference of shares in points with its interval: "−0.3 points (−0.6 … +0.1)"."""
     if share.value is None or share.low is None or share.high is None:
         return "unknown"
-    value, low, high = (_signed(100 * one, digits) for one in (share.value, share.low, share.high))
+    value, low, high = (signed(100 * one, digits) for one in (share.value, share.low, share.high))
     return f"{value} points ({low} … {high})"
 
 
@@ -126,7 +105,7 @@ def verdict(run: LoadedRun) -> str:
         by_file = {artifact.file: artifact for artifact in report.artifacts}
         if file in by_file:
             lost = 100 * (by_file[file].accuracy - report.baseline.accuracy)
-            sentences.append(f"{report.task.get('metric', 'accuracy')} {_signed(lost, 2)} points")
+            sentences.append(f"{report.task.get('metric', 'accuracy')} {signed(lost, 2)} points")
     text = "; ".join(sentences)
     return f"{text[:1].upper()}{text[1:]}."
 
@@ -170,7 +149,7 @@ def _accuracy_card(run: LoadedRun, report: Report, after: Artifact, before: Arti
     """Neither better nor worse where the difference may be chance."""
     judged = None if run.diagnosis is None else run.diagnosis.files.get(after.file)
     change = accuracy_change(judged) if judged is not None and judged.unit == "samples" else None
-    note = f"{_signed(100 * (after.accuracy - before.accuracy), 2)} points"
+    note = f"{signed(100 * (after.accuracy - before.accuracy), 2)} points"
     better = _better(after.accuracy, before.accuracy)
     if change is not None:
         note, better = points(change), better if change.clear else None
@@ -370,119 +349,8 @@ def counted_table(report: Report) -> Table | None:
     return Table((*titles, "answers as here"), tuple(rows), numbers=3)
 
 
-def class_names(run: LoadedRun, judged: Judged) -> list[str]:
-    """The workload's, or numbers; every one different from the others."""
-    given = run.diagnosis.class_names if run.diagnosis is not None else None
-    names = list(given) if given is not None else [str(row.index) for row in judged.classes]
-    twice = {name for name in names if names.count(name) > 1}
-    return [f"{name} ({index})" if name in twice else name for index, name in enumerate(names)]
-
-
-def class_table(judged: Judged, names: Sequence[str]) -> Table:
-    """Every class, the worst first."""
-    rows = sorted(judged.classes, key=lambda row: (row.change.value is None, row.change.value or 0.0))
-    return Table(
-        ("class", "samples", "before", "after", "change"),
-        tuple(
-            (names[row.index], str(row.samples), _of(row.before), _of(row.after), points(row.change))
-            for row in rows
-        ),
-    )
-
-
-def group_table(judged: Judged) -> Table:
-    """Every group that the workload names."""
-    return Table(
-        ("group", "samples", "before", "after", "change"),
-        tuple(
-            (row.name, str(row.samples), _of(row.before), _of(row.after), points(row.change))
-            for row in judged.groups
-        ),
-    )
-
-
-def confused_table(judged: Judged, names: Sequence[str], most: int = 12) -> Table:
-    """The mistakes whose number changed most."""
-    return Table(
-        ("right answer", "given answer", "before", "after"),
-        tuple(
-            (names[one.target], names[one.answer], str(one.before), str(one.after))
-            for one in judged.confused[:most]
-        ),
-        numbers=2,
-    )
-
-
-def corruption_table(diagnosis: Diagnosis) -> Table:
-    """Mean over the severities of each corruption."""
-    rows = []
-    for name in dict.fromkeys(one.corruption for one in diagnosis.corrupted):
-        own = [one for one in diagnosis.corrupted if one.corruption == name]
-        before, after = (sum(getattr(one, side) for one in own) / len(own) for side in ("before", "after"))
-        rows.append(
-            (name, human_share(before), human_share(after), f"{_signed(100 * (after - before), 1)} points")
-        )
-    return Table(("corruption, mean of 5 severities", "before", "after", "change"), tuple(rows))
-
-
-def churn_text(one: Churn, unit: str) -> str:
-    """How many answers changed, and into what."""
-    share = human_share(one.changed.value or 0.0)
-    return (
-        f"{share} of {one.samples:,} {unit} are answered otherwise than before: "
-        f"right before and wrong now {one.broken:,}, wrong before and right now {one.repaired:,}, "
-        f"wrong both times in different ways {one.otherwise_wrong:,}."
-    )
-
-
-def calibration_text(run: LoadedRun, judged: Judged) -> str:
-    """The calibration error before and after, and what a temperature would do."""
-    before, after, temperature = judged.calibration_before, judged.calibration_after, judged.temperature
-    if before is None or after is None:
-        return ""
-    text = f"Expected calibration error {100 * before.ece:.2f} → {100 * after.ece:.2f} points (15 bins). "
-    text += f"Wrong with more than 90 % confidence: {human_share(before.sure_but_wrong)} → "
-    text += f"{human_share(after.sure_but_wrong)} of all {judged.unit}."
-    if temperature is not None:
-        change = "lowers" if temperature.helps else "doesn't lower"
-        text += f" Dividing the scores by a temperature of {temperature.value:.2f} {change} the error: "
-        text += f"{100 * temperature.ece_before:.2f} → {100 * temperature.ece_after:.2f} points on "
-        text += f"{judged.unit} that it wasn't fitted on."
-        if temperature.helps:
-            text += f" edgekit export {run.folder.name} --temperature fitted: writes it into the last layer."
-    return text
-
-
-def looks(run: LoadedRun, judged: Judged, names: Sequence[str]) -> list[Look]:
-    """The samples whose answer flipped, that can be shown."""
-    seen = {} if run.diagnosis is None else {one.row: one for one in run.diagnosis.seen}
-    return [
-        Look(
-            flip,
-            seen[flip.row],
-            names[flip.target],
-            names[flip.before],
-            names[flip.after],
-            _polygon(seen[flip.row].wave),
-        )
-        for flip in judged.flips
-        if flip.row in seen
-    ]
-
-
-def _polygon(wave: Sequence[tuple[float, float]]) -> str:
-    upper = [f"{i},{20 - 19 * high:.1f}" for i, (_, high) in enumerate(wave)]
-    lower = [f"{i},{20 - 19 * low:.1f}" for i, (low, _) in reversed(list(enumerate(wave)))]
-    return " ".join([*upper, *lower])
-
-
-def _of(share: Share) -> str:
-    if share.value is None or share.low is None or share.high is None:
-        return "–"
-    return f"{human_share(share.value, 1)} ({100 * share.low:.0f}–{100 * share.high:.0f})"
-
-
-def _signed(value: float, digits: int) -> str:
+def signed(value: float, digits: int) -> str:
+    """With a real minus sign, or a plus."""
     rounded = round(value, digits) + 0.0
     return f"+{rounded:.{digits}f}" if rounded > 0 else f"{rounded:.{digits}f}".replace("-", "−")
 

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from edgekit.diagnosis.record import Diagnosis
 from edgekit.errors import RunFolderError
+from edgekit.formats import FORMATS
 from edgekit.report.page.layers import Executed, Kernel
-from edgekit.report.summary import RUNTIME, Figures, Report, StageRow
+from edgekit.report.summary import Figures, Report, StageRow
 
 __all__ = ["Curve", "LoadedRun", "load"]
 
@@ -186,7 +187,7 @@ def _executed(manifest: dict[str, Any]) -> tuple[Executed, ...]:
             for one in counted.get("layers", ())
         )
         if kernels:
-            runtime = RUNTIME[entry["format"]]
+            runtime = FORMATS[entry["format"]].runtime
             found.append(Executed(str(entry["file"]), str(entry["precision"]), runtime, kernels))
     return tuple(found)
 

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgekit.distillation.taps import Taps
 from edgekit.training.computing.device import devices_with_generators
+from edgekit.training.distillation.taps import Taps
 
 __all__ = ["Graphed", "NotGraphed", "op_by_op"]
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import torch
 from torch import fx, nn
 
+from edgekit.config.settings import TrainingConfig
 from edgekit.errors import StageError
 from edgekit.processes import local_rank_here
-from edgekit.stages.settings import TrainingConfig
 
 __all__ = [
     "CPU",

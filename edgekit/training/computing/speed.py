@@ -18,9 +18,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
+from edgekit.config.settings import TrainingConfig
 from edgekit.errors import StageError
 from edgekit.execution import Forward, fast_half, mode
-from edgekit.stages.settings import TrainingConfig
 from edgekit.training.computing.cuda_graphs import Graphed, NotGraphed, op_by_op
 from edgekit.training.computing.device import CPU, devices_with_generators, place, synchronize
 from edgekit.training.computing.remembered import Memory

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgekit.stages.settings import TrainingConfig
+from edgekit.config.settings import TrainingConfig
 from edgekit.training.data.mixing import Mixed, Mixing, check_mixing
 from edgekit.training.seeds import seed_of
 from edgekit.workload import Workload

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgekit.config.settings import TrainingConfig
 from edgekit.errors import WorkloadError
-from edgekit.stages.settings import TrainingConfig
 from edgekit.workload import Workload
 
 __all__ = ["Mixed", "Mixing", "check_mixing"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgekit.stages.settings import TrainingConfig
+from edgekit.config.settings import TrainingConfig
 
 __all__ = ["Found", "range_of", "range_test"]
 

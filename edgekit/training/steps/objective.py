@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from edgekit.distillation import continuous_loss, distillation_loss
-from edgekit.stages.settings import TrainingConfig
+from edgekit.config.settings import TrainingConfig
 from edgekit.tasks import Task
 from edgekit.training.data.batches import Batch
+from edgekit.training.distillation import continuous_loss, distillation_loss
 
 __all__ = ["Objective", "Penalty"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgekit.stages.settings import TrainingConfig
+from edgekit.config.settings import TrainingConfig
 
 __all__ = ["make_optimizer"]
 

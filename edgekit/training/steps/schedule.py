@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from edgekit.stages.settings import TrainingConfig
+from edgekit.config.settings import TrainingConfig
 
 __all__ = ["lr_factor"]
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from edgekit.distillation.taps import Taps
 from edgekit.errors import CaptureError
 from edgekit.execution import mode
+from edgekit.training.distillation.taps import Taps
 
 __all__ = ["fused"]
 

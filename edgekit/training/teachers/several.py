@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from edgekit.distillation import averaged
 from edgekit.tasks import Task
 from edgekit.training.computing.device import CPU
 from edgekit.training.data.batches import Batch
+from edgekit.training.distillation import averaged
 from edgekit.training.teachers.teacher import FastForms, Teacher
 
 __all__ = ["Teachers"]

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekit.distillation.taps import Taps
 from edgekit.execution import Forward, spans
 from edgekit.training.computing.cuda_graphs import Graphed
 from edgekit.training.computing.device import CPU, place
 from edgekit.training.data.batches import Batch
+from edgekit.training.distillation.taps import Taps
 from edgekit.training.teachers.fused import fused
 
 __all__ = ["FastForms", "Teacher"]

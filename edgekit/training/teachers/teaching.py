@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekit.distillation.features import FeatureDistillation
-from edgekit.distillation.taps import Taps
+from edgekit.config.settings import TrainingConfig
 from edgekit.errors import StageError
-from edgekit.stages.settings import TrainingConfig
 from edgekit.training.data.batches import Batch
+from edgekit.training.distillation.features import FeatureDistillation
+from edgekit.training.distillation.taps import Taps
 from edgekit.training.seeds import seed_of
 from edgekit.training.teachers.several import Teachers
 from edgekit.training.teachers.teacher import FastForms

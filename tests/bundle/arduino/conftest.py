@@ -11,7 +11,7 @@ from edgekit.bundle.contents import Golden, ModelFile, Raw, Tensor
 from edgekit.bundle.targets import load
 from edgekit.bundle.targets.arduino import making
 from edgekit.bundle.targets.base import Settings
-from edgekit.inspecting import tflite_file
+from edgekit.formats.litert import reading
 from tests.bundle import made
 from tests.bundle.arduino.compiling import CHECK, NAME, write
 
@@ -19,7 +19,7 @@ from tests.bundle.arduino.compiling import CHECK, NAME, write
 @pytest.fixture(scope="session")
 def contents():
     """With four classes whose names are code."""
-    content, described = CHECK.read_bytes(), tflite_file.read(CHECK)
+    content, described = CHECK.read_bytes(), reading.read(CHECK)
     (given,), (made_,) = described["inputs"], described["outputs"]
     input = Tensor("input", (1, 16, 16, 3), "int8", given["scale"], given["zero_point"], "NHWC")
     output = Tensor("output", (1, 4), "int8", made_["scale"], made_["zero_point"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.bundle.targets.arduino.ops import METHODS
+from edgekit.formats.litert.tflm_ops import METHODS
 
 _TEXT = """#pragma once
 enum TfLiteStatus {{ kTfLiteOk, kTfLiteError }};

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bundle.targets.arduino import micro
+from edgekit.formats.litert import tflm
 from tests.bundle.arduino.compiling import STRICT, run
 
 BOARD = Path(__file__).with_name("board")
@@ -35,7 +35,7 @@ def program(folder, tmp_path):
     """The self-test for the board, compiled as strictly as on a computer."""
     if missing := _missing():
         pytest.skip(f"no {missing}")
-    if not micro.available():
+    if not tflm.available():
         pytest.skip("tflite-micro is not installed")
     sources = [path for path in (folder / "src").glob("*.c") if "model_data" not in path.name]
     includes = [f"-I{folder / name}" for name in ("src", "extras/host")]

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from edgekit.bundle.targets import load
-from edgekit.bundle.targets.arduino import making, micro, trying
+from edgekit.bundle.targets.arduino import making, trying
 from edgekit.bundle.targets.base import Settings
 from edgekit.devices.device import Device
 from edgekit.errors import ExportError, MissingExtraError
+from edgekit.formats.litert import tflm
 from tests.bundle.arduino import stub_resolver
 from tests.bundle.arduino.compiling import ID, NAME, STUBS, run, write
 
-pytestmark = pytest.mark.skipif(not micro.available(), reason="tflite-micro is not installed")
+pytestmark = pytest.mark.skipif(not tflm.available(), reason="tflite-micro is not installed")
 
 
 def test_it_is_an_arduino_library(files):
@@ -153,7 +154,7 @@ def test_without_plain_c_the_reason_is_told(contents, looked, tmp_path, monkeypa
 
 
 def test_without_tools_nothing_is_claimed(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(micro, "available", lambda: False)
+    monkeypatch.setattr(tflm, "available", lambda: False)
     monkeypatch.setattr(trying.shutil, "which", lambda name: None)
     tried = load("arduino").try_out(folder, tmp_path)
     assert tried.passed is None
@@ -163,7 +164,7 @@ def test_without_tools_nothing_is_claimed(folder, tmp_path, monkeypatch):
 
 
 def test_without_the_wheel_there_is_no_bundle(contents, monkeypatch):
-    monkeypatch.setattr(micro, "available", lambda: False)
+    monkeypatch.setattr(tflm, "available", lambda: False)
     with pytest.raises(MissingExtraError, match="tflite-micro is not installed"):
         load("arduino").files(contents, Settings())
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from edgekit.bundle.targets.arduino.ops import METHODS, cmsis_nn_scratch, resolver_methods
 from edgekit.errors import ExportError
-from edgekit.inspecting import tflite_file
+from edgekit.formats.litert import reading
+from edgekit.formats.litert.tflm_ops import METHODS, cmsis_nn_scratch, resolver_methods
 from tests.bundle.arduino.compiling import CHECK
 
 
@@ -46,7 +46,7 @@ def test_all_missing_ops_are_named():
 
 def test_scratch_is_that_of_the_largest_op():
     """The reference file: 3x3 convolutions, of 3 channels, and depthwise of 8."""
-    described = tflite_file.read(CHECK)
+    described = reading.read(CHECK)
     assert cmsis_nn_scratch(described) == 2 * 3 * 3 * 8
     only = [row for row in described["tensors"] if not row["used_by"].startswith("DEPTHWISE")]
     assert cmsis_nn_scratch(described | {"tensors": only}) == 32 * 4  # 27 values in four times 8

@@ -11,13 +11,13 @@ from edgekit.bundle import c99
 from edgekit.bundle.answering import Answerer
 from edgekit.bundle.gathering import gather
 from edgekit.bundle.targets import load
-from edgekit.bundle.targets.arduino import micro
 from edgekit.bundle.targets.base import Settings
 from edgekit.devices.device import load_device
-from edgekit.workload import load_workload
+from edgekit.formats.litert import tflm
+from edgekit.opening import load_workload
 from tests.bundle.arduino.compiling import STRICT, run, write
 
-needs_wheel = pytest.mark.skipif(not micro.available(), reason="tflite-micro is not installed")
+needs_wheel = pytest.mark.skipif(not tflm.available(), reason="tflite-micro is not installed")
 
 
 def _bundle(contents, folder):
@@ -90,7 +90,7 @@ def test_resnet20_in_plain_c_is_as_accurate_as_its_file(resnet20, resnet20_run, 
 @pytest.mark.slow
 def test_the_keyword_spotter_needs_no_heap_and_tells_its_ram(tmp_path):
     """DS-CNN with random weights: the size of its memory doesn't depend on them."""
-    from edgekit.export import export
+    from edgekit.formats.exporting import export
     from edgekit.int8.calibration import calibrate
     from edgekit.int8.capture import capture
     from tests.models import CASES, inputs
@@ -109,5 +109,5 @@ def test_the_keyword_spotter_needs_no_heap_and_tells_its_ram(tmp_path):
     # Nothing writable of its own: what it needs is the arena that it is given.
     assert not re.findall(r" [bBdDC] (\w+)", run(["nm", "ds_cnn.o"], tmp_path))
     assert made.floor_bytes <= made.arena_bytes < 20_000
-    if micro.available():
-        assert made.arena_bytes < micro.arena_bytes(path, at_least=made.floor_bytes)
+    if tflm.available():
+        assert made.arena_bytes < tflm.arena_bytes(path, at_least=made.floor_bytes)

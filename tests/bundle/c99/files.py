@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from edgekit.export import tflite_edit
+from edgekit.formats.litert import tflite_edit
 
 Grid = tuple[float, int]
 _TYPES = {

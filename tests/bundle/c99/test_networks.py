@@ -15,8 +15,9 @@ from torch import Tensor, fx, nn
 pytest.importorskip("litert_torch", reason="needs the extra litert")
 
 from edgekit.errors import ExportError
-from edgekit.export import ExportOptions, export
-from edgekit.inspecting import tflite_file
+from edgekit.formats.exporting import export
+from edgekit.formats.litert import reading
+from edgekit.formats.options import ExportOptions
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 from edgekit.zoo import digits
@@ -131,7 +132,7 @@ def test_small_networks_give_the_same_bits(name: str, tmp_path: Path) -> None:
     made = library.made[0]
     assert made.arena_bytes == made.floor_bytes
     # inspect counts the ends, too, and PADs that here the convolution does.
-    predicted = tflite_file.read(file)["arena"]["bytes"]
+    predicted = reading.read(file)["arena"]["bytes"]
     assert made.arena_bytes <= predicted
 
 

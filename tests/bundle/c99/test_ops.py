@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 pytest.importorskip("ai_edge_litert", reason="needs the extra litert")
 
 from edgekit.bundle.c99 import SUPPORTED
-from edgekit.export import tflite_edit
+from edgekit.formats.litert import tflite_edit
 from tests.bundle.c99.running import Library, differing, needs_gcc
 from tests.bundle.c99.strategies import DRAWS
 

@@ -13,8 +13,8 @@ import pytest
 from edgekit.bundle.answering import Answerer
 from edgekit.bundle.gathering import gather
 from edgekit.bundle.targets.cpp.building import Failed, build, run
+from edgekit.opening import load_workload
 from edgekit.pipeline import compress
-from edgekit.workload import load_workload
 from tests.bundle.conftest import FAST
 from tests.bundle.cpp import fetching
 from tests.bundle.cpp.conftest import Built

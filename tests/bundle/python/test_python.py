@@ -23,8 +23,8 @@ from edgekit.bundle.targets.base import Settings
 from edgekit.bundle.targets.python import TARGET
 from edgekit.bundle.targets.python.package import postprocessing, preprocessing
 from edgekit.bundle.writing import write
-from edgekit.preprocessing import Preprocessing
-from edgekit.workload import load_workload
+from edgekit.opening import load_workload
+from edgekit.workload.preprocessing import Preprocessing
 from edgekit.zoo import digits
 from tests.bundle import made
 

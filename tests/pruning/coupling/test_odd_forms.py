@@ -14,7 +14,7 @@ from edgekit.int8.capture import capture
 from edgekit.pruning.build import for_goal
 from edgekit.pruning.coupling.couplings import measure
 from edgekit.pruning.coupling.groups import OUTPUTS, Found, check, find
-from edgekit.pruning.goals.choose import Goal, Limits
+from edgekit.pruning.goals.search import Goal, Limits
 from tests.networks import seeded
 from tests.pruning.odd_forms import (
     SPLITS,

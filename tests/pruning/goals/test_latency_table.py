@@ -20,9 +20,9 @@ from edgekit.errors import PruneError
 from edgekit.pruning import build as building
 from edgekit.pruning.build import Built
 from edgekit.pruning.coupling import groups
-from edgekit.pruning.goals.choose import Goal, Limits
-from edgekit.pruning.goals.kernels import by_liked_steps, liked_by, multiples_of, step_of
+from edgekit.pruning.goals.channel_multiples import by_preferred_multiple, liked_by, multiples_of, step_of
 from edgekit.pruning.goals.latency_table import LatencyTable, Line, Shape, grid, shapes_of
+from edgekit.pruning.goals.search import Goal, Limits
 from edgekit.pruning.goals.shipped import Shipped
 from tests.networks import seeded
 from tests.pruning.networks import SqueezeExcite, inputs
@@ -209,7 +209,7 @@ def test_the_plan_is_made_in_steps_that_are_liked(
         limits = Limits(multiple, 0.75, multiples=multiples or {})
         return building.for_goal(prepared, X, Goal(1.7), limits, check=False)
 
-    built = by_liked_steps(prepared, Stairs(step=step), make, timed=True)
+    built = by_preferred_multiple(prepared, Stairs(step=step), make, timed=True)
     told = built.aim["channel_multiple"]
     assert told["liked"] == step
     assert told["taken"] in (step, step // 2)

@@ -14,8 +14,8 @@ from edgekit.errors import PruneError
 from edgekit.pruning import build as building
 from edgekit.pruning.build import Built
 from edgekit.pruning.coupling import groups
-from edgekit.pruning.goals.choose import Goal, Limits
 from edgekit.pruning.goals.ranking import isomorphic, limits_of
+from edgekit.pruning.goals.search import Goal, Limits
 from edgekit.pruning.plans import surgery
 from tests.networks import seeded
 from tests.pruning.networks import UpDown, ZeroPadded, inputs

@@ -3,8 +3,6 @@
 ::
 
     making.py         contents → files
-    micro.py          the arena by bisecting in TFLM itself, and its answers
-    ops.py            the ops a resolver registers, and the scratch memory of Arm's kernels
     memory.py         RAM and flash against a device's
     plain_c.py        the dependency-free C99 beside it
     surroundings.py   preprocessing, postprocessing and golden samples, as values for the templates

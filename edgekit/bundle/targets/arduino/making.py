@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from edgekit import guarded
 from edgekit.bundle import common, names
 from edgekit.bundle.contents import Contents
-from edgekit.bundle.targets.arduino import memory, micro, surroundings
+from edgekit.bundle.targets.arduino import memory, surroundings
 from edgekit.bundle.targets.arduino.literals import array
 from edgekit.bundle.targets.arduino.memory import Needs, Road
-from edgekit.bundle.targets.arduino.ops import cmsis_nn_scratch, resolver_methods
 from edgekit.bundle.targets.arduino.plain_c import PlainC, plain_c
 from edgekit.bundle.targets.base import Files, Settings
 from edgekit.bundle.templates import render
 from edgekit.errors import ExportError, MissingExtraError
-from edgekit.inspecting import guarded, tflite_file
+from edgekit.formats.litert import reading, tflm
+from edgekit.formats.litert.tflm_ops import cmsis_nn_scratch, resolver_methods
 
 __all__ = ["HOST", "MODEL", "files", "sources"]
 
@@ -49,7 +50,7 @@ def files(contents: Contents, settings: Settings) -> Files:
         MissingExtraError: tflite-micro isn't installed.
         ExportError: TFLM lacks an op of the model, refuses it, or the model doesn't fit the device.
     """
-    micro.require()
+    tflm.require()
     looked = _look(contents)
     needs = _needs(contents, looked, settings)
     warnings = memory.check(needs, settings.device) if settings.device is not None else ()
@@ -94,9 +95,9 @@ def _look(contents: Contents) -> _Looked:
         described = _described(path)
         methods = resolver_methods(described["operators"])
         c, why = plain_c(path, f"{names.identifier(contents.name)}_c99")
-        arena = micro.arena_bytes(path, at_least=described["arena"]["bytes"])
+        arena = tflm.arena_bytes(path, at_least=described["arena"]["bytes"])
         scratch_bytes = cmsis_nn_scratch(described)
-    return _Looked(methods, arena, -(-scratch_bytes // micro.ALIGNMENT) * micro.ALIGNMENT, c, why)
+    return _Looked(methods, arena, -(-scratch_bytes // tflm.ALIGNMENT) * tflm.ALIGNMENT, c, why)
 
 
 def _described(path: Path) -> dict[str, Any]:
@@ -110,14 +111,9 @@ def _described(path: Path) -> dict[str, Any]:
             next="pip install 'edgekit-toolkit[litert]'",
         ) from None
     described: dict[str, Any] = guarded.call(
-        describe, str(path), what="this file can't be read", where=path.name
+        reading.describe, str(path), what="this file can't be read", where=path.name
     )
     return described
-
-
-def describe(path: str) -> dict[str, Any]:
-    """``tflite_file.read`` for a child process: a damaged file may end it."""
-    return tflite_file.read(Path(path))
 
 
 # --- memory ----------------------------------------------------------------------------------------------

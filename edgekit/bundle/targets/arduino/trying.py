@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.bundle.targets.arduino import micro
 from edgekit.bundle.targets.arduino.making import GOLDEN, HOST, MODEL
 from edgekit.bundle.targets.base import Tried
 from edgekit.errors import EdgekitError
+from edgekit.formats.litert import tflm
 
 __all__ = ["Faults", "compare", "try_out"]
 
@@ -106,12 +106,12 @@ def _run(command: Sequence[str], folder: Path, **environment: str) -> subprocess
 
 
 def _in_tflm(folder: Path, spec: dict[str, Any]) -> Tried:
-    if not micro.available():
+    if not tflm.available():
         return Tried(None, "TFLM was not tried: tflite-micro isn't installed")
     inputs, wanted = (_golden(folder, spec, f"{end}s", end) for end in ("input", "output"))
     model, arena = folder / MODEL / spec["model"]["file"], _arena(folder)
     try:
-        got = micro.answers(model, inputs, arena)
+        got = tflm.answers(model, inputs, arena)
     except EdgekitError as error:
         return Tried(False, f"TFLM: {error.what}: {error.got}")
     figures = {"arena_bytes": arena}

@@ -12,6 +12,7 @@ from pathlib import Path
 from edgekit.bundle.targets.base import Tried
 from edgekit.bundle.targets.cpp.numbers import library_name
 from edgekit.bundle.targets.cpp.runtimes import VARIABLES, runtime_root
+from edgekit.formats import FORMATS
 
 __all__ = ["Failed", "build", "try_out"]
 
@@ -28,7 +29,7 @@ def try_out(folder: Path, scratch: Path) -> Tried:
     if missing := _missing_tools():
         return Tried(None, missing)
     spec = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    runtime = {"litert": "litert", "onnx": "onnxruntime"}[spec["model"]["format"]]
+    runtime = FORMATS[spec["model"]["format"]].runtime
     root, why = runtime_root(runtime, scratch)
     if root is None:
         return Tried(None, why)

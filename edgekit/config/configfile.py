@@ -1,0 +1,256 @@
+"""Configuration files: where they are looked up, how they are read, how their faults are told.
+
+Shared by recipes and devices. YAML is read by a safe loader into plain data; nothing in it can name code.
+Numbers and booleans follow YAML 1.2: ``1e-3`` is a number (PyYAML alone would make it a string), ``on`` and
+``1:30`` are strings, and a key that stands twice is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+from edgekit.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+Kind = Literal["recipes", "devices"]
+SUFFIXES = (".yaml", ".yml")
+
+
+# --- where -----------------------------------------------------------------------------------------------
+
+
+def user_folder(kind: Kind) -> Path:
+    """The user's own files: ``$XDG_CONFIG_HOME/edgekit/<kind>``, usually under ``~/.config``."""
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "edgekit" / kind
+
+
+def shipped_folder(kind: Kind) -> Path:
+    """The files that come with edgekit: at the top of a source tree, or inside the installed package."""
+    package = Path(__file__).resolve().parent.parent
+    source = package.parent / kind
+    if (package.parent / "pyproject.toml").is_file() and source.is_dir():
+        return source
+    return package / f"_{kind}"
+
+
+def folders(kind: Kind) -> list[Path]:
+    """Where names are looked up, first match wins: current folder, the user's folder, what is shipped."""
+    found: list[Path] = []
+    for folder in (Path(kind), user_folder(kind), shipped_folder(kind)):
+        if not any(_same(folder, other) for other in found):
+            found.append(folder)
+    return found
+
+
+def listing(kind: Kind) -> dict[str, Path]:
+    """Every name that can be given, with its file; a name found twice stands for the first."""
+    names: dict[str, Path] = {}
+    for folder in folders(kind):
+        for path in sorted(folder.glob("*.y*ml")) if folder.is_dir() else ():
+            if path.suffix in SUFFIXES:
+                names.setdefault(path.stem, path)
+    return dict(sorted(names.items()))
+
+
+def is_path(name: str | Path) -> bool:
+    """Whether this is meant as a file rather than as a name to look up."""
+    return isinstance(name, Path) or os.sep in name or name.endswith(SUFFIXES)
+
+
+def find(kind: Kind, name: str | Path) -> Path | None:
+    """The file that ``name`` stands for: the path given, or the first of its name in ``folders``."""
+    if is_path(name):
+        path = Path(name).expanduser()
+        return path if path.is_file() else None
+    return listing(kind).get(str(name))
+
+
+def _same(a: Path, b: Path) -> bool:
+    return a == b or (a.exists() and b.exists() and a.samefile(b))
+
+
+# --- reading and writing ---------------------------------------------------------------------------------
+
+
+class YamlError(ValueError):
+    """Text that is no YAML; the message has line and column."""
+
+
+@cache
+def _yaml() -> tuple[Any, Any, Any]:
+    """PyYAML with a loader and a dumper of YAML 1.2's core schema. Imported late: ``--help`` needs none."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+            seen: set[Hashable] = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if isinstance(key, Hashable) and key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key!r} stands twice", key_node.start_mark
+                    )
+                if isinstance(key, Hashable):
+                    seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for tag, pattern, first in (
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+        ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", "-+0123456789"),
+        (
+            "float",
+            r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+            "-+.0123456789",
+        ),
+        ("merge", r"<<", "<"),
+        ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ):
+        for char in first:
+            resolvers.setdefault("" if char == "\0" else char, []).append(
+                (f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"))
+            )
+    Loader.yaml_implicit_resolvers = Dumper.yaml_implicit_resolvers = resolvers
+    # PyYAML's own constructors read 010 as octal and 1:30 as sexagesimal.
+    Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: _number(node.value, int))
+    Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: _number(node.value, float))
+    return yaml, Loader, Dumper
+
+
+def _number(text: str, kind: type[int] | type[float]) -> int | float:
+    text = text.lower()
+    if kind is int:
+        return int(text, 16) if text.startswith("0x") else int(text)
+    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain data from YAML text. Raises YamlError."""
+    yaml, loader, _ = _yaml()
+    try:
+        return yaml.load(text, Loader=loader)
+    except yaml.YAMLError as error:
+        raise YamlError(_explain(error)) from None
+    except (RecursionError, ValueError, TypeError) as error:
+        raise YamlError(str(error) or type(error).__name__) from None
+
+
+def dump_yaml(data: Any) -> str:
+    """YAML text that ``parse_yaml`` reads back as the same data; keys keep their order."""
+    yaml, _, dumper = _yaml()
+    return str(yaml.dump(data, Dumper=dumper, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _explain(error: Any) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else str(problem)
+
+
+# --- faults ----------------------------------------------------------------------------------------------
+
+
+def faults_of(
+    error: ValidationError, model: type[BaseModel], data: Any, prefix: str = "", known: Collection[str] = ()
+) -> list[str]:
+    """One line a fault: ``stages[1].speedpu: unknown key, did you mean 'speedup'?``.
+
+    ``data`` is what was validated as ``model``; ``prefix`` stands before every path ("stages[1]");
+    ``known`` are the keys to suggest at the top, by default the model's fields.
+    """
+    found: dict[str, list[str]] = {}
+    inputs: dict[str, str] = {}
+    for fault in error.errors(include_url=False, include_context=False):
+        location = list(_real(fault["loc"], data))
+        where = path_text(location, prefix)
+        kind = fault["type"]
+        if kind == "extra_forbidden":
+            keys = _fields_at(model, location[:-1]) if location[1:] or not known else known
+            text = f"unknown key, {did_you_mean(str(location[-1]), keys)}"
+        elif kind == "missing":
+            text = "missing"
+        elif wanted := re.fullmatch(r"\w+ should (?:be )?(.*?)(?: after validation, not \d+)?", fault["msg"]):
+            text = wanted[1].replace("a valid ", "a ", 1).replace("a integer", "a whole number", 1)
+            inputs[where] = _short(fault["input"])
+        else:
+            text = fault["msg"].removeprefix("Value error, ")
+        if text not in found.setdefault(where, []):
+            found[where].append(text)
+    # A list whose items are all wrong is also called too short: the items' faults are enough.
+    inner = [where for where in found if where.endswith("]")]
+    return [
+        f"{where}: {_must(texts, inputs.get(where))}"
+        for where, texts in found.items()
+        if not any(other.startswith(f"{where}[") for other in inner)
+    ]
+
+
+def _must(texts: Sequence[str], got: str | None) -> str:
+    if got is None:
+        return "; ".join(texts)
+    verb = "" if texts[0].startswith(("have ", "match ")) else "be "
+    return f"must {verb}{' or '.join(texts)}, got {got}"
+
+
+def path_text(location: Sequence[str | int], prefix: str = "") -> str:
+    """``("stages", 1, "lr")`` as ``stages[1].lr``."""
+    text = prefix
+    for piece in location:
+        text += f"[{piece}]" if isinstance(piece, int) else f".{piece}" if text else str(piece)
+    return text or "the file"
+
+
+def _real(location: Sequence[str | int], data: Any) -> Iterator[str | int]:
+    """Without the names of union branches, which pydantic puts into its locations."""
+    for index, piece in enumerate(location):
+        if isinstance(data, Mapping):
+            last = index == len(location) - 1
+            if piece in data or last:
+                yield piece
+                data = data.get(piece)
+        elif isinstance(data, Sequence) and not isinstance(data, str) and isinstance(piece, int):
+            yield piece
+            data = data[piece] if piece < len(data) else None
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    from pydantic import BaseModel
+
+    for piece in location:
+        if isinstance(piece, int):
+            continue
+        field = model.model_fields.get(piece)
+        inner = (
+            next((t for t in _types(field.annotation) if issubclass(t, BaseModel)), None) if field else None
+        )
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _types(annotation: Any) -> Iterator[type]:
+    """All classes in an annotation such as ``tuple[Inner, ...] | None``."""
+    if get_origin(annotation) in (Union, UnionType, tuple, list):
+        for argument in get_args(annotation):
+            yield from _types(argument)
+    elif isinstance(annotation, type):
+        yield annotation
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,65 @@
+"""int8 coverage of a LiteRT file: the interpreter's ops after allocation, with the types of their tensors.
+
+An op whose operands are int8 runs in an integer kernel, with or without XNNPACK.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.formats.coverage import INTEGERS, Coverage, Layer, telling
+
+__all__ = ["of_litert"]
+
+
+def of_litert(path: Path) -> Coverage:
+    """Count what is executed of a ``.tflite`` file, in which that stands. Raises MeasurementError."""
+    with telling(path):
+        return _litert(path)
+
+
+def _litert(path: Path) -> Coverage:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    # Without the default delegate every op stays visible under its own name, with the types it will run on.
+    interpreter = Interpreter(
+        str(path),
+        num_threads=1,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    tensors = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+    layers = []
+    for operation in interpreter._get_ops_details():
+        layer = _litert_layer(operation, tensors)
+        if layer is not None:
+            layers.append(layer)
+    return Coverage(tuple(layers))
+
+
+def _litert_layer(operation: dict[str, Any], tensors: dict[int, Any]) -> Layer | None:
+    kernel = operation["op_name"]
+    inputs = [tensors[index] for index in operation["inputs"] if index in tensors]
+    output = tensors[operation["outputs"][0]] if len(operation["outputs"]) else None
+    if output is None:
+        return None
+    shapes = [list(map(int, item["shape"])) for item in inputs]
+    result = list(map(int, output["shape"]))
+    if kernel in {"CONV_2D", "CONV_3D"}:  # weight (out, h, w, in / groups)
+        macs, operands = math.prod(result) * math.prod(shapes[1][1:]), inputs[:2]
+    elif kernel == "DEPTHWISE_CONV_2D":  # weight (1, h, w, out)
+        macs, operands = math.prod(result) * math.prod(shapes[1][1:3]), inputs[:2]
+    elif kernel == "TRANSPOSE_CONV":  # inputs: output shape, weight (out, h, w, in), x
+        macs, operands = math.prod(shapes[2]) * math.prod(shapes[1][:3]), inputs[1:3]
+    elif kernel in {"FULLY_CONNECTED", "BATCH_MATMUL"}:
+        macs, operands = math.prod(result) * shapes[0][-1], inputs[:2]
+    else:
+        return None
+    kinds = [np.dtype(item["dtype"]).name for item in [*operands, output]]
+    integer = all(kind in INTEGERS for kind in kinds)
+    reason = "" if integer else f"LiteRT executes {kernel} on {', '.join(kinds)}"
+    return Layer(str(output["name"]), kernel, macs, integer, reason)

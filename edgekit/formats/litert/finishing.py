@@ -1,0 +1,97 @@
+"""Before and after the LiteRT converter: what options and precision ask for.
+
+``prepare`` rewrites the graph, ``finish`` the converter's output.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgekit.formats import embed
+from edgekit.formats.litert import compatibility, tflite_edit
+from edgekit.formats.options import ExportOptions
+from edgekit.formats.precisions import INT8_GRAPH, Precision
+from edgekit.formats.spellings import int16_activations
+
+# Hybrid kernels (float activations, int8 weights with a scale for each channel) are newer than the version
+# that the quantizer leaves at the op: tflite-runtime 2.14.0 would load the file and answer wrongly.
+_HYBRID_VERSIONS = {"FULLY_CONNECTED": 12}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the converter is given.
+
+    ``activations`` is the integer type of the graph; ``channels_last`` whether the converter still has to
+    bring the input into that order; ``pixels`` whether the input's integers are raw pixels less 128.
+    """
+
+    graph: fx.GraphModule
+    example: Tensor
+    activations: torch.dtype
+    channels_last: bool
+    pixels: bool
+
+
+def prepare(graph: fx.GraphModule, example: Tensor, options: ExportOptions, precision: Precision) -> Prepared:
+    """The graph with everything that is said before the conversion, and ``options.batch`` example rows."""
+    activations, pixels = torch.int8, False
+    embedded = options.preprocessing is not None
+    if precision == "int16x8":
+        graph, activations = int16_activations(graph), torch.int16
+    elif precision == "int8" and embedded:
+        grid = embed.pixel_grid(graph, options)
+        if grid is not None:
+            graph, pixels = embed.on_pixel_grid(graph, grid), True
+    channels_last = example.dim() == 4
+    if embedded and not pixels:
+        graph, example = embed.embed(graph, example, options)
+        channels_last = False
+    rows = torch.cat([example[:1]] * (options.batch or 1))
+    return Prepared(graph, rows, activations, channels_last, pixels)
+
+
+def finish(
+    content: bytes, metadata: dict[str, str], options: ExportOptions, precision: Precision, *, pixels: bool
+) -> bytes:
+    """The finished file, from what the converter gave."""
+    if precision in ("fp16", "int8-dynamic"):
+        content = _shrink(content, precision)
+    model = tflite_edit.read(content)
+    tflite_edit.name_ends(model)
+    if precision == "int16x8":
+        tflite_edit.spell_int16(model)
+    if precision == "int8-dynamic":
+        tflite_edit.at_least(model, _HYBRID_VERSIONS)
+    if precision in INT8_GRAPH:
+        tflite_edit.set_io(model, input="uint8" if pixels else options.io, output=options.io)
+    tflite_edit.shorten_names(model)
+    tflite_edit.add_metadata(model, tflite_edit.METADATA, json.dumps(metadata, sort_keys=True))
+    needs = compatibility.needs(tflite_edit.operators(model))
+    tflite_edit.add_metadata(model, tflite_edit.RUNTIME, needs)
+    return tflite_edit.write(model)
+
+
+def _shrink(content: bytes, precision: Precision) -> bytes:
+    """Smaller weights in a float file, by ai-edge-quantizer; no data is looked at."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    halve: list[dict[str, Any]] = [
+        {
+            "regex": ".*",
+            "operation": "*",
+            "algorithm_key": "float_casting",
+            "op_config": {
+                "weight_tensor_config": {"num_bits": 16, "dtype": "FLOAT"},
+                "compute_precision": "FLOAT",
+                "explicit_dequantize": True,
+            },
+        }
+    ]
+    wanted = halve if precision == "fp16" else recipe.dynamic_wi8_afp32()
+    return bytes(quantizer.Quantizer(bytearray(content), wanted).quantize().quantized_model)

@@ -1,0 +1,49 @@
+"""From what a user names to a workload: a file and its function, a function; nothing is the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edgekit.errors import WorkloadError
+from edgekit.workload.loading import call, user_code
+from edgekit.workload.workload import Workload
+from edgekit.zoo import digits
+
+__all__ = ["load_workload"]
+
+FUNCTION = "workload"  # looked for in a workload file when none is named
+
+
+def load_workload(spec: str | Path | Workload | Callable[[], Workload] | None = None) -> Workload:
+    """A Workload from ``"file.py"`` (its function ``workload``), ``"file.py:function"``, a function, or
+    itself.
+
+    None is the embedded demo. A file is the user's own code and runs as such, with its folder importable and
+    the global random generators seeded, so that a run can be continued.
+
+    Raises:
+        WorkloadError: file or function missing, the code failing (``user_traceback`` holds its frames alone),
+            or a result that is no Workload.
+        DataError, WeightsError: raised inside the user's code by edgekit, passed on.
+    """
+    if isinstance(spec, Workload):
+        return spec
+    if spec is None:
+        return digits.workload()
+    made: object
+    if callable(spec):
+        where = getattr(spec, "__qualname__", repr(spec))
+        with user_code(where):
+            made = spec()
+    else:
+        made, where = call(spec, FUNCTION)
+    if not isinstance(made, Workload):
+        raise WorkloadError(
+            "the function returned no Workload",
+            where=where,
+            got=type(made).__name__,
+            expected="an edgekit.Workload",
+            next="end the function with: return Workload(name=…, model=…, …)",
+        )
+    return made

@@ -1,0 +1,91 @@
+"""Whole residual blocks that may leave in a search, as well as channels.
+
+Half of the channels rarely take half of the time: kernels have steps, and each op costs something however
+little it computes. Without a block, all of its time goes. A block is taken for a group of one channel here,
+with everything inside it as its layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from edgekit.pruning.coupling.found import Found, Group, Member
+from edgekit.pruning.depth import blocks
+from edgekit.pruning.importance.sensitivity import Inputs, damages_without
+
+__all__ = ["Block", "around", "leaving"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A module that can be left out.
+
+    Args:
+        group: what stands for it in a search: one channel of a width of 0, so that it counts for no share of
+            the channels.
+        layers: those inside that have parameters.
+        damage: how far the answers are then from the whole model's (see ``sensitivity.damages``).
+    """
+
+    group: Group
+    layers: tuple[str, ...]
+    damage: float
+
+    @property
+    def name(self) -> str:
+        """Of the module."""
+        return self.group.name
+
+    def holds(self, group: Group) -> bool:
+        """Whether all that this group couples is inside."""
+        return all(member.layer in self.layers for member in group.members)
+
+
+def leaving(
+    model: nn.Module,
+    found: Found,
+    example: Tensor,
+    inputs: Inputs,
+    *,
+    macs: int,
+    limited: Collection[str] = (),
+) -> list[Block]:
+    """The residual blocks of a model that can leave, with the damage that it does.
+
+    Args:
+        model: which ``found`` is about; not changed.
+        example: (N, …) as the model takes it.
+        inputs: training inputs that the damage is measured on.
+        macs: of the model for one sample.
+        limited: patterns of layers that must not be cut freely: a block that has one of them stays.
+    """
+    parts: dict[str, tuple[str, ...]] = {}
+    for name in blocks(model, example):
+        layers = _layers(found.traced.get_submodule(name), name)
+        if not any(fnmatchcase(layer, pattern) for layer in layers for pattern in limited):
+            parts[name] = layers
+    damage = damages_without(model, list(parts), inputs, macs=macs)
+    return [Block(_group(name, parts[name]), parts[name], damage[name]) for name in parts if name in damage]
+
+
+def _layers(block: nn.Module, name: str) -> tuple[str, ...]:
+    return tuple(
+        f"{name}.{child}" if child else name
+        for child, module in block.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    )
+
+
+def _group(name: str, layers: Sequence[str]) -> Group:
+    """Both sides of each layer fall to nothing with it."""
+    members = tuple(Member(layer, dim, 1, 1.0) for layer in layers for dim in ("in", "out"))
+    return Group(name, 1, members, None, width=0)
+
+
+def around(blocks: Sequence[Block], groups: Sequence[Group]) -> Mapping[str, str]:
+    """By group of channels, the block that it is inside, if it is inside one."""
+    return {group.name: block.name for block in blocks for group in groups if block.holds(group)}

@@ -1,0 +1,66 @@
+"""Gradients of the task's loss on some training samples, for the measures of importance that need them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgekit.batching import batch_size
+from edgekit.execution import spans
+from edgekit.pruning.importance.criteria import Backward, Importance
+from edgekit.workload import Workload
+
+__all__ = ["backward_for"]
+
+_SAMPLES = 1024
+_SINGLE_SAMPLES = 128  # each is a pass of its own
+_BATCH = 128
+
+
+def backward_for(
+    importance: Importance, workload: Workload, *, seed: int, rows: Tensor | None = None
+) -> Backward | None:
+    """What ``importances`` needs for this measure; None if it needs no gradients.
+
+    The samples are training samples without augmentation, drawn with ``seed`` from ``rows`` (all if None).
+    """
+    if importance == "taylor":
+        return lambda model: _mean(model, workload, _drawn(workload, rows, seed, _SAMPLES))
+    if importance == "hessian":
+        return lambda model: _mean_square(model, workload, _drawn(workload, rows, seed, _SINGLE_SAMPLES))
+    return None
+
+
+def _drawn(workload: Workload, rows: Tensor | None, seed: int, most: int) -> Tensor:
+    rows = torch.arange(len(workload.train)) if rows is None else rows
+    generator = torch.Generator().manual_seed(seed)
+    return rows[torch.randperm(len(rows), generator=generator)[:most]]
+
+
+def _mean(model: nn.Module, workload: Workload, chosen: Tensor) -> None:
+    """Gradients of the mean loss."""
+    model.zero_grad()
+    example = workload.preprocessing(workload.train.inputs[chosen[:2]])
+    for start, end in spans(len(chosen), batch_size(model, example, _BATCH, keeps=True)):
+        _add(model, workload, chosen[start:end], (end - start) / len(chosen))
+
+
+def _mean_square(model: nn.Module, workload: Workload, chosen: Tensor) -> None:
+    """In place of gradients the mean squares of every sample's own."""
+    squares = {name: torch.zeros_like(p) for name, p in model.named_parameters() if p.requires_grad}
+    for rows in chosen.split(1):
+        model.zero_grad()
+        _add(model, workload, rows, 1.0)
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                squares[name].addcmul_(parameter.grad, parameter.grad, value=1 / len(chosen))
+    for name, parameter in model.named_parameters():
+        parameter.grad = squares.get(name)
+
+
+def _add(model: nn.Module, workload: Workload, rows: Tensor, share: float) -> None:
+    """Add the gradients of ``share`` times the loss on these samples."""
+    outputs = model(workload.preprocessing(workload.train.inputs[rows]))
+    loss: Tensor = workload.task.loss(outputs, workload.train.targets[rows])
+    if bool(loss.isfinite()):  # it isn't where none of the labels counts
+        (loss * share).backward()

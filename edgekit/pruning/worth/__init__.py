@@ -1,9 +1,0 @@
-"""What channels are worth.
-
-slices.py      the weights that belong to each channel
-importance.py  what each channel is worth beside the others of its group
-gradients.py   gradients of the loss, for some measures of that
-damage.py      what a group loses with its channels, beside other groups
-sensitivity.py accuracy against the share of channels cut, group by group
-sparse.py      a penalty under which weak channels shrink before the cut
-"""

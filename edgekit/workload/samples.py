@@ -1,0 +1,294 @@
+"""Data: raw inputs and their targets, checked once; in memory, or in a mapped file where they don't fit."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgekit.errors import DataError
+from edgekit.progress import Event, reading
+from edgekit.spool import Spool, is_mapped, memory_limit
+from edgekit.units import human_bytes
+from edgekit.workload.items import items, map_style
+
+__all__ = ["Samples", "Unlabelled"]
+
+_LONG = 2.0  # seconds of reading that are worth a line
+_CHUNK = 1 << 22  # elements looked at in one go while searching for NaN
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """inputs (N, …) and targets (N, …), raw: bytes stay bytes, and preprocessing happens per batch.
+
+    Either may lie in a mapped file: then it is read where it is indexed.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the targets are the user's own."""
+        return True
+
+    @classmethod
+    def of(cls, data: Any, name: str = "data") -> Samples:
+        """Take ``(inputs, targets)`` of arrays, tensors or lists, or a dataset (map-style or iterable) of
+        such pairs; or ``(inputs, None)``: then a model's answers will be the targets (see ``Unlabelled``).
+
+        ``name`` ("train", "validation") stands in messages. A dataset is read once, so random transforms in
+        it are frozen: leave them to ``Augmentation``. What it decodes stays in memory up to a quarter of it,
+        and goes to a mapped file in edgekit's cache beyond. Arrays of ``numpy.load(…, mmap_mode="r")`` stay
+        where they are, if they are of a type that torch has.
+
+        Raises:
+            DataError: no samples, unequal lengths, ragged or non-numeric values, NaN or infinity.
+            WorkloadError: the dataset's own code failed; with the item, and the file that it was reading.
+            DiskFullError: decoded samples fit neither into memory nor into the cache.
+        """
+        if isinstance(data, Unlabelled) or (isinstance(data, tuple) and len(data) == 2 and data[1] is None):
+            raw = data.inputs if isinstance(data, Unlabelled) else data[0]
+            _refuse_several(raw, f"{name} inputs", whole=True)
+            x = _tensor(raw, f"{name} inputs")
+            _check_inputs(x, name)
+            return Unlabelled(x)
+        inputs, targets = (data.inputs, data.targets) if isinstance(data, Samples) else _split(data, name)
+        if data is not inputs and isinstance(data, tuple):
+            _refuse_several(inputs, f"{name} inputs", whole=True, count=_count(targets))
+        x, y = _tensor(inputs, f"{name} inputs"), _tensor(targets, f"{name} targets")
+        y = y.float() if y.is_floating_point() else y.long()
+        if len(x) != len(y):
+            raise DataError(
+                "inputs and targets differ in number",
+                where=f"{name} data",
+                got=f"{len(x)} inputs, {len(y)} targets",
+                expected="one target per input",
+            )
+        _check_inputs(x, name)
+        _check_finite(y, f"{name} targets")
+        return cls(x, y)
+
+
+class Unlabelled(Samples):
+    """Inputs alone. The targets are a model's answers, asked for when they are first needed, and kept.
+
+    A workload says which model: its own, the original one.
+    """
+
+    answer: Callable[[Tensor], Tensor] | None
+    known: Tensor | None
+
+    def __init__(self, inputs: Tensor, answer: Callable[[Tensor], Tensor] | None = None) -> None:
+        """``answer``: from all raw inputs (N, …) to targets (N, …)."""
+        object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "answer", answer)
+        object.__setattr__(self, "known", None)
+
+    @property
+    def labelled(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def targets(self) -> Tensor:
+        """Raises DataError outside of a workload."""
+        if self.known is None:
+            if self.answer is None:
+                raise DataError(
+                    "samples without labels have no targets",
+                    where="Samples.targets",
+                    got="(inputs, None)",
+                    expected="samples in a Workload, whose model answers",
+                )
+            answers = self.answer(self.inputs)
+            object.__setattr__(self, "known", answers)
+            return answers
+        return self.known
+
+
+def _split(data: Any, name: str) -> tuple[Any, Any]:
+    """The two halves of a pair, or of every item of a dataset."""
+    if (
+        isinstance(data, Sequence)
+        and len(data) == 2
+        and (isinstance(data, tuple) or all(isinstance(part, (np.ndarray, Tensor)) for part in data))
+    ):
+        return data[0], data[1]
+    if not _readable(data):
+        raise DataError(
+            "data of an unknown kind",
+            where=f"{name} data",
+            got=type(data).__name__,
+            expected="(inputs, targets) of arrays, or a dataset: with len() and indices, or iterable",
+        )
+    with (
+        Spool(f"{name} inputs", memory_limit()) as inputs,
+        Spool(f"{name} targets", memory_limit()) as targets,
+    ):
+        began = time.monotonic()
+        for i, pair in enumerate(items(data, name)):
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise DataError(
+                    "items of a dataset must be pairs",
+                    where=f"{name} data, item {i}",
+                    got=type(pair).__name__,
+                    expected="(input, target)",
+                )
+            _refuse_several(pair[0], f"{name} data, item {i}")
+            inputs.add(pair[0])
+            targets.add(pair[1])
+        _tell(name, inputs, time.monotonic() - began)
+        if not inputs.count:
+            where = f"{name} data"
+            raise DataError("no samples", where=where, got="an empty dataset", expected="at least one")
+        return inputs.values(), targets.values()
+
+
+def _tell(name: str, inputs: Spool, seconds: float) -> None:
+    """What was read, where that took a while, and where it is."""
+    if inputs.stream is None and seconds < _LONG:
+        return
+    place = "in memory"
+    if inputs.stream is not None:
+        place = f"in a file, as it is more than the {human_bytes(inputs.limit)} of memory that it may take"
+    told = f"{name}: {inputs.count:,} items, {human_bytes(inputs.bytes)}, {place}"
+    reading(Event("note", "data", told))
+    reading(Event("step", "start", "getting ready"))
+
+
+def _refuse_several(inputs: Any, where: str, *, whole: bool = False, count: int | None = None) -> None:
+    """Raise DataError for a dict, or a tuple of arrays, where one array is asked: they would be stacked.
+
+    ``whole``: these are all samples, which may well come as a list of arrays. ``count``: of their targets.
+    """
+    call = "x[:, 0], x[:, 1]"
+    if isinstance(inputs, Mapping):
+        names = [str(key) for key in inputs]
+        call = ", ".join(f"{name}=x[:, {index}]" for index, name in enumerate(names[:6]))
+    elif isinstance(inputs, tuple if whole else (tuple, list)) and len(inputs) > 1:
+        if not all(isinstance(one, (np.ndarray, Tensor)) and one.ndim > 0 for one in inputs):
+            return
+        if whole and count is not None and len(inputs) == count:
+            return  # a tuple of samples
+        names = [f"[{index}] {tuple(one.shape)}" for index, one in enumerate(inputs)]
+    else:
+        return
+    raise DataError(
+        "a model with several inputs can't be compressed",
+        where=where,
+        got=f"{type(inputs).__name__} with {', '.join(names[:6])}" + (", …" if len(names) > 6 else ""),
+        expected="one array for each sample",
+        next="join them in one array, and wrap the model in a module that takes it apart: "
+        f"def forward(self, x): return self.model({call}); what is the same for all samples "
+        "(a mask of ones) belongs into that module",
+    )
+
+
+def _count(targets: Any) -> int | None:
+    return len(targets) if hasattr(targets, "__len__") else None
+
+
+def _readable(data: Any) -> bool:
+    """Whether it is a dataset of either kind."""
+    return not isinstance(data, (dict, str, bytes)) and (map_style(data) or isinstance(data, Iterable))
+
+
+def _tensor(values: Any, where: str) -> Tensor:
+    """A tensor of uint8, an integer type or float32, in one piece."""
+    tensor = values if isinstance(values, Tensor) else _from_array(_array(values, where), where)
+    tensor = tensor.detach().cpu()
+    if tensor.dim() == 0 or tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
+        raise DataError(
+            "not a batch of numbers", where=where, got=f"{tensor.dtype}, {tensor.dim()} dimensions"
+        )
+    if tensor.dtype == torch.bool:
+        tensor = tensor.to(torch.uint8)
+    return (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
+
+
+def _array(values: Any, where: str) -> np.ndarray[Any, Any]:
+    try:
+        if isinstance(values, np.ndarray):
+            return values
+        # numpy deprecates arrays of unequal rows by a warning on old versions, by ValueError on new ones.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            return np.stack([np.asarray(v) for v in values]) if len(values) else np.zeros(0, np.float32)
+    except (TypeError, ValueError, Warning) as error:
+        raise DataError(
+            "samples don't stack to one array",
+            where=where,
+            got=str(error),
+            expected="samples of one shape and a numeric type",
+            next="resize or pad the samples to one shape first",
+        ) from error
+
+
+def _from_array(array: np.ndarray[Any, Any], where: str) -> Tensor:
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            "samples are not numbers",
+            where=where,
+            got=f"dtype {array.dtype}",
+            expected="integers or floating point numbers",
+            next="encode text or objects as numbers first",
+        )
+    if is_mapped(array):
+        array = _converted(array, where)
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)  # torch knows wide unsigned types by name only
+    elif array.dtype.kind == "f" and array.dtype != np.float32:
+        array = array.astype(np.float32)
+    native = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    if is_mapped(native):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # not writable: nothing in edgekit writes to samples
+            return torch.from_numpy(native)
+    return torch.from_numpy(native if native.flags.writeable else native.copy())
+
+
+def _converted(array: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
+    """A mapped array as it is, or converted row by row if torch has no such type or order."""
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    wanted = {"b": np.uint8, "u": np.uint8 if size == 1 else np.int64, "f": np.float32}
+    target = np.dtype(wanted.get(kind, array.dtype.newbyteorder("=")))
+    if target == array.dtype and array.flags.c_contiguous:
+        return array
+    with Spool(where, memory_limit()) as spool:
+        for row in array:
+            spool.add(row.astype(target))
+        values = spool.values()
+    return np.stack(values) if isinstance(values, list) and values else np.asarray(values)
+
+
+def _check_inputs(inputs: Tensor, name: str) -> None:
+    if len(inputs) == 0:
+        raise DataError("no samples", where=f"{name} data", got="0 samples", expected="at least one")
+    _check_finite(inputs, f"{name} inputs")
+
+
+def _check_finite(values: Tensor, where: str) -> None:
+    if not values.is_floating_point():
+        return
+    flat = values.reshape(-1)
+    for start in range(0, len(flat), _CHUNK):
+        bad = ~torch.isfinite(flat[start : start + _CHUNK])
+        if bool(bad.any()):
+            position = start + int(bad.nonzero()[0])
+            raise DataError(
+                "NaN or infinity in the data",
+                where=f"{where}, sample {position // (len(flat) // len(values))}",
+                got=str(float(flat[position])),
+                expected="finite numbers (after conversion to float32)",
+            )
