@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from edgekit.errors import MeasurementError, MissingExtraError
 from edgekit.formats.precisions import Precision
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from edgekit.formats.opened import Opened
     from edgekit.formats.options import ExportOptions, Target
 
-__all__ = ["Format"]
+__all__ = ["Format", "Writer"]
+
+# Of the arguments of ``Format.write``.
+Writer: TypeAlias = "Callable[[nn.Module, Tensor, Path, dict[str, str], ExportOptions, Precision], None]"
 
 
 class Format(ABC):
@@ -101,6 +104,9 @@ class Format(ABC):
     # --- files -------------------------------------------------------------------------------------------
 
     @abstractmethod
+    def writer(self) -> Writer:
+        """What ``write`` calls: of the module that knows the converter, which is imported by this."""
+
     def write(
         self,
         graph: nn.Module,
@@ -122,6 +128,7 @@ class Format(ABC):
 
         Raises ExportError: the converter failed.
         """
+        self.writer()(graph, example, path, metadata, options, precision)
 
     def tags(self, options: ExportOptions, precision: Precision) -> str:
         """What a file's name says behind the precision of all that isn't as usual: "_7bit_pixels", say."""
@@ -161,13 +168,13 @@ class Format(ABC):
         """Whether a file that preprocesses has an int8 graph's input on the grid of raw pixels."""
         return False
 
-    def backend(self, options: ExportOptions, precision: Precision, here: Target) -> str:
+    def backend(self, options: ExportOptions, precision: Precision, here: Callable[[], Target]) -> str:
         """By which backend of its runtime a file is judged; "" is the runtime's default.
 
         Args:
             options: what it was written with.
             precision: of the file.
-            here: what the CPU is that it is judged on.
+            here: asks for the CPU that it is judged on, which takes a moment.
         """
         return ""
 

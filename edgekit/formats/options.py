@@ -1,6 +1,6 @@
 """What can be asked of an export, and how a runtime and an instruction set want the same numbers spelled.
 
-Needs no torch: recipes and the command line are checked against these tables.
+Needs no torch.
 """
 
 from __future__ import annotations

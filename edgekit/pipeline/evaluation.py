@@ -223,8 +223,9 @@ def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
 def backend_for(job: Job, one: Planned) -> str:
     """Which backend of its runtime answers for a file; "" is the runtime's default."""
     device = device_for(job, one)
-    here = Target.of(device, job.connections.about(device))
-    return FORMATS[one.format].backend(one.options, one.precision, here)
+    return FORMATS[one.format].backend(
+        one.options, one.precision, lambda: Target.of(device, job.connections.about(device))
+    )
 
 
 def batch_for(job: Job, one: Planned) -> int:

@@ -141,7 +141,7 @@ def _amplified(artifacts: Sequence[Artifact]) -> Iterator[Warned]:
     """Right files of networks that are not steady: another runtime, or a newer one, will answer otherwise."""
     for one in artifacts:
         if one.amplified and one.snr_db is not None and one.steady_db is not None:
-            # The name says so (ExportOptions.suffix).
+            # The name says so (Format.tags).
             coarse = "_7bit" in one.file
             weights = "its weights have 7 bits, as x86 without VNNI needs them, and " if coarse else ""
             message = (

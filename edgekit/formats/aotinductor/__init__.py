@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgekit.errors import MissingExtraError
-from edgekit.formats.base import Format
+from edgekit.formats.base import Format, Writer
 from edgekit.formats.precisions import INT8_GRAPH, Precision
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from edgekit.formats.options import ExportOptions, Target
 
 __all__ = ["AOTInductor"]
@@ -52,25 +50,17 @@ class AOTInductor(Format):
         """Half precision is what GPUs are fast at."""
         return "fp16; for integers on a GPU, TensorRT and ONNX Runtime read the int8 file of onnx"
 
-    def write(
-        self,
-        graph: nn.Module,
-        example: Tensor,
-        path: Path,
-        metadata: dict[str, str],
-        options: ExportOptions,
-        precision: Precision,
-    ) -> None:
-        """See ``Format.write``."""
+    def writer(self) -> Writer:
+        """See ``Format.writer``."""
         from edgekit.formats.aotinductor.writing import write
 
-        write(graph, example, path, metadata, options, precision)
+        return write
 
     def why_slower(self, precision: str) -> str:
         """All of it is generated code."""
         return f"{precision} code that torch generated for this processor is slower at these shapes"
 
-    def backend(self, options: ExportOptions, precision: Precision, here: Target) -> str:
+    def backend(self, options: ExportOptions, precision: Precision, here: Callable[[], Target]) -> str:
         """The processor that it is compiled for."""
         return "cuda" if options.compiled_for() == "cuda" else ""
 

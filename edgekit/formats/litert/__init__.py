@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import ExportError
-from edgekit.formats.base import Format
+from edgekit.formats.base import Format, Writer
 from edgekit.formats.precisions import INT8_GRAPH, Precision
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from edgekit.devices.device import Device
     from edgekit.devices.transport import Transport
     from edgekit.formats.coverage import Coverage
@@ -44,19 +42,11 @@ class LiteRT(Format):
                 next="--io float32",
             )
 
-    def write(
-        self,
-        graph: nn.Module,
-        example: Tensor,
-        path: Path,
-        metadata: dict[str, str],
-        options: ExportOptions,
-        precision: Precision,
-    ) -> None:
-        """See ``Format.write``."""
+    def writer(self) -> Writer:
+        """See ``Format.writer``."""
         from edgekit.formats.litert.writing import write
 
-        write(graph, example, path, metadata, options, precision)
+        return write
 
     def name_parts(self, options: ExportOptions, precision: Precision) -> list[str]:
         """The type at the ends, where it isn't that of the activations."""

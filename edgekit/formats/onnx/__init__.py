@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.formats.base import Format
+from edgekit.formats.base import Format, Writer
 from edgekit.formats.precisions import Precision
 
 if TYPE_CHECKING:
-    from torch import Tensor, fx, nn
+    from torch import fx
 
     from edgekit.devices.device import Device
     from edgekit.devices.transport import Transport
@@ -30,19 +31,11 @@ class Onnx(Format):
     begins = b"\x08"  # the field ir_version
     usual = reads = opens = True
 
-    def write(
-        self,
-        graph: nn.Module,
-        example: Tensor,
-        path: Path,
-        metadata: dict[str, str],
-        options: ExportOptions,
-        precision: Precision,
-    ) -> None:
-        """See ``Format.write``."""
+    def writer(self) -> Writer:
+        """See ``Format.writer``."""
         from edgekit.formats.onnx.writing import write
 
-        write(graph, example, path, metadata, options, precision)
+        return write
 
     def name_parts(self, options: ExportOptions, precision: Precision) -> list[str]:
         """The instruction set, where files for it are spelled in another way."""
@@ -53,7 +46,7 @@ class Onnx(Format):
             parts.append("s8")
         return parts
 
-    def backend(self, options: ExportOptions, precision: Precision, here: Target) -> str:
+    def backend(self, options: ExportOptions, precision: Precision, here: Callable[[], Target]) -> str:
         """Without fusing where this CPU computes otherwise than the one that the file is spelled for.
 
         ONNX Runtime's fused kernels add products in 16 bits on x86 without VNNI. A file for a device that
@@ -63,7 +56,7 @@ class Onnx(Format):
 
         if precision != "int8" or options.target.activations != "uint8":
             return ""
-        return UNFUSED if here.weight_bits < options.target.weight_bits else ""
+        return UNFUSED if here().weight_bits < options.target.weight_bits else ""
 
     def weight_bits(self, options: ExportOptions) -> int:
         """Seven where eight would saturate."""
