@@ -149,7 +149,15 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
         }
     )
     folder = StageFolder(job, job.run.stage(index, config.kind), config.kind, key)
-    context = StageContext(job.workload, rungs[0].model, folder.path, job.recipe.seed, job.progress, shipping)
+    context = StageContext(
+        job.workload,
+        rungs[0].model,
+        folder.path,
+        job.recipe.seed,
+        job.progress,
+        shipping,
+        job.prepared.pop(parent.digest, None) if config.kind == "prune" else None,
+    )
     done = [rung.kind for rung in rungs[1:]]
     _check_form(config.kind, "takes", stage.requires, parent.form, done)
     kept = folder.load(lambda: stage.load(parent.model, config, context))

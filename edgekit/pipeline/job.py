@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit.devices.device import Device
 from edgekit.pipeline.connections import Connections
@@ -13,10 +13,15 @@ from edgekit.recipe import Recipe
 from edgekit.run import Damaged, RunFolder, finished
 from edgekit.workload import Workload
 
+if TYPE_CHECKING:
+    from edgekit.pruning.build import Prepared
+
 
 @dataclass(frozen=True)
 class Job:
-    """One run. ``fingerprint`` is the workload's, which takes a while to compute."""
+    """One run. ``fingerprint`` is the workload's, which takes a while to compute. ``prepared``: by a model's
+    digest, what the preflight has found out about it for the prune stage, which takes it out.
+    """
 
     recipe: Recipe
     workload: Workload
@@ -25,6 +30,7 @@ class Job:
     run: RunFolder
     progress: Progress
     connections: Connections = field(default_factory=Connections)
+    prepared: dict[str, Prepared] = field(default_factory=dict)
 
     def tell(
         self,

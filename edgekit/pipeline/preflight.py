@@ -157,7 +157,10 @@ class _Rehearsal:
         def tell(message: str) -> None:
             self.job.tell("note", "preflight", message)
 
-        check_cut(model, self.job.workload.example(2), config, seed=self.job.recipe.seed, tell=tell)
+        example, seed = self.job.workload.example(2), self.job.recipe.seed
+        found = check_cut(model, example, config, seed=seed, tell=tell)
+        if found is not None and model is self.original.model:
+            self.job.prepared[self.original.digest] = found
 
     def _train(self, model: nn.Module) -> None:
         if note := self.job.workload.check_training(model):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgekit.devices.device import Device
     from edgekit.devices.transport import Transport
+    from edgekit.pruning.build import Prepared
     from edgekit.workload import Workload
 
 __all__ = [
@@ -67,7 +68,8 @@ class StageContext:
 
     ``teacher`` is the original trained model, in eval mode; never changed by a stage.
     ``folder`` exists; the stage writes what it needs to be loaded again there (atomically, see ``run.py``).
-    ``shipping`` is None where nothing is known of it.
+    ``shipping`` is None where nothing is known of it. ``prepared``: what pruning has found out already about
+    a model with the very weights that the stage gets; None: nothing.
     """
 
     workload: Workload
@@ -76,6 +78,7 @@ class StageContext:
     seed: int = 0
     progress: Progress = silent
     shipping: Shipping | None = None
+    prepared: Prepared | None = None
 
 
 @dataclass(frozen=True)

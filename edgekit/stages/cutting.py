@@ -73,7 +73,9 @@ class Cutting:
 
     @functools.cached_property
     def first(self) -> Prepared:
-        """The model that the first cut starts from."""
+        """The model that the first cut starts from; looked at again only if it isn't known already."""
+        if self.context.prepared is not None and self.start is self.model:
+            return self.context.prepared
         return build.prepare(self.start, self.example, seed=self.context.seed, tell=self._tell)
 
     @functools.cached_property

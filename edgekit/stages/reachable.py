@@ -13,6 +13,7 @@ from edgekit.stages.cutting import read_plan
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from edgekit.pruning.build import Prepared
     from edgekit.pruning.coupling.groups import Tell
     from edgekit.stages.prune_config import PruneConfig
 
@@ -21,7 +22,7 @@ __all__ = ["check_cut"]
 
 def check_cut(
     model: nn.Module, example: Tensor, config: PruneConfig, *, seed: int, tell: Tell | None = None
-) -> None:
+) -> Prepared | None:
     """Find out what of ``model`` can be cut at all, as the stage will do for trained weights.
 
     What depends on weights, files or devices is left to the stage: which channels leave, whole blocks, and
@@ -31,16 +32,19 @@ def check_cut(
         model: as the stage will get it, but for its weights; it isn't changed.
         example: (N, …) inputs as the model takes them, N >= 2 where possible.
 
+    Returns what was found, for a stage that gets the very same weights; None where nothing had to be.
+
     Raises PruneError: the target is out of reach (it says how far one gets), a limit names no layer, or the
     given plan can't be read or doesn't fit.
     """
     if config.plan is not None:
         plan, _ = read_plan(config.plan)
         stage_files.cut(model, plan)
-        return
+        return None
     prepared = build.prepare(model, example, seed=seed, tell=tell)
     if config.blocks_may_leave and blocks(model, example):
-        return  # how much that brings is known only once it was tried which of them are worth least
+        return prepared  # how much that brings is known only once it was tried which of them are worth least
     multiple = 1 if config.channel_multiple == "auto" else config.channel_multiple
     limits = Limits(multiple, config.max_ratio)
     build.check_reachable(prepared, config.goal, limits, patterns=config.patterns)
+    return prepared

@@ -17,6 +17,7 @@ from edgekit.files import sha256
 from edgekit.formats.litert import tflm
 from edgekit.pipeline import artifacts
 from edgekit.progress import Event
+from edgekit.pruning import build
 from edgekit.run import read_record
 from tests.pipeline import tiny
 from tests.pipeline.conftest import Run
@@ -241,6 +242,32 @@ class TestWhatCanBeCut:
         other.workload = replace(fresh.workload, model=OneCell().eval())
         with pytest.raises(WorkloadError, match="before any training"):
             other(*given, f"stages.prune.plan={plan}")
+
+    def test_what_was_found_serves_the_stage_that_gets_the_same_weights(
+        self, fresh: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, prepare = [], build.prepare
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            asked.append(1)
+            return prepare(*arguments, **options)
+
+        monkeypatch.setattr(build, "prepare", counted)
+        prune = "{kind: prune, speedup: 1.3, channel_multiple: 4, training: {epochs: 0}}"
+        distill = "{kind: distill, student: born_again, training: {epochs: 0}}"
+
+        def plan(name: str, stages: str) -> str:
+            run = Run(fresh.folder.with_name(name), fresh.recipe, fresh.workload)
+            run(f"stages=[{stages}]", "exports.precisions=[fp32]", "diagnose.samples=0")
+            return next(run.folder.glob("stages/*-prune/plan.json")).read_text()
+
+        handed_on = plan("alone", prune)
+        assert len(asked) == 1
+        plan("behind", f"{distill}, {prune}")
+        assert len(asked) == 3  # behind another stage the weights are others
+        monkeypatch.setattr("edgekit.pipeline.preflight.rehearse", lambda job: None)
+        assert plan("again", prune) == handed_on  # as after a kill, where nothing is handed on
+        assert len(asked) == 4
 
     def test_a_student_of_the_workload_s_own_is_what_is_looked_at(self, fresh: Run) -> None:
         fresh.workload = replace(fresh.workload, student=OneCell)
