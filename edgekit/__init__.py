@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgekit.report import Report
     from edgekit.tasks import (
         Classification,
+        Outputs,
         Reconstruction,
         Regression,
         Segmentation,
@@ -33,6 +34,7 @@ __all__ = [
     "Augmentation",
     "Classification",
     "EdgekitError",
+    "Outputs",
     "Preprocessing",
     "Recipe",
     "Reconstruction",
@@ -57,6 +59,7 @@ _HOMES = {
     "edgekit.report": ("Report",),
     "edgekit.tasks": (
         "Classification",
+        "Outputs",
         "Reconstruction",
         "Regression",
         "Segmentation",

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edgekit.execution import device_of, mode
+from edgekit.execution import call, device_of, mode
+from edgekit.tensors import Tensors
 
 __all__ = ["BUDGET", "Footprint", "batch_size", "fitting", "footprint"]
 
@@ -34,11 +35,11 @@ class Footprint:
     made: int
 
 
-def footprint(model: nn.Module, example: Tensor) -> Footprint:
+def footprint(model: nn.Module, example: Tensors) -> Footprint:
     """Send ``example`` (N, …) through ``model`` in eval mode, without gradients, and see what it makes."""
     watch = _Watch(example)
     with mode(model, training=False), torch.no_grad(), watch:
-        model(example)
+        call(model, example)
     count = max(1, len(example))
     return Footprint(math.ceil(watch.most / count), math.ceil(watch.made / count))
 
@@ -50,7 +51,7 @@ def fitting(bytes_each: int, most: int, budget: int | None = None, *, fewest: in
 
 
 def batch_size(
-    model: nn.Module, example: Tensor, most: int, *, keeps: bool = False, budget: int | None = None
+    model: nn.Module, example: Tensors, most: int, *, keeps: bool = False, budget: int | None = None
 ) -> int:
     """Samples that may go through ``model`` at once: what the budget holds, at least 2, at most ``most``.
 
@@ -67,7 +68,7 @@ def batch_size(
 class _Watch(TorchDispatchMode):
     """Sees the storage of every tensor that an operator makes, and when it is gone."""
 
-    def __init__(self, example: Tensor) -> None:
+    def __init__(self, example: Tensors) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own signature has no types
         self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
         self.given = example.nbytes

@@ -190,6 +190,7 @@ def report_view(report: Mapping[str, Any], width: int = PLAIN_WIDTH) -> Renderab
         parts += [*_result_tables(report, device, width), Text("")]
     parts += counts_view(report.get("counts", ()))
     parts += _ladder(report)
+    parts += _outputs(report)
     parts += _advice(report)
     return Group(*parts)
 
@@ -223,8 +224,29 @@ def _ladder(report: Mapping[str, Any]) -> list[RenderableType]:
     for step in report.get("ladder", ()):
         name = step["rung"].removeprefix("artifacts/")
         ratio = step["snr_db"]
-        rungs.append(f"{name} " + ("the same numbers" if ratio >= 200 else f"{ratio:.0f} dB"))
+        rungs.append(f"{name} {_decibels(ratio)}")
     return [Text().append("parity: ", "bold").append(" → ".join(rungs))] if rungs else []
+
+
+def _outputs(report: Mapping[str, Any]) -> list[RenderableType]:
+    """Of a model with several outputs, each one of the recommended file: its score and its parity."""
+    file = report["recommended"]["artifact"]
+    scores = next((one.get("scores") for one in report["artifacts"] if one["file"] == file), None)
+    if not scores:
+        return []
+    steps = {step["rung"]: step.get("outputs") or {} for step in report.get("ladder", ())}
+    tasks, told = report["task"]["outputs"], []
+    for name, score in scores.items():
+        line = f"{name}: {tasks[name]['metric']} {human_share(score)}"
+        if (found := steps.get(file, {}).get(name)) is not None:
+            line += f", {_decibels(found['snr_db'])}"
+            line += f" (worst channel {_decibels(found['worst_channel_db'])})"
+        told.append(line)
+    return [Text().append("outputs: ", "bold").append("; ".join(told))]
+
+
+def _decibels(ratio: float) -> str:
+    return "the same numbers" if ratio >= 200 else f"{ratio:.0f} dB"
 
 
 def _advice(report: Mapping[str, Any]) -> list[RenderableType]:

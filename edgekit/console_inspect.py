@@ -32,10 +32,16 @@ def inspect_view(
 # --- a model ---------------------------------------------------------------------------------------------
 
 
+def _ports(found: Mapping[str, Any], side: str) -> str:
+    if side in found:
+        return str(port(found[side]))
+    return ", ".join(f"{name} {port(one)}" for name, one in found[f"{side}s"].items())
+
+
 def _model(found: Mapping[str, Any], width: int) -> list[RenderableType]:
     totals, arena = found["totals"], found["arena"]
     parts: list[RenderableType] = [
-        title(found["name"], f"{port(found['input'])} → {port(found['output'])}"),
+        title(found["name"], f"{_ports(found, 'input')} → {_ports(found, 'output')}"),
         *_warnings(found),
         Text(""),
         facts(

@@ -3,16 +3,73 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgekit.errors import StageError
+from edgekit.tensors import NamedTensors, Sequences, Tensors, apply, each, named
 
-__all__ = ["Forward", "device_of", "fast_half", "mode", "set_mode", "spans"]
+__all__ = [
+    "Forward",
+    "answered",
+    "arguments",
+    "call",
+    "called",
+    "device_of",
+    "fast_half",
+    "in_order",
+    "interpreted",
+    "mode",
+    "outputs_of",
+    "select_outputs",
+    "set_mode",
+    "spans",
+]
+
+_OUTPUTS = "_edgekit_outputs"  # an attribute of models, so that copies of them have it
+
+
+def select_outputs(model: nn.Module, names: Sequence[str]) -> None:
+    """From now on only these of the model's outputs count, and of its copies'; none: all of them do."""
+    if not isinstance(model, torch.fx.GraphModule):  # a graph has no others
+        setattr(model, _OUTPUTS, tuple(names))
+
+
+def outputs_of(model: nn.Module) -> tuple[str, ...]:
+    """What ``select_outputs`` was given."""
+    names: tuple[str, ...] = getattr(model, _OUTPUTS, ())
+    return names
+
+
+def called(model: Callable[..., Any], inputs: Tensors) -> Any:
+    """Whatever ``model`` returns; several inputs are given by their names."""
+    return model(**inputs.as_dict()) if isinstance(inputs, NamedTensors) else model(inputs)
+
+
+def answered(result: Any, wanted: Sequence[str] = ()) -> Tensors:
+    """What a model returned, as tensors: one alone is a plain one, whatever it was wrapped in.
+
+    Raises KeyError: one of ``wanted`` isn't there; ValueError: there is none.
+    """
+    if isinstance(result, torch.Tensor):
+        return result
+    tensors = named(result, wanted)
+    return next(iter(tensors.values())) if len(tensors) == 1 else NamedTensors(tensors)
+
+
+def call(model: nn.Module, inputs: Tensors, by: Callable[..., Any] | None = None) -> Tensors:
+    """The outputs of ``model`` that count (see ``select_outputs``), by name where there are several.
+
+    Sequences go through it step by step. ``by``: what is called in its place.
+    """
+    wanted, one = outputs_of(model), by or model
+    if isinstance(inputs, Sequences):
+        return inputs.through(lambda step: answered(called(one, step), wanted))
+    return answered(called(one, inputs), wanted)
 
 
 def fast_half(device: torch.device) -> Literal["bfloat16", "float16"] | None:
@@ -48,30 +105,30 @@ class Forward:
         self.model = model
         self.order = torch.channels_last
         self.tried = False
-        self.compiled: Callable[[Tensor], Tensor] | None = None
-        self.through: Callable[[Tensor], Tensor] | None = None
+        self.compiled: Callable[..., Any] | None = None
+        self.through: Callable[[Tensors], Tensors] | None = None
         if compiled:
             self.compiled = torch.compile(model, dynamic=False)  # batches of a training have one size
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensors) -> Tensors:
         own = device_of(self.model)
         if inputs.device == own:
             return self._ordered(inputs)
         return self._ordered(inputs.to(own, non_blocking=True)).to(inputs.device)
 
-    def _ordered(self, inputs: Tensor) -> Tensor:
-        if inputs.dim() != 4:
+    def _ordered(self, inputs: Tensors) -> Tensors:
+        if not any(one.dim() == 4 for _, one in each(inputs)):
             return self._call(inputs)
         if self.tried or self.order is torch.contiguous_format:
-            return self._call(inputs.contiguous(memory_format=self.order))
+            return self._call(in_order(inputs, self.order))
         self.tried = True
         try:
-            return self._call(inputs.contiguous(memory_format=self.order))
+            return self._call(in_order(inputs, self.order))
         except RuntimeError:
             self.order = torch.contiguous_format
             return self._call(inputs.contiguous())
 
-    def prepare(self, example: Tensor) -> None:
+    def prepare(self, example: Tensors) -> None:
         """Find the order on an example, in eval mode (nothing is learned), and put the weights in it."""
         with mode(self.model, training=False), torch.no_grad():
             self(example)
@@ -84,14 +141,13 @@ class Forward:
             # After a few compiled forms of one class the compiler gives up in silence: the next starts anew.
             torch._dynamo.reset()
 
-    def _call(self, inputs: Tensor) -> Tensor:
+    def _call(self, inputs: Tensors) -> Tensors:
         if self.through is not None:
             return self.through(inputs)
         if self.compiled is None or not torch.is_grad_enabled():
-            outputs: Tensor = self.model(inputs)
-            return outputs
+            return call(self.model, inputs)
         try:
-            return self.compiled(inputs)
+            return call(self.model, inputs, self.compiled)
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
@@ -102,6 +158,27 @@ class Forward:
                 expected="a forward() that torch.compile takes, and a C++ compiler",
                 next='set training.compile to "never"',
             ) from error
+
+
+def arguments(graph: torch.fx.GraphModule, inputs: Tensors) -> list[torch.Tensor]:
+    """``inputs`` in the order in which a captured graph takes them, by the names of its placeholders."""
+    if not isinstance(inputs, NamedTensors):
+        return [inputs]
+    return [inputs[str(node.target)] for node in graph.graph.nodes if node.op == "placeholder"]
+
+
+def interpreted(interpreter: torch.fx.Interpreter, inputs: Tensors) -> Tensors:
+    """What a graph's interpreter makes of ``inputs``."""
+    graph = interpreter.module
+    assert isinstance(graph, torch.fx.GraphModule)
+    if isinstance(inputs, Sequences):
+        return inputs.through(lambda step: answered(interpreter.run(*arguments(graph, step))))
+    return answered(interpreter.run(*arguments(graph, inputs)))
+
+
+def in_order(inputs: Tensors, order: torch.memory_format) -> Tensors:
+    """Images (N, C, H, W) in this order in memory; anything else as it is."""
+    return apply(lambda one: one.contiguous(memory_format=order) if one.dim() == 4 else one, inputs)
 
 
 def spans(count: int, size: int) -> list[tuple[int, int]]:

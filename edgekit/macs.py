@@ -19,6 +19,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgekit.execution import arguments, called
+from edgekit.tensors import Sequences, Tensors, apply
+
 __all__ = ["Complexity", "Layer", "count"]
 
 
@@ -44,22 +47,25 @@ class Complexity:
         return sum(layer.macs for layer in self.layers if layer.name == name)
 
 
-def count(model: nn.Module, example: Tensor) -> Complexity:
-    """Run ``model`` on the first sample of ``example`` (N, …) and count.
+def count(model: nn.Module, example: Tensors) -> Complexity:
+    """Run ``model`` on the first sample of ``example`` (N, …) and count; of sequences, for one step.
 
     The model computes in eval mode and without gradients; the mode of its modules is as before afterwards.
     Layers carry the names of ``named_modules``, or of the nodes where the model is a graph.
     """
     counter, batch = _Counter(), 1
+    if isinstance(example, Sequences):
+        example = example.step()
     with _eval_mode(model), torch.no_grad():
         if isinstance(model, fx.GraphModule):
             batch = _batch_of(model)
             runner = _NamingInterpreter(model, counter)
             with counter:
-                runner.run(example[:1].repeat(batch, *[1] * (example.dim() - 1)))
+                rows = apply(lambda one: one.repeat(batch, *[1] * (one.dim() - 1)), example[:1])
+                runner.run(*arguments(model, rows))
         else:
             with _naming_hooks(model, counter), counter:
-                model(example[:1])
+                called(model, example[:1])
     layers = tuple(Layer(name, operator, macs // batch) for (name, operator), macs in counter.found.items())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Complexity(parameters, sum(layer.macs for layer in layers), layers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,16 @@ class Check:
     Args:
         inputs: the .npy of samples for a candidate, (N, ...), preprocessed as its file wants them.
         judge: a candidate and its answers (N, ...) → ``accuracy`` and ``agreement``, as in Accuracy.
-        output_shape: of one output, as the torch model gives it.
+        output_shape: of one output, as the torch model gives it; of several by name.
         here: also have the same files answer on this machine, and compare.
+        streaming: how files are asked that are called step by step (see ``evaluating.evaluate``).
     """
 
     inputs: Callable[[Candidate], Path]
     judge: Callable[[Candidate, Outputs], Mapping[str, float | None]] | None = None
-    output_shape: tuple[int, ...] | None = None
+    output_shape: tuple[int, ...] | dict[str, tuple[int, ...]] | None = None
     here: bool = True
+    streaming: Mapping[str, Any] = field(default_factory=dict)
 
 
 def benchmark(
@@ -202,6 +204,7 @@ def _judge(
             backend=candidate.backend if on is device else "",
             layout=candidate.layout,
             output_shape=check.output_shape,
+            streaming=check.streaming,
             progress=progress,
             transport=way,
         )
@@ -232,14 +235,17 @@ def _judge(
 
 def digest(outputs: Outputs) -> str:
     """sha256 of answers: equal if, and only if, they are equal bit by bit, in type and shape."""
-    head = f"{outputs.dtype.str}{outputs.shape}".encode()
+    kind = outputs.dtype.str if outputs.dtype.names is None else outputs.dtype.descr
+    head = f"{kind}{outputs.shape}".encode()
     return hashlib.sha256(head + np.ascontiguousarray(outputs).tobytes()).hexdigest()
 
 
 def _snr_db(expected: Outputs, outputs: Outputs) -> float:
-    """Signal-to-noise ratio in dB, 200 for equal answers (which have none)."""
-    if expected.shape != outputs.shape:
+    """Signal-to-noise ratio in dB, 200 for equal answers (which have none); of several outputs the lowest."""
+    if expected.dtype.names != outputs.dtype.names or expected.shape != outputs.shape:
         return -200.0
+    if expected.dtype.names is not None:
+        return min(_snr_db(expected[name], outputs[name]) for name in expected.dtype.names)
     signal = expected.astype(np.float64)
     noise = float(((outputs.astype(np.float64) - signal) ** 2).sum())
     power = float((signal**2).sum())

@@ -13,7 +13,7 @@ from edgekit.runtimes.device import op_profile, runtimes
 
 _HERE = Path(__file__).parent
 WORKER = "worker.py"
-_SHARED = ("sensors.py", "energy.py", "timing.py", "answers.py", "inbox.py")
+_SHARED = ("sensors.py", "energy.py", "timing.py", "answers.py", "inbox.py", "steps.py")
 
 
 def device_files() -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from edgekit.devices.device import Device
 from edgekit.devices.transport import Transport, linked
 from edgekit.errors import MeasurementError
 from edgekit.progress import Event, Progress, silent
+from edgekit.runtimes.device.runtimes import packed
 
 Answering = Callable[[Path], npt.NDArray[Any]]  # inputs (.npy) → a file's own answers
 
@@ -33,7 +34,8 @@ def evaluate(
     backend: str = "",
     batch: int = 64,
     layout: Layout = "auto",
-    output_shape: Sequence[int] | None = None,
+    output_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+    streaming: Mapping[str, Any] | None = None,
     part_bytes: int = PART_BYTES,
     progress: Progress = silent,
     transport: Transport | None = None,
@@ -42,8 +44,9 @@ def evaluate(
 
     A file with a fixed batch size is run with that one, any other with ``batch``. Inputs are NCHW; if the
     file takes NHWC they are transposed (``layout`` "auto" tells by the shapes; if both fit, they stay).
-    ``output_shape`` is that of one output as the torch model gives it: channels-last outputs that fit it
-    transposed are brought back. Quantised outputs come back as floats.
+    ``output_shape`` is that of one output as the torch model gives it, of several by name: channels-last
+    outputs that fit it transposed are brought back. Quantised outputs come back as floats. ``streaming``: of
+    a file that is called step by step, its "states" and whether answers are "stacked" (see ``worker.py``).
 
     The device is shared with others that only compute. A connection that is lost is taken up again, and
     samples that were answered aren't run twice.
@@ -56,6 +59,7 @@ def evaluate(
         device,
         batch=batch,
         output_shape=output_shape,
+        streaming=streaming,
         part_bytes=part_bytes,
         progress=progress,
         transport=transport,
@@ -69,7 +73,8 @@ def answering(
     device: Device,
     *,
     batch: int = 64,
-    output_shape: Sequence[int] | None = None,
+    output_shape: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+    streaming: Mapping[str, Any] | None = None,
     part_bytes: int = PART_BYTES,
     progress: Progress = silent,
     transport: Transport | None = None,
@@ -81,7 +86,7 @@ def answering(
         def answer(inputs: Path) -> npt.NDArray[Any]:
             try:
                 parts = [
-                    _answers(session, link, device, part, batch)
+                    _answers(session, link, device, part, batch, streaming or {})
                     for part in _parts(inputs, device, part_bytes, progress)
                 ]
             except MeasurementError as error:
@@ -116,10 +121,12 @@ def _parts(inputs: Path, device: Device, part_bytes: int, progress: Progress) ->
             progress(Event("step", "evaluate", f"on {device.name}", done=done, total=len(samples)))
 
 
-def _answers(session: Session, link: Transport, device: Device, inputs: Path, batch: int) -> npt.NDArray[Any]:
+def _answers(
+    session: Session, link: Transport, device: Device, inputs: Path, batch: int, streaming: Mapping[str, Any]
+) -> npt.NDArray[Any]:
     target = f"{link.folder}/outputs-{os.urandom(4).hex()}.npy"
     source = link.push(inputs)
-    request = {"do": "evaluate", "inputs": source, "outputs": target, "batch": batch}
+    request = {"do": "evaluate", "inputs": source, "outputs": target, "batch": batch, **streaming}
     session.ask(request, device.timeout_seconds)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         copy = Path(folder) / "outputs.npy"
@@ -130,7 +137,19 @@ def _answers(session: Session, link: Transport, device: Device, inputs: Path, ba
     return outputs
 
 
-def _channels_first(outputs: npt.NDArray[Any], output_shape: Sequence[int] | None) -> npt.NDArray[Any]:
+def _channels_first(
+    outputs: npt.NDArray[Any], output_shape: Sequence[int] | Mapping[str, Sequence[int]] | None
+) -> npt.NDArray[Any]:
+    names = outputs.dtype.names
+    if isinstance(output_shape, Mapping):
+        if names is None or not set(output_shape) <= set(names):
+            return outputs  # whoever knows what they are for says what is missing
+        moved: npt.NDArray[Any] = packed(
+            [(name, _channels_first(outputs[name], output_shape[name])) for name in output_shape]
+        )
+        return moved
+    if names is not None:
+        return outputs
     if output_shape is not None and outputs.ndim >= 4 and outputs.shape[1:] != tuple(output_shape):
         moved = np.moveaxis(outputs, -1, 1)
         if moved.shape[1:] == tuple(output_shape):

@@ -12,7 +12,8 @@ on standard input::
 
 and one answer each, ``{"error": …, "kind": …}`` if it failed. Optional: of all "patience", the seconds of
 silence after which the process writes to standard error where it is; of ``load`` "layout", "backend",
-"affinity" (cores) and, instead of a sample, "random" (a seed); of ``evaluate`` "start". Before its answer
+"affinity" (cores) and, instead of a sample, "random" (a seed); of ``evaluate`` "start", "states" and
+"stacked". Several inputs, and several outputs, are one structured array. Before its answer
 ``evaluate`` tells ``{"done": 640, "total": 10000}`` now and then: the worker is alive, and so many rows are
 on the disk. If standard input ends while it works, the host is gone, and the process leaves at once.
 """
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence, T
 import numpy as np
 
 if TYPE_CHECKING or __package__:
-    from edgekit.bench import answers, energy, inbox, sensors, timing
+    from edgekit.bench import answers, energy, inbox, sensors, steps, timing
     from edgekit.runtimes.device import runtimes
 else:
     # They stand beside this file, on the device as here; nothing else is to be found there by accident.
@@ -41,7 +42,7 @@ else:
 
     sys.path[:] = [path for path in sys.path if path != HERE]
     sensors, energy, timing = (runtimes.sibling(name) for name in ("sensors", "energy", "timing"))
-    answers, inbox = runtimes.sibling("answers"), runtimes.sibling("inbox")
+    answers, inbox, steps = (runtimes.sibling(name) for name in ("answers", "inbox", "steps"))
 
 TELL_SECONDS = 0.3  # between two pieces of news
 
@@ -171,10 +172,20 @@ class Worker:
         timing.become_quiet()
         return answer
 
-    def evaluate(self, inputs: str, outputs: str, batch: int, start: int = 0) -> dict[str, Any]:
+    def evaluate(
+        self,
+        inputs: str,
+        outputs: str,
+        batch: int,
+        start: int = 0,
+        states: dict[str, str] | None = None,
+        stacked: bool = False,
+    ) -> dict[str, Any]:
         """Write the outputs for all inputs (N, ...); a file with a fixed batch size is run with that one.
 
-        With ``start``, ``outputs`` holds that many rows of an earlier attempt, and the others follow.
+        With ``start``, ``outputs`` holds that many rows of an earlier attempt, and the others follow. With
+        ``states`` (by output, which input it is in the next step) the file is called for each step of
+        sequences; the answers are those of the last step, or with ``stacked`` of all.
         """
         if self._model is None:
             raise ValueError("no file is loaded")
@@ -187,7 +198,8 @@ class Worker:
         # With all rows there, the last is answered once more: what the file answers is known only from it.
         begin = min(start, len(samples) - 1)
         size = self._model.batch or batch
-        rows = self._answered(samples[begin : begin + size], size)
+        answer = steps.Steps(states, stacked).of(self._answered) if states else self._answered
+        rows = answer(samples[begin : begin + size], size)
         with answers.Answers(outputs, len(samples), begin, rows) as file:
             told = 0.0  # so that the first batch is told at once
             while True:
@@ -199,7 +211,7 @@ class Worker:
                     file.settle()
                     self.tell({"done": begin, "total": len(samples)})
                     told = time.monotonic()
-                rows = self._answered(samples[begin : begin + size], size)
+                rows = answer(samples[begin : begin + size], size)
             file.settle()
             shape = list(file.shape)
         self.tell({"done": begin, "total": len(samples)})

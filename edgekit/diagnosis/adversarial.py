@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from edgekit.batching import batch_size
 from edgekit.execution import Forward, mode, spans
 from edgekit.tasks import Task
+from edgekit.tensors import Tensors
 from edgekit.workload.preprocessing import Preprocessing
 
 __all__ = ["EPSILONS", "Channels", "NoGradient", "fgsm_signs", "moved"]
@@ -19,7 +20,7 @@ EPSILONS = (1 / 255, 2 / 255, 4 / 255, 8 / 255)  # in shares of the range of raw
 _BATCH = 64
 
 
-def fgsm_signs(model: nn.Module, task: Task, inputs: Tensor, targets: Tensor) -> Tensor:
+def fgsm_signs(model: nn.Module, task: Task, inputs: Tensor, targets: Tensors) -> Tensor:
     """(N, …) of -1, 0 and 1: the direction in which the loss grows (Goodfellow, Shlens and Szegedy 2015,
     "Explaining and Harnessing Adversarial Examples", §4).
 

@@ -41,7 +41,8 @@ class Judged:
     """What is known of a file's answers. What a task doesn't have is empty or None.
 
     ``unit``: what is counted. ``samples``: how many of them. ``matrices``: (C, C) before and after, where
-    there are at most 50 classes. ``confused``: mistakes whose number changed most.
+    there are at most 50 classes. ``confused``: mistakes whose number changed most. ``output``: its name,
+    where there are several: the one that changed most is judged.
     """
 
     unit: str
@@ -56,6 +57,7 @@ class Judged:
     temperature: Temperature | None = None
     groups: tuple[GroupRow, ...] = ()
     errors: Errors | None = None
+    output: str = ""
 
 
 def judge(

@@ -11,10 +11,11 @@ from torch import Tensor, fx, nn
 from edgekit import macs
 from edgekit.batching import Footprint, fitting, footprint
 from edgekit.diagnosis.record import LayerRow
-from edgekit.execution import mode, spans
+from edgekit.execution import interpreted, mode, spans
 from edgekit.int8 import ops
 from edgekit.int8.probes import layer_name, quantized_tensors
 from edgekit.noise import Noise
+from edgekit.tensors import Tensors
 
 __all__ = ["layers_of", "snr_of_layers"]
 
@@ -26,7 +27,7 @@ Tell = Callable[[int, int], None]  # samples done, all samples
 
 
 def layers_of(
-    model: nn.Module, samples: Tensor, *, noise: bool = True, tell: Tell = lambda done, total: None
+    model: nn.Module, samples: Tensors, *, noise: bool = True, tell: Tell = lambda done, total: None
 ) -> tuple[LayerRow, ...]:
     """The layers in the order of execution, as they are in ``model``: an int8 graph, or any module.
 
@@ -48,7 +49,7 @@ def layers_of(
 
 
 def snr_of_layers(
-    graph: fx.GraphModule, samples: Tensor, *, tell: Tell = lambda done, total: None
+    graph: fx.GraphModule, samples: Tensors, *, tell: Tell = lambda done, total: None
 ) -> dict[str, float]:
     """Layer → signal-to-noise ratio in dB of what it makes in the int8 graph, against the same graph without
     any rounding. Noise that comes in from the layers before is in it.
@@ -64,12 +65,12 @@ def snr_of_layers(
     with mode(graph, training=False), torch.no_grad():
         for start, end in spans(len(samples), fitting(cost.made, _BATCH)):
             kept: dict[str, Tensor] = {}
-            _Looking(graph, readers, kept.__setitem__, rounds=False).run(samples[start:end])
+            interpreted(_Looking(graph, readers, kept.__setitem__, rounds=False), samples[start:end])
 
             def compare(name: str, value: Tensor, kept: dict[str, Tensor] = kept) -> None:
                 noise[name].add(kept.pop(name), value)
 
-            _Looking(graph, readers, compare, rounds=True).run(samples[start:end])
+            interpreted(_Looking(graph, readers, compare, rounds=True), samples[start:end])
             tell(end, len(samples))
     return {name: one.db for name, one in noise.items()}
 

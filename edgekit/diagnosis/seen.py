@@ -12,7 +12,9 @@ from PIL import Image
 
 from edgekit.diagnosis.corruptions import fitting, value_range
 from edgekit.diagnosis.record import Seen
+from edgekit.tensors import NamedTensors, Tensors
 from edgekit.workload import Workload
+from edgekit.workload.preprocessing import NamedPreprocessing
 
 __all__ = ["seen_of"]
 
@@ -27,15 +29,21 @@ def seen_of(workload: Workload, rows: Sequence[int]) -> tuple[Seen, ...]:
 
     Raises WorkloadError if the workload's ``decode`` fails.
     """
-    inputs, layout = workload.validation.inputs, workload.preprocessing.layout
+    inputs: Tensors = workload.validation.inputs
+    preprocessing = workload.preprocessing
     if not rows:
         return ()
+    if isinstance(inputs, NamedTensors):  # the first of several is shown
+        assert isinstance(preprocessing, NamedPreprocessing)
+        first = inputs.names[0]
+        inputs, preprocessing = inputs[first], preprocessing.inputs[first]
+    layout = preprocessing.layout
     samples = inputs[list(rows)].numpy()
     if (pictures := _pictures(samples, layout, floats=inputs.is_floating_point())) is not None:
         low, high = map(float, value_range(inputs.numpy()))  # of all samples, not of these few
         return tuple(Seen(row, image=_png(one, low, high)) for row, one in zip(rows, pictures, strict=True))
     if workload.decode is not None:
-        return tuple(Seen(row, text=_short(workload.text_of(inputs[row]) or "")) for row in rows)
+        return tuple(Seen(row, text=_short(workload.text_of(workload.validation, row) or "")) for row in rows)
     kinds = fitting(samples, layout)
     if "clipping" in kinds and samples.ndim == 2:
         return tuple(Seen(row, wave=_wave(one)) for row, one in zip(rows, samples, strict=True))

@@ -12,18 +12,19 @@ from edgekit.errors import MeasurementError, MissingExtraError
 from edgekit.formats.precisions import Precision
 
 if TYPE_CHECKING:
-    from torch import Tensor, fx, nn
+    from torch import fx, nn
 
     from edgekit.devices.device import Device
     from edgekit.devices.transport import Transport
     from edgekit.formats.coverage import Coverage
     from edgekit.formats.opened import Opened
     from edgekit.formats.options import ExportOptions, Target
+    from edgekit.tensors import Tensors
 
 __all__ = ["Format", "Writer"]
 
 # Of the arguments of ``Format.write``.
-Writer: TypeAlias = "Callable[[nn.Module, Tensor, Path, dict[str, str], ExportOptions, Precision], None]"
+Writer: TypeAlias = "Callable[[nn.Module, Tensors, Path, dict[str, str], ExportOptions, Precision], None]"
 
 
 class Format(ABC):
@@ -110,7 +111,7 @@ class Format(ABC):
     def write(
         self,
         graph: nn.Module,
-        example: Tensor,
+        example: Tensors,
         path: Path,
         metadata: dict[str, str],
         options: ExportOptions,
@@ -120,7 +121,8 @@ class Format(ABC):
 
         Args:
             graph: float, or an int8 graph for precisions that are made from one.
-            example: one preprocessed input, (1, …).
+            example: one preprocessed input, (1, …), or several by name. A file has these names, "input" for a
+                plain one, and those of the graph's outputs.
             path: where to; a file there is replaced only when the new one is complete.
             metadata: plain strings kept inside the file.
             options: checked before.

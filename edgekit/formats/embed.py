@@ -11,9 +11,10 @@ from torch import Tensor, fx
 from edgekit.errors import ExportError
 from edgekit.formats.options import ExportOptions
 from edgekit.int8 import ops
+from edgekit.tensors import Tensors
 
 
-def refuse(options: ExportOptions, example: Tensor, where: str) -> None:
+def refuse(options: ExportOptions, example: Tensors, where: str) -> None:
     """Raise ExportError if ``options.preprocessing`` can't stand inside a model.
 
     Args:
@@ -24,9 +25,11 @@ def refuse(options: ExportOptions, example: Tensor, where: str) -> None:
     preprocessing = options.preprocessing
     if preprocessing is None:
         return
-    channels = example.shape[1] if example.dim() > 1 else 0
     reason = ""
-    if preprocessing.dtype != "float32" or preprocessing.layout == "any" or example.dim() != 4:
+    channels = example.shape[1] if isinstance(example, Tensor) and example.dim() > 1 else 0
+    if not isinstance(example, Tensor):
+        reason = f"there are several inputs: {', '.join(example.names)}"
+    elif preprocessing.dtype != "float32" or preprocessing.layout == "any" or example.dim() != 4:
         reason = f"these inputs are no images: {preprocessing.dtype}, layout {preprocessing.layout!r}"
     elif preprocessing.size is not None and options.raw_size is None:
         reason = f"images are resized to {preprocessing.size}, and nobody says from what size"
@@ -42,7 +45,7 @@ def refuse(options: ExportOptions, example: Tensor, where: str) -> None:
         )
 
 
-def embed(graph: fx.GraphModule, example: Tensor, options: ExportOptions) -> tuple[fx.GraphModule, Tensor]:
+def embed(graph: fx.GraphModule, example: Tensors, options: ExportOptions) -> tuple[fx.GraphModule, Tensor]:
     """A copy of the graph that takes raw pixels, and an example of them.
 
     What ``Preprocessing`` does is done in the same order and in float32, so that a float file answers as the
@@ -57,6 +60,7 @@ def embed(graph: fx.GraphModule, example: Tensor, options: ExportOptions) -> tup
     Returns:
         The graph with one input (N, H, W, C) uint8 of the raw size, and zeros of that shape for N = 1.
     """
+    assert isinstance(example, Tensor)  # ``refuse``
     graph = copy.deepcopy(graph)
     old = _input(graph)
     size = options.raw_size or tuple(example.shape[2:])

@@ -10,7 +10,9 @@ from edgekit.formats import FORMATS, INT8_GRAPH, Precision, refuse
 from edgekit.formats.options import ExportOptions
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+    from edgekit.tensors import Tensors
 
 __all__ = ["export"]
 
@@ -19,7 +21,7 @@ _PLAIN = ExportOptions()
 
 def export(
     model: nn.Module,
-    example: Tensor,
+    example: Tensors,
     path: Path,
     *,
     format: str,

@@ -39,12 +39,12 @@ class Opened:
 
     ``grids``: of each tensor, in the file's order: the one that it was written on, and those that it is read
     on, where these differ. ``run``: takes one preprocessed row (1, …), or one of raw
-    pixels (1, H, W, C) where the file preprocesses by itself; gives the file's answer as real numbers, and
-    the tensors as integers.
+    pixels (1, H, W, C) where the file preprocesses by itself, several inputs as ``tensors.to_numpy`` gives
+    them; gives the file's answers by name as real numbers, and the tensors as integers.
     """
 
     grids: Sequence[tuple[Grid, ...]]
-    run: Callable[[NDArray[Any]], tuple[NDArray[Any], list[NDArray[Any]]]]
+    run: Callable[[NDArray[Any]], tuple[dict[str, NDArray[Any]], list[NDArray[Any]]]]
 
 
 def real(value: NDArray[Any], grid: Grid) -> NDArray[Any]:

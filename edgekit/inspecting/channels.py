@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from edgekit import macs
@@ -13,11 +13,12 @@ from edgekit.errors import PruneError
 from edgekit.pruning.coupling import groups
 from edgekit.pruning.goals.search import Limits
 from edgekit.stages.prune_config import PruneConfig
+from edgekit.tensors import Tensors
 
 __all__ = ["cuttable", "find_channels"]
 
 
-def find_channels(model: nn.Module, example: Tensor) -> dict[str, Any]:
+def find_channels(model: nn.Module, example: Tensors) -> dict[str, Any]:
     """Groups of channels that can leave, what stays whole and why, and how far the stage's defaults let go.
 
     As JSON: ``groups``, ``kept_whole``, ``furthest`` (None if the model can't be traced: ``error`` says why)
@@ -54,7 +55,7 @@ def find_channels(model: nn.Module, example: Tensor) -> dict[str, Any]:
     return {**described, "furthest": _furthest(model, example, found, limits)}
 
 
-def _furthest(model: nn.Module, example: Tensor, found: groups.Found, limits: Limits) -> dict[str, float]:
+def _furthest(model: nn.Module, example: Tensors, found: groups.Found, limits: Limits) -> dict[str, float]:
     """MACs and parameters before over after, when every group is cut as far as the limits allow."""
     removed = {g.name: list(range(limits.counts(g.channels)[-1], g.channels)) for g in found.groups}
     small = copy.deepcopy(model)

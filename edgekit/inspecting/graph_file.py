@@ -13,6 +13,7 @@ from edgekit.formats.summary import by_size, dtype_totals, grid
 from edgekit.int8 import ops, storage
 from edgekit.int8.prediction import op_name
 from edgekit.memory import graph_arena
+from edgekit.tensors import each
 
 __all__ = ["read"]
 
@@ -26,7 +27,7 @@ def read(path: Path) -> dict[str, Any]:
     nodes = [node for node in graph.graph.nodes if node.op == "call_function"]
     constants = [_constant(graph, node) for node in graph.graph.nodes if node.op == "get_attr"]
     constants = list({row["name"]: row for row in constants}.values())
-    example = _example(graph)
+    example = ops.zeros_for(graph)
     values = graph_arena.record(graph, example)
     quantized = {node for node in nodes if node.target in ops.QUANTIZE | ops.DEQUANTIZE}
     quantized |= {node for node in nodes if node.users and set(node.users) <= quantized}
@@ -35,12 +36,11 @@ def read(path: Path) -> dict[str, Any]:
         return 1 if node in quantized else tensor.element_size()
 
     activations = [row for node in nodes if (row := _activation(node))]
-    last = next(node for node in graph.graph.nodes if node.op == "output").all_input_nodes[0]
     return {
         "versions": {"torch": torch.__version__},
         "metadata": {},
-        "inputs": [{"name": "input", **_port(example)}],
-        "outputs": [{"name": "output", **_port(values[last.name])}],
+        "inputs": [{"name": name, **_port(one)} for name, one in each(example, "input")],
+        "outputs": [{"name": name, **_port(values[one.name])} for name, one in ops.results(graph).items()],
         "operators": dict(Counter(op_name(node) for node in nodes).most_common()),
         "constant_dtypes": dtype_totals(constants),
         "activation_dtypes": dict(Counter(row["dtype"] for row in activations)),
@@ -53,12 +53,6 @@ def read(path: Path) -> dict[str, Any]:
         "tensors": by_size(constants, path.stat().st_size),
         "activations": activations,
     }
-
-
-def _example(graph: fx.GraphModule) -> Tensor:
-    """Zeros in the shape and type that the graph takes, one sample."""
-    value = next(node for node in graph.graph.nodes if node.op == "placeholder").meta["val"]
-    return torch.zeros([1, *(int(size) for size in value.shape[1:])], dtype=value.dtype)
 
 
 def _port(value: Tensor) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from edgekit.int8 import ops
 from edgekit.int8.prediction import Graphs, op_name
 from edgekit.int8.rules import PREDICTED
 from edgekit.memory import graph_arena
+from edgekit.tensors import Tensors, each
 from edgekit.workload import Workload
 
 __all__ = ["FloatLayer", "float_layers", "inspect_model"]
@@ -49,8 +50,8 @@ def inspect_model(workload: Workload, tell: Callable[[str], None] = lambda _: No
         "schema": 1,
         "kind": "model",
         "name": workload.name,
-        "input": _port(example[:1]),
-        "output": _port(_output(graphs.captured, values)),
+        **_ports("input", each(example[:1], "input")),
+        **_ports("output", [(name, values[one.name]) for name, one in ops.results(graphs.captured).items()]),
         "totals": {"parameters": whole.parameters, "macs": counted.macs, **_file_sizes(graphs)},
         "arena": _arenas(graphs, values, example),
         "int8_error": graphs.problem,
@@ -70,7 +71,7 @@ class FloatLayer:
     reason: str
 
 
-def float_layers(model: nn.Module, example: Tensor, runtime: str) -> list[FloatLayer]:
+def float_layers(model: nn.Module, example: Tensors, runtime: str) -> list[FloatLayer]:
     """What of a model isn't computed on integers in an int8 file, in the order of execution.
 
     Those that multiply come first. ``example``: (N, …). Raises CaptureError.
@@ -236,7 +237,7 @@ def _file_sizes(graphs: Graphs) -> dict[str, int]:
     return {"fp32_bytes": floats, "int8_bytes": integers}
 
 
-def _arenas(graphs: Graphs, values: dict[str, Any], example: Tensor) -> dict[str, Any]:
+def _arenas(graphs: Graphs, values: dict[str, Any], example: Tensors) -> dict[str, Any]:
     prepared = graph_arena.record(graphs.prepared, example)
 
     def item_size(node: fx.Node, tensor: Tensor) -> int:
@@ -266,10 +267,11 @@ def _port(value: Tensor) -> dict[str, Any]:
     return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
 
 
-def _output(graph: fx.GraphModule, values: dict[str, Any]) -> Tensor:
-    last = next(node for node in graph.graph.nodes if node.op == "output")
-    value: Tensor = values[last.all_input_nodes[0].name]  # Workload.check saw that it is one tensor
-    return value
+def _ports(side: str, tensors: Sequence[tuple[str, Tensor]]) -> dict[str, Any]:
+    """One alone as {"input": …}; several by name in {"inputs": …}."""
+    if len(tensors) == 1:
+        return {side: _port(tensors[0][1])}
+    return {f"{side}s": {name: _port(one) for name, one in tensors}}
 
 
 def _shape(values: dict[str, Any], node: fx.Node) -> list[int] | None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekit.errors import StageError
-from edgekit.execution import Forward, spans
+from edgekit.execution import Forward, in_order, spans
 from edgekit.int8 import ops
 from edgekit.int8.bias import ChannelMeans, correct_biases
 from edgekit.int8.grid import absorb_clamps, meet_clamps, snap_biases
@@ -37,6 +37,7 @@ from edgekit.int8.unify import (
     quantize_constants,
     unify,
 )
+from edgekit.tensors import NamedTensors, Tensors
 
 _ALL = 1 << 30  # NNCF asks how many batches to look at
 
@@ -60,15 +61,15 @@ class CalibrationOptions:
 class Streamed:
     """Batches that are made when they are asked for, every time anew: only one of them is in memory."""
 
-    def __init__(self, draw: Callable[[], Iterator[Tensor]]) -> None:
+    def __init__(self, draw: Callable[[], Iterator[Tensors]]) -> None:
         self.draw = draw
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensors]:
         return self.draw()
 
 
 def calibrate(
-    graph: fx.GraphModule, batches: Iterable[Tensor], options: CalibrationOptions | None = None
+    graph: fx.GraphModule, batches: Iterable[Tensors], options: CalibrationOptions | None = None
 ) -> fx.GraphModule:
     """Place quantisers and find their scales and zero points on ``batches``: ``estimate``, then ``settle``.
 
@@ -90,7 +91,7 @@ def calibrate(
 
 def estimate(
     graph: fx.GraphModule,
-    batches: Iterable[Tensor],
+    batches: Iterable[Tensors],
     options: CalibrationOptions | None = None,
     *,
     doubt: Callable[[str], None] | None = None,
@@ -134,13 +135,13 @@ def estimate(
     return quantized
 
 
-def _ordered(graph: fx.GraphModule, batches: Iterable[Tensor]) -> Streamed:
+def _ordered(graph: fx.GraphModule, batches: Iterable[Tensors]) -> Streamed:
     """The batches with channels last in memory, which is twice as fast, if the graph takes them so."""
     forward = Forward(graph)
     with torch.no_grad():
         forward(next(iter(batches))[:2])
     order = forward.order
-    return Streamed(lambda: (b.contiguous(memory_format=order) if b.dim() == 4 else b for b in batches))
+    return Streamed(lambda: (in_order(batch, order) for batch in batches))
 
 
 def settle(graph: fx.GraphModule) -> fx.GraphModule:
@@ -151,7 +152,7 @@ def settle(graph: fx.GraphModule) -> fx.GraphModule:
     return graph
 
 
-def _placed(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModule:
+def _placed(graph: fx.GraphModule, batches: Iterable[Tensors]) -> fx.GraphModule:
     with _quiet_nncf() as nncf:
         from nncf.experimental.torch.fx import quantize_pt2e
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -160,7 +161,7 @@ def _placed(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModule:
             quantized: fx.GraphModule = quantize_pt2e(
                 graph,
                 EdgeQuantizer(),
-                nncf.Dataset(batches),
+                nncf.Dataset(batches, _by_name),
                 subset_size=_ALL,
                 fold_quantize=False,
                 # Its fast bias correction made most networks worse and none better (docs/int8.md).
@@ -179,9 +180,14 @@ def _placed(graph: fx.GraphModule, batches: Iterable[Tensor]) -> fx.GraphModule:
     return quantized
 
 
+def _by_name(batch: Tensors) -> Any:
+    """As NNCF gives it to the graph: several by their names."""
+    return batch.as_dict() if isinstance(batch, NamedTensors) else batch
+
+
 def _look_closer(
     graph: fx.GraphModule,
-    batches: Iterable[Tensor],
+    batches: Iterable[Tensors],
     options: CalibrationOptions,
     doubt: Callable[[str], None] | None,
 ) -> None:

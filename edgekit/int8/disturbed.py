@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgekit.execution import mode
+from edgekit.execution import interpreted, mode
 from edgekit.int8 import ops
+from edgekit.tensors import Tensors
 
 __all__ = ["disturbed"]
 
 _MANY = 0.05  # a larger share: one integer would often be drawn twice
 
 
-def disturbed(graph: fx.GraphModule, samples: Tensor, share: float, *, seed: int = 0) -> Tensor:
+def disturbed(graph: fx.GraphModule, samples: Tensors, share: float, *, seed: int = 0) -> Tensors:
     """The graph's answers to ``samples`` (N, …), with roundings disturbed.
 
     Args:
@@ -32,10 +33,7 @@ def disturbed(graph: fx.GraphModule, samples: Tensor, share: float, *, seed: int
     """
     generator = torch.Generator().manual_seed(seed)
     with mode(graph, training=False), torch.no_grad():
-        result = _Disturbing(graph, share, generator).run(samples)
-    answers = result[0] if isinstance(result, list | tuple) else result
-    assert isinstance(answers, Tensor)
-    return answers
+        return interpreted(_Disturbing(graph, share, generator), samples)
 
 
 class _Disturbing(fx.Interpreter):

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from edgekit.tensors import Tensors, each
+
 __all__ = ["doubts"]
 
 _FEW = 32  # samples, below which ranges are a matter of chance
@@ -60,7 +62,7 @@ class _Seen:
         return math.sqrt(max(0.0, float(variance.mean())))
 
 
-def doubts(calibration: Iterable[Tensor], validation: Iterable[Tensor]) -> list[str]:
+def doubts(calibration: Iterable[Tensors], validation: Iterable[Tensors]) -> list[str]:
     """What speaks against believing ranges that come from ``calibration``, in words; empty if nothing does.
 
     Args:
@@ -68,23 +70,49 @@ def doubts(calibration: Iterable[Tensor], validation: Iterable[Tensor]) -> list[
             are only asked whether they differ from each other.
         validation: such as the model will meet; nothing of it is used for anything else.
     """
-    seen, judged, whole_numbers = _Seen(), _Seen(), False
+    inputs: dict[str, _Input] = {}
     for part in calibration:
-        whole_numbers = not part.is_floating_point()
-        seen.add(part)
-    outside, values = 0, 0
-    margin = _BEYOND * max(seen.high - seen.low, 0.0)
+        for name, one in each(part, ""):
+            inputs.setdefault(name, _Input()).calibrated(one)
     for part in validation:
-        judged.add(part)
-        outside += int(((part < seen.low - margin) | (part > seen.high + margin)).sum())
-        values += part.numel()
-    found = []
-    if seen.count < _FEW:
-        found.append(f"{seen.count} samples are few: ranges rest on them, and 100 to 1,000 are usual")
-    found += _alike(seen, judged)
-    if not whole_numbers and seen.deviation > 0 and judged.count:
-        found += _unlike(seen, judged, outside / max(values, 1))
-    return found
+        for name, one in each(part, ""):
+            inputs[name].met(one)
+    found: dict[str, None] = {}
+    for name, own in inputs.items():
+        if name and own.whole_numbers:
+            continue  # a mask may well be the same for all
+        for text in own.doubts():
+            found[f"{name}: {text}" if name else text] = None
+    few = next(iter(inputs.values())).seen.count if inputs else 0
+    if 0 < few < _FEW:
+        told = f"{few} samples are few: ranges rest on them, and 100 to 1,000 are usual"
+        return [told, *found]
+    return list(found)
+
+
+class _Input:
+    """What was seen of one input."""
+
+    def __init__(self) -> None:
+        self.seen, self.judged, self.whole_numbers = _Seen(), _Seen(), False
+        self.outside = self.values = 0
+
+    def calibrated(self, part: Tensor) -> None:
+        self.whole_numbers = not part.is_floating_point()
+        self.seen.add(part)
+
+    def met(self, part: Tensor) -> None:
+        seen = self.seen
+        margin = _BEYOND * max(seen.high - seen.low, 0.0)
+        self.judged.add(part)
+        self.outside += int(((part < seen.low - margin) | (part > seen.high + margin)).sum())
+        self.values += part.numel()
+
+    def doubts(self) -> list[str]:
+        found = _alike(self.seen, self.judged)
+        if not self.whole_numbers and self.seen.deviation > 0 and self.judged.count:
+            found += _unlike(self.seen, self.judged, self.outside / max(self.values, 1))
+        return found
 
 
 def _alike(seen: _Seen, judged: _Seen) -> list[str]:

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from edgekit.execution import interpreted
 from edgekit.int8 import ops
 from edgekit.int8.ops import aten
+from edgekit.tensors import Tensors
 
 __all__ = ["even_heads"]
 
@@ -36,7 +38,7 @@ _BEHIND = (
 )
 
 
-def even_heads(graph: fx.GraphModule, batches: Iterable[Tensor]) -> list[str]:
+def even_heads(graph: fx.GraphModule, batches: Iterable[Tensors]) -> list[str]:
     """Bring the channels of last layers to one size, in place, and give the names of these layers' nodes.
 
     Args:
@@ -86,13 +88,13 @@ def _own(operand: Any, read: Mapping[str, int]) -> bool:
     )
 
 
-def _sizes(graph: fx.GraphModule, heads: list[fx.Node], batches: Iterable[Tensor]) -> dict[fx.Node, Tensor]:
+def _sizes(graph: fx.GraphModule, heads: list[fx.Node], batches: Iterable[Tensors]) -> dict[fx.Node, Tensor]:
     """By head, (C,): the largest absolute value of each of its channels."""
     watch = _Watch(graph, heads)
     count = 0
     with torch.no_grad():
         for batch in batches:
-            watch.run(batch[: max(2, _SAMPLES - count)])
+            interpreted(watch, batch[: max(2, _SAMPLES - count)])
             count += len(batch)
             if count >= _SAMPLES:
                 break

@@ -12,6 +12,8 @@ from torch import fx
 # Registers the quantized_decomposed namespace, which torch itself doesn't load on import.
 from torch.ao.quantization.fx import _decomposed  # noqa: F401
 
+from edgekit.tensors import NamedTensors, Tensors
+
 aten = torch.ops.aten
 qd = torch.ops.quantized_decomposed
 
@@ -119,6 +121,35 @@ _CONSTANTS = "_edgekit_constants"  # attribute of an fx.Graph: what ``is_constan
 def user_name(name: str) -> str:
     """A name in the graph as it stands in the user's own model."""
     return name.replace(RENAMED, "")
+
+
+def input_names(graph: fx.GraphModule, example: Tensors) -> list[str]:
+    """What a file calls the graph's inputs, in their order; a plain one is "input"."""
+    if not isinstance(example, NamedTensors):
+        return ["input"]
+    return [str(node.target) for node in graph.graph.nodes if node.op == "placeholder"]
+
+
+def zeros_for(graph: fx.GraphModule) -> Tensors:
+    """Zeros in the shapes and types that the graph takes, one sample; by name where there are several."""
+    given = {str(node.target): node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"}
+    zeros = {
+        name: torch.zeros([1, *(int(size) for size in value.shape[1:])], dtype=value.dtype)
+        for name, value in given.items()
+    }
+    plain = len(zeros) == 1 and getattr(graph.graph._codegen, "pytree_info", None) is not None
+    return next(iter(zeros.values())) if plain else NamedTensors(zeros)
+
+
+def results(graph: fx.GraphModule) -> dict[str, fx.Node]:
+    """What the graph gives, by name; one alone is "output"."""
+    (given,) = next(node for node in graph.graph.nodes if node.op == "output").args
+    if isinstance(given, dict):
+        return dict(given)
+    if isinstance(given, list | tuple):
+        names = ("output", *(f"output_{index}" for index in range(1, len(given))))
+        return dict(zip(names, given, strict=True))
+    return {"output": given}
 
 
 def layer_of(node: fx.Node) -> str:

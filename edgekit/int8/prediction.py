@@ -19,6 +19,7 @@ from edgekit.int8.capture import capture
 from edgekit.int8.lower import lower
 from edgekit.int8.placement import KEY, EdgeQuantizer
 from edgekit.int8.rules import PREDICTED, rule_of
+from edgekit.tensors import Tensors
 
 __all__ = ["Graphs", "Role", "Verdict", "op_name"]
 
@@ -51,7 +52,7 @@ class Graphs:
     problem: str = ""
 
     @classmethod
-    def of(cls, model: nn.Module, example: Tensor) -> Graphs:
+    def of(cls, model: nn.Module, example: Tensors) -> Graphs:
         """Capture and prepare. ``example``: (N, …). Raises CaptureError."""
         captured = capture(model, example)
         try:

@@ -42,13 +42,11 @@ def layer_name(node: object) -> str:
 
 
 def with_probes(graph: fx.GraphModule) -> tuple[fx.GraphModule, list[str]]:
-    """A copy that returns its output and then every quantised tensor (dequantised); and their names."""
+    """A copy that returns its outputs and then every quantised tensor (dequantised); and their names."""
     graph = copy.deepcopy(graph)
     tensors = quantized_tensors(graph)
     output = next(node for node in graph.graph.nodes if node.op == "output")
-    results = output.args[0]
-    first = results[0] if isinstance(results, list | tuple) else results
-    output.args = ((first, *tensors.values()),)
+    output.args = ((*ops.results(graph).values(), *tensors.values()),)
     graph.graph.set_codegen(torch.fx.graph.CodeGen())
     graph.recompile()
     return graph, list(tensors)

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from edgekit.execution import interpreted
 from edgekit.int8 import ops
 from edgekit.int8.unify import HIGH, LOW, grid_for, grid_of, has_known_grid, per_tensor, set_grid
+from edgekit.tensors import Tensors
 
 __all__ = [
     "Histogram",
@@ -180,7 +182,7 @@ def histograms(graph: fx.GraphModule) -> dict[str, Histogram]:
 
 
 def float_values(
-    graph: fx.GraphModule, batches: Iterable[Tensor], look: Callable[[fx.Node, list[Any]], None]
+    graph: fx.GraphModule, batches: Iterable[Tensors], look: Callable[[fx.Node, list[Any]], None]
 ) -> None:
     """Run the float model that an int8 graph came from: its quantisers let everything through.
 
@@ -190,7 +192,7 @@ def float_values(
     interpreter = _FloatModel(graph, look)
     with torch.no_grad():
         for batch in batches:
-            interpreter.run(batch)
+            interpreted(interpreter, batch)
 
 
 class _FloatModel(fx.Interpreter):

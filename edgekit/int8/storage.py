@@ -7,22 +7,23 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from edgekit.errors import WeightsError
 from edgekit.files import atomic_write
-from edgekit.int8.capture import export_program
+from edgekit.int8.capture import export_program, name_ends
 from edgekit.int8.normalize import normalize
+from edgekit.tensors import Tensors, cat
 
 
-def save(graph: fx.GraphModule, example: Tensor, path: Path) -> None:
+def save(graph: fx.GraphModule, example: Tensors, path: Path) -> None:
     """Write the graph as an ``ExportedProgram`` (``.pt2``), atomically.
 
     Args:
         graph: the int8 graph.
         example: one input, (N, ...); its shape behind N becomes the program's.
     """
-    program = export_program(graph, torch.cat([example[:1], example[:1]]))
+    program = export_program(graph, cat([example[:1], example[:1]]))
     for node in program.graph.nodes:
         node.meta.pop("from_node", None)  # addresses in this process: the same graph gives the same bytes
     # By way of memory: on a full disk torch's own writer ends the process.
@@ -56,5 +57,6 @@ def load(path: Path) -> fx.GraphModule:
     for node in list(graph.graph.nodes):
         if node.op == "call_module" and str(node.target).startswith("_guards"):
             graph.graph.erase_node(node)
+    name_ends(graph)
     normalize(graph)
     return graph

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from edgekit.execution import arguments
 from edgekit.int8 import ops
 from edgekit.memory.arena import Arena, Step, plan
+from edgekit.tensors import Tensors
 
 __all__ = ["ItemSize", "label", "measure", "record"]
 
@@ -39,11 +41,11 @@ _PADDING = {aten.conv1d.default, aten.conv2d.default}
 _IN_PLACE = ops.CLAMPS | ops.QUANTIZE | ops.DEQUANTIZE
 
 
-def record(graph: fx.GraphModule, example: Tensor) -> dict[str, Any]:
+def record(graph: fx.GraphModule, example: Tensors) -> dict[str, Any]:
     """Run the graph once on the first sample of ``example`` (N, …): node name → its value."""
     recorder = _Recorder(graph)
     with torch.no_grad():
-        recorder.run(example[:1])
+        recorder.run(*arguments(graph, example[:1]))
     return recorder.values
 
 

@@ -18,6 +18,7 @@ from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
 from edgekit.pipeline.planning import REFERENCE, Planned, plan
 from edgekit.run import Damaged, check_files, read_record, write_record
+from edgekit.tensors import shapes
 
 __all__ = ["REFERENCE", "Manifest", "Planned", "export_all", "metadata", "write_early", "write_missing"]
 
@@ -203,9 +204,14 @@ def _write_preprocessing(job: Job, manifest: Manifest) -> None:
 
 def _inputs(job: Job, files: Sequence[tuple[str, bool]]) -> dict[str, Any]:
     """Format → shape and layout of preprocessed inputs."""
-    shape = list(job.workload.example(1).shape[1:])
     formats = dict.fromkeys(format for format, _ in files)
-    return {format: FORMATS[format].input_of(shape) for format in formats}
+    sizes = shapes(job.workload.example(1))
+    if isinstance(sizes, dict):
+        return {
+            format: {name: FORMATS[format].input_of(list(size)) for name, size in sizes.items()}
+            for format in formats
+        }
+    return {format: FORMATS[format].input_of(list(sizes)) for format in formats}
 
 
 def _key(job: Job, one: Planned, rungs: Sequence[Rung]) -> str:

@@ -129,7 +129,7 @@ def _bench(
         record = benchmark(
             candidates,
             profile_of,
-            sample=prepared.sample,
+            sample=prepared.timed or prepared.sample,
             names={one.path: one.name for one in subjects},
             check=prepared.check(),
             min_seconds=min_seconds,
@@ -293,6 +293,7 @@ class _Prepared:
         self._workload, self._count = workload, samples
         self.sample: Path | None = None
         self.pixels: Path | None = None
+        self.timed: Path | None = None  # where another sample is timed than files are asked
         if inputs is not None:
             self.sample = _cut(inputs, folder / "inputs.npy", samples)
         elif workload is not None:
@@ -300,6 +301,8 @@ class _Prepared:
 
             limit = samples or 1
             self.sample = write_inputs(workload, folder / "inputs.npy", limit)
+            if workload.states:
+                self.timed = write_inputs(workload, folder / "step.npy", 1, step=True)
             if any(one.raw for one in subjects):
                 self.pixels = write_inputs(workload, folder / "pixels.npy", limit, raw=True)
 
@@ -311,12 +314,14 @@ class _Prepared:
         if self._workload is not None:
             import torch
 
-            from edgekit.execution import mode
+            from edgekit.execution import call, mode
+            from edgekit.tensors import shapes
 
             with mode(self._workload.model, training=False), torch.no_grad():
-                shape = tuple(self._workload.model(self._workload.example(1)).shape[1:])
+                shape = shapes(call(self._workload.model, self._workload.whole(1)))
         judge = self._judge if self._workload is not None else None
-        return Check(self._inputs, judge, shape)
+        streaming = {} if self._workload is None else self._workload.streaming
+        return Check(self._inputs, judge, shape, streaming=streaming)
 
     def _inputs(self, candidate: Candidate) -> Path:
         path = candidate.sample or self.sample
@@ -325,10 +330,14 @@ class _Prepared:
 
     def _judge(self, candidate: Candidate, outputs: npt.NDArray[Any]) -> dict[str, float | None]:
         import numpy as np
-        import torch
+
+        from edgekit.tensors import from_numpy
 
         assert self._workload is not None
-        answers = torch.from_numpy(np.ascontiguousarray(outputs)).float()
+        names = outputs.dtype.names
+        if names is not None and not self._workload.task.outputs:
+            outputs = outputs[next(iter(self._workload.outputs), names[0])]
+        answers = from_numpy(np.ascontiguousarray(outputs)).float()
         targets = self._workload.validation.targets[: len(answers)]
         try:
             self._workload.task.check_outputs(answers, targets)

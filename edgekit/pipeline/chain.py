@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from edgekit.config.settings import TrainingConfig
 from edgekit.errors import EdgekitError, StageError, WeightsError
-from edgekit.execution import mode
+from edgekit.execution import call, mode
 from edgekit.files import disk_full, sha256_of
 from edgekit.int8 import ops
 from edgekit.macs import count
@@ -28,6 +28,7 @@ from edgekit.run import write_record
 from edgekit.stages import STAGES
 from edgekit.stages.base import Form, Shipping, Stage, StageConfig, StageContext, StageResult
 from edgekit.stages.shipping import identity
+from edgekit.tensors import Tensors, cat
 from edgekit.training import evaluate
 from edgekit.training.computing import parallel
 from edgekit.training.computing.memory import give_back
@@ -50,28 +51,28 @@ class Rung:
     form: Form
     seconds: float = 0.0
     row: StageRow | None = None
-    _answers: Tensor | None = field(default=None, repr=False)
+    _answers: Tensors | None = field(default=None, repr=False)
     steady_db: float | None = None  # of an int8 graph, once it was asked for; see ladder.py
-    _first: Tensor | None = field(default=None, repr=False)
+    _first: Tensors | None = field(default=None, repr=False)
 
-    def answers(self, job: Job) -> Tensor:
+    def answers(self, job: Job) -> Tensors:
         """The model's outputs for the whole validation set; computed when first asked for."""
         if self._answers is None:
             self._answers = evaluate(self.model, job.workload).outputs
         return self._answers
 
-    def first_answers(self, job: Job, count: int) -> Tensor:
-        """The outputs for ``job.workload.example(count)``, the same few each time; computed once."""
-        example = job.workload.example(count)
+    def first_answers(self, job: Job, count: int) -> Tensors:
+        """The outputs for ``job.workload.whole(count)``, the same few each time; computed once."""
+        example = job.workload.whole(count)
         if self._first is None or len(self._first) != len(example):
             self._first = answers_of_few(self.model, example)
         return self._first
 
 
-def answers_of_few(model: nn.Module, example: Tensor) -> Tensor:
+def answers_of_few(model: nn.Module, example: Tensors) -> Tensors:
     """The outputs for ``example`` (N, …), a few rows in memory at a time; in the eval mode."""
     with mode(model, training=False), torch.no_grad():
-        return torch.cat([model(part) for part in example.split(ROWS)])
+        return cat([call(model, part) for part in example.split(ROWS)])
 
 
 def run_stages(job: Job) -> list[Rung]:
@@ -233,7 +234,7 @@ def _attempt(
 
 def _figures(
     job: Job, model: nn.Module, part: str, path: Path, key: str
-) -> tuple[dict[str, Any], Tensor | None]:
+) -> tuple[dict[str, Any], Tensors | None]:
     """accuracy, parameters, macs and seconds, from the record in ``path`` or measured; and the outputs."""
     if (record := job.finished(path, key, part)) is not None:
         return record, None

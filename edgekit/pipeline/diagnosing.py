@@ -4,6 +4,7 @@ that were corrupted.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from edgekit.pipeline.keys import code_version
 from edgekit.pipeline.probing import Probing
 from edgekit.run import write_record
 from edgekit.stages.base import Form
+from edgekit.tensors import NamedTensors, Tensors
 from edgekit.training.computing.memory import give_back
 from edgekit.units import human_share
 
@@ -102,8 +104,17 @@ class _Diagnosing:
         for one in self.manifest.planned:
             after = answers_of(self.job, entries[one.file]["evaluation"])
             if one.file != REFERENCE and after is not None:
-                found[one.file] = judge(self.workload.task, targets, before, after, self.workload.groups)
+                found[one.file] = self._most_changed(targets, before, after)
         return found
+
+    def _most_changed(self, targets: Tensors, before: Tensors, after: Tensors) -> Judged:
+        """Of several outputs the one whose answers agree least."""
+        parts = {
+            part.task.agreement(part.of(after), part.of(before)): part for part in self.workload.task.parts()
+        }
+        part = parts[min(parts)]
+        judged = judge(part.task, part.of(targets), part.of(before), part.of(after), self.workload.groups)
+        return dataclasses.replace(judged, output=part.name)
 
     def _seen(self, rows: Sequence[int]) -> tuple[Seen, ...]:
         try:
@@ -128,6 +139,9 @@ class _Diagnosing:
     def _probes(self) -> dict[str, Any]:
         """The fields of a Diagnosis that come from probes; none where they can't be run, or aren't wanted."""
         if not self.settings.samples or not (self.settings.corruptions or self.settings.adversarial):
+            return {}
+        if isinstance(self.workload.validation.inputs, NamedTensors):
+            self.missing.append("robustness: nobody says which of several inputs may be corrupted")
             return {}
         planned = {one.file: one for one in self.manifest.planned}
         probing = Probing(self.job, self.rungs[0].model, [planned[REFERENCE], planned[self.probed]])

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from edgekit.batching import batch_size, fitting
@@ -30,6 +29,8 @@ from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
 from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
 from edgekit.stages.base import Form
+from edgekit.tasks import Outputs
+from edgekit.tensors import NamedTensors, Sequences, Tensors, apply, each, from_numpy, shapes, to_numpy
 from edgekit.units import human_share, score_name
 from edgekit.workload import Workload
 
@@ -73,26 +74,33 @@ def evaluate_all(job: Job, rungs: Sequence[Rung], manifest: Manifest) -> None:
     job.tell("stage-end", "evaluate", f"{len(todo)} files on all {len(job.workload.validation)} samples")
 
 
-def write_inputs(workload: Workload, path: Path, limit: int | None = None, *, raw: bool = False) -> Path:
+def write_inputs(
+    workload: Workload, path: Path, limit: int | None = None, *, raw: bool = False, step: bool = False
+) -> Path:
     """The preprocessed validation inputs as .npy, batch by batch: preprocessed once, for all runtimes.
 
-    ``raw``: as uint8 pixels instead, (N, H, W, C), for files that preprocess by themselves.
+    ``raw``: as uint8 pixels instead, (N, H, W, C), for files that preprocess by themselves. ``step``: of
+    sequences, what the model is given in the first step.
     Plain writes, no memory map: on a full disk a map ends the process, a write raises.
     """
     samples = workload.validation.inputs[:limit]
-    first = _prepared(workload, samples[:1], raw=raw)
-    dtype, shape = first.numpy().dtype, (len(samples), *first.shape[1:])
+    first = to_numpy(_prepared(workload, samples[:1], raw=raw, step=step))
+    descr = np.lib.format.dtype_to_descr(first.dtype)
     with path.open("wb") as stream:
-        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        header = {"descr": descr, "fortran_order": False, "shape": (len(samples), *first.shape[1:])}
         np.lib.format.write_array_header_2_0(stream, header)
         for start, end in spans(len(samples), fitting(first.nbytes, 4 * BATCH, _PART_BYTES)):
-            stream.write(_prepared(workload, samples[start:end], raw=raw).numpy().data)
+            stream.write(to_numpy(_prepared(workload, samples[start:end], raw=raw, step=step)).data)
     return path
 
 
-def _prepared(workload: Workload, samples: Tensor, *, raw: bool) -> Tensor:
+def _prepared(workload: Workload, samples: Tensors, *, raw: bool, step: bool) -> Tensors:
     if not raw:
-        return workload.preprocessing(samples).contiguous()
+        prepared: Tensors = workload.preprocessing(samples)
+        if step and isinstance(prepared, Sequences):
+            prepared = prepared.step()
+        return prepared.contiguous()
+    assert isinstance(samples, Tensor)  # ``embed.refuse``
     return (samples if workload.preprocessing.layout == "NHWC" else samples.permute(0, 2, 3, 1)).contiguous()
 
 
@@ -108,16 +116,17 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
         threads=resolve_threads("all", device),
         batch=batch_for(job, one),
         backend=backend,
-        output_shape=tuple(source.shape[1:]),
+        output_shape=shapes(source),
+        streaming=job.workload.streaming,
         progress=job.progress,
     )
-    answers = _fitting(torch.from_numpy(np.ascontiguousarray(outputs)).float(), source, path)
+    answers = _fitting(from_numpy(np.ascontiguousarray(outputs)).float(), source, path)
     targets = job.workload.validation.targets
     try:
         task.check_outputs(answers, targets)
     except DataError as error:
         raise ExportError("the file's answers don't fit the task", where=path.name, got=str(error)) from error
-    graded = answers * one.options.temperature
+    graded = apply(lambda values: values * one.options.temperature, answers)
     parity = ladder.parity_of(one, graded, source)
     telling = ladder.telling_samples(source, graded, np.load(inputs, mmap_mode="r"))
     asked = time.monotonic()
@@ -130,6 +139,7 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
         "device": device.name,
         "backend": backend,
         "accuracy": task.score(answers, targets),
+        **({"scores": task.scores(answers, targets)} if isinstance(task, Outputs) else {}),
         "agreement": task.agreement(answers, rungs[-1].answers(job)),
         "parity": task.agreement(answers, source),
         "coverage": _coverage(job, path, one),
@@ -137,35 +147,39 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
     }
 
 
-def _lost(job: Job, one: Planned, rungs: Sequence[Rung], answers: Tensor) -> dict[str, Any]:
+def _lost(job: Job, one: Planned, rungs: Sequence[Rung], answers: Tensors) -> dict[str, Any]:
     """Channels that int8 lost between the last float model and the file."""
     if one.rung.form is not Form.INT8:
         return {}
     before = rungs[: rungs.index(one.rung)]
     plain = next((rung for rung in reversed(before) if rung.form is Form.FLOAT), None)
-    if plain is None or answers.dim() < 2:
+    if plain is None:
         return {}
-    axis = getattr(job.workload.task, "class_dim", 1)  # behind the tokens, where each has an answer
-    each = (plain.answers(job), one.rung.answers(job), answers)
-    return lost_channels(*(part.movedim(axis, 1) for part in each))
+    found = []
+    for part in job.workload.task.parts():
+        three = [part.of(values) for values in (plain.answers(job), one.rung.answers(job), answers)]
+        if three[0].dim() < 2:
+            continue
+        axis = getattr(part.task, "class_dim", 1)  # behind the tokens, where each has an answer
+        if lost := lost_channels(*(values.movedim(axis, 1) for values in three)):
+            found.append({**lost, **({"output": part.name} if part.name else {})})
+    return min(found, key=lambda lost: lost["worst"][0]["snr_db"], default={})
 
 
-def answers_of(job: Job, evaluation: dict[str, Any]) -> Tensor | None:
+def answers_of(job: Job, evaluation: dict[str, Any]) -> Tensors | None:
     """What a file answered to the whole validation set; None where there was too much of it to be kept."""
     kept = evaluation["answers"]
-    return (
-        None if kept is None else torch.from_numpy(np.load(job.run.path / kept["file"], allow_pickle=False))
-    )
+    return None if kept is None else from_numpy(np.load(job.run.path / kept["file"], allow_pickle=False))
 
 
-def _keep(job: Job, one: Planned, answers: Tensor) -> dict[str, str] | None:
+def _keep(job: Job, one: Planned, answers: Tensors) -> dict[str, str] | None:
     """The answers as a file, from which everything is said that the report says about them."""
     if answers.nbytes > _MOST_KEPT:
         return None
     path = job.run.path / ANSWERS / f"{Path(one.file).name}.npy"
     path.parent.mkdir(exist_ok=True)
     stream = io.BytesIO()
-    np.save(stream, answers.numpy(), allow_pickle=False)
+    np.save(stream, to_numpy(answers), allow_pickle=False)
     atomic_write(path, stream.getvalue())
     return {"file": f"{ANSWERS}/{path.name}", "sha256": sha256(path)}
 
@@ -181,15 +195,32 @@ def _answers_there(job: Job, evaluation: dict[str, Any]) -> bool:
         return False
 
 
-def _fitting(answers: Tensor, source: Tensor, path: Path) -> Tensor:
-    """The file's answers in the torch model's shape; runtimes may add or drop a dimension of 1."""
+def _fitting(answers: Tensors, source: Tensors, path: Path) -> Tensors:
+    """The file's answers in the torch model's shapes; runtimes may add or drop a dimension of 1."""
+    if isinstance(source, NamedTensors) and isinstance(answers, NamedTensors):
+        if set(answers.names) == set(source.names):
+            return NamedTensors(
+                {name: _fitting_one(answers[name], one, path, name) for name, one in source.items()}
+            )
+    elif isinstance(source, Tensor) and isinstance(answers, Tensor):
+        return _fitting_one(answers, source, path)
+    raise ExportError(
+        "the file has other outputs than its torch model",
+        where=path.name,
+        got=", ".join(name for name, _ in each(answers)),
+        expected=", ".join(name for name, _ in each(source)),
+        next="leave this format out of exports.formats, and please report it",
+    )
+
+
+def _fitting_one(answers: Tensor, source: Tensor, path: Path, name: str = "") -> Tensor:
     if answers.shape == source.shape:
         return answers
     if answers.numel() == source.numel():
         return answers.reshape(source.shape)
     raise ExportError(
         "the file answers in another shape than its torch model",
-        where=path.name,
+        where=f"{path.name}, output {name}" if name else path.name,
         got=str(tuple(answers.shape)),
         expected=str(tuple(source.shape)),
         next="leave this format out of exports.formats, and please report it",

@@ -209,13 +209,12 @@ def _graph_alone(
     progress: Progress,
 ) -> list[dict[str, Any]]:
     """An int8 graph without its workload: no data to evaluate its files with."""
-    import torch
-
     from edgekit import __version__
     from edgekit.devices.asking import probe
     from edgekit.files import sha256
     from edgekit.formats.exporting import export
     from edgekit.formats.options import ExportOptions, Target
+    from edgekit.int8 import ops
 
     (profile,) = _devices([device or "local"])
     if what.temperature == "fitted":
@@ -226,8 +225,7 @@ def _graph_alone(
         )
     target = Target.of(profile, probe(profile))
     options = ExportOptions(batch=what.batch, io=what.io, target=target, temperature=what.temperature)
-    value = next(node for node in graph.graph.nodes if node.op == "placeholder").meta["val"]
-    example = torch.zeros(1, *(int(size) for size in value.shape[1:]), dtype=value.dtype)
+    example = ops.zeros_for(graph)
     parent = {"stage": "int8 graph", "model_sha256": sha256(path)}
     metadata = {"edgekit": __version__, "parent_sha256": parent["model_sha256"]}
     out.mkdir(parents=True, exist_ok=True)

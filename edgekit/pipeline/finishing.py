@@ -23,6 +23,7 @@ from edgekit.pipeline.keys import code_version
 from edgekit.recipe import Recipe
 from edgekit.report import Report, Warned, card
 from edgekit.run import write_record
+from edgekit.tensors import Tensors, each
 from edgekit.workload import Workload
 
 __all__ = ["CARD", "RECORD", "check_guard", "finish"]
@@ -45,7 +46,7 @@ def check_guard(recipe: Recipe, workload: Workload) -> None:
     """Raise WorkloadError if a limit can't ever be looked at: before an hour of training, not after it."""
     limits = recipe.guard.limits
     faults = []
-    if workload.task.kind in ("regression", "reconstruction"):
+    if not any(hasattr(part.task, "num_classes") for part in workload.task.parts()):
         faults += [f"{name} needs a task with classes" for name in _WITHOUT_CLASSES if name in limits]
     if "group_gap_increase" in limits and len(set(workload.groups or ())) < 2:
         faults.append("group_gap_increase needs a workload whose `groups` name at least two groups")
@@ -107,18 +108,26 @@ def _looked_at(report: Report) -> str:
 def _describe(job: Job, report: Report, manifest: Manifest, found: Diagnosis) -> None:
     """The model card, beside the files and in the manifest."""
     workload = job.workload
-    example = workload.example(1)
     made = card.card_of(
         report,
         found,
         about=workload.about,
         classes=workload.classes,
         preprocessing=workload.preprocessing.to_dict(),
-        inputs={"shape": list(example.shape[1:]), "dtype": str(example.dtype).removeprefix("torch.")},
+        inputs=_inputs(workload.example(1)),
         samples={"train": len(workload.train), "validation": len(workload.validation)},
     )
     manifest.describe(made)
     atomic_write(job.run.path / CARD, card.markdown(made).encode("utf-8"))
+
+
+def _inputs(example: Tensors) -> dict[str, Any]:
+    """Shape and type of a preprocessed sample; of several inputs by name, in "inputs"."""
+    each_of = {
+        name: {"shape": list(one.shape[1:]), "dtype": str(one.dtype).removeprefix("torch.")}
+        for name, one in each(example, "")
+    }
+    return each_of.get("", {"inputs": each_of})
 
 
 def _told(one: _Dropped) -> str:

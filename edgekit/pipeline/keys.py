@@ -40,10 +40,11 @@ _BENCH = (
     "devices",
     "formats",
     "runtimes",
-    "tasks.py",
+    "tasks",
+    "tensors.py",
     "workload/preprocessing.py",
 )
-_DIAGNOSIS = ("diagnosis", "noise.py", "batching.py", "tasks.py", "workload/preprocessing.py")
+_DIAGNOSIS = ("diagnosis", "noise.py", "batching.py", "tasks", "tensors.py", "workload/preprocessing.py")
 
 LIBRARIES: dict[Part, tuple[str, ...]] = {
     "stages": ("torch", "torch-pruning", "nncf", "torchao", "numpy"),

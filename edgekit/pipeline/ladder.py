@@ -17,7 +17,7 @@ more with its tensors as outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from edgekit.errors import EdgekitError, ExportError
+from edgekit.execution import call
 from edgekit.formats import FORMATS, INT8_GRAPH
 from edgekit.formats.parity.divergence import layer_parity, snr_db
 from edgekit.formats.parity.file_parity import as_written, file_parity
@@ -39,6 +40,7 @@ from edgekit.pipeline.chain import ROWS, Rung, answers_of_few
 from edgekit.pipeline.job import Job
 from edgekit.report import LadderStep
 from edgekit.stages.base import Form
+from edgekit.tensors import Sequences, Tensors, cat, pairs
 
 # Signal-to-noise ratio against the model that a file was made from, in dB. What works is at 30 and above in
 # int8; what a converter got silently wrong was measured below 16. Files on another grid than their model
@@ -61,21 +63,34 @@ _MACS = 1e10  # that the ladder may cost for each of its models
 _FIELDS = ("snr_db", "worst_channel_db", "worst_sample_db", "max_steps")
 
 
-def parity_of(one: Planned, answers: Tensor, source: Tensor) -> dict[str, float | None]:
+def parity_of(one: Planned, answers: Tensors, source: Tensors) -> dict[str, Any]:
     """``snr_db``, the same of the worst channel and of the worst sample, and ``max_steps``: the largest error
-    in steps of the int8 graph's output grid.
+    in steps of the int8 graph's output grid. Of several outputs the worst of each, and all in ``outputs``.
     """
-    step = output_step(one.rung.model) if one.precision in INT8_GRAPH else None
-    error = float((answers - source).abs().max()) if answers.numel() else 0.0
-    return {"max_steps": None if step is None else error / step, **compared(source, answers)}
+    return compared(source, answers, output_steps(one.rung.model) if one.precision in INT8_GRAPH else {})
 
 
-def compared(source: Tensor, answers: Tensor) -> dict[str, float]:
+def compared(source: Tensors, answers: Tensors, steps: Mapping[str, float] | None = None) -> dict[str, Any]:
     """Signal-to-noise ratios of ``answers`` (N, C, …) against ``source``: ``snr_db`` over all,
-    ``worst_channel_db`` (over dimension 1), ``worst_sample_db``. In parts: nothing is copied whole.
+    ``worst_channel_db`` (over dimension 1), ``worst_sample_db``; and ``max_steps`` where there are ``steps``,
+    of the outputs' grids by name. In parts: nothing is copied whole.
 
-    Channels and samples without any signal are left out: their ratio says nothing.
+    Channels and samples without any signal are left out: their ratio says nothing. Of several outputs it is
+    the worst of each ratio, and ``outputs`` has all by name.
     """
+    found = {}
+    for name, one, other in pairs(source, answers):
+        step = (steps or {}).get(name or "output")
+        error = float((other - one).abs().max()) if other.numel() else 0.0
+        found[name] = {"max_steps": None if step is None else error / step, **_ratios(one, other)}
+    if "" in found:
+        return found[""]
+    worst: dict[str, Any] = {key: min(one[key] for one in found.values()) for key in _FIELDS[:3]}
+    largest = [one["max_steps"] for one in found.values() if one["max_steps"] is not None]
+    return {**worst, "max_steps": max(largest, default=None), "outputs": found}
+
+
+def _ratios(source: Tensor, answers: Tensor) -> dict[str, Any]:
     noise = Noise()
     if len(source):
         noise.add(source, answers)
@@ -86,17 +101,17 @@ def compared(source: Tensor, answers: Tensor) -> dict[str, float]:
     }
 
 
-def output_step(model: torch.nn.Module) -> float | None:
-    """The scale of the grid on which an int8 graph's output lies; None if its output is float."""
+def output_steps(model: torch.nn.Module) -> dict[str, float]:
+    """The scales of the grids on which an int8 graph's outputs lie, by name; float ones are left out."""
     from edgekit.int8 import ops
 
     if not isinstance(model, fx.GraphModule):
-        return None
-    (results,) = next(node for node in model.graph.nodes if node.op == "output").args
-    last = results[0] if isinstance(results, list | tuple) else results
-    if isinstance(last, fx.Node) and last.target is ops.qd.dequantize_per_tensor.default:
-        return float(last.args[1])  # type: ignore[arg-type]
-    return None
+        return {}
+    return {
+        name: float(last.args[1])  # type: ignore[arg-type]
+        for name, last in ops.results(model).items()
+        if last.target is ops.qd.dequantize_per_tensor.default
+    }
 
 
 def check_gate(
@@ -160,17 +175,27 @@ def check_gate(
     found["amplified"] = ratio < gate
 
 
-def telling_samples(source: Tensor, answers: Tensor, inputs: Tensor | NDArray[Any]) -> list[int]:
+def telling_samples(source: Tensors, answers: Tensors, inputs: Tensor | NDArray[Any]) -> list[int]:
     """Which samples to look into the file with, the most telling first: the two on which ``answers`` (N, …)
     are furthest from ``source``, and the two loudest ``inputs`` (N, …), where whatever saturates does.
     """
-    noise = Noise(axis=None)
-    if len(source):
-        noise.add(source, answers)
-    far = noise.by_sample()
-    loud = [-float(np.square(np.asarray(one, np.float32)).sum()) for one in inputs[:_LISTENED_TO]]
+    ratios = []
+    for _, one, other in pairs(source, answers):
+        noise = Noise(axis=None)
+        if len(one):
+            noise.add(one, other)
+        ratios.append(noise.by_sample())
+    far = [min(each) for each in zip(*ratios, strict=True)]
+    loud = [-_loudness(one) for one in inputs[:_LISTENED_TO]]
     first = [np.argsort(each, kind="stable")[:2].tolist() for each in (far, loud)]
     return list(dict.fromkeys(index for pair in zip(*first, strict=True) for index in pair))
+
+
+def _loudness(row: Any) -> float:
+    """Sum of squares of a sample, of all its inputs that are no whole numbers where there are several."""
+    names = getattr(row.dtype, "names", None)
+    values = [row] if names is None else [row[name] for name in names if row[name].dtype.kind == "f"]
+    return sum(float(np.square(np.asarray(value, np.float32)).sum()) for value in values)
 
 
 def _can_be_opened(one: Planned) -> bool:
@@ -187,7 +212,17 @@ def _look_into(
     indices = list(dict.fromkeys((*telling, *first)))[:count]
     pixels = None if one.options.preprocessing is None else workload.pixels(indices)
     samples = workload.samples(indices)
+    if isinstance(samples, Sequences):
+        samples = _steps(graph, samples, count)
     return file_parity(graph, path, one.format, samples, options=one.options, pixels=pixels, fused=fused)
+
+
+def _steps(graph: fx.GraphModule, samples: Sequences, count: int) -> Tensors:
+    """Steps of these sequences, with the states that the graph came to: the first, the last, and between."""
+    with torch.no_grad():
+        every = [given for given, _ in samples.walk(lambda step: call(graph, step))]
+    places = dict.fromkeys((0, len(every) - 1, len(every) // 2))
+    return cat([every[place] for place in places])[: max(1, count)]
 
 
 def _refuse_wrong(one: Planned, file: str, ratio: float, gate: float, layers: Sequence[LayerParity]) -> None:
@@ -238,17 +273,17 @@ def _explained(job: Job, one: Planned, layers: Sequence[LayerParity]) -> float:
 def _disturbed_db(job: Job, rung: Rung, written: fx.GraphModule, share: float) -> float:
     """Of ``written`` with roundings moved, against the rung's own answers."""
     count = max(2, min(_STEADY_SAMPLES, int(_STEADY_MACS / max(rung.figures.macs, 1))))
-    example = job.workload.example(count)
+    example = job.workload.whole(count)
     answers = rung.first_answers(job, count)
     moved = [disturbed(written, part, share, seed=index) for index, part in enumerate(example.split(ROWS))]
-    return snr_db(answers, torch.cat(moved))
+    return min(snr_db(one, other) for _, one, other in pairs(answers, cat(moved)))
 
 
 def steps(job: Job, rungs: Sequence[Rung], entries: Sequence[dict[str, Any]]) -> tuple[LadderStep, ...]:
     """The whole ladder for the report; files as they were evaluated."""
     # Computed anew, on a few samples: the same numbers whether a run is finished or only read again.
     macs = max(rung.figures.macs for rung in rungs)
-    example = job.workload.example(max(16, min(_SAMPLES, int(_MACS / max(macs, 1)))))
+    example = job.workload.whole(max(16, min(_SAMPLES, int(_MACS / max(macs, 1)))))
     answers = [answers_of_few(rung.model, example) for rung in rungs]
     steps = []
     for index, rung in enumerate(rungs[1:], 1):
@@ -256,8 +291,8 @@ def steps(job: Job, rungs: Sequence[Rung], entries: Sequence[dict[str, Any]]) ->
         if rung.form is Form.INT8:
             fake = answers_of_few(_fake_quantised(rung.model), example)
             steps.append(_step(job, "fake-quantised", before, answers[index - 1], fake))
-            step = output_step(rung.model)
-            steps.append(_step(job, "int8 graph", "fake-quantised", fake, answers[index], step))
+            grids = output_steps(rung.model)
+            steps.append(_step(job, "int8 graph", "fake-quantised", fake, answers[index], grids))
         else:
             steps.append(_step(job, told, before, answers[index - 1], answers[index]))
     for entry in entries:
@@ -269,21 +304,34 @@ def steps(job: Job, rungs: Sequence[Rung], entries: Sequence[dict[str, Any]]) ->
                 agreement=found["parity"],
                 **{key: found[key] for key in _FIELDS},
                 **{key: found.get(key) for key in ("steady_db", "layers", "layers_peak", "layers_far")},
+                outputs=_worst_of_each(found),
             )
         )
     return tuple(steps)
 
 
 def _step(
-    job: Job, name: str, against: str, source: Tensor, answers: Tensor, step: float | None = None
+    job: Job,
+    name: str,
+    against: str,
+    source: Tensors,
+    answers: Tensors,
+    grids: Mapping[str, float] | None = None,
 ) -> LadderStep:
+    found = compared(source, answers, grids)
     return LadderStep(
         rung=name,
         against=against,
         agreement=job.workload.task.agreement(answers, source),
-        **compared(source, answers),
-        max_steps=None if step is None else float((answers - source).abs().max()) / step,
+        **{key: found[key] for key in _FIELDS},
+        outputs=_worst_of_each(found),
     )
+
+
+def _worst_of_each(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Of several outputs by name: over all, and of the worst channel."""
+    keys = ("snr_db", "worst_channel_db")
+    return {name: {key: one[key] for key in keys} for name, one in found.get("outputs", {}).items()}
 
 
 def _fake_quantised(model: torch.nn.Module) -> fx.GraphModule:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from edgekit import __version__
 from edgekit.bench import stats
@@ -25,10 +24,11 @@ from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
 from edgekit.report import Counted, Failed, Measured
 from edgekit.run import write_record
+from edgekit.tensors import from_numpy, shaped, shapes
 from edgekit.units import human_count, human_ns
 
 FOLDER = "measurements"  # one Record for each device, and beside it the key that it was measured under
-_SAMPLE, _PIXELS = "sample.npy", "pixels.npy"
+_SAMPLE, _ASKED, _PIXELS = "sample.npy", "asked.npy", "pixels.npy"
 # What a device says about itself that decides how fast it is; the rest (load, clock) changes by the minute.
 _LASTING = ("machine", "board", "cpu", "affinity", "isa", "python", "runtimes")
 
@@ -91,7 +91,7 @@ def _on(job: Job, manifest: Manifest, device: Device) -> Record:
         record = benchmark(
             list(candidates.values()),
             device,
-            sample=_inputs(job, manifest, device, raw=False),
+            sample=_sample(job),
             names={manifest.path_of(one.file): one.file for one in manifest.planned},
             check=_check(job, manifest, device, raw),
             about=about,
@@ -118,10 +118,15 @@ def _kept(job: Job, path: Path, key: str) -> Record | None:
         return None
 
 
+def _sample(job: Job) -> Path:
+    """What is timed: one sample, of sequences one step."""
+    return write_inputs(job.workload, job.run.work / _SAMPLE, 1, step=True)
+
+
 def _inputs(job: Job, manifest: Manifest, device: Device, *, raw: bool) -> Path:
     """The samples that are asked on the device, preprocessed, or as raw pixels."""
     limit = 1 if device.transport == "local" else max(1, job.recipe.benchmark.samples)
-    return write_inputs(job.workload, job.run.work / (_PIXELS if raw else _SAMPLE), limit, raw=raw)
+    return write_inputs(job.workload, job.run.work / (_PIXELS if raw else _ASKED), limit, raw=raw)
 
 
 def _check(job: Job, manifest: Manifest, device: Device, raw: bool) -> Check | None:
@@ -129,21 +134,25 @@ def _check(job: Job, manifest: Manifest, device: Device, raw: bool) -> Check | N
     if device.transport == "local" or not job.recipe.benchmark.samples:
         return None
     pixels = _inputs(job, manifest, device, raw=True) if raw else None
-    prepared = job.run.work / _SAMPLE
+    prepared = _inputs(job, manifest, device, raw=False)
     task, targets = job.workload.task, job.workload.validation.targets
     source = manifest.planned[0].rung.answers(job)
     torch_answers = {manifest.path_of(one.file): one.rung for one in manifest.planned}
 
     def judge(candidate: Candidate, outputs: Outputs) -> Mapping[str, float | None]:
-        answers = torch.from_numpy(np.ascontiguousarray(outputs)).float()
-        answers = answers.reshape(len(answers), *source.shape[1:])
+        answers = shaped(from_numpy(np.ascontiguousarray(outputs)).float(), shapes(source))
         expected = torch_answers[candidate.artifact].answers(job)[: len(answers)]
         return {
             "accuracy": task.score(answers, targets[: len(answers)]),
             "agreement": task.agreement(answers, expected),
         }
 
-    return Check(lambda one: pixels if one.sample and pixels else prepared, judge, tuple(source.shape[1:]))
+    return Check(
+        lambda one: pixels if one.sample and pixels else prepared,
+        judge,
+        shapes(source),
+        streaming=job.workload.streaming,
+    )
 
 
 def _candidates(

@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgekit.errors import ExportError, MeasurementError
+from edgekit.tensors import Tensors
 
 __all__ = ["refuse"]
 
 _MOST = 4  # layers that are named
 
 
-def refuse(path: Path, model: nn.Module, example: Tensor) -> str:
+def refuse(path: Path, model: nn.Module, example: Tensors) -> str:
     """Ask TFLM about a LiteRT file that was made of ``model``, whose inputs are like ``example`` (N, …).
 
     Returns what couldn't be asked, "" if nothing. Raises ExportError: TFLM refuses the file; with the layers
@@ -42,7 +43,7 @@ def refuse(path: Path, model: nn.Module, example: Tensor) -> str:
     return ""
 
 
-def _refused(model: nn.Module, example: Tensor, said: str) -> ExportError:
+def _refused(model: nn.Module, example: Tensors, said: str) -> ExportError:
     from edgekit.inspecting.model import float_layers
 
     layers = float_layers(model, example, "litert")

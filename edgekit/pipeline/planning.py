@@ -86,10 +86,15 @@ def embedding(job: Job, options: ExportOptions) -> ExportOptions:
 
     Raises ExportError if the workload's samples are no uint8 images, or the preprocessing can't be embedded.
     """
+    import torch
+
     from edgekit.formats import embed
 
     workload = job.workload
     raw, where = workload.validation.inputs, f"workload {workload.name}"
+    if not isinstance(raw, torch.Tensor):
+        embed.refuse(replace(options, preprocessing=workload.preprocessing), raw, where)
+        raise AssertionError("unreachable: several inputs are refused")
     if str(raw.dtype) != "torch.uint8" or raw.dim() != 4:
         raise ExportError(
             "preprocessing can't be embedded: an app's pixels are not what this model was trained on",

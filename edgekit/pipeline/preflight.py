@@ -27,7 +27,7 @@ import torch
 from edgekit.bench.evaluating import evaluate
 from edgekit.config.settings import TrainingConfig
 from edgekit.errors import EdgekitError, InputError, WorkloadError
-from edgekit.execution import mode
+from edgekit.execution import call, mode
 from edgekit.files import disk_full, sha256_of
 from edgekit.formats import FORMATS, INT8_GRAPH, Precision, pairs
 from edgekit.formats.exporting import export
@@ -43,6 +43,7 @@ from edgekit.stages.base import Form, StageConfig, StageContext
 from edgekit.stages.distill import DistillConfig
 from edgekit.stages.prune_config import PruneConfig
 from edgekit.stages.reachable import check_cut
+from edgekit.tensors import apply, from_numpy, shaped, shapes
 from edgekit.training.computing.memory import give_back
 from edgekit.training.seeds import seeded
 
@@ -180,12 +181,21 @@ class _Rehearsal:
         )
         device = evaluation.device_for(self.job, planned)
         backend = evaluation.backend_for(self.job, planned)
-        outputs = evaluate(path, FORMATS[planned.format].runtime, device, inputs, batch=_RUN, backend=backend)
+        outputs = evaluate(
+            path,
+            FORMATS[planned.format].runtime,
+            device,
+            inputs,
+            batch=_RUN,
+            backend=backend,
+            streaming=self.job.workload.streaming,
+        )
         model = planned.rung.model
         with mode(model, training=False), torch.no_grad():
-            source = model(self.job.workload.example(_RUN))
-        answers = torch.from_numpy(np.ascontiguousarray(outputs)).float().reshape(source.shape)
-        found: dict[str, Any] = ladder.parity_of(planned, answers * planned.options.temperature, source)
+            source = call(model, self.job.workload.whole(_RUN))
+        answers = shaped(from_numpy(np.ascontiguousarray(outputs)).float(), shapes(source))
+        graded = apply(lambda values: values * planned.options.temperature, answers)
+        found: dict[str, Any] = ladder.parity_of(planned, graded, source)
         if planned.precision not in INT8_GRAPH or found["snr_db"] < _LOST_DB:
             ladder.check_gate(self.job, planned, found, path.name, fused=backend != UNFUSED, path=path)
 

@@ -24,6 +24,7 @@ from edgekit.formats import FORMATS
 from edgekit.pipeline.artifacts import Manifest, Planned
 from edgekit.pipeline.evaluation import backend_for, batch_for, device_for
 from edgekit.pipeline.job import Job
+from edgekit.tensors import Tensors, cat, from_numpy, shaped, shapes
 
 __all__ = ["Probing"]
 
@@ -71,13 +72,15 @@ class Probing:
             resolve_threads("all", device),
             backend=backend_for(self.job, one),
         )
-        shape = tuple(one.rung.answers(self.job).shape[1:])
+        shape = shapes(one.rung.answers(self.job))
         batch = batch_for(self.job, one)
         return answering(candidate, device, batch=batch, output_shape=shape, progress=self.job.progress)
 
     def _raw(self) -> Iterator[Tensor]:
+        inputs = self.workload.validation.inputs
+        assert isinstance(inputs, Tensor)  # several aren't probed
         for start, end in self.spans:
-            yield self.workload.validation.inputs[self.rows[start:end]]
+            yield inputs[self.rows[start:end]]
 
     def _arrays(self) -> Iterator[np.ndarray[Any, Any]]:
         for part in self._raw():
@@ -112,7 +115,7 @@ class Probing:
             return
         black, white = span_of(self._arrays())
         occurring = Channels.of(map(preprocessing, self._raw()), preprocessing.layout)
-        told: dict[float, list[list[Tensor]]] = {epsilon: [] for epsilon in EPSILONS}
+        told: dict[float, list[list[Tensors]]] = {epsilon: [] for epsilon in EPSILONS}
         for (start, end), raw in zip(self.spans, self._raw(), strict=True):
             self.job.tell("step", "diagnose", "adversarial", done=start, total=len(self.rows))
             inputs = preprocessing(raw)
@@ -136,21 +139,21 @@ class Probing:
             told.append(self._answered(part, self.workload.preprocessing(part)))
         return self._scored(told)
 
-    def _answered(self, raw: Tensor, inputs: Tensor) -> list[Tensor]:
+    def _answered(self, raw: Tensor, inputs: Tensor) -> list[Tensors]:
         """What each file says to a part: pixels go to those that take them."""
         path = self.job.run.work / "probe.npy"
-        found: dict[str, Tensor] = {}
+        found: dict[str, Tensors] = {}
         for answer, one in zip(self.answers, self.both, strict=True):
             if one.file in found:  # the original itself is what is recommended
                 continue
             pixels = raw if self.workload.preprocessing.layout == "NHWC" else raw.movedim(1, -1)
             takes = inputs if one.options.preprocessing is None else pixels
             np.save(path, takes.contiguous().numpy())
-            outputs = torch.from_numpy(np.ascontiguousarray(answer(path))).float()
-            found[one.file] = outputs.reshape(len(raw), *one.rung.answers(self.job).shape[1:])
+            outputs = from_numpy(np.ascontiguousarray(answer(path))).float()
+            found[one.file] = shaped(outputs, shapes(one.rung.answers(self.job)))
         path.unlink()
         return [found[one.file] for one in self.both]
 
-    def _scored(self, told: Sequence[Sequence[Tensor]]) -> list[float]:
+    def _scored(self, told: Sequence[Sequence[Tensors]]) -> list[float]:
         targets = self.workload.validation.targets[self.rows]
-        return [self.workload.task.score(torch.cat(list(each)), targets) for each in zip(*told, strict=True)]
+        return [self.workload.task.score(cat(list(each)), targets) for each in zip(*told, strict=True)]

@@ -58,7 +58,7 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
             objective=wanted.objective,
             max_accuracy_drop=limit,
             score=score,
-            every_channel=job.workload.task.kind in ("regression", "reconstruction"),
+            every_channel=any(not hasattr(part.task, "num_classes") for part in job.workload.task.parts()),
         ),
         warnings=tuple(_otherwise(records))
         + tuple(
@@ -120,6 +120,7 @@ def _artifact(entry: dict[str, Any], one: Planned) -> Artifact:
         sha256=entry["sha256"],
         size_bytes=entry["size_bytes"],
         accuracy=found["accuracy"],
+        scores=found.get("scores") or {},
         agreement=found["agreement"],
         int8_coverage=None if counted is None else counted["share"],
         parity=found["parity"],

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgekit import macs
 from edgekit.errors import PruneError
@@ -23,6 +23,7 @@ from edgekit.pruning.goals.shipped import Shipped
 from edgekit.pruning.importance.criteria import Backward, Importance, Worth, importances
 from edgekit.pruning.importance.sensitivity import Counting, Inputs, curves, untold
 from edgekit.pruning.plans.plan import Plan
+from edgekit.tensors import Tensors
 
 __all__ = ["Built", "Prepared", "Scope", "check_reachable", "for_goal", "for_width", "prepare"]
 
@@ -91,7 +92,7 @@ class Prepared:
     """
 
     model: nn.Module
-    example: Tensor
+    example: Tensors
     found: Found
     traced: Complexity  # of ``found.traced``
     seed: int = 0
@@ -100,7 +101,7 @@ class Prepared:
 
 def prepare(
     model: nn.Module,
-    example: Tensor,
+    example: Tensors,
     *,
     seed: int = 0,
     origin: Mapping[str, int] | None = None,
@@ -116,7 +117,7 @@ def prepare(
 
 def for_goal(
     model: nn.Module | Prepared,
-    example: Tensor,
+    example: Tensors,
     goal: Goal,
     limits: Limits,
     *,
@@ -260,7 +261,7 @@ def check_reachable(
         raise nothing_to_cut(limits, whole)
 
 
-def for_width(model: nn.Module, example: Tensor, width: float, limits: Limits, *, seed: int = 0) -> Built:
+def for_width(model: nn.Module, example: Tensors, width: float, limits: Limits, *, seed: int = 0) -> Built:
     """A plan that leaves every group of channels about ``width`` of its size, the ones of greatest magnitude.
 
     Raises PruneError if no layer can be made narrower, or the model can't be traced.

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from edgekit import macs
 from edgekit.errors import PruneError
-from edgekit.execution import Forward, mode, set_mode
+from edgekit.execution import Forward, called, mode, set_mode
 from edgekit.macs import Complexity
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.plans.rewrites import IDENTITY, Replacement
 from edgekit.tasks import Task
+from edgekit.tensors import Tensors, cat, shapes
 from edgekit.training.distillation import continuous_loss, distillation_loss
 
 __all__ = ["Shallower", "blocks", "shallower"]
@@ -62,7 +63,7 @@ class Shallower:
         }
 
 
-def blocks(model: nn.Module, example: Tensor) -> list[str]:
+def blocks(model: nn.Module, example: Tensors) -> list[str]:
     """The names of the residual blocks that can leave, in the order of ``named_modules``.
 
     Of blocks in one another the inner ones: a stage of residual blocks passes its input on, too. A block must
@@ -83,15 +84,15 @@ def blocks(model: nn.Module, example: Tensor) -> list[str]:
     ]
     try:
         with mode(model, training=False), torch.no_grad():
-            model(example)
+            called(model, example)
     finally:
         for handle in handles:
             handle.remove()
-    called = [name for name, _ in seen]
+    calls = [name for name, _ in seen]
     found = [
         name
         for name, shape in seen
-        if shape is not None and called.count(name) == 1 and _passes_on(model.get_submodule(name), shape)
+        if shape is not None and calls.count(name) == 1 and _passes_on(model.get_submodule(name), shape)
     ]
     order = {name: index for index, (name, _) in enumerate(model.named_modules())}
     inner = [name for name in found if not any(other.startswith(name + ".") for other in found)]
@@ -99,7 +100,7 @@ def blocks(model: nn.Module, example: Tensor) -> list[str]:
 
 
 def shallower(
-    model: nn.Module, inputs: Tensor, depth: float, task: Task, *, settings: dict[str, Any] | None = None
+    model: nn.Module, inputs: Tensors, depth: float, task: Task, *, settings: dict[str, Any] | None = None
 ) -> Shallower:
     """Leave out the least important blocks, one after the other, until ``depth`` of them are left.
 
@@ -183,18 +184,18 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return float(one @ other) > _ALIKE * lengths[0] * lengths[1]
 
 
-def _runs_without(model: nn.Module, name: str, example: Tensor) -> bool:
+def _runs_without(model: nn.Module, name: str, example: Tensors) -> bool:
     """Not where a model asks a block for more than an answer."""
     trial = copy.deepcopy(model)
     _put(trial, name, nn.Identity())
     try:
-        return _answer(trial, example).shape == _answer(model, example).shape
+        return shapes(_answer(trial, example)) == shapes(_answer(model, example))
     except Exception:  # whatever the model's code runs into
         return False
 
 
 def _without(
-    trial: nn.Module, name: str, block: nn.Module, inputs: Tensor, original: Tensor, task: Task
+    trial: nn.Module, name: str, block: nn.Module, inputs: Tensors, original: Tensors, task: Task
 ) -> float:
     _put(trial, name, nn.Identity())
     try:
@@ -203,17 +204,23 @@ def _without(
         _put(trial, name, block)
 
 
-def _distance(outputs: Tensor, original: Tensor, task: Task) -> float:
-    rows, wanted = task.logits(outputs), task.logits(original)
-    if rows is None or wanted is None:
-        return float(continuous_loss(outputs, original, kind="mse"))
-    return float(distillation_loss(rows, wanted, kind="classical", temperature=1.0))
+def _distance(outputs: Tensors, original: Tensors, task: Task) -> float:
+    total = 0.0
+    for part in task.parts():
+        own, whole = part.of(outputs), part.of(original)
+        rows, wanted = part.task.logits(own), part.task.logits(whole)
+        if rows is None or wanted is None:
+            distance = continuous_loss(own, whole, kind="mse")
+        else:
+            distance = distillation_loss(rows, wanted, kind="classical", temperature=1.0)
+        total += part.weight * float(distance)
+    return total
 
 
-def _answer(model: nn.Module, inputs: Tensor) -> Tensor:
+def _answer(model: nn.Module, inputs: Tensors) -> Tensors:
     forward = Forward(model)
     with mode(model, training=False), torch.no_grad():
-        return torch.cat([forward(part).float() for part in inputs.split(_BATCH)])
+        return cat([forward(part).float() for part in inputs.split(_BATCH)])
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

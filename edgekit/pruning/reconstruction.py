@@ -24,6 +24,7 @@ from edgekit.execution import Forward, mode, spans
 from edgekit.pruning.importance.sensitivity import Counting, Inputs, untold
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.reading import positions, read, rows_of
+from edgekit.tensors import Tensors
 from edgekit.training.computing.memory import give_back
 from edgekit.training.learning import learning
 
@@ -139,7 +140,7 @@ def refit(
     return Refitted(found, count)
 
 
-def _affordable(small: nn.Module, example: Tensor, macs: int) -> int:
+def _affordable(small: nn.Module, example: Tensors, macs: int) -> int:
     """How many samples it can be fitted on."""
     count = int(min(_SAMPLES, max(_FEWEST_SAMPLES, _MOST_MACS / max(1, macs))))
     return fitting(footprint(small, example).live, count, _PASS_BYTES, fewest=_FEWEST_SAMPLES)
@@ -189,7 +190,7 @@ def _shared(model: nn.Module) -> set[int]:
     return twice
 
 
-def _order(forward: Forward, example: Tensor, names: Sequence[str]) -> list[str]:
+def _order(forward: Forward, example: Tensors, names: Sequence[str]) -> list[str]:
     """The layers that run once, as they run."""
     called: list[str] = []
     hooks = [
@@ -200,7 +201,7 @@ def _order(forward: Forward, example: Tensor, names: Sequence[str]) -> list[str]
     return [name for name in called if called.count(name) == 1]
 
 
-def _picked(forward: Forward, samples: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def _picked(forward: Forward, samples: Tensors, names: Sequence[str]) -> dict[str, Tensor]:
     """By layer, the positions that it is fitted on, rising: rows of its outputs, samples first."""
     shapes: dict[str, int] = {}
     hooks = [
@@ -228,7 +229,7 @@ def _wanted(unknowns: int) -> int:
 
 
 def _answers(
-    forward: Forward, samples: Tensor, picked: dict[str, Tensor], kept: dict[tuple[str, Any], Tensor]
+    forward: Forward, samples: Tensors, picked: dict[str, Tensor], kept: dict[tuple[str, Any], Tensor]
 ) -> dict[str, Tensor]:
     """By layer, (rows, C): what the whole model gives in the channels that stay."""
     found: dict[str, list[Tensor]] = {name: [] for name in picked}
@@ -255,7 +256,7 @@ def _answers(
 
 def _refit_run(
     forward: Forward,
-    samples: Tensor,
+    samples: Tensors,
     picked: dict[str, Tensor],
     wanted: dict[str, Tensor],
     tell: Callable[[str], None],
@@ -307,7 +308,7 @@ def _on(model: nn.Module, name: str, see: Callable[..., Any]) -> Any:
     return model.get_submodule(name).register_forward_hook(lambda *seen: see(*seen) and None)
 
 
-def _run(forward: Forward, inputs: Tensor, hooks: Sequence[Any]) -> None:
+def _run(forward: Forward, inputs: Tensors, hooks: Sequence[Any]) -> None:
     try:
         forward(inputs)
     except _Enough:

@@ -77,6 +77,7 @@ class Artifact(_Part):
     sha256: str
     size_bytes: int
     accuracy: float
+    scores: dict[str, float] = {}  # of several outputs by name, of which ``accuracy`` is the lowest
     agreement: float
     int8_coverage: float | None
     parity: float
@@ -101,7 +102,8 @@ class LadderStep(_Part):
     thousand of its roundings is moved by one step, where that was looked at. ``layers``: how many of a file
     were compared one by one, on its own integers. Of those that compute exactly, ``layers_peak``: the largest
     difference in steps of the grid; ``layers_far``: the largest share of a layer's values that are more than
-    a step off.
+    a step off. ``outputs``: of several by name, ``snr_db`` and ``worst_channel_db``; the fields here are then
+    the worst of them.
     """
 
     rung: str
@@ -115,6 +117,7 @@ class LadderStep(_Part):
     layers: int | None = None
     layers_peak: float | None = None
     layers_far: float | None = None
+    outputs: dict[str, dict[str, float]] = {}
 
 
 class Measured(_Part):

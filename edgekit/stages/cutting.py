@@ -35,6 +35,7 @@ from edgekit.stages.healing import Healing, heal
 from edgekit.stages.prune_config import PruneConfig
 from edgekit.stages.prune_goals import Aiming
 from edgekit.stages.substeps import Part
+from edgekit.tensors import Tensors
 from edgekit.training import train
 from edgekit.training.held_out import HeldOut, held_out
 from edgekit.training.sizing import sized
@@ -79,7 +80,7 @@ class Cutting:
         return build.prepare(self.start, self.example, seed=self.context.seed, tell=self._tell)
 
     @functools.cached_property
-    def example(self) -> Tensor:
+    def example(self) -> Tensors:
         """Two inputs."""
         return self.context.workload.example(2)
 

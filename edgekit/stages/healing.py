@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgekit.batching import batch_size, fitting
-from edgekit.execution import Forward, mode, spans
+from edgekit.execution import Forward, call, mode, spans
 from edgekit.pruning.importance.sensitivity import Counting, Inputs, untold
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.reconstruction import refit
+from edgekit.tensors import Joined, Tensors
 from edgekit.training.computing import parallel
 from edgekit.training.learning import resting_norms
 
@@ -86,7 +87,7 @@ def healed_text(details: dict[str, Any]) -> str:
     return ", ".join(words[name] for name in details.get("after_cut", {}).get("kept", ()))
 
 
-def estimate_norms(model: nn.Module, inputs: Tensor) -> int:
+def estimate_norms(model: nn.Module, inputs: Tensors) -> int:
     """Batch norm's running statistics as means over ``inputs``, in place; frozen ones stay.
 
     Returns how many were estimated.
@@ -107,24 +108,24 @@ def estimate_norms(model: nn.Module, inputs: Tensor) -> int:
                 norm.reset_running_stats()
                 norm.momentum, norm.training = None, True  # the plain mean over all batches
             for start, end in spans(len(inputs), at_once):
-                model(inputs[start:end])
+                call(model, inputs[start:end])
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
     return len(norms)
 
 
-def _distance(model: nn.Module, whole: nn.Module, inputs: Tensor) -> float | None:
+def _distance(model: nn.Module, whole: nn.Module, inputs: Tensors) -> float | None:
     """Of the answers, squared, relative to the variance of the whole model's; None for no number."""
 
     def measured() -> float:
         lacks, squares, total, count = 0.0, 0.0, 0.0, 0
-        given, wanted = Forward(model), Forward(whole)
+        given, wanted, joined = Forward(model), Forward(whole), Joined()
         with mode(model, training=False), mode(whole, training=False), torch.inference_mode():
             for start, end in spans(len(inputs), batch_size(whole, inputs, _BATCH)):
                 part = inputs[start:end]
-                right = wanted(part).float()
-                lacks += _sum((given(part).float() - right).square_())
+                right = joined(wanted(part)).float()
+                lacks += _sum((joined(given(part)).float() - right).square_())
                 squares, total = squares + _sum(right.square()), total + _sum(right)
                 count += right.numel()
         variance = squares / count - (total / count) ** 2

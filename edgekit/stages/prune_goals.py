@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgekit import macs
 from edgekit.macs import Complexity
@@ -20,6 +20,7 @@ from edgekit.pruning.importance.sensitivity import Inputs
 from edgekit.stages.base import StageContext
 from edgekit.stages.prune_config import PruneConfig
 from edgekit.stages.shipping import shipped_for
+from edgekit.tensors import Tensors
 from edgekit.training.computing import parallel
 
 __all__ = ["Aiming"]
@@ -28,7 +29,9 @@ __all__ = ["Aiming"]
 class Aiming:
     """A context manager: a way to a device that was opened is closed. ``model``: the uncut one."""
 
-    def __init__(self, model: nn.Module, config: PruneConfig, context: StageContext, example: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, config: PruneConfig, context: StageContext, example: Tensors
+    ) -> None:
         self.model, self.config, self.context, self.example = model, config, context, example
 
     @functools.cached_property

@@ -14,9 +14,10 @@ from edgekit.stages import stage_files
 from edgekit.stages.base import StageConfig, StageContext, StageResult, TrainingConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor, fx, nn
+    from torch import fx, nn
 
     from edgekit.errors import StageError
+    from edgekit.tensors import Tensors
 
 GRAPH = "int8_graph.pt2"
 CALIBRATED = "calibrated.pt2"
@@ -153,9 +154,9 @@ def _doubts(config: QatConfig, context: StageContext) -> list[str]:
     asked = calibration_batches(order, min(total, _DOUBTED), batch_size=size, seed=context.seed)
     count = min(_DOUBTED, len(workload.validation))
     found = doubts(
-        (workload.preprocessing(workload.train.inputs[rows]) for rows in asked),
+        (_streams(workload.preprocessing(workload.train.inputs[rows])) for rows in asked),
         (
-            workload.preprocessing(workload.validation.inputs[start : min(start + size, count)])
+            _streams(workload.preprocessing(workload.validation.inputs[start : min(start + size, count)]))
             for start in range(0, count, size)
         ),
     )
@@ -163,6 +164,28 @@ def _doubts(config: QatConfig, context: StageContext) -> list[str]:
     for one in found:
         context.progress(Event("note", "qat", one))
     return found
+
+
+def _streams(inputs: Tensors) -> Tensors:
+    """Without states, which are computed."""
+    from edgekit.tensors import Sequences
+
+    return inputs.streams() if isinstance(inputs, Sequences) else inputs
+
+
+def _steps(model: nn.Module, inputs: Tensors) -> Iterator[Tensors]:
+    """What the model is given: of sequences in each step, with the states that the float model comes to."""
+    import torch
+
+    from edgekit.execution import call, mode
+    from edgekit.tensors import Sequences
+
+    if not isinstance(inputs, Sequences):
+        yield inputs
+        return
+    with mode(model, training=False), torch.no_grad():
+        for given, _ in inputs.walk(lambda step: call(model, step)):
+            yield given
 
 
 def _calibrate(
@@ -181,10 +204,10 @@ def _calibrate(
     size = batch_size(model, workload.example(2), config.calibration_batch)
     total = min(config.calibration_samples, len(order))
 
-    def draw() -> Iterator[Tensor]:
+    def draw() -> Iterator[Tensors]:
         done = 0
         for rows in calibration_batches(order, total, batch_size=size, seed=context.seed):
-            yield workload.preprocessing(workload.train.inputs[rows])
+            yield from _steps(model, workload.preprocessing(workload.train.inputs[rows]))
             done += len(rows)
             context.progress(Event("step", "qat", "calibrating", done=done, total=total))
 

@@ -9,9 +9,10 @@ from edgekit.pruning.depth import blocks
 from edgekit.pruning.goals.search import Limits
 from edgekit.stages import stage_files
 from edgekit.stages.cutting import read_plan
+from edgekit.tensors import Tensors
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from edgekit.pruning.build import Prepared
     from edgekit.pruning.coupling.groups import Tell
@@ -21,7 +22,7 @@ __all__ = ["check_cut"]
 
 
 def check_cut(
-    model: nn.Module, example: Tensor, config: PruneConfig, *, seed: int, tell: Tell | None = None
+    model: nn.Module, example: Tensors, config: PruneConfig, *, seed: int, tell: Tell | None = None
 ) -> Prepared | None:
     """Find out what of ``model`` can be cut at all, as the stage will do for trained weights.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgekit.execution import Forward, mode, spans
 from edgekit.tasks import Task
+from edgekit.tensors import Tensors, each
 from edgekit.workload import Workload
 
 __all__ = ["Diverged", "Watch", "chance_loss", "without_numbers"]
@@ -69,12 +70,14 @@ class Watch:
             raise Diverged("weights are NaN or infinite at the end of the epoch")
 
 
-def chance_loss(task: Task, targets: Tensor) -> float:
+def chance_loss(task: Task, targets: Tensors) -> float:
     """The loss of a model that knows nothing: ln(C) with C classes, else the variance of the targets."""
-    classes = getattr(task, "num_classes", None)
-    if classes is not None:
-        return math.log(classes)
-    return float(targets.var(correction=0))
+    loss = 0.0
+    for part in task.parts():
+        classes = getattr(part.task, "num_classes", None)
+        alone = math.log(classes) if classes else float(part.of(targets).var(correction=0))
+        loss += part.weight * alone
+    return loss
 
 
 def without_numbers(model: nn.Module, workload: Workload, rows: Tensor) -> list[int]:
@@ -84,6 +87,7 @@ def without_numbers(model: nn.Module, workload: Workload, rows: Tensor) -> list[
     with mode(model, training=False), torch.inference_mode():
         for start, end in spans(len(looked_at), _BATCH):
             part = looked_at[start:end]
-            answers = forward(workload.preprocessing(workload.train.inputs[part])).flatten(1)
-            found += part[~torch.isfinite(answers).all(1)].tolist()
+            answers = forward(workload.preprocessing(workload.train.inputs[part]))
+            finite = [torch.isfinite(one).reshape(len(one), -1).all(1) for _, one in each(answers)]
+            found += part[~torch.stack(finite).all(0)].tolist()
     return found

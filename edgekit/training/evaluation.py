@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgekit import batching
 from edgekit.execution import Forward, mode, spans
+from edgekit.tensors import Tensors, cat
 from edgekit.workload import Samples, Workload
 
 __all__ = ["Evaluation", "evaluate"]
@@ -21,7 +22,7 @@ class Evaluation:
     """``score``: the task's number over all samples. ``outputs``: (N, …) float32, in the data's order."""
 
     score: float
-    outputs: Tensor
+    outputs: Tensors
 
 
 def evaluate(
@@ -45,18 +46,18 @@ def evaluate(
     count = len(samples) if rows is None else len(rows)
     count = count if limit is None else min(limit, count)
 
-    def drawn(start: int, end: int) -> Tensor:
-        part: Tensor = inputs[start:end] if rows is None else inputs[rows[start:end]]
+    def drawn(start: int, end: int) -> Tensors:
+        part = inputs[start:end] if rows is None else inputs[rows[start:end]]
         return workload.preprocessing(part)
 
-    outputs: list[Tensor] = []
+    outputs: list[Tensors] = []
     forward = Forward(model)
     size = batching.batch_size(model, drawn(0, min(2, count)), batch_size)
     with mode(model, training=False), torch.inference_mode():
         for start, end in spans(count, size):
             outputs.append(forward(drawn(start, end)).float())
             tell(end, count)
-    answers = torch.cat(outputs).contiguous()
+    answers = cat(outputs).contiguous()
     wanted = targets[:count] if rows is None else targets[rows[:count]]
     workload.task.check_outputs(answers, wanted)
     return Evaluation(workload.task.score(answers, wanted), answers)

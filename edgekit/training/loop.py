@@ -26,6 +26,7 @@ from edgekit.errors import StageError
 from edgekit.execution import Forward, set_mode
 from edgekit.meter import Meter
 from edgekit.progress import Progress, silent
+from edgekit.tensors import Tensors, apply
 from edgekit.training.computing import parallel
 from edgekit.training.computing.cuda_graphs import Graphed
 from edgekit.training.computing.device import (
@@ -350,17 +351,21 @@ class _Training:
             stopper.see(epoch, score, self.model)
         return score
 
-    def _step(self, batch: Batch) -> tuple[float, Tensor]:
+    def _step(self, batch: Batch) -> tuple[float, Tensors]:
         part = self.group.part(batch)
+
+        def gather(values: Tensor) -> Tensor:
+            return self.group.gather(values, len(batch))
+
         with self.teaching.recording():
             taught = self.teaching.answers(part)
             with self._precision():
                 outputs = self.forward(part.inputs)
         if taught is not None:
-            taught = self.group.gather(taught, len(batch))
-        outputs = self.group.gather(outputs.float(), len(batch))
+            taught = apply(gather, taught)
+        outputs = apply(gather, outputs.float())
         loss = self.objective(self.model, outputs, batch, taught)
-        inside = self.teaching.loss(lambda values: self.group.gather(values, len(batch)))
+        inside = self.teaching.loss(gather)
         if inside is not None:
             loss = loss + inside.to(loss.device)
         value = self.group.first(lambda: float(loss.detach()))

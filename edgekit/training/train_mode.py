@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from edgekit.errors import StageError
-from edgekit.execution import device_of, mode
+from edgekit.execution import call, device_of, mode
+from edgekit.tensors import NamedTensors, Tensors, each
 from edgekit.training.computing.device import devices_with_generators
 from edgekit.training.learning import resting_norms
 
@@ -35,7 +36,7 @@ class TrainMode:
     more_outputs: str = ""
 
     @classmethod
-    def of(cls, model: nn.Module, example: Tensor, stage: str = "") -> TrainMode:
+    def of(cls, model: nn.Module, example: Tensors, stage: str = "") -> TrainMode:
         """Find them. Nothing is drawn or learned.
 
         Args:
@@ -65,19 +66,19 @@ def rest(model: nn.Module, names: Sequence[str]) -> None:
 
 
 def _without_more_outputs(
-    model: nn.Module, example: Tensor, norms: list[str], stage: str
+    model: nn.Module, example: Tensors, norms: list[str], stage: str
 ) -> tuple[list[str], str]:
     trial, device = copy.deepcopy(model), device_of(model)
     example = example.to(device)
     with torch.random.fork_rng(devices=devices_with_generators(device)), torch.no_grad():
         with mode(trial, training=False):
-            wanted = trial(example)
+            wanted = call(trial, example)
         seen = _answer(trial, example, norms)
-        if not isinstance(wanted, Tensor) or isinstance(seen, Tensor):
+        if _alike(wanted, seen):
             return [], ""  # what doesn't fit the task is told by the task
         for names in _candidates(trial):
             answer = _answer(trial, example, [*norms, *names])
-            if isinstance(answer, Tensor) and answer.shape == wanted.shape:
+            if _alike(wanted, answer, shapes=True):
                 return names, _words(seen)
     if isinstance(seen, Exception):
         return [], ""  # the first step will say it
@@ -104,11 +105,21 @@ def _candidates(model: nn.Module) -> list[list[str]]:
     return [[""], inner, own]
 
 
-def _answer(model: nn.Module, example: Tensor, resting: list[str]) -> object:
+def _alike(wanted: Tensors, seen: object, *, shapes: bool = False) -> bool:
+    """Whether both are one tensor, or as many of the same names; and of the same ``shapes``."""
+    if not isinstance(seen, type(wanted)):
+        return False
+    one, other = each(wanted), each(seen)
+    return [name for name, _ in one] == [name for name, _ in other] and not (
+        shapes and any(a.shape != b.shape for (_, a), (_, b) in zip(one, other, strict=True))
+    )
+
+
+def _answer(model: nn.Module, example: Tensors, resting: list[str]) -> object:
     with mode(model, training=True):
         rest(model, resting)
         try:
-            return model(example)
+            return call(model, example)
         except Exception as error:  # whatever a model raises: an auxiliary head that no longer fits
             return error
 
@@ -116,5 +127,6 @@ def _answer(model: nn.Module, example: Tensor, resting: list[str]) -> object:
 def _words(seen: object) -> str:
     if isinstance(seen, Exception):  # an auxiliary head that a cut, made in eval mode, doesn't fit
         return f"with {type(seen).__name__}"
-    count = f" of {len(seen)}" if isinstance(seen, tuple | list | dict) else ""
-    return f"a {type(seen).__name__}{count}"
+    if isinstance(seen, NamedTensors):
+        return f"{len(seen.names)} tensors ({', '.join(seen.names)})"
+    return f"a {type(seen).__name__}"

@@ -1,14 +1,14 @@
 """Whether a model answers as everything later relies on.
 
-That is one tensor of finite numbers, the same each time, each sample by itself. A few samples are
+That is tensors of finite numbers, the same each time, each sample by itself. A few samples are
 sent through before any work; what doesn't hold is told with the layer that it comes from.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import WorkloadError
+from edgekit.execution import answered, called, outputs_of
+from edgekit.tensors import NamedTensors, Tensors, each, found, named
 from edgekit.workload.loading import user_traceback
 
-__all__ = ["answer", "check_steady", "check_training", "check_types"]
+__all__ = ["answer", "check_inputs", "check_steady", "check_training", "check_types", "parameters_of"]
 
 # Of the largest answer. Kernels round otherwise for another batch size; mixed samples do far more.
 _AGAIN, _ALONE = 1e-4, 1e-2
@@ -46,26 +48,89 @@ def check_types(model: nn.Module, where: str) -> None:
             )
 
 
-def answer(model: nn.Module, inputs: Tensor, where: str) -> Tensor:
+def answer(model: nn.Module, inputs: Tensors, where: str) -> Tensors:
     """The outputs for a batch (N, …), in eval mode.
 
-    Raises WorkloadError if the model fails, or gives anything but one tensor of finite numbers.
+    Raises WorkloadError if the model fails, gives no tensors or not those that count, or anything but finite
+    numbers for each sample.
     """
-    outputs = _forward(model, inputs, where)
-    if not isinstance(outputs, Tensor):
+    result, wanted = _forward(model, inputs, where), outputs_of(model)
+    there = named(result)
+    if not there:
         raise WorkloadError(
-            "the model must return one tensor",
+            "the model must return tensors",
             where=where,
-            got=_described(outputs),
-            expected="a torch.Tensor",
-            next=f"wrap it in a module whose forward(self, x) ends with: return {_way_in(outputs)}",
+            got=_described(result),
+            expected="a torch.Tensor, or a tuple, list, dict or dataclass of them",
         )
-    if not bool(torch.isfinite(outputs).all()):
-        raise WorkloadError("the model answers NaN or infinity", where=where, expected="finite outputs")
+    try:
+        outputs = answered(result, wanted)
+    except KeyError as error:
+        raise WorkloadError(
+            "the model doesn't return an output that was named",
+            where=where,
+            got=_described(result),
+            expected=f"an output {error.args[0]!r}",
+            next=f"its outputs are called {', '.join(there)}",
+        ) from None
+    except ValueError:
+        raise _unlike(there, inputs, where) from None
+    for name, one in each(outputs):
+        if not one.dim() or len(one) != len(inputs):
+            raise _unlike({name: one}, inputs, where)
+        if not bool(torch.isfinite(one).all()):
+            told = f" in its output {name!r}" if isinstance(outputs, NamedTensors) else ""
+            raise WorkloadError(
+                f"the model answers NaN or infinity{told}", where=where, expected="finite outputs"
+            )
     return outputs
 
 
-def check_steady(model: nn.Module, inputs: Tensor, outputs: Tensor, where: str) -> None:
+def _unlike(outputs: dict[str, Tensor], inputs: Tensors, where: str) -> WorkloadError:
+    shapes = ", ".join(f"{name} {tuple(one.shape)}" for name, one in outputs.items())
+    return WorkloadError(
+        "the model doesn't answer sample by sample",
+        where=where,
+        got=f"{len(inputs)} samples in, {shapes} out",
+        expected=f"outputs that begin with {len(inputs)} samples",
+        next="let those that don't out of Workload(outputs=…), or reshape them to (N, …) in the model",
+    )
+
+
+def parameters_of(model: nn.Module) -> tuple[str, ...]:
+    """The names of what ``forward`` takes, in their order; none where it doesn't say."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    return tuple(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD)
+
+
+def check_inputs(model: nn.Module, names: Sequence[str], where: str) -> None:
+    """Raise WorkloadError unless ``forward`` takes inputs of these names, and needs no others."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return
+    known = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    needed = [one.name for one in parameters if one.name in known and one.default is one.empty]
+    extra = [name for name in names if name not in known]
+    missing = [name for name in needed if name not in names]
+    if extra or missing:
+        told = [f"no input {', '.join(missing)}"] if missing else []
+        told += [f"inputs {', '.join(extra)}, which it doesn't take"] if extra else []
+        raise WorkloadError(
+            "the inputs don't fit the model",
+            where=where,
+            got="; ".join(told),
+            expected=f"inputs by the names of forward's parameters: {', '.join(known)}",
+            next="name the arrays of the data so: {'" + (known[0] if known else "x") + "': …}",
+        )
+
+
+def check_steady(model: nn.Module, inputs: Tensors, outputs: Tensors, where: str) -> None:
     """Raise WorkloadError if the same batch gives other answers, or its first sample does by itself.
 
     Args:
@@ -88,7 +153,7 @@ def check_steady(model: nn.Module, inputs: Tensor, outputs: Tensor, where: str) 
     _check_alone(model, inputs, outputs, where)
 
 
-def _check_alone(model: nn.Module, inputs: Tensor, outputs: Tensor, where: str) -> None:
+def _check_alone(model: nn.Module, inputs: Tensors, outputs: Tensors, where: str) -> None:
     first = inputs[:1].contiguous()
     way_out = "no mean, softmax, norm or squeeze() over the batch; batch norm with its running statistics"
     try:
@@ -102,7 +167,7 @@ def _check_alone(model: nn.Module, inputs: Tensor, outputs: Tensor, where: str) 
             next=way_out,
             user_traceback=error.user_traceback,
         ) from error
-    if alone.shape != (1, *outputs.shape[1:]) or _far(outputs[:1], alone, _ALONE, outputs):
+    if _far(outputs[:1], alone, _ALONE, outputs):
         told = f"{_difference(outputs[:1], alone)}; {_blamed(model, inputs, first)}"
         raise WorkloadError(
             "the model answers differently alone than in a batch",
@@ -113,7 +178,7 @@ def _check_alone(model: nn.Module, inputs: Tensor, outputs: Tensor, where: str) 
         )
 
 
-def check_training(model: nn.Module, inputs: Tensor, outputs: Tensor, where: str) -> str:
+def check_training(model: nn.Module, inputs: Tensors, outputs: Tensors, where: str) -> str:
     """A note if the model gives more in train mode than in eval mode, "" if not; a copy is asked.
 
     Raises WorkloadError if it fails in train mode, or what it gives first isn't its output in eval mode.
@@ -122,15 +187,19 @@ def check_training(model: nn.Module, inputs: Tensor, outputs: Tensor, where: str
         return ""
     with torch.random.fork_rng(devices=[]):
         told = _forward(copy.deepcopy(model), inputs, where, training=True)
-    if isinstance(told, Tensor) and told.shape == outputs.shape:
+    there, wanted = named(told), outputs_of(model)
+    if wanted and (set(wanted) <= set(there) or len(there) == len(wanted)):
+        there = named(told, wanted)
+    expected = dict(each(outputs))
+    shapes = [one.shape for one in there.values()]
+    if shapes == [one.shape for one in expected.values()]:
         return ""
-    tensors = [(path, one) for path, one in _tensors(told, "")]
-    if isinstance(told, Tensor) or not tensors or tensors[0][1].shape != outputs.shape:
+    if isinstance(told, Tensor) or shapes[: len(expected)] != [one.shape for one in expected.values()]:
         raise WorkloadError(
             "the model gives something else in train mode than in eval mode",
             where=where,
             got=f"in train mode {_described(told)}",
-            expected=f"a tensor {tuple(outputs.shape)}, or a tuple, list, dict or dataclass with it first",
+            expected=f"{_described(outputs)}, or a tuple, list, dict or dataclass that begins with it",
             next="wrap the model in a module whose forward() gives the same in both modes",
         )
     return f"in train mode the model gives {_described(told)}: training uses the first of them"
@@ -139,13 +208,13 @@ def check_training(model: nn.Module, inputs: Tensor, outputs: Tensor, where: str
 # --- asking ----------------------------------------------------------------------------------------------
 
 
-def _forward(model: nn.Module, inputs: Tensor, where: str, *, training: bool = False) -> Any:
+def _forward(model: nn.Module, inputs: Tensors, where: str, *, training: bool = False) -> Any:
     flags = [(module, module.training) for module in model.modules()]
     for module, _ in flags:
         module.training = training
     try:
         with torch.inference_mode():
-            return model(inputs)
+            return called(model, inputs)
     except Exception as error:
         raise _failed(error, model, inputs, where, training) from error
     finally:
@@ -153,13 +222,18 @@ def _forward(model: nn.Module, inputs: Tensor, where: str, *, training: bool = F
             module.training = flag
 
 
-def _failed(error: Exception, model: nn.Module, inputs: Tensor, where: str, training: bool) -> WorkloadError:
+def _failed(error: Exception, model: nn.Module, inputs: Tensors, where: str, training: bool) -> WorkloadError:
     others = [
         name
         for name, one in model.named_parameters()
         if one.is_floating_point() and one.dtype != torch.float32
     ]
-    got = f"inputs {tuple(inputs.shape)} {inputs.dtype}"
+    got = "inputs " + ", ".join(
+        f"{name}{tuple(one.shape)} {one.dtype}".strip()
+        for name, one in (
+            (f"{name} " if isinstance(inputs, NamedTensors) else "", one) for name, one in each(inputs)
+        )
+    )
     if others:
         got += f", and {others[0]} is {_kind(model.get_parameter(others[0]))}"
     what = "fails in train mode" if training else "fails on its own data"
@@ -173,22 +247,36 @@ def _failed(error: Exception, model: nn.Module, inputs: Tensor, where: str, trai
     )
 
 
-def _way(error: Exception, inputs: Tensor) -> str:
+def _way(error: Exception, inputs: Tensors) -> str:
     """What to do about a model that doesn't take its inputs."""
-    if inputs.is_floating_point() and "Long" in str(error) and torch.equal(inputs, inputs.round()):
+    whole = [one for _, one in each(inputs) if one.is_floating_point() and torch.equal(one, one.round())]
+    if whole and "Long" in str(error):
         return "token ids are passed on as integers with preprocessing=Preprocessing(dtype='int64')"
     return "compare shape, layout and size with what the model was trained on"
 
 
-def _far(one: Tensor, other: Tensor, share: float, scale: Tensor | None = None) -> bool:
-    """Whether two tensors of one shape differ by more than a share of the largest value."""
+def _far(one: Tensors, other: Tensors, share: float, scale: Tensors | None = None) -> bool:
+    """Whether two answers, or any two of several, differ by more than a share of the largest value."""
+    if [name for name, _ in each(one)] != [name for name, _ in each(other)]:
+        return True
+    scales = each(one if scale is None else scale)
+    return any(
+        _apart(a, b, share, c) for (_, a), (_, b), (_, c) in zip(each(one), each(other), scales, strict=True)
+    )
+
+
+def _apart(one: Tensor, other: Tensor, share: float, scale: Tensor) -> bool:
     if one.shape != other.shape:
         return True
-    largest = (one if scale is None else scale).double().abs().max() if one.numel() else torch.zeros(())
+    largest = scale.double().abs().max() if one.numel() else torch.zeros(())
     return bool(((one.double() - other.double()).abs() > share * largest).any())
 
 
-def _difference(one: Tensor, other: Tensor) -> str:
+def _difference(one: Tensors, other: Tensors) -> str:
+    if isinstance(one, NamedTensors) and isinstance(other, NamedTensors) and one.names == other.names:
+        return "; ".join(f"{name}: {_difference(value, other[name])}" for name, value in one.items())
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return f"{_described(one)} and {_described(other)}"
     if one.shape != other.shape:
         return f"shape {tuple(one.shape)} and {tuple(other.shape)}"
     largest, apart = one.abs().max(), (one.double() - other.double()).abs().max()
@@ -198,7 +286,7 @@ def _difference(one: Tensor, other: Tensor) -> str:
 # --- the layer to blame ----------------------------------------------------------------------------------
 
 
-def _blamed(model: nn.Module, first: Tensor, second: Tensor) -> str:
+def _blamed(model: nn.Module, first: Tensors, second: Tensors) -> str:
     """In words, the first layer that makes different numbers of the same ones, when both batches are asked.
 
     Only a summary of each layer's first sample is kept.
@@ -239,11 +327,11 @@ def _watched(model: nn.Module) -> Iterator[list[_Call]]:
 
 def _summary(values: Any) -> list[float]:
     """Two sums over the first sample of each tensor."""
-    found = []
-    for _, one in _tensors(values, ""):
+    sums = []
+    for _, one in found(values):
         row = (one[:1] if one.dim() else one).double()
-        found += [float(row.sum()), float(row.square().sum().sqrt())]
-    return found
+        sums += [float(row.sum()), float(row.square().sum().sqrt())]
+    return sums
 
 
 def _same(one: list[float], other: list[float]) -> bool:
@@ -255,35 +343,15 @@ def _same(one: list[float], other: list[float]) -> bool:
 # --- in words --------------------------------------------------------------------------------------------
 
 
-def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
-    """All tensors in a nest of tuples, lists, dicts and dataclasses, each with how to reach it."""
-    todo = [(path, value)]
-    while todo:
-        path, value = todo.pop(0)
-        if isinstance(value, Tensor):
-            yield path, value
-        elif isinstance(value, tuple) and hasattr(value, "_fields"):
-            todo[:0] = [(f"{path}.{name}", getattr(value, name)) for name in value._fields]
-        elif dataclasses.is_dataclass(value):
-            todo[:0] = [(f"{path}.{one.name}", getattr(value, one.name)) for one in dataclasses.fields(value)]
-        elif isinstance(value, Mapping):
-            todo[:0] = [(f"{path}[{key!r}]", one) for key, one in value.items()]
-        elif isinstance(value, list | tuple):
-            todo[:0] = [(f"{path}[{index}]", one) for index, one in enumerate(value)]
-
-
 def _described(value: Any) -> str:
-    """The tensors that something holds, with their shapes: ``tuple with [0] (4, 3), [1] (4, 3)``."""
+    """The tensors that something holds, with their shapes: ``tuple with output_0 (4, 3), …``."""
     if isinstance(value, Tensor):
         return f"a tensor {tuple(value.shape)}"
-    held = [f"{path} {tuple(one.shape)}" for path, one in _tensors(value, "")]
+    if isinstance(value, NamedTensors):
+        return ", ".join(f"{name} {tuple(one.shape)}" for name, one in value.items())
+    held = [f"{name} {tuple(one.shape)}" for name, one in found(value)]
     more = f" and {len(held) - 6} more" if len(held) > 6 else ""
     return f"{type(value).__name__} with {', '.join(held[:6])}{more}" if held else type(value).__name__
-
-
-def _way_in(value: Any) -> str:
-    first = next(_tensors(value, ""), ("[…]", None))
-    return f"self.model(x){first[0]}"
 
 
 def _kind(value: Tensor) -> str:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 
-from edgekit.errors import EdgekitError, WorkloadError
+from edgekit.errors import DataError, EdgekitError, WorkloadError
 from edgekit.progress import Event, reading
+from edgekit.spool import Spool, memory_limit
 from edgekit.workload.loading import user_traceback
 
-__all__ = ["file_of", "items", "map_style"]
+__all__ = ["Spools", "file_of", "items", "map_style"]
 
 _SOURCES = {".py", ".pyc", ".so"}
 _EVERY = 0.5  # seconds between what is told
@@ -58,6 +60,65 @@ def _told(each: Iterable[Any], name: str, total: int) -> Iterator[Any]:
             next="replace that file, or leave it out of the data" if file else "see the traceback above",
             user_traceback=user_traceback(error),
         ) from error
+
+
+class Spools:
+    """What the items of a dataset hold: one array each, or a dict of them; to be used in a ``with`` block.
+
+    Args:
+        where: what they are, for messages: "train inputs".
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.spools: dict[str | None, Spool] = {}
+        self.stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def add(self, item: Any) -> None:
+        """Raises what ``Spool.add`` raises, and DataError for an item with other keys than the first."""
+        parts = dict(item) if isinstance(item, Mapping) else {None: item}
+        if not self.spools:
+            limit = memory_limit() // max(1, len(parts))
+            for key in parts:
+                where = self.where if key is None else f"{self.where}: {key}"
+                self.spools[key] = self.stack.enter_context(Spool(where, limit))
+        if parts.keys() != self.spools.keys():
+            known = ", ".join(map(str, self.spools))
+            raise DataError(
+                "items of a dataset differ in what they hold",
+                where=f"{self.where}, item {self.count}",
+                got=", ".join(map(str, parts)) if isinstance(item, Mapping) else "one array",
+                expected="one array" if None in self.spools else known,
+            )
+        for key, one in parts.items():
+            self.spools[key].add(one)
+
+    def values(self) -> Any:
+        """What ``Spool.values`` gives, of the one, or in a dict."""
+        if None in self.spools:
+            return self.spools[None].values()
+        return {key: spool.values() for key, spool in self.spools.items()}
+
+    @property
+    def count(self) -> int:
+        """Of items."""
+        return next((spool.count for spool in self.spools.values()), 0)
+
+    @property
+    def bytes(self) -> int:
+        """Of all of them."""
+        return sum(spool.bytes for spool in self.spools.values())
+
+    @property
+    def outside(self) -> bool:
+        """Whether any of it went to a file."""
+        return any(spool.stream is not None for spool in self.spools.values())
 
 
 def file_of(error: BaseException) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from edgekit.errors import DataError, WorkloadError
+from edgekit.tensors import NamedTensors, Sequences, Tensors
 
-__all__ = ["Augmentation", "Layout", "Preprocessing"]
+__all__ = ["Augmentation", "Layout", "NamedPreprocessing", "Preprocessing"]
 
 Layout = Literal["NCHW", "NHWC", "any"]
 Dtype = Literal["float32", "int64"]
@@ -65,11 +66,16 @@ class Preprocessing:
         if self.dtype == "int64" and replace(self, dtype="float32") != Preprocessing():
             raise _wrong("dtype", "'int64' with further settings", "token ids are passed on untouched")
 
-    def __call__(self, raw: Tensor) -> Tensor:
+    @overload
+    def __call__(self, raw: Tensor) -> Tensor: ...
+    @overload
+    def __call__(self, raw: NamedTensors) -> NamedTensors: ...
+    def __call__(self, raw: Tensors) -> Tensors:
         """(N, …) raw samples to what the model takes: float32, images (N, C, H, W); or int64 as they are.
 
         Raises DataError if the samples' shape or type doesn't fit.
         """
+        assert isinstance(raw, Tensor)  # several are a ``NamedPreprocessing``'s
         if self.dtype == "int64":
             if raw.is_floating_point():
                 raise DataError("token ids must be integers", where="inputs", got=str(raw.dtype))
@@ -109,11 +115,71 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """Inverse of ``to_dict``. Raises WorkloadError on unknown keys or wrong values."""
+        if "inputs" in values and set(values) <= {"inputs", "states"}:
+            inputs = {str(name): cls.from_dict(one) for name, one in values["inputs"].items()}
+            return NamedPreprocessing(inputs=inputs, states=dict(values.get("states", {})))
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise _wrong("keys", ", ".join(unknown), f"only {', '.join(sorted(known))}")
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**plain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedPreprocessing(Preprocessing):
+    """One for each of several inputs; what every field of a single one says is of no input."""
+
+    inputs: Mapping[str, Preprocessing]
+    states: Mapping[str, str] = field(default_factory=dict)  # see ``tensors.Sequences``
+    stacked: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        given: Preprocessing | Mapping[str, Preprocessing] | None,
+        inputs: NamedTensors,
+        states: Mapping[str, str] | None = None,
+        *,
+        stacked: bool = False,
+    ) -> NamedPreprocessing:
+        """One for each input of the raw ``inputs``: the given ones; integers stay as they are where none is
+        given, and numbers and bytes become float32.
+
+        Raises WorkloadError: one for an input that isn't there, or a single one.
+        """
+        if isinstance(given, cls):
+            given = given.inputs
+        if isinstance(given, Preprocessing) or not isinstance(given or {}, Mapping):
+            raise _wrong("inputs", "one for several inputs", f"a dict of them for {', '.join(inputs.names)}")
+        given = given or {}
+        if unknown := [str(name) for name in given if name not in inputs.names]:
+            raise _wrong("inputs", f"one for {', '.join(unknown)}", f"only {', '.join(inputs.names)}")
+        if wrong := [name for name, one in given.items() if not isinstance(one, Preprocessing)]:
+            raise _wrong(wrong[0], type(given[wrong[0]]).__name__, "Preprocessing(…)")
+        integers = {
+            name: not (one.is_floating_point() or one.dtype == torch.uint8) for name, one in inputs.items()
+        }
+        return cls(
+            inputs={
+                name: given.get(name, Preprocessing(dtype="int64" if whole else "float32"))
+                for name, whole in integers.items()
+            },
+            states=dict(states or {}),
+            stacked=stacked,
+        )
+
+    def __call__(self, raw: Tensors) -> Tensors:  # type: ignore[override]
+        """Each by its own. Raises DataError, see ``Preprocessing``."""
+        assert isinstance(raw, NamedTensors)
+        prepared = {name: self.inputs[name](one) for name, one in raw.items()}
+        if self.states:
+            return Sequences(prepared, self.states, stacked=self.stacked)
+        return NamedTensors(prepared)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: {"inputs": {name: what ``Preprocessing.to_dict`` gives}}, and "states"."""
+        inputs = {name: one.to_dict() for name, one in self.inputs.items()}
+        return {"inputs": inputs, "states": dict(self.states)} if self.states else {"inputs": inputs}
 
 
 @dataclass(frozen=True)

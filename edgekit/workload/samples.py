@@ -15,8 +15,9 @@ from torch import Tensor
 from edgekit.errors import DataError
 from edgekit.progress import Event, reading
 from edgekit.spool import Spool, is_mapped, memory_limit
+from edgekit.tensors import NamedTensors, Tensors, apply, each
 from edgekit.units import human_bytes
-from edgekit.workload.items import items, map_style
+from edgekit.workload.items import Spools, items, map_style
 
 __all__ = ["Samples", "Unlabelled"]
 
@@ -28,11 +29,11 @@ _CHUNK = 1 << 22  # elements looked at in one go while searching for NaN
 class Samples:
     """inputs (N, …) and targets (N, …), raw: bytes stay bytes, and preprocessing happens per batch.
 
-    Either may lie in a mapped file: then it is read where it is indexed.
+    Either may be several tensors by name, and may lie in a mapped file: then it is read where it is indexed.
     """
 
-    inputs: Tensor
-    targets: Tensor
+    inputs: Tensors
+    targets: Tensors
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -43,9 +44,12 @@ class Samples:
         return True
 
     @classmethod
-    def of(cls, data: Any, name: str = "data") -> Samples:
+    def of(cls, data: Any, name: str = "data", *, names: Sequence[str] = ()) -> Samples:
         """Take ``(inputs, targets)`` of arrays, tensors or lists, or a dataset (map-style or iterable) of
         such pairs; or ``(inputs, None)``: then a model's answers will be the targets (see ``Unlabelled``).
+
+        Inputs of a model that takes several are a dict of arrays, or a tuple of them, whose names ``names``
+        says (the parameters of ``forward``); in a dataset, each item's are. Targets may be a dict as well.
 
         ``name`` ("train", "validation") stands in messages. A dataset is read once, so random transforms in
         it are frozen: leave them to ``Augmentation``. What it decodes stays in memory up to a quarter of it,
@@ -59,15 +63,15 @@ class Samples:
         """
         if isinstance(data, Unlabelled) or (isinstance(data, tuple) and len(data) == 2 and data[1] is None):
             raw = data.inputs if isinstance(data, Unlabelled) else data[0]
-            _refuse_several(raw, f"{name} inputs", whole=True)
-            x = _tensor(raw, f"{name} inputs")
+            x = _tensors(_several(raw, names), f"{name} inputs")
             _check_inputs(x, name)
             return Unlabelled(x)
-        inputs, targets = (data.inputs, data.targets) if isinstance(data, Samples) else _split(data, name)
-        if data is not inputs and isinstance(data, tuple):
-            _refuse_several(inputs, f"{name} inputs", whole=True, count=_count(targets))
-        x, y = _tensor(inputs, f"{name} inputs"), _tensor(targets, f"{name} targets")
-        y = y.float() if y.is_floating_point() else y.long()
+        if isinstance(data, Samples):
+            inputs, targets = data.inputs, data.targets
+        else:
+            inputs, targets = _split(data, name, names)
+        x, y = _tensors(inputs, f"{name} inputs"), _tensors(targets, f"{name} targets")
+        y = apply(lambda one: one.float() if one.is_floating_point() else one.long(), y)
         if len(x) != len(y):
             raise DataError(
                 "inputs and targets differ in number",
@@ -76,7 +80,8 @@ class Samples:
                 expected="one target per input",
             )
         _check_inputs(x, name)
-        _check_finite(y, f"{name} targets")
+        for key, one in each(y, "targets"):
+            _check_finite(one, f"{name} {key}")
         return cls(x, y)
 
 
@@ -86,10 +91,10 @@ class Unlabelled(Samples):
     A workload says which model: its own, the original one.
     """
 
-    answer: Callable[[Tensor], Tensor] | None
-    known: Tensor | None
+    answer: Callable[[Tensors], Tensors] | None
+    known: Tensors | None
 
-    def __init__(self, inputs: Tensor, answer: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(self, inputs: Tensors, answer: Callable[[Tensors], Tensors] | None = None) -> None:
         """``answer``: from all raw inputs (N, …) to targets (N, …)."""
         object.__setattr__(self, "inputs", inputs)
         object.__setattr__(self, "answer", answer)
@@ -101,7 +106,7 @@ class Unlabelled(Samples):
         return False
 
     @property
-    def targets(self) -> Tensor:
+    def targets(self) -> Tensors:
         """Raises DataError outside of a workload."""
         if self.known is None:
             if self.answer is None:
@@ -117,14 +122,15 @@ class Unlabelled(Samples):
         return self.known
 
 
-def _split(data: Any, name: str) -> tuple[Any, Any]:
-    """The two halves of a pair, or of every item of a dataset."""
+def _split(data: Any, name: str, names: Sequence[str]) -> tuple[Any, Any]:
+    """The two halves of a pair, or of every item of a dataset; several of a kind by name."""
     if (
         isinstance(data, Sequence)
         and len(data) == 2
         and (isinstance(data, tuple) or all(isinstance(part, (np.ndarray, Tensor)) for part in data))
     ):
-        return data[0], data[1]
+        inputs = _several(data[0], names, count=_count(data[1])) if isinstance(data, tuple) else data[0]
+        return inputs, data[1]
     if not _readable(data):
         raise DataError(
             "data of an unknown kind",
@@ -132,10 +138,7 @@ def _split(data: Any, name: str) -> tuple[Any, Any]:
             got=type(data).__name__,
             expected="(inputs, targets) of arrays, or a dataset: with len() and indices, or iterable",
         )
-    with (
-        Spool(f"{name} inputs", memory_limit()) as inputs,
-        Spool(f"{name} targets", memory_limit()) as targets,
-    ):
+    with Spools(f"{name} inputs") as inputs, Spools(f"{name} targets") as targets:
         began = time.monotonic()
         for i, pair in enumerate(items(data, name)):
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -145,8 +148,7 @@ def _split(data: Any, name: str) -> tuple[Any, Any]:
                     got=type(pair).__name__,
                     expected="(input, target)",
                 )
-            _refuse_several(pair[0], f"{name} data, item {i}")
-            inputs.add(pair[0])
+            inputs.add(_several(pair[0], names, item=True))
             targets.add(pair[1])
         _tell(name, inputs, time.monotonic() - began)
         if not inputs.count:
@@ -155,44 +157,32 @@ def _split(data: Any, name: str) -> tuple[Any, Any]:
         return inputs.values(), targets.values()
 
 
-def _tell(name: str, inputs: Spool, seconds: float) -> None:
+def _tell(name: str, inputs: Spools, seconds: float) -> None:
     """What was read, where that took a while, and where it is."""
-    if inputs.stream is None and seconds < _LONG:
+    if not inputs.outside and seconds < _LONG:
         return
     place = "in memory"
-    if inputs.stream is not None:
-        place = f"in a file, as it is more than the {human_bytes(inputs.limit)} of memory that it may take"
+    if inputs.outside:
+        place = f"in a file, as it is more than the {human_bytes(memory_limit())} of memory that it may take"
     told = f"{name}: {inputs.count:,} items, {human_bytes(inputs.bytes)}, {place}"
     reading(Event("note", "data", told))
     reading(Event("step", "start", "getting ready"))
 
 
-def _refuse_several(inputs: Any, where: str, *, whole: bool = False, count: int | None = None) -> None:
-    """Raise DataError for a dict, or a tuple of arrays, where one array is asked: they would be stacked.
+def _several(inputs: Any, names: Sequence[str], *, item: bool = False, count: int | None = None) -> Any:
+    """A tuple of arrays as a dict of them, by the names that the model has for them; all else as it is.
 
-    ``whole``: these are all samples, which may well come as a list of arrays. ``count``: of their targets.
+    ``item``: these are one sample's, where a list is a tuple, too. ``count``: of targets; a tuple of as many
+    arrays is one of samples.
     """
-    call = "x[:, 0], x[:, 1]"
-    if isinstance(inputs, Mapping):
-        names = [str(key) for key in inputs]
-        call = ", ".join(f"{name}=x[:, {index}]" for index, name in enumerate(names[:6]))
-    elif isinstance(inputs, tuple if whole else (tuple, list)) and len(inputs) > 1:
-        if not all(isinstance(one, (np.ndarray, Tensor)) and one.ndim > 0 for one in inputs):
-            return
-        if whole and count is not None and len(inputs) == count:
-            return  # a tuple of samples
-        names = [f"[{index}] {tuple(one.shape)}" for index, one in enumerate(inputs)]
-    else:
-        return
-    raise DataError(
-        "a model with several inputs can't be compressed",
-        where=where,
-        got=f"{type(inputs).__name__} with {', '.join(names[:6])}" + (", …" if len(names) > 6 else ""),
-        expected="one array for each sample",
-        next="join them in one array, and wrap the model in a module that takes it apart: "
-        f"def forward(self, x): return self.model({call}); what is the same for all samples "
-        "(a mask of ones) belongs into that module",
-    )
+    if not isinstance(inputs, tuple | list if item else tuple) or len(inputs) < 2:
+        return inputs
+    if not all(isinstance(one, np.ndarray | Tensor) and one.ndim > 0 for one in inputs):
+        return inputs
+    if count is not None and len(inputs) == count:
+        return inputs
+    known = list(names[: len(inputs)])
+    return dict(zip([*known, *(f"input_{at}" for at in range(len(known), len(inputs)))], inputs, strict=True))
 
 
 def _count(targets: Any) -> int | None:
@@ -202,6 +192,30 @@ def _count(targets: Any) -> int | None:
 def _readable(data: Any) -> bool:
     """Whether it is a dataset of either kind."""
     return not isinstance(data, (dict, str, bytes)) and (map_style(data) or isinstance(data, Iterable))
+
+
+def _tensors(values: Any, where: str) -> Tensors:
+    """One tensor, or several by name. Raises DataError if these differ in number or have impossible names."""
+    if isinstance(values, NamedTensors):
+        values = values.as_dict()
+    if not isinstance(values, Mapping):
+        return _tensor(values, where)
+    if wrong := [str(name) for name in values if not (isinstance(name, str) and name.isidentifier())]:
+        raise DataError(
+            "a name that no tensor can have",
+            where=where,
+            got=", ".join(map(repr, wrong)),
+            expected="names as Python's variables have them, such as those of forward's parameters",
+        )
+    tensors = {name: _tensor(one, f"{where}: {name}") for name, one in values.items()}
+    if len({len(one) for one in tensors.values()}) != 1:
+        raise DataError(
+            "inputs and targets of a sample go together, and these differ in number",
+            where=where,
+            got=", ".join(f"{len(one)} {name}" for name, one in tensors.items()) or "an empty dict",
+            expected="as many of each",
+        )
+    return NamedTensors(tensors)
 
 
 def _tensor(values: Any, where: str) -> Tensor:
@@ -272,10 +286,11 @@ def _converted(array: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
     return np.stack(values) if isinstance(values, list) and values else np.asarray(values)
 
 
-def _check_inputs(inputs: Tensor, name: str) -> None:
+def _check_inputs(inputs: Tensors, name: str) -> None:
     if len(inputs) == 0:
         raise DataError("no samples", where=f"{name} data", got="0 samples", expected="at least one")
-    _check_finite(inputs, f"{name} inputs")
+    for key, one in each(inputs, "inputs"):
+        _check_finite(one, f"{name} {key}")
 
 
 def _check_finite(values: Tensor, where: str) -> None:

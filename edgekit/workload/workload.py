@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from edgekit.batching import batch_size
 from edgekit.errors import DataError, WorkloadError
-from edgekit.execution import Forward, mode, spans
+from edgekit.execution import Forward, call, mode, select_outputs, spans
 from edgekit.leaves import detach_kept
-from edgekit.tasks import Task
-from edgekit.workload import answering
+from edgekit.tasks import Task, TokenClassification
+from edgekit.tensors import NamedTensors, Sequences, Tensors, cat, each
+from edgekit.workload import answering, streaming
 from edgekit.workload.loading import user_code
-from edgekit.workload.preprocessing import Augmentation, Preprocessing
+from edgekit.workload.preprocessing import Augmentation, NamedPreprocessing, Preprocessing
 from edgekit.workload.samples import Samples, Unlabelled
 
 __all__ = ["Workload"]
@@ -37,13 +38,15 @@ class Workload:
 
     Args:
         name: short; it names the run folder.
-        model: trained, on the CPU. It takes what ``preprocessing`` gives, and returns one tensor.
-        task: what outputs and targets mean.
+        model: trained, on the CPU. It takes what ``preprocessing`` gives, several inputs by their names, and
+            returns a tensor, or a tuple, list, dict or dataclass of them, nested or not.
+        task: what outputs and targets mean; ``Outputs`` for several.
         train, validation: ``Samples``, or what ``Samples.of`` takes: ``(inputs, targets)`` or a dataset. Raw,
             as they come before ``preprocessing``. Calibration and training see ``train`` only. Without
             labels, ``(inputs, None)``: the model's own answers are the targets. Training then learns from its
             teacher alone, and scores on such validation data are those against the original model.
-        preprocessing: from raw samples to the model's inputs.
+        preprocessing: from raw samples to the model's inputs; a dict of them for several inputs, where those
+            that it leaves out become float32, and integers int64.
         augmentation: for training images only.
         student: a smaller model for the distill stage, or a function without arguments that builds one.
         classes: names, in the order of the labels.
@@ -52,7 +55,13 @@ class Workload:
         about: for the model card, in words: "license", "data", "data_license", "intended_use", "limitations",
             "authors", "source", or keys of your own.
 
-        decode: a raw sample (a tensor without the batch) as text to read, for token ids; the report shows it.
+        decode: a raw sample (a tensor without the batch; of several inputs a dict of them) as text to read,
+            for token ids; the report shows it.
+        outputs: names of the model's outputs that count, where it has others; None: those of the task.
+        states: of a model that streams, which of its outputs is which input in the next step:
+            ``{"h_out": "h_in"}``. All other inputs are then sequences (N, T, …), of which the model is given
+            (N, …) at a step. Data may hold what a state is before the first step, (N, …); else it is zero.
+            The last step's answers count, with ``TokenClassification`` those of all steps.
 
     Raises:
         DataError: samples that are none (see ``Samples.of``).
@@ -71,7 +80,9 @@ class Workload:
     teachers: tuple[nn.Module, ...]
     groups: tuple[str, ...] | None
     about: dict[str, str]
-    decode: Callable[[Tensor], str] | None
+    decode: Callable[[Any], str] | None
+    outputs: tuple[str, ...]
+    states: dict[str, str]
 
     def __init__(
         self,
@@ -80,14 +91,16 @@ class Workload:
         task: Task,
         train: Any,
         validation: Any,
-        preprocessing: Preprocessing = _PLAIN,
+        preprocessing: Preprocessing | Mapping[str, Preprocessing] = _PLAIN,
         augmentation: Augmentation | None = None,
         student: nn.Module | Callable[[], nn.Module] | None = None,
         classes: Sequence[str] | None = None,
         teachers: Sequence[nn.Module] = (),
         groups: Sequence[str] | None = None,
         about: Mapping[str, str] | None = None,
-        decode: Callable[[Tensor], str] | None = None,
+        decode: Callable[[Any], str] | None = None,
+        outputs: Sequence[str] | None = None,
+        states: Mapping[str, str] | None = None,
     ) -> None:
         if decode is not None and not callable(decode):
             raise WorkloadError(
@@ -100,7 +113,7 @@ class Workload:
             ("name", name, str),
             ("model", model, nn.Module),
             ("task", task, Task),
-            ("preprocessing", preprocessing, Preprocessing),
+            ("preprocessing", preprocessing, Preprocessing | Mapping),
             ("augmentation", augmentation, Augmentation | None),
             *((f"teachers[{i}]", teacher, nn.Module) for i, teacher in enumerate(teachers)),
         ):
@@ -127,15 +140,43 @@ class Workload:
                 got=repr(name),
                 expected="letters, digits, '.', '_' and '-'",
             )
+        states = streaming.checked(states)
+        wanted = _wanted(task, outputs)
+        if states and wanted:
+            wanted = tuple(dict.fromkeys([*wanted, *states]))
         for one in (model, student, *teachers):
             if isinstance(one, nn.Module):
                 detach_kept(one)  # stages copy models
+                select_outputs(one, wanted)
+        names = answering.parameters_of(model)
+        data = {
+            split: Samples.of(given, split, names=names)
+            for split, given in (("train", train), ("validation", validation))
+        }
+        if states:
+            data = streaming.with_states(data, model, states)
+        raw = data["train"].inputs
+        if isinstance(raw, NamedTensors):
+            preprocessing = NamedPreprocessing.of(
+                None if preprocessing is _PLAIN else preprocessing,
+                raw,
+                states,
+                stacked=isinstance(task, TokenClassification),
+            )
+        elif not isinstance(preprocessing, Preprocessing) or isinstance(preprocessing, NamedPreprocessing):
+            raise WorkloadError(
+                "preprocessing for several inputs, and there is one",
+                where="Workload(preprocessing=…)",
+                got=f"one for each of {', '.join(preprocessing)}"
+                if isinstance(preprocessing, Mapping)
+                else "one for each of several",
+                expected="Preprocessing(…)",
+            )
         values: dict[str, object] = {
             "name": name,
             "model": model,
             "task": task,
-            "train": Samples.of(train, "train"),
-            "validation": Samples.of(validation, "validation"),
+            **data,
             "preprocessing": preprocessing,
             "augmentation": augmentation,
             "student": student,
@@ -144,6 +185,8 @@ class Workload:
             "groups": None if groups is None else tuple(map(str, groups)),
             "about": dict(words),
             "decode": decode,
+            "outputs": wanted,
+            "states": states,
         }
         for split in ("train", "validation"):
             if isinstance(samples := values[split], Unlabelled):
@@ -153,30 +196,47 @@ class Workload:
         for key, checked in values.items():
             object.__setattr__(self, key, checked)
 
-    def example(self, n: int = 1) -> Tensor:
-        """The first ``n`` validation inputs, preprocessed: what the model takes."""
-        return self.preprocessing(self.validation.inputs[:n]).contiguous()
+    def example(self, n: int = 1) -> Tensors:
+        """The first ``n`` validation inputs, preprocessed: what the model takes; of sequences, at a step."""
+        prepared = self.whole(n)
+        return prepared.step() if isinstance(prepared, Sequences) else prepared
 
-    def samples(self, indices: Sequence[int]) -> Tensor:
-        """The validation inputs of these numbers, preprocessed: (len(indices), …)."""
-        return self.preprocessing(self._raw(indices)).contiguous()
+    @property
+    def streaming(self) -> dict[str, Any]:
+        """How files are asked for whole sequences: "states" and "stacked"; {} where there are none."""
+        if not self.states:
+            return {}
+        return {"states": self.states, "stacked": isinstance(self.task, TokenClassification)}
+
+    def whole(self, n: int = 1) -> Tensors:
+        """The first ``n`` validation inputs, preprocessed; sequences with all of their steps."""
+        prepared: Tensors = self.preprocessing(self.validation.inputs[:n]).contiguous()
+        return prepared
+
+    def samples(self, indices: Sequence[int]) -> Tensors:
+        """The validation inputs of these numbers, preprocessed: (len(indices), …); sequences are whole."""
+        prepared: Tensors = self.preprocessing(self._raw(indices)).contiguous()
+        return prepared
 
     def pixels(self, indices: Sequence[int]) -> Tensor:
         """The validation pictures of these numbers as they are, (len(indices), H, W, C)."""
         raw = self._raw(indices)
+        assert isinstance(raw, Tensor)  # pictures are asked of workloads that have them
         return (raw if self.preprocessing.layout == "NHWC" else raw.permute(0, 2, 3, 1)).contiguous()
 
-    def _raw(self, indices: Sequence[int]) -> Tensor:
+    def _raw(self, indices: Sequence[int]) -> Tensors:
         inputs = self.validation.inputs
-        return torch.cat([inputs[index : index + 1] for index in indices])
+        return cat([inputs[index : index + 1] for index in indices])
 
-    def text_of(self, raw: Tensor) -> str | None:
-        """A raw sample (a tensor without the batch) as text, or None if the workload doesn't say how.
+    def text_of(self, split: Samples, index: int) -> str | None:
+        """A raw sample as text, or None if the workload doesn't say how.
 
         Raises WorkloadError if its ``decode`` fails, or gives no text.
         """
         if self.decode is None:
             return None
+        one = split.inputs[index : index + 1]
+        raw = {name: value[0] for name, value in one.items()} if isinstance(one, NamedTensors) else one[0]
         where = f"workload {self.name}: decode"
         with user_code(where):
             text = self.decode(raw)
@@ -186,7 +246,7 @@ class Workload:
             )
         return text
 
-    def _answers(self, raw: Tensor) -> Tensor:
+    def _answers(self, raw: Tensors) -> Tensors:
         """The model's answers to raw inputs (N, …), in the form of targets: in eval mode and float32."""
         forward = Forward(self.model)
         size = batch_size(self.model, self.preprocessing(raw[:2]), _BATCH)
@@ -195,7 +255,8 @@ class Workload:
                 self.task.answers(forward(self.preprocessing(raw[start:end])))
                 for start, end in spans(len(raw), size)
             ]
-        return torch.cat(told).contiguous()
+        answers: Tensors = cat(told).contiguous()
+        return answers
 
     def build_student(self) -> nn.Module | None:
         """A fresh student (the same weights on every call), or None if the workload has none."""
@@ -212,6 +273,7 @@ class Workload:
                 got=type(student).__name__,
                 expected="a torch.nn.Module",
             )
+        select_outputs(student, self.outputs)
         return student
 
     def check(self) -> None:
@@ -223,32 +285,32 @@ class Workload:
         """
         self._check_data()
         self._check_settings()
-        self.text_of(self.validation.inputs[0])
+        self.text_of(self.validation, 0)
         outputs = self._check_model(self.model, "model")
         student = self.build_student()
         others = [] if student is None else [("student", student)]
         others += [(f"teachers[{index}]", teacher) for index, teacher in enumerate(self.teachers)]
         for role, other in others:
             answered = self._check_model(other, role)
-            if answered.shape != outputs.shape:
+            own, wanted = _shapes(answered), _shapes(outputs)
+            if own != wanted:
                 raise WorkloadError(
                     f"the {role.split('[')[0].removesuffix('s')} answers in another shape than the model",
                     where=f"workload {self.name}: {role}",
-                    got=str(tuple(answered.shape)),
-                    expected=str(tuple(outputs.shape)),
+                    got=str(own),
+                    expected=str(wanted),
                 )
 
     def _check_data(self) -> None:
         train, validation = self.train, self.validation
         labelled = train.labelled and validation.labelled
         for part in ("inputs", "targets") if labelled else ("inputs",):
-            one, other = getattr(train, part), getattr(validation, part)
-            if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype:
+            told = [_forms(getattr(split, part)) for split in (train, validation)]
+            if told[0] != told[1]:
                 raise DataError(
                     f"train and validation {part} differ in shape or type",
                     where=f"workload {self.name}",
-                    got=f"train {tuple(one.shape[1:])} {one.dtype}, "
-                    f"validation {tuple(other.shape[1:])} {other.dtype}",
+                    got=f"train {told[0]}, validation {told[1]}",
                     expected="the same for both",
                 )
         for split, samples in (("train", train), ("validation", validation)):
@@ -290,17 +352,34 @@ class Workload:
                 next="augment the data before it is given to Workload",
             )
 
-    def _check_model(self, model: nn.Module, role: str) -> Tensor:
+    def _check_model(self, model: nn.Module, role: str) -> Tensors:
         where = f"workload {self.name}: {role}"
         answering.check_types(model, where)
         inputs = self.example(_CHECKED)
+        if isinstance(inputs, NamedTensors):
+            answering.check_inputs(model, inputs.names, where)
         outputs = answering.answer(model, inputs, where)
+        if self.states:
+            streaming.check(inputs, outputs, self.states, where)
+            answering.check_steady(model, inputs, outputs, where)
+            with mode(model, training=False), torch.no_grad():
+                outputs = call(model, self.whole(_CHECKED))
+        if isinstance(outputs, NamedTensors) and not self.task.outputs:
+            raise WorkloadError(
+                "the model returns several tensors, and the task is about one",
+                where=where,
+                got=", ".join(f"{name} {tuple(one.shape)}" for name, one in outputs.items()),
+                expected="one of them, or what each is for",
+                next=f"Workload(outputs=[{outputs.names[0]!r}], …) takes one; several have a task each: "
+                f"task=Outputs({{{outputs.names[0]!r}: {type(self.task).__name__}(…), …}})",
+            )
         # Labels of the whole split were looked at; a batch may well hold none that count.
         labels = (
             self.validation.targets[:_CHECKED] if self.validation.labelled else self.task.answers(outputs)
         )
         self.task.check_outputs(outputs, labels)
-        answering.check_steady(model, inputs, outputs, where)
+        if not self.states:
+            answering.check_steady(model, inputs, outputs, where)
         return outputs
 
     def check_training(self, model: nn.Module, role: str = "model") -> str:
@@ -315,23 +394,57 @@ class Workload:
     def fingerprint(self) -> str:
         """sha256 over weights, architecture, data, preprocessing and task: what a result depends on."""
         digest = hashlib.sha256()
-        described = {
+        described: dict[str, Any] = {
             "name": self.name,
             "task": self.task.describe(),
             "preprocessing": self.preprocessing.to_dict(),
             "augmentation": None if self.augmentation is None else self.augmentation.to_dict(),
             "classes": self.classes,
         }
+        if self.outputs:
+            described["outputs"] = self.outputs
+        if self.states:
+            described["states"] = self.states
         digest.update(json.dumps(described, sort_keys=True).encode())
         for model in (self.model, self.build_student(), *self.teachers):
             _digest_model(digest, model)
         for split in (self.train, self.validation):
-            _digest_tensor(digest, "inputs", split.inputs)
+            for name, one in each(split.inputs, "inputs"):
+                _digest_tensor(digest, name, one)
             if split.labelled:
-                _digest_tensor(digest, "targets", split.targets)
+                for name, one in each(split.targets, "targets"):
+                    _digest_tensor(digest, name, one)
             else:
                 digest.update(b"targets: the model's answers")
         return digest.hexdigest()
+
+
+def _wanted(task: Task, outputs: Sequence[str] | None) -> tuple[str, ...]:
+    """The outputs that count. Raises WorkloadError unless the names are some, and fit the task."""
+    if outputs is None:
+        return task.outputs
+    names = tuple(outputs)
+    if isinstance(outputs, str) or not names or not all(isinstance(name, str) for name in names):
+        got, expected = repr(outputs), "a list of names of outputs"
+    elif task.outputs and set(names) != set(task.outputs):
+        got, expected = ", ".join(names), f"those of the task, {', '.join(task.outputs)}, or none"
+    elif not task.outputs and len(names) > 1:
+        got, expected = ", ".join(names), "one name; several outputs have a task each: task=Outputs({…})"
+    else:
+        return names
+    raise WorkloadError("wrong kind of argument", where="Workload(outputs=…)", got=got, expected=expected)
+
+
+def _forms(values: Tensors) -> str:
+    """Shape of a sample and type, of each tensor, in words."""
+    return ", ".join(f"{name} {tuple(one.shape[1:])} {one.dtype}".strip() for name, one in each(values, ""))
+
+
+def _shapes(outputs: Tensors) -> object:
+    """Of all outputs, to compare and to read."""
+    if isinstance(outputs, NamedTensors):
+        return {name: tuple(one.shape) for name, one in outputs.items()}
+    return tuple(outputs.shape)
 
 
 def _digest_model(digest: hashlib._Hash, model: nn.Module | None) -> None:

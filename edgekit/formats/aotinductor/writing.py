@@ -20,12 +20,14 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from edgekit.errors import ExportError, MissingExtraError
+from edgekit.execution import arguments, interpreted
 from edgekit.files import atomic_write, disk_full
 from edgekit.formats import embed
 from edgekit.formats.options import ExportOptions, Processor
 from edgekit.formats.precisions import Precision
 from edgekit.int8 import ops
 from edgekit.int8.capture import export_program
+from edgekit.tensors import NamedTensors, Tensors, apply, cat
 
 _PLAIN = ExportOptions()
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -36,7 +38,7 @@ COMPILED_FOR = "edgekit_compiled_for"
 
 def write(
     graph: nn.Module,
-    example: Tensor,
+    example: Tensors,
     path: Path,
     metadata: dict[str, str],
     options: ExportOptions = _PLAIN,
@@ -68,12 +70,11 @@ def write(
         spelled = _cast(graph, example, _DTYPES[precision], path.name)
         if options.preprocessing is not None:
             spelled, example = embed.embed(spelled, example, options)
-        rows = _plain(torch.cat([example[:1]] * (options.batch or 2)))
-        program = export_program(_Ends(spelled), rows, free_batch=options.batch is None)
-        shape = [options.batch, *example.shape[1:]]
+        rows = apply(_plain, cat([example[:1]] * (options.batch or 2)))
+        program = export_program(spelled, rows, free_batch=options.batch is None)
         told = {
             **metadata,
-            INPUT: json.dumps({"shape": shape, "dtype": str(example.dtype).removeprefix("torch.")}),
+            INPUT: json.dumps(_ends(spelled, example, options.batch)),
             COMPILED_FOR: json.dumps(_about(processor)),
         }
         content = _compile(program, processor, told)
@@ -95,6 +96,21 @@ def write(
 def _plain(example: Tensor) -> Tensor:
     """With the strides of its shape: the code is compiled for those of the example, and checks none."""
     return torch.empty(example.shape, dtype=example.dtype).copy_(example)
+
+
+def _ends(graph: fx.GraphModule, example: Tensors, batch: int | None) -> dict[str, Any]:
+    """What the runtime is told of a package's input; of several, with their names and the outputs'."""
+    inputs = [
+        {"shape": [batch, *one.shape[1:]], "dtype": str(one.dtype).removeprefix("torch.")}
+        for one in arguments(graph, example)
+    ]
+    names, outputs = ops.input_names(graph, example), list(ops.results(graph))
+    if not isinstance(example, NamedTensors) and len(outputs) == 1:
+        return inputs[0]
+    return {
+        "inputs": [{"name": name, **one} for name, one in zip(names, inputs, strict=True)],
+        "outputs": outputs,
+    }
 
 
 def _check_device(processor: Processor, where: str) -> None:
@@ -128,21 +144,6 @@ def _about(processor: Processor) -> dict[str, str]:
 # --- the type --------------------------------------------------------------------------------------------
 
 
-class _Ends(nn.Module):
-    """A graph whose half-width answers are widened to float32."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__()
-        self.body = graph
-
-    def forward(self, x: Tensor) -> Any:
-        return pytree.tree_map_only(Tensor, _widened, self.body(x))
-
-
-def _widened(value: Tensor) -> Tensor:
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-
-
 class _Types(fx.Interpreter):
     """Which nodes give float32, found by running the graph once."""
 
@@ -159,23 +160,28 @@ class _Types(fx.Interpreter):
         return result
 
 
-def _cast(graph: fx.GraphModule, example: Tensor, dtype: torch.dtype, where: str) -> fx.GraphModule:
+def _cast(graph: fx.GraphModule, example: Tensors, dtype: torch.dtype, where: str) -> fx.GraphModule:
     """A copy that computes in ``dtype`` wherever the graph computes in float32.
 
     Weights and constants are cast, named types replaced, and what becomes a float inside (the input, a range
     of integers that is divided) is cast where it does: one float32 among the operands would widen the result.
+    Answers are widened again.
     """
     graph = copy.deepcopy(graph)
     if dtype is torch.float32:
         return graph
     types = _Types(graph)
     with torch.no_grad():
-        types.run(torch.cat([example[:1]] * 2))
+        interpreted(types, cat([example[:1]] * 2))
     for node in list(graph.graph.nodes):
         if node.op == "get_attr":
             _cast_attribute(graph, str(node.target), dtype, where)
         elif node.op in ("placeholder", "call_function"):
             _cast_node(graph, node, types.wide, dtype)
+    for node in set(ops.results(graph).values()) & types.wide:
+        with graph.graph.inserting_after(node):
+            wide = graph.graph.call_function(ops.aten._to_copy.default, (node,), {"dtype": torch.float32})
+        node.replace_all_uses_with(wide, delete_user_cb=lambda user: user.op == "output")
     graph.recompile()
     return graph
 

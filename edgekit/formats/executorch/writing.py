@@ -20,7 +20,10 @@ from edgekit.formats import embed
 from edgekit.formats.executorch.passes import own_dequantizers, spell_for_xnnpack
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import Precision
+from edgekit.int8 import ops
 from edgekit.int8.capture import export_program
+from edgekit.runtimes.device.runtime_executorch import ENDS
+from edgekit.tensors import Tensors, apply, cat
 
 _PLAIN = ExportOptions()
 METADATA = "edgekit"  # the method of the file that returns its metadata
@@ -28,7 +31,7 @@ METADATA = "edgekit"  # the method of the file that returns its metadata
 
 def write(
     graph: nn.Module,
-    example: Tensor,
+    example: Tensors,
     path: Path,
     metadata: dict[str, str],
     options: ExportOptions = _PLAIN,
@@ -57,7 +60,8 @@ def write(
         if options.preprocessing is not None:
             spelled, example = embed.embed(spelled, example, options)
         with _quiet():
-            content = _convert(spelled, _plain(torch.cat([example[:1]] * (options.batch or 1))), metadata)
+            rows = cat([example[:1]] * (options.batch or 1))
+            content = _convert(spelled, apply(_plain, rows), metadata)
     except Exception as error:
         raise ExportError(
             "ExecuTorch export failed",
@@ -73,14 +77,15 @@ def _plain(example: Tensor) -> Tensor:
     return torch.empty(example.shape, dtype=example.dtype).copy_(example)
 
 
-def _convert(graph: fx.GraphModule, example: Tensor, metadata: dict[str, str]) -> bytes:
+def _convert(graph: fx.GraphModule, example: Tensors, metadata: dict[str, str]) -> bytes:
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
+    ends = {"inputs": ops.input_names(graph, example), "outputs": list(ops.results(graph))}
     lowered = to_edge_transform_and_lower(
         export_program(graph, example, free_batch=False),
         transform_passes=[own_dequantizers],
         partitioner=[_partitioner()],
-        constant_methods={METADATA: json.dumps(metadata, sort_keys=True)},
+        constant_methods={METADATA: json.dumps(metadata, sort_keys=True), ENDS: json.dumps(ends)},
         compile_config=EdgeCompileConfig(_check_ir_validity=False),
     )
     return bytes(lowered.to_executorch().buffer)

@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from edgekit.execution import arguments
 from edgekit.formats import embed
 from edgekit.formats.litert import compatibility, tflite_edit
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import INT8_GRAPH, Precision
 from edgekit.formats.spellings import int16_activations
+from edgekit.int8 import ops
+from edgekit.tensors import Tensors
 
 # Hybrid kernels (float activations, int8 weights with a scale for each channel) are newer than the version
 # that the quantizer leaves at the op: tflite-runtime 2.14.0 would load the file and answer wrongly.
@@ -27,18 +30,23 @@ _HYBRID_VERSIONS = {"FULLY_CONNECTED": 12}
 class Prepared:
     """What the converter is given.
 
-    ``activations`` is the integer type of the graph; ``channels_last`` whether the converter still has to
-    bring the input into that order; ``pixels`` whether the input's integers are raw pixels less 128.
+    ``rows``: an example for each input. ``activations`` is the integer type of the graph; ``channels_last``
+    the inputs that the converter still has to bring into that order; ``pixels`` whether the input's integers
+    are raw pixels less 128. ``inputs``, ``outputs``: their names.
     """
 
     graph: fx.GraphModule
-    example: Tensor
+    rows: list[Tensor]
     activations: torch.dtype
-    channels_last: bool
+    channels_last: tuple[int, ...]
     pixels: bool
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
-def prepare(graph: fx.GraphModule, example: Tensor, options: ExportOptions, precision: Precision) -> Prepared:
+def prepare(
+    graph: fx.GraphModule, example: Tensors, options: ExportOptions, precision: Precision
+) -> Prepared:
     """The graph with everything that is said before the conversion, and ``options.batch`` example rows."""
     activations, pixels = torch.int8, False
     embedded = options.preprocessing is not None
@@ -48,28 +56,32 @@ def prepare(graph: fx.GraphModule, example: Tensor, options: ExportOptions, prec
         grid = embed.pixel_grid(graph, options)
         if grid is not None:
             graph, pixels = embed.on_pixel_grid(graph, grid), True
-    channels_last = example.dim() == 4
     if embedded and not pixels:
         graph, example = embed.embed(graph, example, options)
-        channels_last = False
-    rows = torch.cat([example[:1]] * (options.batch or 1))
-    return Prepared(graph, rows, activations, channels_last, pixels)
+    rows = [torch.cat([one[:1]] * (options.batch or 1)) for one in arguments(graph, example)]
+    images = () if embedded and not pixels else tuple(i for i, one in enumerate(rows) if one.dim() == 4)
+    inputs, outputs = tuple(ops.input_names(graph, example)), tuple(ops.results(graph))
+    return Prepared(graph, rows, activations, images, pixels, inputs, outputs)
 
 
 def finish(
-    content: bytes, metadata: dict[str, str], options: ExportOptions, precision: Precision, *, pixels: bool
+    content: bytes,
+    metadata: dict[str, str],
+    options: ExportOptions,
+    precision: Precision,
+    prepared: Prepared,
 ) -> bytes:
-    """The finished file, from what the converter gave."""
+    """The finished file, from what the converter made of ``prepared``."""
     if precision in ("fp16", "int8-dynamic"):
         content = _shrink(content, precision)
     model = tflite_edit.read(content)
-    tflite_edit.name_ends(model)
+    tflite_edit.name_ends(model, prepared.inputs, prepared.outputs)
     if precision == "int16x8":
         tflite_edit.spell_int16(model)
     if precision == "int8-dynamic":
         tflite_edit.at_least(model, _HYBRID_VERSIONS)
     if precision in INT8_GRAPH:
-        tflite_edit.set_io(model, input="uint8" if pixels else options.io, output=options.io)
+        tflite_edit.set_io(model, input="uint8" if prepared.pixels else options.io, output=options.io)
     tflite_edit.shorten_names(model)
     tflite_edit.add_metadata(model, tflite_edit.METADATA, json.dumps(metadata, sort_keys=True))
     needs = compatibility.needs(tflite_edit.operators(model))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.formats.opened import Grid, Opened, real
+from edgekit.runtimes.device.runtimes import parts
 
 __all__ = ["open_litert"]
 
@@ -28,33 +29,44 @@ def open_litert(path: Path) -> Opened:
     model.signatureDefs = None  # they would have to tell the new outputs, too
     interpreter = Interpreter(model_content=tflite_edit.write(model), num_threads=1)
     interpreter.allocate_tensors()
-    entry, exit_ = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    entries, exits = interpreter.get_input_details(), interpreter.get_output_details()[: len(own)]
     details = {one["index"]: one for one in interpreter.get_tensor_details()}
     # A scale for each channel is a weight's.
     kept = [index for index in kept if len(details[index]["quantization_parameters"]["scales"]) == 1]
     grids = [(_grid(details[index]),) for index in kept]
-    # An input in integers is rounded here, on ties perhaps otherwise than in the graph.
-    rounded = entry["dtype"] in (np.int8, np.uint8) and entry["quantization"][0] > 0
-    if rounded:
-        grids = [(_grid(entry),), *grids]
+    # Inputs in integers are rounded here, on ties perhaps otherwise than in the graph.
+    rounded = [
+        entry for entry in entries if entry["dtype"] in (np.int8, np.uint8) and entry["quantization"][0] > 0
+    ]
+    grids = [*((_grid(entry),) for entry in rounded), *grids]
 
-    def run(row: NDArray[Any]) -> tuple[NDArray[Any], list[NDArray[Any]]]:
-        if row.ndim == 4 and row.dtype != np.uint8:  # raw pixels have their channels last already
-            row = np.moveaxis(row, 1, -1)
-        if entry["dtype"] is not np.float32 and np.issubdtype(row.dtype, np.floating):
-            scale, zero_point = entry["quantization"]
-            limits = np.iinfo(entry["dtype"])
-            row = np.clip(np.rint(row / np.float32(scale)) + zero_point, limits.min, limits.max)
-        row = np.ascontiguousarray(row.astype(entry["dtype"]))
-        interpreter.set_tensor(entry["index"], row)
+    def run(row: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], list[NDArray[Any]]]:
+        by_name = dict(parts(row))
+        given = []
+        for entry in entries:
+            given.append(_taken(by_name[None] if None in by_name else by_name[entry["name"]], entry))
+            interpreter.set_tensor(entry["index"], given[-1])
         interpreter.invoke()
-        answer = interpreter.get_tensor(exit_["index"])
-        if np.issubdtype(answer.dtype, np.integer):
-            answer = real(answer, _grid(exit_))
-        values = [interpreter.get_tensor(index) for index in kept]
-        return answer, [row, *values] if rounded else values
+        answers = {}
+        for exit_ in exits:
+            answer = interpreter.get_tensor(exit_["index"])
+            whole = np.issubdtype(answer.dtype, np.integer) and exit_["quantization"][0] > 0
+            answers[exit_["name"]] = real(answer, _grid(exit_)) if whole else answer
+        integers = [one for one, entry in zip(given, entries, strict=True) if entry in rounded]
+        return answers, [*integers, *(interpreter.get_tensor(index) for index in kept)]
 
     return Opened(grids, run)
+
+
+def _taken(row: NDArray[Any], entry: Any) -> NDArray[Any]:
+    """A row in the type and order of an input."""
+    if row.ndim == 4 and row.dtype != np.uint8:  # raw pixels have their channels last already
+        row = np.moveaxis(row, 1, -1)
+    if entry["dtype"] is not np.float32 and np.issubdtype(row.dtype, np.floating):
+        scale, zero_point = entry["quantization"]
+        limits = np.iinfo(entry["dtype"])
+        row = np.clip(np.rint(row / np.float32(scale)) + zero_point, limits.min, limits.max)
+    return np.ascontiguousarray(row.astype(entry["dtype"]))
 
 
 def _grid(detail: Any) -> Grid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import flatbuffers
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 
 from edgekit.formats.options import Io
 
-INPUT, OUTPUT = "input", "output"
 _IDENTIFIER = b"TFL3"
 _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
 _NAMES = {value: name for name, value in vars(_OPERATOR).items() if isinstance(value, int)}
@@ -74,16 +74,25 @@ def shorten_names(model: Any) -> None:
                 tensor.name = f"t{index}"
 
 
-def name_ends(model: Any) -> None:
-    """Call the one input "input" and the one output "output", as tensors and in the signature."""
-    for graph in model.subgraphs:
-        for ends, name in ((graph.inputs, INPUT), (graph.outputs, OUTPUT)):
-            if len(ends) == 1:
-                graph.tensors[ends[0]].name = name
-    for signature in model.signatureDefs or []:
-        for ends, name in ((signature.inputs, INPUT), (signature.outputs, OUTPUT)):
-            if len(ends) == 1:
-                ends[0].name = name
+def name_ends(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give the ends their names, as tensors and in the signature, and bring them into this order.
+
+    The converter calls them by their place: "args_0", "output_1".
+    """
+    graph = model.subgraphs[0]
+    (signature,) = model.signatureDefs
+    for side, names in (("inputs", inputs), ("outputs", outputs)):
+        entries = sorted(getattr(signature, side), key=lambda one: _place(_text(one.name)))
+        if len(entries) != len(names):
+            raise ValueError(f"the converter left {len(entries)} of {len(names)} {side} ({', '.join(names)})")
+        for entry, name in zip(entries, names, strict=True):
+            entry.name = graph.tensors[entry.tensorIndex].name = name
+        setattr(signature, side, entries)
+        setattr(graph, side, [entry.tensorIndex for entry in entries])
+
+
+def _place(name: str) -> int:
+    return int(name.rpartition("_")[2]) if name.rpartition("_")[2].isdigit() else 0
 
 
 def set_io(model: Any, *, input: Io | None, output: Io | None) -> None:
@@ -92,16 +101,19 @@ def set_io(model: Any, *, input: Io | None, output: Io | None) -> None:
     uint8 is int8 + 128, zero point and all. An end that isn't quantised, or None, is left as it is.
     """
     graph = model.subgraphs[0]
-    for kind, side in ((input, "inputs"), (output, "outputs")):
-        ends, at_entry = getattr(graph, side), side == "inputs"
-        if kind is None or len(ends) != 1:
+    sides = [(kind, side, place) for kind, side in ((input, "inputs"), (output, "outputs"))
+             for place in range(len(getattr(graph, side)))]  # fmt: skip
+    for kind, side, place in sides:
+        ends, at_entry = [int(one) for one in getattr(graph, side)], side == "inputs"
+        if kind is None:
             continue
-        inner = int(ends[0])
+        inner = ends[place]
         tensor = graph.tensors[inner]
         if tensor.type not in _QUANTIZED or tensor.type == _IO[kind]:
             continue
         outer = _add_tensor(graph, _outside(tensor, kind))
-        setattr(graph, side, [outer])
+        ends[place] = outer
+        setattr(graph, side, ends)
         for signature in model.signatureDefs or []:
             for entry in signature.inputs if at_entry else signature.outputs:
                 entry.tensorIndex = outer if entry.tensorIndex == inner else entry.tensorIndex

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from edgekit.files import atomic_write
 from edgekit.formats.litert import finishing, spelling
@@ -24,13 +24,14 @@ from edgekit.formats.subsampling import subsample_by_convolution
 from edgekit.formats.unsupported import explained
 from edgekit.int8 import ops
 from edgekit.int8.grid import snap_weights, spell
+from edgekit.tensors import Tensors
 
 _PLAIN = ExportOptions()
 
 
 def write(
     graph: nn.Module,
-    example: Tensor,
+    example: Tensors,
     path: Path,
     metadata: dict[str, str],
     options: ExportOptions = _PLAIN,
@@ -41,7 +42,8 @@ def write(
     Images come in channels-last (N, H, W, C), so that no transpose stands before the first convolution;
     any other input keeps its layout. Input and output of an int8 graph are int8 if ``options.io`` doesn't say
     otherwise; their scales and zero points stand in the file's input and output details, where a runtime
-    finds them. The signature "serving_default" calls them "input" and "output".
+    finds them. The signature "serving_default" calls them "input" and "output", or by their own names where
+    there are several.
 
     Args:
         graph: what ``int8.capture`` or the qat stage gave.
@@ -61,7 +63,7 @@ def write(
         with _quiet():
             prepared = finishing.prepare(graph, example, options, precision)
             content = _convert(prepared)
-            content = finishing.finish(content, metadata, options, precision, pixels=prepared.pixels)
+            content = finishing.finish(content, metadata, options, precision, prepared)
     except Exception as error:
         raise explained(error, graph, "litert", "LiteRT", path.name, precision) from error
     atomic_write(path, content)
@@ -72,25 +74,35 @@ def _convert(prepared: finishing.Prepared) -> bytes:
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
     from litert_torch.quantize.quant_config import QuantConfig
 
-    graph, example = prepared.graph, prepared.example
+    graph, rows = prepared.graph, prepared.rows
     module: Any = spell(graph, torch.int8) if prepared.activations is torch.int8 else graph
     module = spelling.respell(module)
     snap_weights(module)
     subsample_by_convolution(module)
     keep_islands(module)
+    _in_a_row(module)
     if prepared.channels_last:
-        module = litert_torch.to_channel_last_io(module, args=[0])
-        example = example.permute(0, 2, 3, 1).contiguous()
+        module = litert_torch.to_channel_last_io(module, args=list(prepared.channels_last))
+        for index in prepared.channels_last:
+            rows[index] = rows[index].permute(0, 2, 3, 1).contiguous()
     config = None
     if any(node.target in ops.DEQUANTIZE for node in graph.graph.nodes):
         # Only tells the converter to turn the explicit pairs into integer tensors; nothing is calibrated.
         quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
         config = QuantConfig(pt2e_quantizer=quantizer)
-    converted = litert_torch.convert(module, (example,), quant_config=config)
+    converted = litert_torch.convert(module, tuple(rows), quant_config=config)
     content = converted.model_content() if callable(getattr(converted, "model_content", None)) else None
     if content is None:
         content = bytes(converted._tflite_model)
     return content
+
+
+def _in_a_row(graph: fx.GraphModule) -> None:
+    """Outputs by their place: the converter sorts names, and tells places in the signature."""
+    output = next(node for node in graph.graph.nodes if node.op == "output")
+    if isinstance(output.args[0], dict):
+        output.args = (tuple(output.args[0].values()),)
+        graph.recompile()
 
 
 @contextlib.contextmanager

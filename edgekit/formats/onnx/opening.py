@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgekit.formats.opened import Grid, Opened
+from edgekit.runtimes.device.runtimes import parts
 
 __all__ = ["open_onnx"]
 
@@ -40,8 +41,8 @@ def open_onnx(path: Path, *, fused: bool = True) -> Opened:
             for held in [name for name in node.input if name in grids][:1]:
                 for name in node.output:
                     grids[name], types[name] = grids[held][:1], types[held]
-    first = model.graph.output[0].name
-    held_back = [name for name in grids if name != first]
+    own = [one.name for one in model.graph.output]
+    held_back = [name for name in grids if name not in own]
     for name in held_back:
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, types[name], None))
     options = onnxruntime.SessionOptions()
@@ -54,8 +55,8 @@ def open_onnx(path: Path, *, fused: bool = True) -> Opened:
     )
     entry = session.get_inputs()[0].name
 
-    def run(row: NDArray[Any]) -> tuple[NDArray[Any], list[NDArray[Any]]]:
-        answer, *values = session.run(None, {entry: row})
-        return answer, values
+    def run(row: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], list[NDArray[Any]]]:
+        values = session.run(None, {name or entry: one for name, one in parts(row)})
+        return dict(zip(own, values, strict=False)), values[len(own) :]
 
     return Opened([tuple(dict.fromkeys(grids[name])) for name in held_back], run)

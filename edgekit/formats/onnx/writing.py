@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from edgekit.errors import ExportError
 from edgekit.files import atomic_write
@@ -21,8 +21,10 @@ from edgekit.formats.options import ExportOptions, opset_of
 from edgekit.formats.precisions import Precision
 from edgekit.formats.spellings import seven_bit_weights
 from edgekit.formats.unsupported import explained
+from edgekit.int8 import ops
 from edgekit.int8.capture import export_program
 from edgekit.int8.grid import bake_weights, spell
+from edgekit.tensors import Tensors, cat
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -32,7 +34,7 @@ _PLAIN = ExportOptions()
 
 def write(
     graph: nn.Module,
-    example: Tensor,
+    example: Tensors,
     path: Path,
     metadata: dict[str, str],
     options: ExportOptions = _PLAIN,
@@ -76,7 +78,7 @@ def write(
     atomic_write(path, model.SerializeToString())
 
 
-def _spell(graph: fx.GraphModule, example: Tensor, options: ExportOptions) -> tuple[fx.GraphModule, Tensor]:
+def _spell(graph: fx.GraphModule, example: Tensors, options: ExportOptions) -> tuple[fx.GraphModule, Tensors]:
     """The graph as the target wants it, and an example batch for it."""
     target = options.target
     if target.weight_bits == 7:
@@ -84,10 +86,10 @@ def _spell(graph: fx.GraphModule, example: Tensor, options: ExportOptions) -> tu
     graph = bake_weights(spell(graph, getattr(torch, target.activations)))
     if options.preprocessing is not None:
         graph, example = embed.embed(graph, example, options)
-    return graph, torch.cat([example[:1]] * (options.batch or 2))
+    return graph, cat([example[:1]] * (options.batch or 2))
 
 
-def _convert(graph: fx.GraphModule, rows: Tensor, opset: int, *, free_batch: bool) -> ModelProto:
+def _convert(graph: fx.GraphModule, rows: Tensors, opset: int, *, free_batch: bool) -> ModelProto:
     program = sparing(export_program(graph, rows, free_batch=free_batch))
     with _quiet(), _linear_rewriting():
         exported = torch.onnx.export(
@@ -96,8 +98,8 @@ def _convert(graph: fx.GraphModule, rows: Tensor, opset: int, *, free_batch: boo
             verbose=False,
             external_data=False,
             opset_version=opset,
-            input_names=["input"],
-            output_names=_output_names(graph),
+            input_names=ops.input_names(graph, rows),
+            output_names=list(ops.results(graph)),
         )
     assert exported is not None
     return exported.model_proto
@@ -117,13 +119,6 @@ def _linear_rewriting() -> Iterator[None]:
     finally:
         if kept:
             rewriter._DEFAULT_REWRITE_RULES = rules
-
-
-def _output_names(graph: fx.GraphModule) -> list[str]:
-    """Names of the results: "output", and "output_1" and so on for what ``probes`` adds."""
-    (results,) = next(node for node in graph.graph.nodes if node.op == "output").args
-    more = len(results) - 1 if isinstance(results, list | tuple) else 0
-    return ["output", *(f"output_{index}" for index in range(1, more + 1))]
 
 
 def _finish(

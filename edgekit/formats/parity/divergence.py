@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from edgekit.execution import called, interpreted
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions, Target
@@ -35,8 +36,11 @@ from edgekit.formats.parity.layers import (
     is_average,
     is_exact,
 )
+from edgekit.int8 import ops
 from edgekit.int8.probes import quantized_tensors, with_probes
 from edgekit.noise import EXACT_DB, Noise, decibels
+from edgekit.runtimes.device.runtimes import parts
+from edgekit.tensors import Tensors, to_numpy
 
 __all__ = [
     "EXACT_DB",
@@ -61,7 +65,7 @@ def snr_db(reference: Tensor | NDArray[Any], value: Tensor | NDArray[Any]) -> fl
 def layer_parity(
     graph: fx.GraphModule,
     format: str,
-    samples: Tensor,
+    samples: Tensors,
     *,
     target: Target | None = None,
     fused: bool = True,
@@ -87,15 +91,16 @@ def layer_parity(
     probed, names = with_probes(graph)
     readers = quantized_tensors(graph)
     tallies = [_Tally(name, readers[name]) for name in names]
+    own = len(ops.results(graph))
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder, torch.no_grad():
         path = Path(folder) / "probed"
         export(probed, samples[:1], path, format=format, precision="int8", metadata={}, options=options)
         run = _onnx(path, fused) if format == "onnx" else _litert(path)
         for row in samples[:_SAMPLES].split(1):
-            values = dict(zip(names, run(row.numpy())[1:], strict=True))
-            on_the_way = dict(zip(names, probed(row)[1:], strict=True))
+            values = dict(zip(names, run(to_numpy(row))[own:], strict=True))
+            on_the_way = dict(zip(names, called(probed, row)[own:], strict=True))
             alone = _Alone(graph, values, any_order=not FORMATS[format].keeps_axes)
-            alone.run(row)
+            interpreted(alone, row)
             for name, tally in zip(names, tallies, strict=True):
                 tally.add(on_the_way[name], *alone.compared[name])
     return [tally.of() for tally in tallies]
@@ -180,7 +185,7 @@ def _onnx(path: Path, fused: bool) -> Any:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda row: session.run(None, {name: row})
+    return lambda row: session.run(None, {key or name: one for key, one in parts(row)})
 
 
 def _litert(path: Path) -> Any:
@@ -189,17 +194,22 @@ def _litert(path: Path) -> Any:
     interpreter = Interpreter(str(path), num_threads=1)
     interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner()
-    ((name, detail),) = runner.get_input_details().items()
-    outputs = runner.get_output_details()
-    order = sorted(outputs, key=lambda key: int(key.rsplit("_", 1)[-1]))
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    order = sorted(outputs, key=lambda key: int(key.rpartition("_")[2]) if "_" in key else 0)
 
-    def run(row: NDArray[Any]) -> list[NDArray[Any]]:
+    def taken(row: NDArray[Any], detail: Any) -> NDArray[Any]:
         if row.ndim == 4:
             row = np.moveaxis(row, 1, -1)
         scale, zero_point = detail["quantization"]
         if detail["dtype"] is np.int8:
             row = np.clip(np.rint(row / scale) + zero_point, -128, 127)
-        found = runner(**{name: np.ascontiguousarray(row.astype(detail["dtype"]))})
+        return np.ascontiguousarray(row.astype(detail["dtype"]))
+
+    def run(row: NDArray[Any]) -> list[NDArray[Any]]:
+        given = dict(parts(row))
+        found = runner(
+            **{n: taken(given[None] if None in given else given[n], one) for n, one in inputs.items()}
+        )
         return [_dequantized(found[key], outputs[key]["quantization"]) for key in order]
 
     return run

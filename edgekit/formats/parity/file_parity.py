@@ -14,7 +14,7 @@ grid, or on one that it shares): if some tensor of its size in its place makes t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from edgekit.errors import ExportError
-from edgekit.execution import mode
+from edgekit.execution import arguments, mode
 from edgekit.formats import FORMATS, embed
 from edgekit.formats.opened import Grid, real
 from edgekit.formats.options import ExportOptions
@@ -32,13 +32,14 @@ from edgekit.formats.parity.layers import Differences, LayerParity, first_wrong,
 from edgekit.formats.temperature import fold_temperature
 from edgekit.int8 import ops
 from edgekit.int8.probes import layer_name, quantized_tensors
+from edgekit.tensors import Tensors, to_numpy
 
 __all__ = ["as_written", "file_parity"]
 
 _BYTES = 1 << 28  # of the file's tensors, which are held at once
 _ROUNDS = 8  # layers on another grid that are looked for, at most
 _NEAREST = 3  # tensors that are tried in the place of one that wasn't found
-_INPUT, _OUTPUT = "input", "output"
+_INPUT = "input"
 _Tensor = tuple[int, Grid, int]  # place in the file, the grid that it is read on, which order of its axes
 _Candidate = tuple[float, _Tensor, list[Tensor]]  # distance, which, values
 
@@ -47,7 +48,7 @@ def file_parity(
     graph: fx.GraphModule,
     path: Path,
     format: str,
-    samples: Tensor,
+    samples: Tensors,
     *,
     options: ExportOptions | None = None,
     pixels: Tensor | None = None,
@@ -72,12 +73,12 @@ def file_parity(
         ExportError: the runtime refuses the file with its tensors as outputs.
     """
     graph = as_written(graph, format, options or ExportOptions(), path.name)
-    found: list[tuple[NDArray[Any], list[NDArray[Any]]]] = []
+    found: list[tuple[dict[str, NDArray[Any]], list[NDArray[Any]]]] = []
     held = 0
     try:
         file = FORMATS[format].open(path, fused=fused)
         for row in (samples if pixels is None else pixels).split(1):
-            found.append(file.run(row.numpy()))
+            found.append(file.run(to_numpy(row)))
             held += sum(one.nbytes for one in found[-1][1])
             if held + held // len(found) > _BYTES:
                 break
@@ -88,7 +89,7 @@ def file_parity(
             got=str(error),
             expected="a file that also runs with its integer tensors as outputs",
         ) from error
-    rows = samples[: len(found)].split(1)
+    rows = list(samples[: len(found)].split(1))
     answers, tensors = zip(*found, strict=True)
     with mode(graph, training=False), torch.no_grad():
         search = _Search(graph, rows, file.grids, tensors, answers, any_order=not FORMATS[format].keeps_axes)
@@ -114,10 +115,10 @@ class _Search:
     def __init__(
         self,
         graph: fx.GraphModule,
-        rows: Sequence[Tensor],
+        rows: Sequence[Tensors],
         grids: Sequence[tuple[Grid, ...]],
         tensors: Sequence[Sequence[NDArray[Any]]],
-        answers: Sequence[NDArray[Any]],
+        answers: Sequence[Mapping[str, NDArray[Any]]],
         *,
         any_order: bool,
     ) -> None:
@@ -200,7 +201,7 @@ class _Pass:
         for node in search.graph.graph.nodes:
             come = tuple(dict.fromkeys(x for one in node.all_input_nodes for x in sources[one]))
             if node.op == "output":
-                self._answer(node, [lane.fetched(node) for lane in lanes], come)
+                self._answers([lane.fetched(node) for lane in lanes], sources)
                 return
             values = [lane.step(node) for lane in lanes]
             name = search.names.get(node.args[0]) if node.target in ops.DEQUANTIZE else None
@@ -247,15 +248,18 @@ class _Pass:
             differences.add(one, other)
         return differences.of(name, exact=is_exact(quantizer.args[0]))
 
-    def _answer(self, node: fx.Node, results: Sequence[Any], come: tuple[str, ...]) -> None:
-        """The output by itself: behind a float tail, and what the file makes of its last integers."""
-        own = [result[0] if isinstance(result, list | tuple) else result for result in results]
-        argument = node.args[0]
-        last = argument[0] if isinstance(argument, list | tuple) else argument
-        _, _, file = nearest_orders(self.search.answers, own, any_order=self.search.any_order)[0]
-        if isinstance(last, fx.Node) and last.target in ops.DEQUANTIZE:
+    def _answers(self, results: Sequence[Any], sources: Mapping[fx.Node, tuple[str, ...]]) -> None:
+        """The outputs by themselves: behind a float tail, and what the file makes of its last integers."""
+        for name, last in ops.results(self.search.graph).items():
+            own = [result[name] if isinstance(result, dict) else result for result in results]
+            self._answer(name, last, own, sources[last])
+
+    def _answer(self, output: str, last: fx.Node, own: Sequence[Tensor], come: tuple[str, ...]) -> None:
+        answers = [one[output] if output in one else next(iter(one.values())) for one in self.search.answers]
+        _, _, file = nearest_orders(answers, own, any_order=self.search.any_order)[0]
+        if last.target in ops.DEQUANTIZE:
             name = self.search.names.get(last.args[0], "")
-            found = self._compared(name if name in self.own else _OUTPUT, last, own, file)
+            found = self._compared(name if name in self.own else output, last, own, file)
         else:
             range_ = max(float(one.max()) for one in own) - min(float(one.min()) for one in own)
             differences = Differences(range_ / 255 or 1.0)
@@ -268,9 +272,9 @@ class _Pass:
 class _Lane(fx.Interpreter):
     """One sample on its way through the graph, a node at a time."""
 
-    def __init__(self, graph: fx.GraphModule, row: Tensor) -> None:
+    def __init__(self, graph: fx.GraphModule, row: Tensors) -> None:
         super().__init__(graph)
-        self.args_iter = iter([row])
+        self.args_iter = iter(arguments(graph, row))
 
     def step(self, node: fx.Node) -> Any:
         return self.run_node(node)
@@ -309,12 +313,15 @@ def _first(tensors: Sequence[_Tensor]) -> list[_Tensor]:
 
 
 def _entry(graph: fx.GraphModule) -> dict[str, fx.Node]:
-    """What reads the quantised input, by name, if it is quantised."""
-    for node in graph.graph.nodes:
-        for quantize in node.users if node.op == "placeholder" else ():
-            if quantize.target is ops.qd.quantize_per_tensor.default:
-                return {_INPUT: next(iter(quantize.users))}
-    return {}
+    """What reads the quantised inputs, by name; those that aren't quantised are left out."""
+    given = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    found = {}
+    for node in given:
+        name = _INPUT if len(given) == 1 else str(node.target)
+        for quantize in node.users:
+            if quantize.target is ops.qd.quantize_per_tensor.default and name not in found:
+                found[name] = next(iter(quantize.users))
+    return found
 
 
 def _grid(node: fx.Node) -> Grid:

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgekit.pruning.coupling.probe import Probe, Side, TooManyPasses
+from edgekit.tensors import Tensors
 
 __all__ = ["Side", "Unit", "measure"]
 
@@ -40,7 +41,7 @@ class Unit:
         return tuple(sorted((side, len(found)) for side, found in self.indices.items()))
 
 
-def measure(model: nn.Module, example: Tensor, *, seed: int = 0, passes: int = 4000) -> list[Unit]:
+def measure(model: nn.Module, example: Tensors, *, seed: int = 0, passes: int = 4000) -> list[Unit]:
     """The units of ``model``, in the order of its layers and channels.
 
     Args:
@@ -140,7 +141,7 @@ def _apart(reached: dict[Side, set[int]]) -> Iterator[dict[Side, set[int]]]:
 
 
 def _bit_by_bit(
-    probe: Probe, example: Tensor, sources: dict[Side, set[int]], joined: _Joined
+    probe: Probe, example: Tensors, sources: dict[Side, set[int]], joined: _Joined
 ) -> dict[Side, set[int]]:
     """Join what reads at most one channel of each source; the other sources are given back."""
     largest = max(probe.sides[source] for source in sources)
@@ -172,7 +173,7 @@ def _bit_by_bit(
     return mixed
 
 
-def _by_halves(probe: Probe, example: Tensor, sources: dict[Side, set[int]], joined: _Joined) -> None:
+def _by_halves(probe: Probe, example: Tensors, sources: dict[Side, set[int]], joined: _Joined) -> None:
     """Join the channels of a run with what they reach, if that is known to be one unit; else halve it."""
     runs = {source: [range(probe.sides[source])] for source in sources}
     while here := {source: left.pop() for source, left in runs.items() if left}:
@@ -192,7 +193,7 @@ def _by_halves(probe: Probe, example: Tensor, sources: dict[Side, set[int]], joi
                 runs[source] += [run[middle:], run[:middle]]
 
 
-def _one_by_one(probe: Probe, example: Tensor, sources: dict[Side, set[int]], joined: _Joined) -> None:
+def _one_by_one(probe: Probe, example: Tensors, sources: dict[Side, set[int]], joined: _Joined) -> None:
     """Join what bare parameters reach, along an axis whose indices don't share any of it."""
     for source, numbers in sources.items():
         links: list[_Link] = []

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from edgekit.execution import call
 from edgekit.pruning.coupling.couplings import Side
 from edgekit.pruning.coupling.following import followed
 from edgekit.pruning.coupling.found import Group, Member
 from edgekit.pruning.coupling.trial import OUTPUTS, short
 from edgekit.pruning.plans import surgery
 from edgekit.pruning.plans.surgery import Dim
+from edgekit.tensors import Tensors, each
 
 __all__ = ["Coupled", "coupled", "scored", "shared"]
 
@@ -74,7 +76,7 @@ class Coupled:
         return Group(self.name, self.size, members, scored(traced, units), units=units)
 
 
-def coupled(traced: nn.Module, example: Tensor) -> Iterator[Coupled]:
+def coupled(traced: nn.Module, example: Tensors) -> Iterator[Coupled]:
     """What follows from the outputs of each convolution and linear layer; of coupled ones, from the first's.
 
     Where torch-pruning knows no answer, ``reason`` says so: for one layer, or for the first of all.
@@ -85,7 +87,7 @@ def coupled(traced: nn.Module, example: Tensor) -> Iterator[Coupled]:
     try:
         with torch.enable_grad(), warnings.catch_warnings(), followed():
             warnings.simplefilter("ignore")  # about shapes it gives up on: the trial tells what is wrong
-            graph.build_dependency(traced, example, forward_fn=lambda m, x: m(x), verbose=False)
+            graph.build_dependency(traced, example, forward_fn=_answers, verbose=False)
     except Exception as error:
         for name, module in traced.named_modules():
             if isinstance(module, (_ConvNd, nn.Linear)) and not surgery.unsupported(module):
@@ -103,6 +105,10 @@ def coupled(traced: nn.Module, example: Tensor) -> Iterator[Coupled]:
             found = Coupled(name, reason=f"its couplings can't be followed ({short(error)})")
         seen.update(found.producers)
         yield found
+
+
+def _answers(model: nn.Module, example: Tensors) -> list[Tensor]:
+    return [one for _, one in each(call(model, example))]
 
 
 class _Walk:
@@ -227,8 +233,8 @@ def scored(traced: nn.Module, units: Mapping[Side, tuple[tuple[int, ...], ...]])
         if handler is None or len({len(unit) for unit in found}) > 1:
             continue
         node = tp.dependency.Node(module, None, side.layer)
-        for each in zip(*found, strict=True):
-            group.add_dep(tp.dependency.Dependency(handler, handler, node, node), list(each))
+        for some in zip(*found, strict=True):
+            group.add_dep(tp.dependency.Dependency(handler, handler, node, node), list(some))
             group[-1].root_idxs = list(range(len(found)))
     return group
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgekit.errors import PruneError
 from edgekit.pruning.coupling import depgraph, pictures
@@ -25,6 +25,7 @@ from edgekit.pruning.coupling.trial import NO_EFFECT, OUTPUTS, Trial, exports
 from edgekit.pruning.plans import attention, plain, surgery
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.plans.rewrites import Replaced, Replacement
+from edgekit.tensors import Tensors, shapes
 
 __all__ = ["OUTPUTS", "Found", "Group", "KeptWhole", "Member", "Tell", "WrongPlan", "check", "find"]
 
@@ -42,7 +43,7 @@ class WrongPlan(PruneError):
 
 def find(
     model: nn.Module,
-    example: Tensor,
+    example: Tensors,
     *,
     seed: int = 0,
     real_size: bool = False,
@@ -61,7 +62,7 @@ def find(
     plain.settle(model)
     found = rewritten(copy.deepcopy(model).eval().requires_grad_(True))
     inputs = example[:2] if real_size else pictures.smaller(found.traced, example[:2])
-    found.reduced = inputs.shape != example[:2].shape
+    found.reduced = shapes(inputs) != shapes(example)
     trial = Trial(model, inputs, seed)
     tell("following channels through the model")
     failed = _from_graph(found, inputs, trial)
@@ -77,7 +78,7 @@ def find(
     return found
 
 
-def check(plan: Plan, model: nn.Module, example: Tensor, *, seed: int = 0) -> None:
+def check(plan: Plan, model: nn.Module, example: Tensors, *, seed: int = 0) -> None:
     """Try a whole plan out as ``find`` tries single groups, and whether what it leaves can be exported.
 
     Removing must be ignoring on the inputs as they are; gradients are looked at on smaller pictures.
@@ -113,7 +114,7 @@ def rewritten(traced: nn.Module) -> Found:
     return Found(traced.eval(), replaced=tuple(each for each in found if each.layer in made.built))
 
 
-def _from_graph(found: Found, example: Tensor, trial: Trial) -> list[KeptWhole]:
+def _from_graph(found: Found, example: Tensors, trial: Trial) -> list[KeptWhole]:
     """Add the groups of torch-pruning's graph that pass the trial; those that don't, and why."""
     failed: list[KeptWhole] = []
     possible: dict[str, tuple[Group, tuple[str, ...]]] = {}
@@ -173,7 +174,7 @@ def _train_and_export(found: Found, trial: Trial) -> None:
         found.whole.append(KeptWhole(name, (name, *(each for each in makers if each != name)), reason))
 
 
-def _unexportable(plan: Plan, model: nn.Module, example: Tensor) -> str:
+def _unexportable(plan: Plan, model: nn.Module, example: Tensors) -> str:
     """Why only the whole model can be exported; "" if both can, or neither."""
     small = copy.deepcopy(model)
     plan.apply(small)

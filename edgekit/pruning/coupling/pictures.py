@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekit.execution import call
+from edgekit.tensors import Tensors, each
+
 __all__ = ["smaller"]
 
 _SIDES = (64, 96, 128)  # of the shorter side, in pixels
@@ -20,13 +23,15 @@ _STEP = 32  # sides are multiples of this, as most models divide so often
 _Calls = list[tuple[str, tuple[int, ...]]]
 
 
-def smaller(model: nn.Module, example: Tensor, fewest: int = 2) -> Tensor:
+def smaller(model: nn.Module, example: Tensors, fewest: int = 2) -> Tensors:
     """``example`` (N, C, H, W) at the smallest size at which ``model`` does the same as at the real one.
 
     That is: it calls the same layers in the same order, each gives as many channels, and no side of a map
     falls below ``fewest`` places. For anything else than pictures, and a model of a fixed size, it is
     ``example`` itself.
     """
+    if not isinstance(example, Tensor):
+        return example
     if example.dim() != 4 or not example.is_floating_point() or min(example.shape[2:]) * _WORTH < _SIDES[0]:
         return example
     real = _calls(model, example[:1])
@@ -75,8 +80,8 @@ def _calls(model: nn.Module, example: Tensor) -> _Calls:
         if not any(True for _ in module.children()):
             handles.append(module.register_forward_hook(hook(name)))
     try:
-        answer = model(example)
+        answer = call(model, example)
     finally:
         for handle in handles:
             handle.remove()
-    return [*found, ("", tuple(answer.shape))] if isinstance(answer, Tensor) else found
+    return [*found, *(("", tuple(one.shape)) for _, one in each(answer))]

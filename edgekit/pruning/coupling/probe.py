@@ -12,9 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from edgekit.execution import call
 from edgekit.pruning.coupling.following import followed
 from edgekit.pruning.plans import norms, surgery
 from edgekit.pruning.plans.surgery import Dim
+from edgekit.tensors import Tensors, each
 
 __all__ = ["Probe", "Read", "Side", "TooManyPasses"]
 
@@ -66,7 +68,7 @@ class _Enough(Exception):
 
 
 class Probe:
-    """``model`` loses its layers for good. ``reads`` are numbered by call, the model's answer comes last.
+    """``model`` loses its layers for good. ``reads`` are numbered by call, the model's answers come last.
 
     ``passes``: how often values may change; then ``change`` raises TooManyPasses.
     """
@@ -91,12 +93,12 @@ class Probe:
             if id(tensor) not in inside and tensor.is_floating_point():
                 self._add_bare(name, tensor)
 
-    def record(self, example: Tensor) -> dict[Side, set[int]]:
+    def record(self, example: Tensors) -> dict[Side, set[int]]:
         """First pass: by source, the numbers of the reads that its values reach."""
         with torch.enable_grad(), followed():
             for tensor in self.bare.values():
                 tensor.requires_grad_(True)
-            self._end(self.model(example))
+            self._end(call(self.model, example))
         by_leaf = {id(answer.values): [Side(answer.layer, "out")] for answer in self.answers}
         for side, tensor in self.bare.items():
             by_leaf.setdefault(id(tensor), []).append(side)
@@ -112,12 +114,12 @@ class Probe:
         self.recording = False
         with torch.no_grad():  # again, as some kernels give other last bits where gradients are wanted
             self.number, self.last, self.wanted = 0, len(self.reads), set()
-            self._end(self.model(example))
+            self._end(call(self.model, example))
         return reached
 
     @torch.no_grad()
     def change(
-        self, example: Tensor, channels: Mapping[Side, Sequence[int]], reached: dict[Side, set[int]]
+        self, example: Tensors, channels: Mapping[Side, Sequence[int]], reached: dict[Side, set[int]]
     ) -> dict[int, Tensor]:
         """Change these channels; by number of the reads that they may reach, which channels saw it (bool)."""
         if self.passes < 1:
@@ -130,7 +132,7 @@ class Probe:
         self.seen, self.wanted = {}, set().union(*(reached[side] for side in channels))
         self.number, self.last = 0, max(self.wanted, default=-1)
         try:
-            self._end(self.model(example))
+            self._end(call(self.model, example))
         except _Enough:
             pass
         finally:
@@ -222,13 +224,13 @@ class Probe:
             hidden = tuple(state + 0 * values.sum() for state in hidden)
         return values, hidden if len(hidden) > 1 else hidden[0]
 
-    def _end(self, answer: Any) -> None:
-        if not isinstance(answer, Tensor):
-            raise TypeError(f"the model answers with a {type(answer).__name__}, not a tensor")
-        if self.recording:
-            self.reads.append(Read(None, answer.dim() - 1, 1, _leaves(answer)))
-        else:
-            self._compare(answer)
+    def _end(self, answers: Tensors) -> None:
+        for _, answer in each(answers):
+            if self.recording:
+                self.reads.append(Read(None, answer.dim() - 1, 1, _leaves(answer)))
+            else:
+                self._compare(answer)
+                self.number += 1
 
     def _values(self, like: Tensor, axis: int | None = None) -> Tensor:
         """From 0.3 to 1.5 with either sign: no activation is flat for both a value and its change.

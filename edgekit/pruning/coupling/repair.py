@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgekit import macs
 from edgekit.pruning.coupling import depgraph
@@ -25,6 +25,7 @@ from edgekit.pruning.coupling.judging import Judge
 from edgekit.pruning.coupling.patterns import merged
 from edgekit.pruning.coupling.trial import NO_EFFECT, OUTPUTS, Trial, short
 from edgekit.pruning.plans import surgery
+from edgekit.tensors import Tensors, apply
 
 __all__ = ["repair"]
 
@@ -50,7 +51,7 @@ Told = dict[tuple[str, str], tuple[int, tuple[str, ...]]]
 def repair(
     found: Found,
     failed: list[KeptWhole],
-    example: Tensor,
+    example: Tensors,
     trial: Trial,
     *,
     seed: int,
@@ -70,13 +71,17 @@ def repair(
         reason = f"; nor can they be measured ({short(error)})"
         found.whole += [replace(whole, reason=whole.reason + reason) for whole in failed]
         return
-    bound = _Bound(_MOST_MACS / max(1, 4 * macs.count(found.traced, trial.example.to(example.dtype)).macs))
+    bound = _Bound(_MOST_MACS / max(1, 4 * macs.count(found.traced, _single(trial.example)).macs))
     mender = _Mender(found, trial, bound, tell)
     mender.mend(_kinds(units, mender.taken))
     mender.finish()
     for whole in failed:  # layers that no unit was found for
         if left := tuple(layer for layer in whole.layers if layer not in mender.covered):
             found.whole.append(replace(whole, name=left[0], layers=left))
+
+
+def _single(example: Tensors) -> Tensors:
+    return apply(lambda one: one.float() if one.is_floating_point() else one, example)
 
 
 class _Bound:

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import PruneError
+from edgekit.execution import call
 from edgekit.pruning.plans.copies import shared_copy
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.plans.rewrites import Replaced, Replacement
+from edgekit.tensors import Joined, NamedTensors, Tensors, apply
 
 __all__ = ["NO_EFFECT", "OUTPUTS", "Trial", "exports", "short"]
 
@@ -35,12 +37,16 @@ def short(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
 
 
-def exports(model: nn.Module, example: Tensor) -> str:
+def exports(model: nn.Module, example: Tensors) -> str:
     """Why torch.export can't capture ``model``; "" if it can. Takes about a second for 50 layers."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.export.export(copy.deepcopy(model).eval(), (example,))
+            copied = copy.deepcopy(model).eval()
+            if isinstance(example, NamedTensors):
+                torch.export.export(copied, (), example.as_dict())
+            else:
+                torch.export.export(copied, (example,))
     except Exception as error:
         return short(error)
     return ""
@@ -49,16 +55,17 @@ def exports(model: nn.Module, example: Tensor) -> str:
 class Trial:
     """Tries groups out on a copy whose weights are perturbed, so that no zero hides a difference."""
 
-    def __init__(self, model: nn.Module, example: Tensor, seed: int) -> None:
+    def __init__(self, model: nn.Module, example: Tensors, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
-        self.model = self._perturbed(model)
+        self.model, self.joined = self._perturbed(model), Joined()
+        self.example: Tensors
         try:
             self.model.double()
-            double = example.double() if example.is_floating_point() else example
+            double = apply(lambda one: one.double() if one.is_floating_point() else one, example)
             self.whole = self._answer(self.model, double)
             self.example, self.tolerance, self.least = double, _EXACT, _LEAST_EXACT
         except Exception:  # a model with constants in single precision
-            self.model = self._perturbed(model)
+            self.model, self.joined = self._perturbed(model), Joined()
             self.whole = self._answer(self.model, example)
             self.example, self.tolerance, self.least = example, _ROUNDED, _LEAST_ROUNDED
 
@@ -105,7 +112,7 @@ class Trial:
         signs = torch.randint(0, 2, self.whole.shape, generator=self.generator) * 2 - 1
         with torch.enable_grad():
             model.requires_grad_(True)
-            answers: Tensor = model(self.example)
+            answers = self.joined(call(model, self.example))
             if not answers.requires_grad:
                 return [0.0 for _ in items]
             (answers * signs.to(answers.dtype)).sum().backward()
@@ -117,7 +124,7 @@ class Trial:
             changes = [sum(float(part.sum()) for part in totals(model, item)) for item in items]
         return [change / scale for change in changes]
 
-    def untrainable(self, plan: Plan, example: Tensor | None = None) -> str:
+    def untrainable(self, plan: Plan, example: Tensors | None = None) -> str:
         """Why the cut model can't be trained; "" if its gradients are finite, and reach what they did before.
 
         The comparison is with the whole model that ignores those channels. ``example``: other inputs than
@@ -136,13 +143,13 @@ class Trial:
         infinite = [name for name, finite in got.items() if finite is False]
         return f"without some of its channels the gradient of {infinite[0]} is not finite" if infinite else ""
 
-    def _gradients(self, change: Callable[[nn.Module], None], example: Tensor) -> dict[str, bool | None]:
+    def _gradients(self, change: Callable[[nn.Module], None], example: Tensors) -> dict[str, bool | None]:
         """By parameter, whether its gradient is finite; None where none arrives."""
         model = copy.deepcopy(self.model)
         change(model)
         with torch.enable_grad():
             model.requires_grad_(True)
-            outputs: Tensor = model(example)
+            outputs = self.joined(call(model, example))
             if outputs.requires_grad:
                 outputs.square().sum().backward()
         grads = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -158,11 +165,9 @@ class Trial:
                 parameter.add_((0.1 * spread + 0.02) * noise.to(parameter.dtype))
         return copied
 
-    @staticmethod
-    def _answer(model: nn.Module, inputs: Tensor) -> Tensor:
+    def _answer(self, model: nn.Module, inputs: Tensors) -> Tensor:
         with torch.no_grad():
-            outputs: Tensor = model(inputs)
-        return outputs
+            return self.joined(call(model, inputs))
 
     def _distance(self, a: Tensor, b: Tensor) -> float:
         """Largest difference, relative to the size of the whole model's answer."""

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from edgekit.caching import cache_folder
+from edgekit.execution import called
 from edgekit.files import sha256_of, write_json
 from edgekit.pruning.goals.costs import Price
 from edgekit.pruning.goals.shipped import Shipped
+from edgekit.tensors import Tensors
 
 __all__ = ["LatencyTable", "Line", "Shape", "grid", "shapes_of"]
 
@@ -126,7 +128,7 @@ class Line:
         return float(np.interp(count, self.counts, self.values))
 
 
-def shapes_of(model: nn.Module, example: Tensor) -> dict[str, Shape]:
+def shapes_of(model: nn.Module, example: Tensors) -> dict[str, Shape]:
     """By name, the convolutions and linear layers that run, as they run first. ``example``: (N, …)."""
     found: dict[str, Shape] = {}
 
@@ -141,7 +143,7 @@ def shapes_of(model: nn.Module, example: Tensor) -> dict[str, Shape]:
     flags = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad():
-            model.eval()(example[:1])
+            called(model.eval(), example[:1])
     finally:
         for hook in hooks:
             hook.remove()

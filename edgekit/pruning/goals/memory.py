@@ -6,11 +6,12 @@ import copy
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
+from torch import nn
 
 from edgekit.pruning.coupling.found import Found, Group
 from edgekit.pruning.goals.costs import Widths
 from edgekit.pruning.goals.shipped import Shipped
+from edgekit.tensors import Tensors
 
 __all__ = ["PeakMemory"]
 
@@ -29,7 +30,7 @@ class PeakMemory:
         self.whole = float(levels.max(initial=0.0))
 
     @classmethod
-    def of(cls, model: nn.Module, example: Tensor, found: Found, shipped: Shipped) -> PeakMemory:
+    def of(cls, model: nn.Module, example: Tensors, found: Found, shipped: Shipped) -> PeakMemory:
         """Each group is cut once, alone, to see what that saves in which step. Raises CaptureError."""
         levels = _levels(model, example, shipped)
         slopes = {}
@@ -79,5 +80,5 @@ class PeakMemory:
         return left
 
 
-def _levels(model: nn.Module, example: Tensor, shipped: Shipped) -> Levels:
+def _levels(model: nn.Module, example: Tensors, shipped: Shipped) -> Levels:
     return np.array(shipped.arena(model, example).levels, dtype=np.float64)

@@ -11,11 +11,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgekit.pruning.coupling.found import Found, Group, Member
 from edgekit.pruning.depth import blocks
 from edgekit.pruning.importance.sensitivity import Inputs, damages_without
+from edgekit.tensors import Tensors
 
 __all__ = ["Block", "around", "leaving"]
 
@@ -48,7 +49,7 @@ class Block:
 def leaving(
     model: nn.Module,
     found: Found,
-    example: Tensor,
+    example: Tensors,
     inputs: Inputs,
     *,
     macs: int,

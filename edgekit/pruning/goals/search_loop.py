@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgekit.macs import Complexity
 from edgekit.pruning.coupling.found import Found
@@ -15,6 +15,7 @@ from edgekit.pruning.goals.latency_table import LatencyTable, shapes_of
 from edgekit.pruning.goals.memory import PeakMemory
 from edgekit.pruning.goals.search import Goal, Limits, Search
 from edgekit.pruning.goals.shipped import Shipped
+from edgekit.tensors import Tensors
 
 __all__ = ["SHOWN", "Aim"]
 
@@ -55,7 +56,7 @@ class Aim:
     goal: Goal
     search: Search
     model: nn.Module
-    example: Tensor
+    example: Tensors
     shipped: Shipped | None = None
     steer: bool = False
     estimated: bool = False
@@ -198,7 +199,7 @@ class Aim:
 
 
 def latency_cost(
-    found: Found, example: Tensor, limits: Limits, table: LatencyTable, whole: Mapping[str, float]
+    found: Found, example: Tensors, limits: Limits, table: LatencyTable, whole: Mapping[str, float]
 ) -> LayerCost:
     """The sum of a table's times, scaled to the whole model's latency in ns.
 

@@ -27,6 +27,7 @@ from edgekit.formats import Format, read_by
 from edgekit.memory.arena import Arena
 from edgekit.progress import Event, Progress, silent
 from edgekit.runtimes import RUNTIMES
+from edgekit.tensors import Tensors, apply
 
 __all__ = ["Precision", "Shipped"]
 
@@ -110,7 +111,7 @@ class Shipped(AbstractContextManager["Shipped"]):
 
     # --- files -------------------------------------------------------------------------------------------
 
-    def write(self, model: nn.Module, example: Tensor, path: Path) -> None:
+    def write(self, model: nn.Module, example: Tensors, path: Path) -> None:
         """The model as a file of this format and precision. Raises CaptureError, ExportError, StageError.
 
         Args:
@@ -139,14 +140,14 @@ class Shipped(AbstractContextManager["Shipped"]):
                 options=options,
             )
 
-    def size_bytes(self, model: nn.Module, example: Tensor) -> int:
+    def size_bytes(self, model: nn.Module, example: Tensors) -> int:
         """Of the exported file."""
         with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
             path = Path(folder) / self._name("model")
             self.write(model, example, path)
             return path.stat().st_size
 
-    def latencies_ns(self, models: Sequence[tuple[str, nn.Module, Tensor]]) -> list[float]:
+    def latencies_ns(self, models: Sequence[tuple[str, nn.Module, Tensors]]) -> list[float]:
         """p50 of each model (with a name and an example), timed in turns, for one sample.
 
         Raises PruneError for a device that can't be timed, MeasurementError if a file doesn't run there.
@@ -183,7 +184,7 @@ class Shipped(AbstractContextManager["Shipped"]):
 
     # --- memory, and everything by name ------------------------------------------------------------------
 
-    def arena(self, model: nn.Module, example: Tensor) -> Arena:
+    def arena(self, model: nn.Module, example: Tensors) -> Arena:
         """Activations of one sample, by the graph (see ``inspecting.arena``). Raises CaptureError."""
         from edgekit.int8.prediction import Graphs
         from edgekit.memory import graph_arena
@@ -199,7 +200,7 @@ class Shipped(AbstractContextManager["Shipped"]):
             lambda node, tensor: 1 if node in quantized else tensor.element_size(),
         )
 
-    def look(self, model: nn.Module, example: Tensor, names: Sequence[str]) -> dict[str, float]:
+    def look(self, model: nn.Module, example: Tensors, names: Sequence[str]) -> dict[str, float]:
         """``latency_ns``, ``size_bytes`` and ``peak_bytes``, those that ``names`` has."""
         found: dict[str, float] = {}
         if "latency_ns" in names:
@@ -216,8 +217,12 @@ class Shipped(AbstractContextManager["Shipped"]):
         self.progress(Event(kind, "prune", message, done=done, total=total))
 
 
-def made_up(example: Tensor) -> Tensor:
+def made_up(example: Tensors) -> Tensors:
     """Normal numbers of the same shape; integers stay what they are, as not every one may be valid."""
-    if not example.is_floating_point():
-        return example
-    return torch.randn(example.shape, generator=torch.Generator().manual_seed(0), dtype=example.dtype)
+    generator = torch.Generator().manual_seed(0)
+
+    def like(one: Tensor) -> Tensor:
+        real = one.is_floating_point()
+        return torch.randn(one.shape, generator=generator, dtype=one.dtype) if real else one
+
+    return apply(like, example)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.batching import batch_size
-from edgekit.execution import spans
+from edgekit.execution import call, spans
 from edgekit.pruning.importance.criteria import Backward, Importance
 from edgekit.workload import Workload
 
@@ -60,7 +60,7 @@ def _mean_square(model: nn.Module, workload: Workload, chosen: Tensor) -> None:
 
 def _add(model: nn.Module, workload: Workload, rows: Tensor, share: float) -> None:
     """Add the gradients of ``share`` times the loss on these samples."""
-    outputs = model(workload.preprocessing(workload.train.inputs[rows]))
+    outputs = call(model, workload.preprocessing(workload.train.inputs[rows]))
     loss: Tensor = workload.task.loss(outputs, workload.train.targets[rows])
     if bool(loss.isfinite()):  # it isn't where none of the labels counts
         (loss * share).backward()

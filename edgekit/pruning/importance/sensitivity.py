@@ -17,16 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.batching import Footprint, fitting, footprint
-from edgekit.execution import Forward, mode, spans
+from edgekit.execution import Forward, call, mode, spans
 from edgekit.pruning.coupling.found import Found, Group
 from edgekit.pruning.plans.plan import Plan
 from edgekit.pruning.plans.rewrites import IDENTITY, Replacement
+from edgekit.tensors import Joined, Tensors
 from edgekit.training.computing.memory import give_back
 from edgekit.workload import Workload
 
 __all__ = ["Counting", "Inputs", "curves", "damages", "damages_without", "training_inputs", "untold"]
 
-Inputs = Callable[[int], Tensor]  # so many preprocessed training inputs, always the same
+Inputs = Callable[[int], Tensors]  # so many preprocessed training inputs, always the same
 Counting = Callable[[int, int], None]  # trials done, all trials
 
 _SHARES = (0.25, 0.5, 0.75)  # of a group's channels that leave on trial
@@ -44,11 +45,11 @@ _LEAST = 1e-9  # of the greatest damage, so that no group is worth nothing at al
 def training_inputs(workload: Workload, *, seed: int, rows: Tensor | None = None) -> Inputs:
     """Training samples without augmentation, drawn with ``seed`` from ``rows`` (all if None). No labels."""
 
-    def drawn(count: int) -> Tensor:
+    def drawn(count: int) -> Tensors:
         known = torch.arange(len(workload.train)) if rows is None else rows
         generator = torch.Generator().manual_seed(seed)
         chosen = known[torch.randperm(len(known), generator=generator)[:count]]
-        inputs: Tensor = workload.preprocessing(workload.train.inputs[chosen])
+        inputs: Tensors = workload.preprocessing(workload.train.inputs[chosen])
         return inputs
 
     return drawn
@@ -179,9 +180,10 @@ class _Whole:
         example = inputs(2)
         give_back()
         with mode(model, training=False), torch.no_grad():
-            each = max(example[:1].nbytes, model(example)[:1].nbytes)
+            each = max(example[:1].nbytes, call(model, example)[:1].nbytes)
         self.samples = inputs(fitting(each, count, _MOST_BYTES, fewest=_FEWEST_SAMPLES))
         self.spans = spans(len(self.samples), fitting(work.cost.live, _BATCH))
+        self.joined = Joined()
         self.answers = torch.cat(list(self._parts(model)))
         self.spread = float(self.answers.double().var()) or 1.0
 
@@ -201,7 +203,7 @@ class _Whole:
         forward = Forward(model)
         for start, end in self.spans:
             with mode(model, training=False), torch.no_grad():
-                yield forward(self.samples[start:end])
+                yield self.joined(forward(self.samples[start:end]))
 
 
 def _rising(values: Sequence[float], most: float) -> Iterator[float]:

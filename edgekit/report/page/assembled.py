@@ -158,6 +158,13 @@ class _Page:
                 facts.Table((*titles, "layer by layer"), steps, numbers=2),
                 "Each form of the model against the one it was made from",
             )
+            yield from self._outputs(run)
+
+    def _outputs(self, run: LoadedRun) -> Iterator[Block]:
+        """Of several outputs each one: no average may hide it."""
+        if (table := facts.outputs_table(run)) is not None:
+            yield _heading("Outputs one by one")
+            yield _table(table, "Each output of each file: its own score, and how far it is from the graph")
 
     def _hurts(self, run: LoadedRun) -> Iterator[Block]:
         judged = self._judged(run)

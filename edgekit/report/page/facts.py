@@ -181,6 +181,24 @@ def _memory_cards(report: Report, after: Artifact, before: Artifact) -> list[Car
     return [Card(f"memory on {other.device}", human_bytes(first), human_bytes(second), note)]
 
 
+def outputs_table(run: LoadedRun) -> Table | None:
+    """Of a model with several outputs, each of each file; None with one."""
+    report = run.report
+    if report is None or not any(one.scores for one in report.artifacts):
+        return None
+    steps = {step.rung: step.outputs for step in report.ladder}
+    tasks = report.task.get("outputs", {})
+    rows = []
+    for file in report.artifacts:
+        for name, score in file.scores.items():
+            found = steps.get(file.file, {}).get(name, {})
+            ratios = [decibels(found[key]) if key in found else "" for key in ("snr_db", "worst_channel_db")]
+            metric = str(tasks.get(name, {}).get("metric", "score"))
+            rows.append((Path(file.file).name, name, metric, human_share(score), *ratios))
+    titles = ("file", "output", "score", "of the file", "signal to noise", "worst channel")
+    return Table(titles, tuple(rows), numbers=3)
+
+
 def way_table(run: LoadedRun) -> Table | None:
     """The trained model and every stage; size is that of the smallest file that was exported from it."""
     if run.baseline is None:

@@ -6,18 +6,20 @@ Runs on the device beside ``worker.py``; Python 3.8 or later.
 from __future__ import annotations
 
 import importlib
+import json
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING or __package__:
-    from edgekit.runtimes.device.runtimes import Model
+    from edgekit.runtimes.device.runtimes import Model, Port, packed, parts
 else:
-    from runtimes import Model
+    from runtimes import Model, Port, packed, parts
 
 # What ExecuTorch calls the types of tensors (torch's c10::ScalarType).
 DTYPES = ("uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+ENDS = "edgekit_ends"  # the method that tells the names of inputs and outputs, as JSON
 
 
 class ExecuTorchModel(Model):
@@ -45,22 +47,39 @@ class ExecuTorchModel(Model):
         self._program = self.runtime.load_program(artifact)
         self._method = self._program.load_method("forward")
         details = self._method.metadata
-        sizes = details.input_tensor_meta(0).sizes() if details.num_inputs() else ()
-        if details.num_inputs() != 1 or not sizes:
-            raise ValueError(f"expected a model with one batched input, got {details.num_inputs()} inputs")
-        dtype = DTYPES[details.input_tensor_meta(0).dtype()]
-        super().__init__(int(sizes[0]), tuple(int(size) for size in sizes[1:]), dtype)
+        count = details.num_inputs()
+        metas = [details.input_tensor_meta(index) for index in range(count)]
+        batches = {int(one.sizes()[0]) if one.sizes() else 0 for one in metas}
+        if not metas or len(batches) != 1 or 0 in batches:
+            raise ValueError(f"expected inputs of one batch size, got {count} inputs")
+        inputs, self._outputs = self._names(count, details.num_outputs())
+        ports = [
+            Port(name, tuple(int(size) for size in one.sizes()[1:]), DTYPES[one.dtype()])
+            for name, one in zip(inputs, metas)
+        ]
+        super().__init__(batches.pop(), ports[0].shape, ports[0].dtype.name, ports)
         self._bound: Any = ()
         self._answer: Any = None
 
+    def _names(self, inputs: int, outputs: int) -> tuple[list[str], list[str]]:
+        """A program has no names: edgekit's say them in a method of their own."""
+        told: dict[str, Any] = {}
+        if ENDS in self._program.method_names:
+            told = json.loads(self._program.load_method(ENDS).execute(())[0])
+        given = [f"input_{index}" for index in range(inputs)]
+        return told.get("inputs", given), told.get("outputs", [f"output_{index}" for index in range(outputs)])
+
     def bind(self, inputs: Any) -> None:
-        self._bound = (self.torch.from_numpy(np.require(inputs, requirements="W")),)
+        self._bound = tuple(
+            self.torch.from_numpy(np.require(one, requirements="W")) for _, one in parts(inputs)
+        )
 
     def invoke(self) -> None:
         self._answer = self._method.execute(self._bound)
 
     def output(self) -> Any:
-        return self._answer[0].numpy().copy()
+        answers = [(name, one.numpy().copy()) for name, one in zip(self._outputs, self._answer)]
+        return answers[0][1] if len(answers) == 1 else packed(answers)
 
 
 MODEL = ExecuTorchModel

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 if TYPE_CHECKING or __package__:
-    from edgekit.runtimes.device.runtimes import Model
+    from edgekit.runtimes.device.runtimes import Model, Port, packed, parts
 else:
-    from runtimes import Model
+    from runtimes import Model, Port, packed, parts
 
 NONE = "none"  # the backend that is LiteRT's own kernels, without XNNPACK
 
@@ -55,12 +55,23 @@ class LiteRTModel(Model):
         )
         self._interpreter.allocate_tensors()
         inputs = self._interpreter.get_input_details()
-        if len(inputs) != 1 or not len(inputs[0]["shape"]):
-            raise ValueError(f"expected a model with one batched input, got {len(inputs)} inputs")
-        self._input = inputs[0]
-        self._output = self._interpreter.get_output_details()[0]
-        sizes = [int(size) for size in self._input["shape"]]
-        super().__init__(sizes[0], tuple(sizes[1:]), np.dtype(self._input["dtype"]).name)
+        batches = {int(one["shape"][0]) if len(one["shape"]) else 0 for one in inputs}
+        if not inputs or len(batches) != 1 or 0 in batches:
+            raise ValueError(f"expected inputs of one batch size, got {len(inputs)} inputs")
+        self._inputs = dict(zip(self._named(inputs), inputs))
+        outputs = self._interpreter.get_output_details()
+        self._outputs = dict(zip(self._named(outputs), outputs))
+        ports = [
+            Port(name, tuple(int(size) for size in one["shape"][1:]), np.dtype(one["dtype"]).name)
+            for name, one in self._inputs.items()
+        ]
+        super().__init__(batches.pop(), ports[0].shape, ports[0].dtype.name, ports)
+
+    @staticmethod
+    def _named(details: Any) -> list[str]:
+        """The tensors' own names, which no two ends may share."""
+        own = [str(one["name"]) for one in details]
+        return own if len(set(own)) == len(own) else [f"{name}_{at}" for at, name in enumerate(own)]
 
     def _settings(self, backend: str) -> dict[str, Any]:
         if not backend:
@@ -76,15 +87,18 @@ class LiteRTModel(Model):
             hint = "" if Path(backend).exists() else f"; there is no file {backend}"
             raise ValueError(f"the delegate {backend} can't be loaded: {error}{hint}") from None
 
-    def quantize(self, inputs: Any) -> Any:
-        scale, zero_point = self._input["quantization"]
-        if not scale or self.dtype.kind == "f" or inputs.dtype.kind != "f":
-            return super().quantize(inputs)
-        limits = np.iinfo(self.dtype)
-        return np.clip(np.rint(inputs / scale) + zero_point, limits.min, limits.max).astype(self.dtype)
+    def quantize(self, inputs: Any, port: Port | None = None) -> Any:
+        port = port or self.ports[0]
+        scale, zero_point = self._inputs[port.name]["quantization"]
+        if not scale or port.dtype.kind == "f" or inputs.dtype.kind != "f":
+            return super().quantize(inputs, port)
+        limits = np.iinfo(port.dtype)
+        return np.clip(np.rint(inputs / scale) + zero_point, limits.min, limits.max).astype(port.dtype)
 
     def bind(self, inputs: Any) -> None:
-        self._interpreter.set_tensor(self._input["index"], inputs)
+        for name, one in parts(inputs):
+            detail = self._inputs[name] if name else next(iter(self._inputs.values()))
+            self._interpreter.set_tensor(detail["index"], one)
 
     def invoke(self) -> None:
         self._interpreter.invoke()
@@ -100,8 +114,12 @@ class LiteRTModel(Model):
         return {"ops": [], "reason": reason}
 
     def output(self) -> Any:
-        raw = self._interpreter.get_tensor(self._output["index"])
-        scale, zero_point = self._output["quantization"]
+        answers = [(name, self._real(one)) for name, one in self._outputs.items()]
+        return answers[0][1] if len(answers) == 1 else packed(answers)
+
+    def _real(self, detail: Any) -> Any:
+        raw = self._interpreter.get_tensor(detail["index"])
+        scale, zero_point = detail["quantization"]
         if not scale or raw.dtype.kind == "f":
             return raw
         return ((raw.astype(np.float32) - zero_point) * scale).astype(np.float32)

@@ -12,12 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-import numpy as np
-
 if TYPE_CHECKING or __package__:
-    from edgekit.runtimes.device.runtimes import Model, sibling
+    from edgekit.runtimes.device.runtimes import Model, Port, packed, parts, sibling
 else:
-    from runtimes import Model, sibling
+    from runtimes import Model, Port, packed, parts, sibling
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -59,18 +57,22 @@ class OnnxRuntimeModel(Model):
     def __init__(self, artifact: str, threads: int, backend: str = "") -> None:
         self._artifact, self._threads, self.backend = artifact, threads, backend
         self._session = self._open(self._options())
-        ports = self._session.get_inputs()
-        if len(ports) != 1 or not ports[0].shape:
-            raise ValueError(f"expected a model with one batched input, got {len(ports)} inputs")
-        if ports[0].type not in DTYPES:
-            raise ValueError(f"the file takes {ports[0].type}; expected one of {', '.join(DTYPES)}")
-        sizes = [size if isinstance(size, int) and size > 0 else None for size in ports[0].shape]
-        super().__init__(sizes[0], tuple(sizes[1:]), DTYPES[ports[0].type])
-        self._names = ports[0].name, self._session.get_outputs()[0].name
+        given = self._session.get_inputs()
+        batches, ports = set(), []
+        for one in given:
+            if one.type not in DTYPES:
+                raise ValueError(f"the file takes {one.type}; expected one of {', '.join(DTYPES)}")
+            sizes = [size if isinstance(size, int) and size > 0 else None for size in one.shape]
+            batches.add(sizes[0] if sizes else 0)
+            ports.append(Port(one.name, tuple(sizes[1:]), DTYPES[one.type]))
+        if not ports or len(batches) != 1 or 0 in batches:
+            raise ValueError(f"expected inputs of one batch size, got {len(given)} inputs")
+        super().__init__(batches.pop(), ports[0].shape, ports[0].dtype.name, ports)
+        self._outputs = [one.name for one in self._session.get_outputs()]
         self._binding = self._session.io_binding()
         self._memory = MEMORIES.get(backend, "")
-        self._bound: Any = None
-        self._there: Any = None
+        self._bound: dict[str, Any] = {}
+        self._there: list[Any] = []
 
     def _options(self) -> Any:
         ort = self.module
@@ -105,14 +107,19 @@ class OnnxRuntimeModel(Model):
         return session
 
     def bind(self, inputs: Any) -> None:
-        self._bound = inputs  # the binding holds no reference of its own
-        if self._memory:
-            self._there = self.module.OrtValue.ortvalue_from_numpy(inputs, self._memory, 0)
-            self._binding.bind_ortvalue_input(self._names[0], self._there)
-            self._binding.bind_output(self._names[1], self._memory)
-        else:
-            self._binding.bind_cpu_input(self._names[0], inputs)
-            self._binding.bind_output(self._names[1])
+        # The binding holds no reference of its own.
+        self._bound, self._there = self._by_name(inputs), []
+        for name, one in self._bound.items():
+            if self._memory:
+                self._there.append(self.module.OrtValue.ortvalue_from_numpy(one, self._memory, 0))
+                self._binding.bind_ortvalue_input(name, self._there[-1])
+            else:
+                self._binding.bind_cpu_input(name, one)
+        for name in self._outputs:
+            self._binding.bind_output(name, *([self._memory] if self._memory else []))
+
+    def _by_name(self, inputs: Any) -> dict[str, Any]:
+        return {name or self.ports[0].name: one for name, one in parts(inputs)}
 
     def invoke(self) -> None:
         self._session.run_with_iobinding(self._binding)
@@ -123,21 +130,22 @@ class OnnxRuntimeModel(Model):
     def copier(self) -> Callable[[], object] | None:
         if not self._memory:
             return None
-        return functools.partial(self._session.run, [self._names[1]], {self._names[0]: self._bound})
+        return functools.partial(self._session.run, self._outputs, self._bound)
 
     def output(self) -> Any:
-        return self._binding.copy_outputs_to_cpu()[0]
+        answers = list(zip(self._outputs, self._binding.copy_outputs_to_cpu()))
+        return answers[0][1] if len(answers) == 1 else packed(answers)
 
     def profile(self, runs: int) -> dict[str, Any]:
         """In a session of its own: one that is profiled is slower in every run."""
-        batch = self._bound if self._bound is not None else self.random(0)
+        batch = self._bound or self._by_name(self.random(0))
         with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
             options = self._options()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = self._open(options)
             for _ in range(runs + 1):  # the first one is the warm-up, which isn't counted
-                session.run([self._names[1]], {self._names[0]: np.ascontiguousarray(batch)})
+                session.run(self._outputs, batch)
             written = Path(session.end_profiling()).read_text(encoding="utf-8", errors="replace")
         rows = sibling("op_profile").onnx_rows(json.loads(written))
         return {"ops": rows} if rows else {"ops": [], "reason": "every op took less than a microsecond"}

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import importlib
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Sequence
 
 import numpy as np
 
 if TYPE_CHECKING or __package__:
-    from edgekit.runtimes.device.runtimes import Model, sibling
+    from edgekit.runtimes.device.runtimes import Model, Port, packed, parts, sibling
 else:
-    from runtimes import Model, sibling
+    from runtimes import Model, Port, packed, parts, sibling
 
 
 class OpenVINOModel(Model):
@@ -42,43 +42,57 @@ class OpenVINOModel(Model):
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        if len(self._model.inputs) != 1 or not len(self._model.inputs[0].partial_shape):
-            raise ValueError(f"expected a model with one batched input, got {len(self._model.inputs)} inputs")
-        port = self._model.inputs[0]
-        sizes = [None if size.is_dynamic else size.get_length() for size in port.partial_shape]
-        super().__init__(sizes[0], tuple(sizes[1:]), np.dtype(port.element_type.to_dtype()).name)
-        self._requests: dict[tuple[int, ...], Any] = {}
+        batches, ports = set(), []
+        for one in self._model.inputs:
+            sizes = [None if size.is_dynamic else size.get_length() for size in one.partial_shape]
+            batches.add(sizes[0] if sizes else 0)
+            ports.append(Port(one.any_name, tuple(sizes[1:]), np.dtype(one.element_type.to_dtype()).name))
+        if not ports or len(batches) != 1 or 0 in batches:
+            raise ValueError(f"expected inputs of one batch size, got {len(ports)} inputs")
+        super().__init__(batches.pop(), ports[0].shape, ports[0].dtype.name, ports)
+        self._outputs = [one.any_name if one.names else "output" for one in self._model.outputs]
+        self._requests: dict[tuple[Any, ...], Any] = {}
         self._request: Any = None
-        self._bound: Any = None
-        if None not in self.shape:
-            self._request_for((self.batch or 1, *(size or 1 for size in self.shape)))
+        self._bound: list[Any] = []
+        if not any(None in port.shape for port in ports):
+            self._request_for([(self.batch or 1, *(size or 1 for size in port.shape)) for port in ports])
 
-    def _request_for(self, shape: tuple[int, ...]) -> Any:
-        if shape not in self._requests:
-            self._requests[shape] = self._compile(shape, self._settings)
-        return self._requests[shape]
+    def _request_for(self, shapes: Sequence[tuple[int, ...]]) -> Any:
+        if tuple(shapes) not in self._requests:
+            self._requests[tuple(shapes)] = self._compile(shapes, self._settings)
+        return self._requests[tuple(shapes)]
 
-    def _compile(self, shape: tuple[int, ...], settings: dict[str, Any]) -> Any:
+    def _compile(self, shapes: Sequence[tuple[int, ...]], settings: dict[str, Any]) -> Any:
         model = self._model.clone()
-        model.reshape(list(shape))
+        model.reshape({one: list(shape) for one, shape in zip(model.inputs, shapes)})
         return self._core.compile_model(model, "CPU", settings).create_infer_request()
 
     def bind(self, inputs: Any) -> None:
-        self._request = self._request_for(inputs.shape)
-        self._bound = np.require(inputs, requirements="W")  # the tensor shares its memory, and asks for that
-        self._request.set_input_tensor(self.module.Tensor(self._bound, shared_memory=True))
+        # The tensors share this memory, and ask that they may write there.
+        self._bound = [np.require(one, requirements="W") for _, one in parts(inputs)]
+        self._request = self._request_for([one.shape for one in self._bound])
+        self._give(self._request)
+
+    def _give(self, request: Any) -> None:
+        for index, one in enumerate(self._bound):
+            request.set_input_tensor(index, self.module.Tensor(one, shared_memory=True))
 
     def invoke(self) -> None:
         self._request.infer()
 
     def output(self) -> Any:
-        return self._request.get_output_tensor(0).data.copy()
+        answers = [
+            (name, self._request.get_output_tensor(index).data.copy())
+            for index, name in enumerate(self._outputs)
+        ]
+        return answers[0][1] if len(answers) == 1 else packed(answers)
 
     def profile(self, runs: int) -> dict[str, Any]:
         """In a request of its own: one that is profiled is slower in every run."""
-        batch = self._bound if self._bound is not None else np.require(self.random(0), requirements="W")
-        request = self._compile(batch.shape, {**self._settings, "PERF_COUNT": True})
-        request.set_input_tensor(self.module.Tensor(batch, shared_memory=True))
+        if not self._bound:
+            self._bound = [np.require(one, requirements="W") for _, one in parts(self.random(0))]
+        request = self._compile([one.shape for one in self._bound], {**self._settings, "PERF_COUNT": True})
+        self._give(request)
         request.infer()  # the warm-up isn't counted
         calls, integers = [], {}
         for _ in range(runs):

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Callable
 import numpy as np
 
 if TYPE_CHECKING or __package__:
-    from edgekit.runtimes.device.runtimes import Model, sibling
+    from edgekit.runtimes.device.runtimes import Model, Port, packed, parts, sibling
 else:
-    from runtimes import Model, sibling
+    from runtimes import Model, Port, packed, parts, sibling
 
 CUDA = "cuda"
 # What an AOTInductor package may say of its input, in its metadata: {"shape": [null, 3, 8, 8], "dtype": …}.
@@ -52,17 +52,23 @@ class TorchModel(Model):
             raise ValueError(f"no such device: torch {self.version} finds no CUDA device")
         self.torch.set_num_threads(threads)
         self.backend = backend
+        self._named: list[str] = []
         self.compiled = any("/aotinductor/" in name for name in entries(artifact))
         load = self._package if self.compiled else self._program
-        self._call, shape, dtype = load(artifact)
-        super().__init__(shape[0] if shape else None, tuple(shape[1:]), dtype)
-        self.told = bool(shape)
-        self._inputs: Any = None
+        self._call, ports = load(artifact)
+        self.told = bool(ports)
+        batches = {shape[0] if shape else 0 for _, shape, _ in ports} or {None}
+        if len(batches) != 1 or 0 in batches:
+            raise ValueError(f"expected inputs of one batch size, got {len(ports)} inputs")
+        given = [Port(name, tuple(shape[1:]), dtype) for name, shape, dtype in ports]
+        first = given[0] if given else Port("", (), "float32")
+        super().__init__(batches.pop(), first.shape, first.dtype.name, given)
+        self._inputs: list[Any] = []
         self._bound: Any = None
         self._answer: Any = None
 
-    def _program(self, artifact: str) -> tuple[Callable[[Any], Any], list[int | None], str]:
-        """The callable of an ExportedProgram, and its input's shape and type."""
+    def _program(self, artifact: str) -> tuple[Callable[..., Any], list[Any]]:
+        """The callable of an ExportedProgram, and name, shape and type of its inputs."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch has to say of itself
             if holds(artifact, b"quantized_decomposed"):  # ops that torch knows only after this
@@ -72,18 +78,29 @@ class TorchModel(Model):
                 passes = importlib.import_module("torch.export.passes")
                 program = passes.move_to_device_pass(program, self.backend)
             module = program.module()
-        inputs = program.graph_signature.user_inputs
         values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
-        value = values.get(inputs[0]) if len(inputs) == 1 else None
-        if not isinstance(value, self.torch.Tensor) or not value.ndim:
-            raise ValueError(f"expected a program with one batched input, got {len(inputs)} inputs")
+        ports = []
+        for name in program.graph_signature.user_inputs:
+            value = values.get(name)
+            if not isinstance(value, self.torch.Tensor) or not value.ndim:
+                raise ValueError(f"expected batched tensors as inputs, and {name} is none")
+            shape = [size if isinstance(size, int) else None for size in value.shape]
+            ports.append((name, shape, str(value.dtype).rpartition(".")[2]))
+        if not ports:
+            raise ValueError("expected a program with an input, got none")
         for weight in module.parameters():
             weight.requires_grad_(False)  # so that no run is recorded for a backward pass
-        shape = [size if isinstance(size, int) else None for size in value.shape]
-        return module, shape, str(value.dtype).rpartition(".")[2]
+        by_name = bool(program.call_spec.in_spec.children()[1].num_leaves)
 
-    def _package(self, artifact: str) -> tuple[Callable[[Any], Any], list[int | None], str]:
-        """The callable of an AOTInductor package, and its input's shape (empty if not told) and type."""
+        def call(*inputs: Any) -> Any:
+            return (
+                module(**{port[0]: one for port, one in zip(ports, inputs)}) if by_name else module(*inputs)
+            )
+
+        return call, ports
+
+    def _package(self, artifact: str) -> tuple[Callable[..., Any], list[Any]]:
+        """The callable of an AOTInductor package, and its inputs as above (none if it doesn't tell)."""
         inductor = importlib.import_module("torch._inductor")
         loader = inductor.aoti_load_package(artifact).loader
         about = loader.get_metadata()
@@ -95,17 +112,19 @@ class TorchModel(Model):
         if not told:
             os.environ[CHECKED] = "1"  # also refuses one sample where a free batch was compiled for more
 
-        def call(inputs: Any) -> Any:
+        def call(*inputs: Any) -> Any:
             # Not through the package's own call: it reads its JSON anew each time, which no C++ program does.
-            return loader.boxed_run([inputs])
+            return loader.boxed_run(list(inputs))
 
-        return call, list(told.get("shape", ())), str(told.get("dtype", "float32"))
+        self._named = told.get("outputs", [])
+        ports = told.get("inputs", [{"name": "", **told}] if told else [])
+        return call, [(one["name"], list(one["shape"]), str(one["dtype"])) for one in ports]
 
-    def _fits(self, shape: tuple[int, ...]) -> bool:
-        return not self.told or super()._fits(shape)  # torch then checks it itself, in every run
+    def _fits(self, shape: tuple[int, ...], port: Port) -> bool:
+        return not self.told or super()._fits(shape, port)  # torch then checks it itself, in every run
 
-    def quantize(self, inputs: Any) -> Any:
-        return super().quantize(inputs) if self.told else inputs
+    def quantize(self, inputs: Any, port: Port | None = None) -> Any:
+        return super().quantize(inputs, port) if self.told else inputs
 
     def random(self, seed: int) -> Any:
         if not self.told:
@@ -116,11 +135,11 @@ class TorchModel(Model):
         return super().random(seed)
 
     def bind(self, inputs: Any) -> None:
-        self._bound = self.torch.from_numpy(np.require(inputs, requirements="W"))
-        self._inputs = self._bound.to(self.backend) if self.backend else self._bound
+        self._bound = [self.torch.from_numpy(np.require(one, requirements="W")) for _, one in parts(inputs)]
+        self._inputs = [one.to(self.backend) if self.backend else one for one in self._bound]
 
     def invoke(self) -> None:
-        self._answer = self._call(self._inputs)
+        self._answer = self._call(*self._inputs)
         if self.backend:
             self.torch.cuda.synchronize()
 
@@ -132,7 +151,7 @@ class TorchModel(Model):
 
         def timed() -> int:
             start.record()
-            self._answer = call(inputs)
+            self._answer = call(*inputs)
             end.record()
             end.synchronize()
             milliseconds: float = start.elapsed_time(end)
@@ -145,18 +164,24 @@ class TorchModel(Model):
             return None
 
         def copied() -> None:
-            self._first(self._call(self._bound.to(self.backend))).cpu()
+            for _, one in self._tensors(self._call(*(one.to(self.backend) for one in self._bound))):
+                one.cpu()
 
         return copied
 
     def output(self) -> Any:
-        return self._first(self._answer).detach().cpu().numpy().copy()
+        answers = [(name, one.detach().cpu().numpy().copy()) for name, one in self._tensors(self._answer)]
+        return answers[0][1] if len(answers) == 1 else packed(answers)
 
-    def _first(self, answer: Any) -> Any:
-        """The first tensor of an answer, however it is nested."""
-        while not isinstance(answer, self.torch.Tensor):
-            answer = next(iter(answer.values() if isinstance(answer, dict) else answer))
-        return answer
+    def _tensors(self, answer: Any) -> list[Any]:
+        """All tensors of an answer, with their names."""
+        if isinstance(answer, self.torch.Tensor):
+            return [("output", answer)]
+        named = answer.items() if isinstance(answer, dict) else enumerate(answer)
+        found = [(key if isinstance(key, str) else f"output_{key}", one) for key, one in named]
+        if len(self._named) == len(found):
+            found = [(name, one) for name, (_, one) in zip(self._named, found)]
+        return [pair for pair in found if isinstance(pair[1], self.torch.Tensor)]
 
     def profile(self, runs: int) -> dict[str, Any]:
         """By torch's profiler: each op's own time, without that of the ops that it calls."""

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgekit.execution import call
+from edgekit.tensors import Tensors
 from edgekit.training.computing.device import devices_with_generators
 from edgekit.training.distillation.taps import Taps
 
@@ -63,7 +65,7 @@ class Graphed:
         self.recorded: dict[bool, Any] = {}
         self.refused = False
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensors) -> Tensors:
         learns = torch.is_grad_enabled()
         if len(inputs) == self.size and learns not in self.recorded and not self.refused:
             try:
@@ -74,14 +76,15 @@ class Graphed:
                 self.tell(op_by_op(reason))
                 self.refused = True
         if len(inputs) != self.size or self.refused:
-            outputs: Tensor = self.model(inputs)
-            return outputs
+            return call(self.model, inputs)
         answer, *features = self.recorded[learns](inputs)
         if self.taps is not None:
             self.taps.put(features)
         return answer  # type: ignore[no-any-return]
 
-    def _record(self, inputs: Tensor, learns: bool) -> Any:
+    def _record(self, inputs: Tensors, learns: bool) -> Any:
+        if not isinstance(inputs, Tensor):
+            raise NotGraphed("it takes several tensors")
         # Gradients are added up on the stream of the recording, for which autograd waits: nothing to warn of.
         torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         whole = _Whole(self.model, self.taps)
@@ -108,7 +111,8 @@ class Graphed:
     @staticmethod
     def _look(whole: nn.Module, inputs: Tensor) -> None:
         """At a call op by op: a recording that breaks off is not always recovered from. Raises NotGraphed."""
-        whole(inputs)
+        if not isinstance(whole(inputs)[0], Tensor):
+            raise NotGraphed("it gives several tensors")
         drawn, usual = _numbers_of_the_cpu(), torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(action="ignore"):  # that it misses some, which recording finds
             try:
@@ -125,7 +129,8 @@ class Graphed:
         with _without_trace(self.model, inputs.device):
             replayed = replay(other)[0].detach().float().clone()
         with _without_trace(self.model, inputs.device), _uncached(inputs.device):
-            wanted = self.model(other).detach().float()
+            wanted = call(self.model, other).detach().float()
+            assert isinstance(wanted, Tensor)  # as ``_look`` saw
         limit = _TOLERANCE * float(wanted.abs().max())
         if not float((replayed - wanted).abs().max()) <= limit:
             raise NotGraphed("replayed it answers differently")
@@ -143,9 +148,9 @@ class _Whole(nn.Module):
         super().__init__()
         self.model, self.taps = model, taps
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, inputs: Tensor) -> tuple[Any, ...]:
         with nullcontext() if self.taps is None else self.taps.recording():
-            answer = self.model(inputs)
+            answer = call(self.model, inputs)
         return (answer, *(() if self.taps is None else self.taps.take()))
 
 

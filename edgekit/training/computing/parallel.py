@@ -95,9 +95,13 @@ class Group:
             return model
         from torch.nn.parallel import DistributedDataParallel
 
+        from edgekit.execution import outputs_of, select_outputs
+
         with _told("every process must make the same model: is the workload the same everywhere?"):
             # Auxiliary heads and the like, without a gradient in some step, are found in every step.
-            return DistributedDataParallel(model, find_unused_parameters=True)
+            wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+            select_outputs(wrapped, outputs_of(model))
+            return wrapped
 
     def sync(self, model: nn.Module) -> None:
         """All weights and buffers as the first process has them."""

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from edgekit.config.settings import TrainingConfig
 from edgekit.errors import StageError
 from edgekit.execution import Forward, fast_half, mode
+from edgekit.tensors import Tensors, each
 from edgekit.training.computing.cuda_graphs import Graphed, NotGraphed, op_by_op
 from edgekit.training.computing.device import CPU, devices_with_generators, place, synchronize
 from edgekit.training.computing.remembered import Memory
@@ -59,7 +60,7 @@ class Choice:
 def choose(
     model: nn.Module,
     teacher: nn.Module | None,
-    inputs: Tensor,
+    inputs: Tensors,
     steps: int,
     config: TrainingConfig,
     *,
@@ -123,7 +124,7 @@ def _given_precision(config: TrainingConfig, autocast: bool, half: Precision | N
 
 def _measure(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Tensors,
     steps: int,
     config: TrainingConfig,
     candidates: list[Precision],
@@ -166,7 +167,7 @@ def _measure(
 
 def _replayed(
     trial: nn.Module,
-    inputs: Tensor,
+    inputs: Tensors,
     candidates: list[Precision],
     device: torch.device,
     tell: Callable[[str], None],
@@ -188,7 +189,7 @@ def _replayed(
 
 
 def _compiling_pays(
-    trial: nn.Module, inputs: Tensor, precision: Precision, plain: _Step, seconds: dict[str, float]
+    trial: nn.Module, inputs: Tensors, precision: Precision, plain: _Step, seconds: dict[str, float]
 ) -> bool:
     forward = Forward(trial, compiled=True)
     forward.prepare(inputs[:2])
@@ -205,13 +206,13 @@ def _compiling_pays(
 class _Step:
     """Forward and backward; the loss doesn't matter for the time that they take."""
 
-    def __init__(self, forward: Forward, inputs: Tensor, precision: Precision, device: torch.device) -> None:
+    def __init__(self, forward: Forward, inputs: Tensors, precision: Precision, device: torch.device) -> None:
         self.forward, self.inputs, self.precision, self.device = forward, inputs, precision, device
 
     def __call__(self) -> None:
         with autocast_of(self.precision, self.device):
             outputs = self.forward(self.inputs)
-        outputs.float().square().mean().backward()
+        torch.stack([one.float().square().mean() for _, one in each(outputs)]).sum().backward()
         self.forward.model.zero_grad(set_to_none=True)
         synchronize(self.device)
 
@@ -254,7 +255,7 @@ def check_compiled(model: nn.Module, config: TrainingConfig, stage: str) -> None
         )
 
 
-def _macs(model: nn.Module, inputs: Tensor) -> int:
+def _macs(model: nn.Module, inputs: Tensors) -> int:
     from edgekit.macs import count
 
     return count(model, inputs[:1]).macs
@@ -263,7 +264,7 @@ def _macs(model: nn.Module, inputs: Tensor) -> int:
 def _subject(
     model: nn.Module,
     teacher: nn.Module | None,
-    inputs: Tensor,
+    inputs: Tensors,
     steps: int,
     config: TrainingConfig,
     autocast: bool,
@@ -279,7 +280,7 @@ def _subject(
     return {
         "model": shapes(model),
         "teacher": shapes(teacher),
-        "inputs": [list(inputs.shape), str(inputs.dtype)],
+        "inputs": [value for _, one in each(inputs) for value in (list(one.shape), str(one.dtype))],
         "steps": steps,
         "precision": config.precision,
         "compile": config.compile,

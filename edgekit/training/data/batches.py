@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from edgekit.config.settings import TrainingConfig
+from edgekit.tensors import Tensors
 from edgekit.training.data.mixing import Mixed, Mixing, check_mixing
 from edgekit.training.seeds import seed_of
 from edgekit.workload import Workload
@@ -24,14 +25,14 @@ class Batch:
     """
 
     rows: Tensor
-    inputs: Tensor
-    targets: Tensor
+    inputs: Tensors
+    targets: Tensors
     mixed: Mixed | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def task_loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    def task_loss(self, loss: Callable[[Tensors], Tensor]) -> Tensor:
         """``loss`` of the targets; of both targets, by their shares, where inputs are mixed."""
         return loss(self.targets) if self.mixed is None else self.mixed.loss(loss)
 
@@ -87,7 +88,7 @@ class Batches:
         mixing = self._mixing(epoch)
         for chosen in order[: self.images].split(self.size):
             raw = data.inputs[chosen]
-            if workload.augmentation is not None:
+            if workload.augmentation is not None and isinstance(raw, Tensor):
                 raw = workload.augmentation(raw, generator, layout=workload.preprocessing.layout)
             batch = Batch(chosen, workload.preprocessing(raw), data.targets[chosen])
             yield batch if mixing is None else self._mix(batch, mixing)
@@ -100,5 +101,7 @@ class Batches:
 
     @staticmethod
     def _mix(batch: Batch, mixing: Mixing) -> Batch:
+        assert isinstance(batch.inputs, Tensor)  # ``check_mixing``
+        assert isinstance(batch.targets, Tensor)
         mixed = mixing(batch.inputs, batch.targets)
         return Batch(batch.rows, mixed.inputs, mixed.targets, mixed)

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from edgekit.errors import StageError
 from edgekit.tasks import Task
+from edgekit.tensors import Tensors
 
 __all__ = ["balanced"]
 
 
-def balanced(task: Task, targets: Tensor) -> Tensor:
+def balanced(task: Task, targets: Tensors) -> Tensor:
     """(C,) float32: N / (K * n_c) for a class with n_c of the N labels that count, K classes having any.
 
     Every class has the same share of the loss then (King and Zeng 2001, "Logistic Regression in Rare Events
@@ -20,7 +21,7 @@ def balanced(task: Task, targets: Tensor) -> Tensor:
     Raises StageError if the task has no classes.
     """
     classes = getattr(task, "num_classes", None)
-    if classes is None:
+    if classes is None or not isinstance(targets, Tensor):
         raise StageError(
             "class weights need a task with classes",
             where="training.class_weights",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edgekit.config.settings import TrainingConfig
 from edgekit.errors import WorkloadError
+from edgekit.tensors import Tensors
 from edgekit.workload import Workload
 
 __all__ = ["Mixed", "Mixing", "check_mixing"]
@@ -30,7 +31,7 @@ class Mixed:
     others: Tensor
     share: float
 
-    def loss(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    def loss(self, loss: Callable[[Tensors], Tensor]) -> Tensor:
         """``loss`` of both targets, by their shares (Zhang et al. 2018, section 2)."""
         first = loss(self.targets)
         return first if self.share == 1 else self.share * first + (1 - self.share) * loss(self.others)
@@ -94,6 +95,8 @@ def check_mixing(config: TrainingConfig, workload: Workload) -> None:
     if not config.mixup and not config.cutmix:
         return
     example, targets = workload.example(1), workload.train.targets
+    if not isinstance(example, Tensor) or not isinstance(targets, Tensor):
+        raise _wrong("mixup, cutmix", "several inputs, or several outputs", "one tensor in and one out")
     if not example.is_floating_point():
         raise _wrong("mixup, cutmix", f"{example.dtype} inputs", "inputs of real numbers")
     if config.cutmix and example.dim() != 4:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.config.settings import FeaturesConfig
+from edgekit.tensors import Tensors
 from edgekit.training.distillation.pairing import Pair, pairs
 from edgekit.training.distillation.taps import Taps
 
@@ -82,7 +83,7 @@ class FeatureDistillation:
     """
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module, example: Tensor, config: FeaturesConfig, *, seed: int
+        self, student: nn.Module, teacher: nn.Module, example: Tensors, config: FeaturesConfig, *, seed: int
     ) -> None:
         self.config = config
         least = 2 if config.kind == "attention" or config.layers == "auto" else 1

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgekit.errors import StageError, did_you_mean
+from edgekit.tensors import Tensors
 from edgekit.training.distillation.taps import Layer, layers
 
 __all__ = ["Pair", "pairs"]
@@ -34,7 +35,7 @@ class Pair:
 def pairs(
     student: nn.Module,
     teacher: nn.Module,
-    example: Tensor,
+    example: Tensors,
     wanted: Literal["auto"] | Sequence[tuple[str, str]] = "auto",
     *,
     least_positions: int = 2,

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from edgekit.execution import mode
+from edgekit.execution import answered, arguments, call, mode
+from edgekit.tensors import Tensors, each
 
 __all__ = ["Layer", "Taps", "layers"]
 
@@ -56,7 +57,7 @@ class Layer:
         return self.shape[: self.axis - 1] + self.shape[self.axis :]
 
 
-def layers(model: nn.Module, example: Tensor) -> list[Layer]:
+def layers(model: nn.Module, example: Tensors) -> list[Layer]:
     """The layers that give one floating point tensor (N, …) of 2 to 4 dimensions, in the order in which they
     end; those of modules that are called several times, of dropout, and the model's own are left out.
 
@@ -74,7 +75,7 @@ def layers(model: nn.Module, example: Tensor) -> list[Layer]:
     ]
     try:
         with mode(model, training=False), torch.no_grad():
-            answer = model(example)
+            answer = call(model, example)
     finally:
         for handle in handles:
             handle.remove()
@@ -86,7 +87,11 @@ def layers(model: nn.Module, example: Tensor) -> list[Layer]:
             continue
         first = issubclass(kind, _CHANNELS_FIRST) or "Pool" in kind.__name__
         axis = axes.of(output, first=first, last=issubclass(kind, _CHANNELS_LAST))
-        if output is not answer and called.count(name) == 1 and not issubclass(kind, _RANDOM):
+        if (
+            not any(output is one for _, one in each(answer))
+            and called.count(name) == 1
+            and not issubclass(kind, _RANDOM)
+        ):
             found.append(Layer(name, tuple(output.shape[1:]), axis))
     return found
 
@@ -106,10 +111,10 @@ class _Axes:
         return self.known.get(shape)
 
 
-def _of_graph(graph: fx.GraphModule, example: Tensor) -> list[Layer]:
+def _of_graph(graph: fx.GraphModule, example: Tensors) -> list[Layer]:
     walk = _Walk(graph)
     with torch.no_grad():
-        answer = walk.run(example)
+        answer = answered(walk.run(*arguments(graph, example)))
     axes = _Axes()
     found = []
     for node, output in walk.seen:
@@ -119,7 +124,7 @@ def _of_graph(graph: fx.GraphModule, example: Tensor) -> list[Layer]:
         first, last = (any(part in name for part in ops) for ops in (_OPS_FIRST, _OPS_LAST))
         axis = axes.of(output, first=first, last=last)
         # Quantisers stand behind the last layer: all that has the answer's shape may be the answer.
-        if not isinstance(answer, Tensor) or output.shape != answer.shape:
+        if all(output.shape != one.shape for _, one in each(answer)):
             found.append(Layer(node.name, tuple(output.shape[1:]), axis))
     return found
 

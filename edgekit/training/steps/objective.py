@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from edgekit.config.settings import TrainingConfig
 from edgekit.tasks import Task
+from edgekit.tasks.base import Part
+from edgekit.tensors import Tensors
 from edgekit.training.data.batches import Batch
 from edgekit.training.distillation import continuous_loss, distillation_loss
 
@@ -18,7 +20,7 @@ Penalty = Callable[[nn.Module], Tensor]
 
 
 class Objective:
-    """loss = (1 - weight) * task loss + weight * distillation loss + penalty.
+    """loss = (1 - weight) * task loss + weight * distillation loss + penalty; summed over outputs of several.
 
     Without a teacher the task loss alone. Rows of class scores are samples, pixels or tokens; those with the
     task's ``ignore_label`` (padding, void) take no part in either loss.
@@ -39,43 +41,52 @@ class Objective:
     ) -> None:
         self.task, self.config, self.penalty = task, config, penalty
         self.weights, self.labelled = weights, labelled
-        self.ignored: int | None = getattr(task, "ignore_label", None) if labelled else None
 
-    def __call__(self, model: nn.Module, outputs: Tensor, batch: Batch, taught: Tensor | None) -> Tensor:
+    def __call__(self, model: nn.Module, outputs: Tensors, batch: Batch, taught: Tensors | None) -> Tensor:
         """A scalar; ``outputs`` and ``taught`` are the student's and the teacher's answers to ``batch``."""
-        loss = self._answers(outputs, batch, taught)
+        losses = [
+            part.weight
+            * self._answers(part, part.of(outputs), batch, None if taught is None else part.of(taught))
+            for part in self.task.parts()
+        ]
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         return loss if self.penalty is None else loss + self.penalty(model).to(loss.device)
 
-    def _answers(self, outputs: Tensor, batch: Batch, taught: Tensor | None) -> Tensor:
-        own = self._own(outputs, batch) if self.labelled else outputs.sum() * 0.0
+    def _answers(self, part: Part, outputs: Tensor, batch: Batch, taught: Tensor | None) -> Tensor:
+        own = self._own(part, outputs, batch) if self.labelled else outputs.sum() * 0.0
         distillation = self.config.distillation
         if taught is None or distillation.loss == "none":
             return own
         weight = distillation.weight if self.labelled else 1.0
-        return (1 - weight) * own + weight * self._told(outputs, batch, taught)
+        return (1 - weight) * own + weight * self._told(part, outputs, batch, taught)
 
-    def _own(self, outputs: Tensor, batch: Batch) -> Tensor:
-        smoothing, weights = self.config.label_smoothing, self.weights
+    def _ignored(self, part: Part) -> int | None:
+        """The label that doesn't count, if there is one."""
+        return getattr(part.task, "ignore_label", None) if self.labelled else None
 
-        def loss(targets: Tensor) -> Tensor:
-            if self.ignored is not None and bool((targets == self.ignored).all()):
+    def _own(self, part: Part, outputs: Tensor, batch: Batch) -> Tensor:
+        smoothing, weights, ignored = self.config.label_smoothing, self.weights, self._ignored(part)
+
+        def loss(all_targets: Tensors) -> Tensor:
+            targets = part.of(all_targets)
+            if ignored is not None and bool((targets == ignored).all()):
                 return outputs.sum() * 0.0  # a mean over no labels would be NaN
-            return self.task.loss(outputs, targets, label_smoothing=smoothing, weights=weights)
+            return part.task.loss(outputs, targets, label_smoothing=smoothing, weights=weights)
 
         return batch.task_loss(loss)
 
-    def _told(self, outputs: Tensor, batch: Batch, taught: Tensor) -> Tensor:
-        config = self.config.distillation
-        student, teacher = self.task.logits(outputs), self.task.logits(taught.float())
+    def _told(self, part: Part, outputs: Tensor, batch: Batch, taught: Tensor) -> Tensor:
+        config, ignored = self.config.distillation, self._ignored(part)
+        student, teacher = part.task.logits(outputs), part.task.logits(taught.float())
         if student is None or teacher is None:
             return batch.task_loss(
                 lambda targets: continuous_loss(
-                    outputs, taught, kind=config.continuous, targets=targets, margin=config.margin
+                    outputs, taught, kind=config.continuous, targets=part.of(targets), margin=config.margin
                 )
             )
-        targets = batch.targets.reshape(-1)
-        if self.ignored is not None:
-            rows = torch.nonzero(targets != self.ignored)[:, 0]
+        targets = part.of(batch.targets).reshape(-1)
+        if ignored is not None:
+            rows = torch.nonzero(targets != ignored)[:, 0]
             student, teacher, targets = student[rows], teacher[rows], targets[rows]
         return distillation_loss(
             student,

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekit.errors import CaptureError
-from edgekit.execution import mode
+from edgekit.execution import call, mode
+from edgekit.tensors import NamedTensors, Tensors
 from edgekit.training.distillation.taps import Taps
 
 __all__ = ["fused"]
@@ -23,13 +24,13 @@ __all__ = ["fused"]
 _TOLERANCE = 1e-4  # of the largest answer: float32 sums in another order
 
 
-def fused(model: nn.Module, example: Tensor, watched: Sequence[str] = ()) -> fx.GraphModule | None:
+def fused(model: nn.Module, example: Tensors, watched: Sequence[str] = ()) -> fx.GraphModule | None:
     """``model`` in eval mode as a graph with fused convolutions, or None where that can't be had.
 
     Args:
         model: any module; not changed.
         example: (N, …) as the model takes it. The graph's answers to it are compared with the model's.
-        watched: layers by name; with any, the graph gives (answer, features of the first, of the second, …).
+        watched: layers by name; with any, the graph gives the answer, features of the first, of the second, …
 
     Returns:
         A graph for inference of any batch of 1 … ``int8.capture.MAX_BATCH``; or None if the model can't be
@@ -38,7 +39,7 @@ def fused(model: nn.Module, example: Tensor, watched: Sequence[str] = ()) -> fx.
     """
     from edgekit.int8.capture import capture
 
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available() or not isinstance(example, Tensor):
         return None
     try:
         model = _Watched(model, watched) if watched else model
@@ -52,7 +53,7 @@ def fused(model: nn.Module, example: Tensor, watched: Sequence[str] = ()) -> fx.
     # oneDNN refuses what it has no kernel for only when it is asked; then there is no fast form.
     order = torch.channels_last if example.dim() == 4 else torch.contiguous_format
     with contextlib.suppress(RuntimeError), mode(model, training=False), torch.inference_mode():
-        if _equal(graph(example.contiguous(memory_format=order)), model(example)):
+        if _equal(call(graph, example.contiguous(memory_format=order)), call(model, example)):
             return graph
     return None
 
@@ -64,19 +65,20 @@ class _Watched(nn.Module):
         super().__init__()
         self.model, self.names = model, names
 
-    def forward(self, x: Tensor) -> tuple[Any, ...]:
+    def forward(self, x: Tensor) -> Any:
         taps = Taps(self.model, self.names)
         try:
             with taps.recording():
-                answer = self.model(x)
+                answer = call(self.model, x)
+            assert isinstance(answer, Tensor)
             return answer, *taps.take()
         finally:
             taps.close()
 
 
 def _equal(found: Any, expected: Any) -> bool:
-    if isinstance(found, (tuple, list)) and isinstance(expected, tuple):
-        return len(found) == len(expected) and all(map(_equal, found, expected))
+    if isinstance(found, NamedTensors) and isinstance(expected, NamedTensors):
+        return found.names == expected.names and all(map(_equal, found.values(), expected.values()))
     if not isinstance(found, Tensor) or not isinstance(expected, Tensor) or found.shape != expected.shape:
         return False
     bound = _TOLERANCE * float(expected.abs().max())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.tasks import Task
+from edgekit.tensors import NamedTensors, Tensors
 from edgekit.training.computing.device import CPU
 from edgekit.training.data.batches import Batch
 from edgekit.training.distillation import averaged
@@ -40,22 +41,27 @@ class Teachers:
             Teacher(first, precision, device, watched),
             *(Teacher(model, precision, device) for model in others),
         ]
-        self.class_dim: int | None = getattr(task, "class_dim", None)
+        self.task = task
 
     @property
     def features(self) -> list[Tensor]:
         """Of the layers that are looked into, for the last batch."""
         return self.each[0].features
 
-    def prepare(self, example: Tensor, wanted: FastForms) -> str:
+    def prepare(self, example: Tensors, wanted: FastForms) -> str:
         """See ``Teacher.prepare``; what was found in the way of any of them."""
         return next(filter(None, [one.prepare(example, wanted) for one in self.each]), "")
 
-    def remember(self, count: int, inputs: Callable[[int, int], Tensor], batch_size: int) -> None:
+    def remember(self, count: int, inputs: Callable[[int, int], Tensors], batch_size: int) -> None:
         """See ``Teacher.remember``."""
         for one in self.each:
             one.remember(count, inputs, batch_size)
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch) -> Tensors:
         """Their outputs for the inputs of the batch, outside of inference mode."""
-        return averaged([one(batch) for one in self.each], self.class_dim)
+        answers = [one(batch) for one in self.each]
+        together = {
+            part.name: averaged([part.of(one) for one in answers], getattr(part.task, "class_dim", None))
+            for part in self.task.parts()
+        }
+        return together[""] if "" in together else NamedTensors(together)

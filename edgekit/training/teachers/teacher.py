@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.execution import Forward, spans
+from edgekit.tensors import NamedTensors, Tensors, cat
 from edgekit.training.computing.cuda_graphs import Graphed
 from edgekit.training.computing.device import CPU, place
 from edgekit.training.data.batches import Batch
@@ -54,12 +55,13 @@ class Teacher:
         place(self.model, device)
         self.forward = Forward(self.model)
         self.precision = precision
-        self.answers: Tensor | None = None
+        self.answers: Tensors | None = None
         self.watched = tuple(watched)
         self.taps: Taps | None = None
         self.features: list[Tensor] = []
+        self.tells_features = False  # the fused form gives them behind the answer
 
-    def prepare(self, example: Tensor, wanted: FastForms) -> str:
+    def prepare(self, example: Tensors, wanted: FastForms) -> str:
         """Find the fast order of images in memory, and the fast forms that are wanted.
 
         Returns what was found in the way of the fused form, "" if nothing.
@@ -69,6 +71,7 @@ class Teacher:
             self.taps = Taps(self.model, self.watched)
         if graph is not None:
             self.forward = Forward(graph)
+            self.tells_features = bool(self.watched)
             # Fused convolutions are oneDNN's own ops, to which autocast doesn't apply.
             self.precision = torch.autocast(CPU.type, enabled=False)
         self.forward.prepare(example)
@@ -77,7 +80,7 @@ class Teacher:
         missing = wanted.fuse and graph is None
         return "its teacher has no fused form and answers layer by layer" if missing else ""
 
-    def remember(self, count: int, inputs: Callable[[int, int], Tensor], batch_size: int) -> bool:
+    def remember(self, count: int, inputs: Callable[[int, int], Tensors], batch_size: int) -> bool:
         """Answer for the whole training data now, once, where that fits into a gibibyte.
 
         Only for inputs that are the same in every epoch. All at once and in the data's order: how a sum is
@@ -89,25 +92,25 @@ class Teacher:
             batch_size: of one call.
         """
         first = self._ask(inputs(0, min(2, count)))
-        if first[0].nbytes * count > _MOST_BYTES:
+        if first[:1].nbytes * count > _MOST_BYTES:
             return False
-        self.answers = torch.cat([self._ask(inputs(start, end)) for start, end in spans(count, batch_size)])
+        self.answers = cat([self._ask(inputs(start, end)) for start, end in spans(count, batch_size)])
         return True
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Batch) -> Tensors:
         """Its outputs for the inputs of the batch, outside of inference mode."""
         if self.answers is not None:
             return self.answers[batch.rows]
         return self._ask(batch.inputs)
 
-    def _ask(self, inputs: Tensor) -> Tensor:
+    def _ask(self, inputs: Tensors) -> Tensors:
         recording = nullcontext() if self.taps is None else self.taps.recording()
         with self.precision, torch.inference_mode(), recording:
             outputs: Any = self.forward(inputs)
         features = () if self.taps is None else self.taps.take()
-        if not isinstance(outputs, Tensor):  # a fused form that tells the features, too
-            outputs, *features = outputs
+        if self.tells_features and isinstance(outputs, NamedTensors):
+            outputs, *features = outputs.values()
         # Tensors from inference mode can't take part in a backward pass.
         self.features = [one.clone() for one in features]
-        answer: Tensor = outputs.clone()
+        answer: Tensors = outputs.clone()
         return answer

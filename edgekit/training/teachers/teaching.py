@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgekit.config.settings import TrainingConfig
 from edgekit.errors import StageError
+from edgekit.tensors import Tensors
 from edgekit.training.data.batches import Batch
 from edgekit.training.distillation.features import FeatureDistillation
 from edgekit.training.distillation.taps import Taps
@@ -74,9 +75,9 @@ class Teaching:
         """What is to be trained beside the student."""
         return [] if self.features is None else self.features.parameters()
 
-    def inputs(self, start: int, end: int) -> Tensor:
+    def inputs(self, start: int, end: int) -> Tensors:
         """Training samples [start, end) as the models take them, unchanged."""
-        values: Tensor = self.workload.preprocessing(self.workload.train.inputs[start:end])
+        values: Tensors = self.workload.preprocessing(self.workload.train.inputs[start:end])
         return values
 
     def to(self, device: torch.device) -> None:
@@ -121,7 +122,7 @@ class Teaching:
         """The student is called once in here, for ``loss``."""
         return nullcontext() if self.features is None else self.features.recording()
 
-    def answers(self, batch: Batch) -> Tensor | None:
+    def answers(self, batch: Batch) -> Tensors | None:
         """What the teachers say together; None if there are none."""
         return None if self.teachers is None else self.teachers(batch)
 

@@ -1,0 +1,148 @@
+"""Networks with several tensors in or out through the whole main job: see workloads/named.py.
+
+    EDGEKIT_DATA=… python benchmarks/workloads/named.py        # trains those that are trained here, minutes
+    EDGEKIT_DATA=… python benchmarks/named.py [NAME …]         # compress, then bundles; one process for each
+
+Each is cut to two thirds of its MACs, recovers, is trained in int8 and exported to ONNX and LiteRT. Scores are those
+of the files, in their runtimes; on data without labels, against the original model. Decibels are of each output, over
+all and of the worst channel: of the int8 graph against the float model before it, and of each file against the graph.
+A bundle passes where its own self test does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+NAMES = ("bert", "distilbert", "rnet", "onet", "ssdlite", "deeplabv3", "two_branch", "siamese")
+LABELLED = ("bert", "distilbert", "two_branch", "siamese")
+TARGETS = ("python", "cpp")
+
+
+def main() -> int:
+    """Try the networks, and write the rows after each of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=[])
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "named.json")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "edgekit-named")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(HERE))
+    if arguments.one:
+        print("ROW", json.dumps(row_of(arguments.one, arguments.work)), flush=True)
+        return 0
+    from provenance import surroundings
+
+    from edgekit.files import write_json
+
+    rows = {row["name"]: row for row in _read(arguments.out)}
+    about = surroundings()
+    for name in arguments.names or NAMES:
+        command = [sys.executable, __file__, "--one", name, "--work", str(arguments.work)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        line = next((text for text in done.stdout.splitlines() if text.startswith("ROW ")), "")
+        row = json.loads(line[4:]) if line else {"went": "crashed", "failure": done.stderr[-2000:]}
+        rows[name] = {"name": name, "commit": about["commit"], **row}
+        print(json.dumps(rows[name], indent=1), flush=True)
+        order = [rows[one] for one in NAMES if one in rows]
+        write_json(arguments.out, {**about, "rows": order}, indent=1)
+    return 0
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    return list(json.loads(path.read_text())["rows"]) if path.exists() else []
+
+
+def recipe_of(name: str) -> dict[str, Any]:
+    """Random and foreign weights learn from the original's answers, those of ours from labels as well."""
+    epochs = 4 if name in LABELLED else 2
+    adam = {"optimizer": "adamw", "lr": 3e-4} if name in ("bert", "distilbert") else {}
+    return {
+        "description": "Several tensors in or out",
+        "stages": [
+            {"kind": "prune", "speedup": 1.5, "training": {"epochs": epochs, **adam}},
+            {"kind": "qat", "training": {"epochs": 1, **({"optimizer": "adamw", "lr": 1e-4} if adam else {})}},
+        ],
+        "exports": {"formats": ["onnx", "litert"], "precisions": ["fp32", "int8"]},
+        "benchmark": {"threads": [1], "min_seconds": 0.3, "min_runs": 5},
+        "diagnose": {"samples": 16},
+        "recommend": {"max_accuracy_drop": 100},
+    }
+
+
+def row_of(name: str, work: Path) -> dict[str, Any]:
+    """One network."""
+    import torch
+
+    torch.set_num_threads(1)
+    import edgekit
+    from edgekit.errors import EdgekitError
+
+    folder = work / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(json.dumps(recipe_of(name)))
+    source = f"{HERE / 'workloads' / 'named.py'}:{name}"
+    try:
+        report = edgekit.compress(source, str(recipe), out=folder / "run").to_json()
+    except EdgekitError as error:
+        return {"went": "failed", "failure": str(error)}
+    manifest = json.loads((folder / "run" / "manifest.json").read_text())
+    scores = {one["file"]: one["evaluation"].get("scores") for one in manifest["artifacts"]}
+    baseline = report["baseline"]
+    return {
+        "went": "whole way",
+        "metric": report["task"]["metric"],
+        "score": baseline["accuracy"],
+        "macs": baseline["macs"],
+        "macs_reached": round(baseline["macs"] / report["stages"][-1]["macs"], 3),
+        "files": {
+            Path(one["file"]).name: {
+                "score": one["accuracy"],
+                "scores": scores[one["file"]],
+                "int8_coverage": one["int8_coverage"],
+                "size_bytes": one["size_bytes"],
+            }
+            for one in report["artifacts"]
+        },
+        "decibels": {step["rung"]: _decibels(step) for step in report["ladder"]},
+        "p50_us": {
+            Path(one["artifact"]).name: round(one["p50_ns"] / 1000, 1) for one in report["measurements"]
+        },
+        "bundles": {
+            f"{target}, {format}": _bundled(source, folder, target, format)
+            for target in TARGETS
+            for format in ("onnx", "litert")
+        },
+    }
+
+
+def _decibels(step: dict[str, Any]) -> dict[str, Any]:
+    """By output, (over all, of the worst channel)."""
+    outputs = step.get("outputs") or {"output": step}
+    return {
+        name: [round(one["snr_db"], 1), round(one["worst_channel_db"], 1)] for name, one in outputs.items()
+    }
+
+
+def _bundled(source: str, folder: Path, target: str, format: str) -> str:
+    """ "passed", or why not."""
+    command = [sys.executable, "-m", "edgekit", "bundle", str(folder / "run"), source]
+    command += ["--target", target, "--format", format, "--precision", "int8", "--check"]
+    command += ["--out", str(folder / f"{target}-{format}")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "passed" if done.returncode == 0 else " ".join((done.stderr or done.stdout).split())[-300:]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
