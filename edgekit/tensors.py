@@ -342,6 +342,4 @@ def from_numpy(rows: NDArray[Any]) -> Tensors:
     """Inverse of ``to_numpy``; of several a copy, as their rows are interleaved."""
     if rows.dtype.names is None:
         return torch.from_numpy(rows)
-    return NamedTensors(
-        {name: torch.from_numpy(np.ascontiguousarray(rows[name])) for name in rows.dtype.names}
-    )
+    return NamedTensors({name: torch.from_numpy(rows[name].copy()) for name in rows.dtype.names})

@@ -33,9 +33,8 @@ class Steps:
         names = samples.dtype.names or ()
         streams = [name for name in names if name not in fed]
         if not streams or not fed <= set(names):
-            raise ValueError(
-                f"the samples have {', '.join(names) or 'no names'}; expected streams and {sorted(fed)}"
-            )
+            have = ", ".join(names) or "no names"
+            raise ValueError(f"the samples have {have}; expected streams and {', '.join(sorted(fed))}")
         states = {name: samples[name] for name in fed}
         told: list[Any] = []
         for step in range(samples[streams[0]].shape[1]):

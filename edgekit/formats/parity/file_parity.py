@@ -39,7 +39,7 @@ __all__ = ["as_written", "file_parity"]
 _BYTES = 1 << 28  # of the file's tensors, which are held at once
 _ROUNDS = 8  # layers on another grid that are looked for, at most
 _NEAREST = 3  # tensors that are tried in the place of one that wasn't found
-_INPUT = "input"
+_INPUT, _OUTPUT = "input", "output"
 _Tensor = tuple[int, Grid, int]  # place in the file, the grid that it is read on, which order of its axes
 _Candidate = tuple[float, _Tensor, list[Tensor]]  # distance, which, values
 
@@ -259,7 +259,9 @@ class _Pass:
         _, _, file = nearest_orders(answers, own, any_order=self.search.any_order)[0]
         if last.target in ops.DEQUANTIZE:
             name = self.search.names.get(last.args[0], "")
-            found = self._compared(name if name in self.own else output, last, own, file)
+            # A layer may well be called as the output is.
+            told = output if output == _OUTPUT else f"{_OUTPUT} {output}"
+            found = self._compared(name if name in self.own else told, last, own, file)
         else:
             range_ = max(float(one.max()) for one in own) - min(float(one.min()) for one in own)
             differences = Differences(range_ / 255 or 1.0)

@@ -147,7 +147,7 @@ def parts(rows: Any) -> Any:
     """(name, contiguous array) for each of several in one; the name of one alone is None."""
     if rows.dtype.names is None:
         return [(None, rows)]
-    return [(name, np.ascontiguousarray(rows[name])) for name in rows.dtype.names]
+    return [(name, rows[name].copy()) for name in rows.dtype.names]  # fields have gaps
 
 
 def sibling(name: str) -> Any:
