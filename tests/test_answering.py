@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgekit import Classification, Preprocessing, Workload
 from edgekit.errors import DataError, WorkloadError
+from edgekit.tensors import NamedTensors
 from edgekit.workload.samples import Samples
 
 
@@ -115,15 +116,16 @@ class TestForms:
         assert "Preprocessing(dtype='int64')" in caught.value.next
         workload(model, **data, preprocessing=Preprocessing(dtype="int64")).check()
 
-    def test_a_dataclass_is_told_with_the_way_to_its_tensor(self) -> None:
+    def test_several_outputs_are_told_with_both_ways_out(self) -> None:
         @dataclasses.dataclass
         class Output:
             logits: Tensor
             hidden: Tensor
 
         error = refusal(Net(end=lambda _, x: Output(x, x[:, :2])))
-        assert "Output with .logits (4, 4), .hidden (4, 2)" in error.got
-        assert error.next.endswith("return self.model(x).logits")
+        assert error.got == "logits (4, 4), hidden (4, 2)"
+        assert "Workload(outputs=['logits'], …)" in error.next
+        assert "task=Outputs({'logits': Classification(…), …})" in error.next
 
     def test_one_score_for_two_classes_has_a_way_out_that_is_right(self) -> None:
         model = Net(end=lambda _, x: x[:, :1])
@@ -153,7 +155,7 @@ class TestTrainMode:
     def test_further_outputs_behind_the_first_are_told(self) -> None:
         model = Net(end=lambda self, x: (x, x[:, :2]) if self.training else x)
         note = workload(model).check_training(model)
-        assert "tuple with [0] (4, 4), [1] (4, 2)" in note
+        assert "tuple with output_0 (4, 4), output_1 (4, 2)" in note
 
     @pytest.mark.parametrize(
         "end",
@@ -186,15 +188,23 @@ class TestSeveralInputs:
     def test_items_of_a_dataset(self, form: type) -> None:
         pair = {"ids": self.ids[0], "mask": self.mask[0]}
         items = [(pair if form is dict else form(pair.values()), 0)] * 6
-        with pytest.raises(DataError, match="several inputs") as caught:
-            Samples.of(items)
-        assert "item 0" in caught.value.where
+        inputs = Samples.of(items, names=("ids", "mask")).inputs
+        assert isinstance(inputs, NamedTensors)
+        assert torch.equal(inputs["ids"], self.ids)
+        assert torch.equal(inputs["mask"], self.mask)
+
+    def test_items_that_differ_are_told(self) -> None:
+        items = [({"ids": self.ids[0], "mask": self.mask[0]}, 0), ({"ids": self.ids[0]}, 0)]
+        with pytest.raises(DataError, match="differ in what they hold") as caught:
+            Samples.of(items, "train")
+        assert "item 1" in caught.value.where
 
     def test_whole_arrays(self) -> None:
         for both in ((self.ids, self.mask), {"ids": self.ids, "mask": self.mask}):
             for targets in (torch.zeros(6, dtype=torch.long), None):
-                with pytest.raises(DataError, match="several inputs"):
-                    Samples.of((both, targets))
+                inputs = Samples.of((both, targets), names=("ids", "mask")).inputs
+                assert isinstance(inputs, NamedTensors)
+                assert inputs.names == ("ids", "mask")
 
     def test_lists_of_samples_and_of_numbers_are_one_input(self) -> None:
         assert Samples.of((list(self.ids), [0] * 6)).inputs.shape == (6, 5)

@@ -119,7 +119,7 @@ class TestWorkload:
             def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
                 return x, x
 
-        with pytest.raises(WorkloadError, match="one tensor"):
+        with pytest.raises(WorkloadError, match="several tensors, and the task is about one"):
             make(model=Two()).check()
 
     def test_a_failing_model_shows_its_own_frames(self) -> None:

@@ -103,7 +103,24 @@ def quantized_outputs(model: fx.GraphModule) -> set[fx.Node]:
                 found.add(node)
     for node in model.graph.nodes:
         _hand_to_clamp(node, found)
+    found.update(node for node in model.graph.nodes if _looks_up(node))
     return found
+
+
+def _looks_up(node: fx.Node) -> bool:
+    """A table of embeddings is bytes wherever its rows go: in most text models it is the larger part."""
+    if node.target is not ops.aten.embedding.default or ops.is_constant(node):
+        return False
+    table, todo, seen = node.args[0], [node.args[1]], set[fx.Node]()
+    while todo:  # positions and kinds of tokens come from sizes alone: a few rows, always the same
+        index = todo.pop()
+        if not isinstance(index, fx.Node) or index in seen or index.target is ops.aten.sym_size.int:
+            continue
+        if index.op == "placeholder":
+            return isinstance(table, fx.Node) and table.op == "get_attr"
+        seen.add(index)
+        todo += index.all_input_nodes
+    return False
 
 
 def computes_integers(node: fx.Node) -> bool:

@@ -2,6 +2,7 @@
 
 - Parametrisations (weight and spectral norm, pruning masks), new and old style, are constant in eval mode:
   each is computed once, and its result is the parameter.
+- Recurrent cells are spelled by linear layers (``cells.py``).
 - A layer called ``code`` or ``graph`` would hide an attribute of ``fx.GraphModule``: it gets another name,
   and the model's own code still finds it under the old one. ``ops.user_name`` gives the name back.
 """
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize, prune
 
+from edgekit.int8.cells import spell_cells
 from edgekit.int8.ops import RENAMED
 
 _TAKEN = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph())))
@@ -23,6 +25,7 @@ _TAKEN = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph())))
 def prepare(model: nn.Module) -> nn.Module:
     """A copy in eval mode without parametrisations, its layers' names free to be used in a graph."""
     copied = without_parametrizations(model)
+    spell_cells(copied)
     _free_names(copied)
     return copied
 

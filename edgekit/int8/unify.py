@@ -191,12 +191,25 @@ def quantize_constants(graph: fx.GraphModule) -> None:
             user.target in ops.QUANTIZE for user in node.users
         ):
             _quantize_constant(graph, node, node.args[0], symmetric=False)
+            _on_the_grid_of_its_table(node)
         elif node.target in computing and _on_integers(node):
             grid = grid_of(next(iter(node.users))) if node.target in ops.CONCATENATIONS else None
             for source in node.all_input_nodes:
                 symmetric = node.target in ops.MATMULS
                 _quantize_constant(graph, node, source, symmetric=symmetric, grid=grid)
     graph.recompile()
+
+
+def _on_the_grid_of_its_table(node: fx.Node) -> None:
+    """What is looked up stays what it is in the table, where nothing else wants another grid of it."""
+    table = node.args[0]
+    quantizers = [user for user in node.users if user.target in ops.QUANTIZE]
+    readers = [reader for one in quantizers for pair in one.users for reader in pair.users]
+    if not isinstance(table, fx.Node) or table.target not in ops.DEQUANTIZE:
+        return
+    if all(ops.is_float(reader) and reader.target not in ops.ONE_GRID | ops.QUANTIZE for reader in readers):
+        for one in quantizers:
+            set_grid(one, grid_of(table))
 
 
 def _on_integers(node: fx.Node) -> bool:

@@ -48,8 +48,8 @@ def check_types(model: nn.Module, where: str) -> None:
             )
 
 
-def answer(model: nn.Module, inputs: Tensors, where: str) -> Tensors:
-    """The outputs for a batch (N, …), in eval mode.
+def answer(model: nn.Module, inputs: Tensors, where: str, *, alone: bool = False) -> Tensors:
+    """The outputs for a batch (N, …), in eval mode. ``alone``: of one sample, whose shape is looked at later.
 
     Raises WorkloadError if the model fails, gives no tensors or not those that count, or anything but finite
     numbers for each sample.
@@ -76,7 +76,7 @@ def answer(model: nn.Module, inputs: Tensors, where: str) -> Tensors:
     except ValueError:
         raise _unlike(there, inputs, where) from None
     for name, one in each(outputs):
-        if not one.dim() or len(one) != len(inputs):
+        if not alone and (not one.dim() or len(one) != len(inputs)):
             raise _unlike({name: one}, inputs, where)
         if not bool(torch.isfinite(one).all()):
             told = f" in its output {name!r}" if isinstance(outputs, NamedTensors) else ""
@@ -157,7 +157,7 @@ def _check_alone(model: nn.Module, inputs: Tensors, outputs: Tensors, where: str
     first = inputs[:1].contiguous()
     way_out = "no mean, softmax, norm or squeeze() over the batch; batch norm with its running statistics"
     try:
-        alone = answer(model, first, where)
+        alone = answer(model, first, where, alone=True)
     except WorkloadError as error:
         raise WorkloadError(
             f"{error.what}, when it is asked for one sample alone",

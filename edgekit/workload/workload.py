@@ -141,7 +141,9 @@ class Workload:
                 expected="letters, digits, '.', '_' and '-'",
             )
         states = streaming.checked(states)
-        wanted = _wanted(task, outputs)
+        # Of a workload that is a changed copy of another, all of its fields are given.
+        own = outputs if isinstance(outputs, str) else [name for name in outputs or () if name not in states]
+        wanted = _wanted(task, own)
         if states and wanted:
             wanted = tuple(dict.fromkeys([*wanted, *states]))
         for one in (model, student, *teachers):
@@ -421,7 +423,7 @@ class Workload:
 
 def _wanted(task: Task, outputs: Sequence[str] | None) -> tuple[str, ...]:
     """The outputs that count. Raises WorkloadError unless the names are some, and fit the task."""
-    if outputs is None:
+    if outputs is None or (not outputs and isinstance(outputs, list)):
         return task.outputs
     names = tuple(outputs)
     if isinstance(outputs, str) or not names or not all(isinstance(name, str) for name in names):
