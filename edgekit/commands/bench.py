@@ -45,8 +45,9 @@ def bench(
         Path | None,
         typer.Option(
             "--input",
-            metavar="NPY",
-            help="Samples (N, ...) instead of a workload; else files are timed on random ones.",
+            metavar="NPY|NPZ",
+            help="Samples (N, ...) instead of a workload, of several inputs an .npz with an array for each; "
+            "else files are timed on random ones.",
             show_default=False,
         ),
     ] = None,

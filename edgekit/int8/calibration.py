@@ -7,7 +7,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from edgekit.int8.heads import even_heads
 from edgekit.int8.joins import join
 from edgekit.int8.lower import lower
 from edgekit.int8.masks import masks_by_addition
-from edgekit.int8.placement import EdgeQuantizer
+from edgekit.int8.placement import EdgeQuantizer, last_layers
 from edgekit.int8.probes import layer_name
 from edgekit.int8.ranges import float_values, histograms, mse_weight_scales, set_ranges
 from edgekit.int8.scores import free_coarse_scores, part_from_grid
@@ -48,7 +48,8 @@ class CalibrationOptions:
 
     ``ranges``: of activations, the whole range that was seen, or cut at ``percentile`` at both ends, or where
     the mean squared error is least. ``weight_ranges``: the largest weight of each channel, or the least
-    squared error. ``bias_correction``: see ``bias.py``; ``even_heads``: see ``heads.py``.
+    squared error. ``bias_correction``: see ``bias.py``; ``even_heads``: see ``heads.py``. ``keep_float``: the
+    outputs whose last layers stay in float.
     """
 
     ranges: Literal["minmax", "percentile", "mse"] = "mse"
@@ -56,6 +57,7 @@ class CalibrationOptions:
     weight_ranges: Literal["minmax", "mse"] = "minmax"
     bias_correction: bool = True
     even_heads: bool = True
+    keep_float: tuple[str, ...] = ()
 
 
 class Streamed:
@@ -119,7 +121,7 @@ def estimate(
     batches = _ordered(lowered, batches)
     if options.even_heads:
         even_heads(lowered, batches)
-    quantized = _placed(lowered, batches)
+    quantized = _placed(lowered, batches, last_layers(lowered, options.keep_float))
     share_weight_pairs(quantized)
     part_from_grid(quantized)
     _drop_names(quantized)
@@ -152,7 +154,7 @@ def settle(graph: fx.GraphModule) -> fx.GraphModule:
     return graph
 
 
-def _placed(graph: fx.GraphModule, batches: Iterable[Tensors]) -> fx.GraphModule:
+def _placed(graph: fx.GraphModule, batches: Iterable[Tensors], kept: Collection[str]) -> fx.GraphModule:
     with _quiet_nncf() as nncf:
         from nncf.experimental.torch.fx import quantize_pt2e
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -160,7 +162,7 @@ def _placed(graph: fx.GraphModule, batches: Iterable[Tensors]) -> fx.GraphModule
         try:
             quantized: fx.GraphModule = quantize_pt2e(
                 graph,
-                EdgeQuantizer(),
+                EdgeQuantizer(kept),
                 nncf.Dataset(batches, _by_name),
                 subset_size=_ALL,
                 fold_quantize=False,

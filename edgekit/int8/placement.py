@@ -14,7 +14,7 @@ does what no grid holds: see ``scores``,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import fx
@@ -52,7 +52,14 @@ def _weight(channel_axis: int) -> QuantizationSpec:
 
 
 class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is untyped
-    """The policy as a torchao ``Quantizer``, for ``nncf.experimental.torch.fx.quantize_pt2e``."""
+    """The policy as a torchao ``Quantizer``, for ``nncf.experimental.torch.fx.quantize_pt2e``.
+
+    ``kept``: names of nodes that stay in float whatever they are (see ``last_layers``).
+    """
+
+    def __init__(self, kept: Collection[str] = ()) -> None:
+        super().__init__()
+        self.kept = frozenset(kept)
 
     def transform_for_annotation(self, model: fx.GraphModule) -> fx.GraphModule:
         """Nothing to prepare: ``normalize`` and ``lower`` have done it."""
@@ -60,9 +67,10 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is untyped
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         """Write an annotation into ``node.meta`` of every node whose output or weight is quantised."""
-        outputs = quantized_outputs(model)
+        kept = {node for node in model.graph.nodes if node.name in self.kept}
+        outputs = quantized_outputs(model, kept)
         for node in model.graph.nodes:
-            weight = quantized_weight(node)
+            weight = None if node in kept else quantized_weight(node)
             if weight is None and node not in outputs:
                 continue
             axis = 1 if node.target in ops.TRANSPOSED else 0
@@ -85,10 +93,26 @@ def quantized_weight(node: fx.Node) -> fx.Node | None:
     return weight if isinstance(weight, fx.Node) and weight.op == "get_attr" else None
 
 
-def quantized_outputs(model: fx.GraphModule) -> set[fx.Node]:
-    """The nodes behind which a quantiser stands."""
+def last_layers(model: fx.GraphModule, outputs: Collection[str]) -> set[str]:
+    """Names of the nodes between the last layers in front of these outputs, and of these layers too."""
+    results = ops.results(model)
+    todo = [results[name] for name in outputs if name in results]
+    found: set[str] = set()
+    while todo:
+        node = todo.pop()
+        if node.name in found or node.op != "call_function" or ops.is_constant(node):
+            continue
+        found.add(node.name)
+        if node.target not in ops.WEIGHTED | ops.MATMULS:
+            todo += node.all_input_nodes
+    return found
+
+
+def quantized_outputs(model: fx.GraphModule, kept: Collection[fx.Node] = ()) -> set[fx.Node]:
+    """The nodes behind which a quantiser stands; ``kept`` are none."""
     found: set[fx.Node] = set()
-    islands = float_scores(model) | float_tail(model) | float_statistics(model) | float_streams(model)
+    islands = set(kept)
+    islands |= float_scores(model) | float_tail(model) | float_statistics(model) | float_streams(model)
     for node in model.graph.nodes:
         if node not in islands and computes_integers(node):
             found.add(node)

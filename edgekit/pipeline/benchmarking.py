@@ -346,13 +346,36 @@ class _Prepared:
         return {"accuracy": self._workload.task.score(answers, targets)}
 
 
+def _by_name(arrays: dict[str, npt.NDArray[Any]], source: Path) -> npt.NDArray[Any]:
+    """Several inputs as one array of samples."""
+    from edgekit.runtimes.device.runtimes import packed
+
+    if not arrays or len({len(one) if one.ndim else -1 for one in arrays.values()}) != 1:
+        raise DataError(
+            "inputs of a sample go together, and these differ in number",
+            where=str(source),
+            got=", ".join(f"{name} {one.shape}" for name, one in arrays.items()) or "an empty file",
+            expected="an array (N, …) for each input, by its name",
+        )
+    rows: npt.NDArray[Any] = packed(list(arrays.items()))
+    return rows
+
+
 def _cut(source: Path, target: Path, samples: int) -> Path:
-    """The first ``samples`` of a .npy (all of them for 0: one is timed). Raises DataError."""
+    """The first ``samples`` of a .npy (0: one, which is timed), or of a .npz that has an array for each input.
+
+    Raises DataError.
+    """
+    import zipfile
+
     import numpy as np
 
     try:
         loaded = np.load(source, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded:
+                loaded = _by_name({name: loaded[name] for name in loaded.files}, source)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError("these samples can't be read", where=str(source), got=str(error)) from None
     if loaded.ndim < 1 or not len(loaded):
         raise DataError("there are no samples", where=str(source), got=f"shape {loaded.shape}")

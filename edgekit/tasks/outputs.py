@@ -26,11 +26,15 @@ class Outputs(Task):
     is the sum of the tasks' losses, of labels as of teachers, each times its weight (1 where ``weights`` says
     nothing). The score is the lowest of all, and so is the agreement: an average would hide an output.
 
+    ``keep_float``: outputs whose last layer isn't put into int8, where its numbers need more digits than a byte
+    has and its MACs are few.
+
     Raises WorkloadError: no tasks, an ``Outputs`` among them, weights of others or below 0.
     """
 
     tasks: Mapping[str, Task]
     weights: Mapping[str, float] = field(default_factory=dict)
+    keep_float: tuple[str, ...] = ()
 
     kind: ClassVar[str] = "outputs"
     metric: ClassVar[str] = "lowest score of the outputs"
@@ -55,6 +59,16 @@ class Outputs(Task):
                     got=str(weight),
                     expected=f"a number of at least 0 for one of {', '.join(self.tasks)}",
                 )
+
+        if isinstance(self.keep_float, str) or (unknown := set(self.keep_float) - set(self.tasks)):
+            got = repr(self.keep_float) if isinstance(self.keep_float, str) else ", ".join(sorted(unknown))
+            raise WorkloadError(
+                "an output that there isn't",
+                where="Outputs.keep_float",
+                got=got,
+                expected=f"names among {', '.join(self.tasks)}",
+            )
+        object.__setattr__(self, "keep_float", tuple(self.keep_float))
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -138,7 +152,8 @@ class Outputs(Task):
     def describe(self) -> dict[str, Any]:
         """The task as JSON, each output's own in "outputs"."""
         own = {part.name: {**part.task.describe(), "weight": part.weight} for part in self.parts()}
-        return {"kind": self.kind, "metric": self.metric, "outputs": own}
+        kept = {"keep_float": list(self.keep_float)} if self.keep_float else {}
+        return {"kind": self.kind, "metric": self.metric, "outputs": own, **kept}
 
     def _each(self, function: Callable[[Part], _T]) -> dict[str, _T]:
         return {part.name: function(part) for part in self.parts()}

@@ -14,10 +14,11 @@ from onnx import numpy_helper
 from edgekit.execution import call
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
+from edgekit.formats.litert import tflite_edit
 from edgekit.formats.parity.file_parity import file_parity
 from edgekit.formats.parity.layers import first_wrong
 from edgekit.int8 import storage
-from edgekit.int8.calibration import calibrate
+from edgekit.int8.calibration import CalibrationOptions, calibrate
 from edgekit.int8.capture import capture
 from edgekit.noise import Noise
 from edgekit.runtimes.device import runtimes
@@ -92,6 +93,36 @@ def test_the_int8_graph_holds_every_output(graphs: dict[str, Any], example: Name
     # Boxes of some hundred pixels have no grid in common with scores around 1.
     assert found.keys() == {"scores", "boxes", "map"}
     assert min(found.values()) > 20
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+def test_an_output_that_stays_out_of_int8_keeps_its_digits(
+    format: str, graphs: dict[str, Any], example: NamedTensors, tmp_path: Path
+) -> None:
+    made = nets.workload(count=64)
+    options = CalibrationOptions(keep_float=("boxes",))
+    kept = calibrate(capture(made.model, made.example(1)), [made.example(32)], options)
+    with torch.no_grad():
+        wanted = call(graphs["float"], example)
+        before, after = worst(wanted, call(graphs["int8"], example)), worst(wanted, call(kept, example))
+    assert after["boxes"] > before["boxes"]
+    assert after["map"] == pytest.approx(before["map"], abs=1)
+    path = written(tmp_path, {"int8": kept}, example, format, "int8")
+    weights = [len(one) for one in _float_weights(path, format)]
+    assert weights == [4 * 16]  # of the boxes alone
+    found = answers(loaded(path, format), example)
+    with torch.no_grad():
+        assert min(worst(call(kept, example), found).values()) > 30
+
+
+def _float_weights(path: Path, format: str) -> list[np.ndarray[Any, Any]]:
+    if format == "onnx":
+        constants = [numpy_helper.to_array(one) for one in onnx.load(str(path)).graph.initializer]
+        return [one.reshape(-1) for one in constants if one.dtype == np.float32 and one.ndim > 1]
+    model = tflite_edit.read(path.read_bytes())
+    tensors = [one for one in model.subgraphs[0].tensors if one.type == 0 and len(one.shape) > 1]
+    held = [one for one in tensors if model.buffers[one.buffer].data is not None]
+    return [tflite_edit.constant(model, one, np.float32) for one in held]
 
 
 def test_openvino_reads_them_by_name(graphs: dict[str, Any], example: NamedTensors, tmp_path: Path) -> None:

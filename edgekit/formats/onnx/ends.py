@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import InputError
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
+
+_INTEGERS = (5, 6, 7)  # int16, int32, int64 of TensorProto
 
 __all__ = ["companions", "refuse_free", "size_of"]
 
@@ -43,20 +45,35 @@ def refuse_free(path: Path) -> None:
     model = _model(path)
     known = set() if model is None else {one.name for one in model.graph.initializer}
     inputs = [] if model is None else [one for one in model.graph.input if one.name not in known]
+    free = []
     for value in inputs:
         sizes = [d.dim_value or d.dim_param or "?" for d in value.type.tensor_type.shape.dim]
         if any(not isinstance(size, int) for size in sizes[1:]):
-            shape = " × ".join(str(size) for size in sizes)
-            guess = [1, *(size if isinstance(size, int) else 224 for size in sizes[1:])]
-            raise InputError(
-                "the file leaves sizes of its input free, and latency depends on them",
-                where=str(path),
-                got=f"input {value.name!r}: {shape}",
-                expected="samples of the size that it will be used with",
-                next="name its workload (--workload), or give preprocessed samples as a file: "
-                f"python -c \"import numpy; numpy.save('x.npy', numpy.random.rand{tuple(guess)}"
-                ".astype('float32'))\", then --input x.npy",
-            )
+            free.append(f"input {value.name!r}: {' × '.join(str(size) for size in sizes)}")
+    if free:
+        raise InputError(
+            "the file leaves sizes of its input free, and latency depends on them",
+            where=str(path),
+            got="; ".join(free),
+            expected="samples of the size that it will be used with",
+            next="name its workload (--workload), or give preprocessed samples as a file: "
+            + _made_up(inputs),
+        )
+
+
+def _made_up(inputs: Sequence[Any]) -> str:
+    """How a file of samples is made, with the sizes and types that these inputs say."""
+    arrays = []
+    for value in inputs:
+        kind = value.type.tensor_type
+        shape = (1, *(d.dim_value or 224 for d in list(kind.shape.dim)[1:]))
+        whole = kind.elem_type in _INTEGERS
+        made = f"numpy.ones({shape}, 'int64')" if whole else f"numpy.random.rand{shape}.astype('float32')"
+        arrays.append((value.name, made))
+    if len(arrays) == 1:
+        return f"python -c \"import numpy; numpy.save('x.npy', {arrays[0][1]})\", then --input x.npy"
+    named = ", ".join(f"'{name}': {made}" for name, made in arrays)
+    return f"python -c \"import numpy; numpy.savez('x.npz', **{{{named}}})\", then --input x.npz"
 
 
 def _model(path: Path) -> ModelProto | None:
