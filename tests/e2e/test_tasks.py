@@ -24,6 +24,7 @@ from edgekit import (
     TokenClassification,
     Workload,
 )
+from edgekit.formats import FORMATS
 
 RECIPE = """
 name: tiny
@@ -131,10 +132,17 @@ def answers_axis(task: Task) -> int:
     return 1 if isinstance(task, Segmentation) else -1
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_tiny_model_goes_through_the_whole_pipeline(name: str, tmp_path: Path) -> None:
+# Each file of each case is in the slow tier too; here every case has one, and every format half of them.
+BOTH = [pytest.param(name, ("onnx", "litert"), marks=pytest.mark.slow) for name in CASES]
+ONE = [pytest.param(name, (("onnx", "litert")[index % 2],)) for index, name in enumerate(CASES)]
+
+
+@pytest.mark.parametrize(("name", "formats"), [*ONE, *BOTH])
+def test_a_tiny_model_goes_through_the_whole_pipeline(
+    name: str, formats: tuple[str, ...], tmp_path: Path
+) -> None:
     recipe = tmp_path / "tiny.yaml"
-    recipe.write_text(RECIPE)
+    recipe.write_text(RECIPE.replace("onnx, litert", ", ".join(formats)))
     edgekit.compress(workload(name), recipe=str(recipe), out=tmp_path / "run")
     report = json.loads((tmp_path / "run" / "report.json").read_text())
 
@@ -142,10 +150,11 @@ def test_a_tiny_model_goes_through_the_whole_pipeline(name: str, tmp_path: Path)
     assert [stage["kind"] for stage in report["stages"]] == ["prune", "qat"]
     assert report["stages"][0]["macs"] * 1.2 <= report["baseline"]["macs"]
     int8 = [artifact for artifact in report["artifacts"] if artifact["precision"] == "int8"]
-    assert {artifact["format"] for artifact in int8} == {"onnx", "litert"}
+    assert {artifact["format"] for artifact in int8} == set(formats)
     graph = report["stages"][-1]["accuracy"]
     for artifact in int8:
         assert artifact["int8_coverage"] == 1.0, artifact
         assert artifact["agreement"] > 0.9, artifact
         assert abs(artifact["accuracy"] - graph) < 0.05, artifact
-    assert {m["runtime"] for m in report["measurements"]} == {"onnxruntime", "litert"}
+    measured = {FORMATS[format].runtime for format in formats}
+    assert {m["runtime"] for m in report["measurements"]} == measured | {"onnxruntime"}  # the original's

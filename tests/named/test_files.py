@@ -15,6 +15,7 @@ from edgekit.execution import call
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
 from edgekit.formats.litert import tflite_edit
+from edgekit.formats.options import ExportOptions
 from edgekit.formats.parity.file_parity import file_parity
 from edgekit.formats.parity.layers import first_wrong
 from edgekit.int8 import storage
@@ -131,6 +132,31 @@ def test_openvino_reads_them_by_name(graphs: dict[str, Any], example: NamedTenso
     found = answers(loaded(path, "onnx", "openvino"), example)
     with torch.no_grad():
         assert min(worst(call(graphs["float"], example), found).values()) > 80
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_executorch_takes_them_by_name(
+    precision: str, graphs: dict[str, Any], example: NamedTensors, tmp_path: Path
+) -> None:
+    pytest.importorskip("executorch")
+    path = written(tmp_path, graphs, example, "executorch", precision)
+    found = answers(loaded(path, "executorch"), example)
+    with torch.no_grad():
+        wanted = call(graphs["int8" if precision == "int8" else "float"], example)
+    assert min(worst(wanted, found).values()) > (30 if precision == "int8" else 90)
+
+
+@pytest.mark.slow
+def test_a_compiled_package_takes_them_by_name(
+    graphs: dict[str, Any], example: NamedTensors, tmp_path: Path
+) -> None:
+    path = tmp_path / "garden.pt2"
+    options = ExportOptions(processor="cpu")
+    about: dict[str, Any] = {"format": "aotinductor", "metadata": {}, "options": options}
+    export(graphs["float"], example, path, precision="bf16", **about)
+    found = answers(loaded(path, "aotinductor"), example)
+    with torch.no_grad():
+        assert min(worst(call(graphs["float"], example), found).values()) > 25
 
 
 def test_a_graph_that_was_kept_has_its_names(

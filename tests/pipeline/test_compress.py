@@ -165,12 +165,8 @@ def test_interrupted_again_and_again_it_ends_with_the_same(
 ) -> None:
     moments = [
         ("step", "preflight"),
-        ("stage-start", "baseline"),
         ("epoch", "prune"),
-        ("epoch", "prune"),
-        ("stage-start", "qat"),
         ("epoch", "qat"),
-        ("step", "export"),
         ("stage-end", "export"),
         ("note", "evaluate"),
         ("stage-start", "benchmark"),
