@@ -29,7 +29,9 @@ TARGETS = ("python", "cpp")
 
 def main() -> int:
     """Try the networks, and write the rows after each of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", default=[])
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "named.json")
@@ -70,7 +72,10 @@ def recipe_of(name: str) -> dict[str, Any]:
         "description": "Several tensors in or out",
         "stages": [
             {"kind": "prune", "speedup": 1.5, "training": {"epochs": epochs, **adam}},
-            {"kind": "qat", "training": {"epochs": 1, **({"optimizer": "adamw", "lr": 1e-4} if adam else {})}},
+            {
+                "kind": "qat",
+                "training": {"epochs": 1, **({"optimizer": "adamw", "lr": 1e-4} if adam else {})},
+            },
         ],
         "exports": {"formats": ["onnx", "litert"], "precisions": ["fp32", "int8"]},
         "benchmark": {"threads": [1], "min_seconds": 0.3, "min_runs": 5},

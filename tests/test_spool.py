@@ -31,7 +31,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "memory_limit", lambda: 100)
+    for one in (module, items):
+        monkeypatch.setattr(one, "memory_limit", lambda: 100)
 
 
 def mapped(tensor: torch.Tensor) -> bool:

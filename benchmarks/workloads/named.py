@@ -35,7 +35,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit import Classification, Outputs, Preprocessing, Regression, Segmentation, TokenClassification, Workload
+from edgekit import (
+    Classification,
+    Outputs,
+    Preprocessing,
+    Regression,
+    Segmentation,
+    TokenClassification,
+    Workload,
+)
 from edgekit.config.settings import DistillationConfig, TrainingConfig
 from edgekit.errors import WorkloadError
 
@@ -46,7 +54,13 @@ TOKENS, WORDS = 32, 2500
 PAD, UNKNOWN, START = 0, 1, 2
 PLAIN = DistillationConfig(loss="none")
 TEXT = TrainingConfig(
-    epochs=20, batch_size=64, optimizer="adamw", lr=1e-3, weight_decay=0.01, label_smoothing=0.1, distillation=PLAIN
+    epochs=20,
+    batch_size=64,
+    optimizer="adamw",
+    lr=1e-3,
+    weight_decay=0.01,
+    label_smoothing=0.1,
+    distillation=PLAIN,
 )
 PICTURES = TrainingConfig(epochs=4, batch_size=128, lr=0.05, weight_decay=5e-4, distillation=PLAIN)
 
@@ -74,7 +88,12 @@ def _text(name: str) -> Workload:
     known = {word: index for index, (word, _) in enumerate(words.most_common(WORDS - 3), 3)}
     size: dict[str, Any] = {"vocab_size": WORDS, "num_labels": 77, "max_position_embeddings": TOKENS}
     if name == "bert":
-        wide = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
+        wide = {
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 256,
+        }
         model: nn.Module = tf.BertForSequenceClassification(tf.BertConfig(**size, **wide))
     else:
         wide = {"dim": 128, "n_layers": 2, "n_heads": 4, "hidden_dim": 256}
@@ -159,7 +178,9 @@ def rnet() -> Workload:
 
 def onet() -> Workload:
     """See the module."""
-    model = foreign._loaded(Cascade((32, 64, 64, 128), 1152, 256, (3, 3, 3, 2)), "facenet_pytorch/data/onet.pt")
+    model = foreign._loaded(
+        Cascade((32, 64, 64, 128), 1152, 256, (3, 3, 3, 2)), "facenet_pytorch/data/onet.pt"
+    )
     tasks = {"boxes": Regression(), "landmarks": Regression(), "probabilities": Regression()}
     return _faces("mtcnn-onet", model, 48, tasks)
 
@@ -300,7 +321,12 @@ def _two_branch() -> Workload:
         data.append(({"picture": upper, "rows": pictures.float().mean(3)[:, 0] / 255}, labels))
     train, validation = data
     return Workload(
-        "two-branch", TwoBranch().eval(), Classification(10), train, validation, preprocessing={"picture": GREY}
+        "two-branch",
+        TwoBranch().eval(),
+        Classification(10),
+        train,
+        validation,
+        preprocessing={"picture": GREY},
     )
 
 
@@ -335,7 +361,9 @@ def _garments() -> list[tuple[Tensor, Tensor]]:
     for split, count in (("train", 20_000), ("t10k", 10_000)):
         path = folder / f"{split}-images-idx3-ubyte.gz"
         if not path.is_file():
-            raise WorkloadError("Fashion-MNIST isn't there", where=str(folder), next="EDGEKIT_FASHION_MNIST=…")
+            raise WorkloadError(
+                "Fashion-MNIST isn't there", where=str(folder), next="EDGEKIT_FASHION_MNIST=…"
+            )
         with gzip.open(path) as file:
             pictures = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)[:count]
         with gzip.open(folder / f"{split}-labels-idx1-ubyte.gz") as file:
@@ -362,7 +390,9 @@ def main(names: list[str]) -> None:
     from edgekit.training import evaluate
 
     for name in names or list(TRAINED):
-        made = own_weights.trained(untrained(name), TRAINED[name], lambda event: print(event.message, flush=True))
+        made = own_weights.trained(
+            untrained(name), TRAINED[name], lambda event: print(event.message, flush=True)
+        )
         print(f"{name}: {evaluate(made.model, made).score:.4f}", flush=True)
 
 

@@ -12,7 +12,7 @@ from edgekit.bundle.contents import Format
 from edgekit.formats import FORMATS
 from edgekit.runtimes.device.runtime_litert import NONE
 from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
-from edgekit.runtimes.device.runtimes import find
+from edgekit.runtimes.device.runtimes import find, packed
 
 __all__ = ["Answerer", "tolerance_of"]
 
@@ -28,16 +28,18 @@ class Answerer:
         format: its format.
         backend: of the runtime, as for measuring; "" is its default on the CPU.
 
-    ``plain`` is the backend that computes without fused or delegated kernels. ``step`` is what an integer's
-    step at the output is worth in the output's own unit: 1 for integers, the scale of what is dequantised at
+    ``plain`` is the backend that computes without fused or delegated kernels. ``steps`` is what an integer's
+    step at each output is worth in the output's own unit: 1 for integers, the scale of what is dequantised at
     the end of the file, None in a float file.
+
+    One input or output is an array (N, …), several are one array of N rows with a field for each by name.
     """
 
     def __init__(self, path: Path, format: Format, backend: str = "") -> None:
         self._format = format
         self._model = find(FORMATS[format].runtime)(str(path), 1, backend)
         self.plain = {"litert": NONE, "onnx": UNFUSED}[format]
-        self.step = _onnx_step(path) if format == "onnx" else self._litert_step()
+        self.steps = _onnx_steps(path) if format == "onnx" else self._litert_steps()
 
     def arranged(self, prepared: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Preprocessed samples (N, …) in the file's type and layout."""
@@ -45,7 +47,7 @@ class Answerer:
         return arranged
 
     def outputs(self, inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """(N, …) arranged inputs → (N, …) in the output's own type; one sample at a time."""
+        """(N, …) arranged inputs → (N, …) in the outputs' own types; one sample at a time."""
         answers = []
         for index in range(len(inputs)):
             self._model.bind(np.ascontiguousarray(inputs[index : index + 1]))
@@ -54,19 +56,25 @@ class Answerer:
         return np.concatenate(answers)
 
     def _raw(self) -> npt.NDArray[Any]:
+        raw: npt.NDArray[Any]
         if self._format == "litert":
-            raw: npt.NDArray[Any] = self._model._interpreter.get_tensor(self._model._output["index"])
+            get = self._model._interpreter.get_tensor
+            each = [(name, get(one["index"])) for name, one in self._model._outputs.items()]
+            raw = each[0][1] if len(each) == 1 else packed(each)
         else:
             raw = self._model.output()
         return raw
 
-    def _litert_step(self) -> float | None:
-        if np.dtype(self._model._output["dtype"]).kind in "iu":
+    def _litert_steps(self) -> dict[str, float | None]:
+        return {name: self._litert_step(one) for name, one in self._model._outputs.items()}
+
+    def _litert_step(self, output: Any) -> float | None:
+        if np.dtype(output["dtype"]).kind in "iu":
             return 1.0
         # A float output behind a dequantise op: the scale is that of the tensor before it.
         details = {one["index"]: one for one in self._model._interpreter.get_tensor_details()}
         for op in self._model._interpreter._get_ops_details():
-            if op["op_name"] == "DEQUANTIZE" and self._model._output["index"] in list(op["outputs"]):
+            if op["op_name"] == "DEQUANTIZE" and output["index"] in list(op["outputs"]):
                 scale = details[int(op["inputs"][0])]["quantization"][0]
                 return float(scale) if scale else None
         return None
@@ -77,7 +85,7 @@ def tolerance_of(outputs: npt.NDArray[Any], other: npt.NDArray[Any], step: float
 
     Args:
         outputs, other: (N, …) of the runtime's default and of its plain kernels.
-        step: see ``Answerer``.
+        step: its own of ``Answerer.steps``.
     """
     seen = float(np.abs(outputs.astype(np.float64) - other.astype(np.float64)).max(initial=0.0))
     largest = float(np.abs(outputs.astype(np.float64)).max(initial=0.0))
@@ -85,16 +93,18 @@ def tolerance_of(outputs: npt.NDArray[Any], other: npt.NDArray[Any], step: float
     return max(2 * seen, least)
 
 
-def _onnx_step(path: Path) -> float | None:
-    """The scale with which the output is dequantised, if that is how the file ends."""
+def _onnx_steps(path: Path) -> dict[str, float | None]:
+    """The scale with which each output is dequantised, if that is how the file ends."""
     import onnx
     from onnx import numpy_helper
 
     graph = onnx.load(str(path)).graph
-    last = next((node for node in graph.node if graph.output[0].name in node.output), None)
-    if last is None or last.op_type != "DequantizeLinear":
-        return None
     scales = {one.name: one for one in graph.initializer}
-    if last.input[1] not in scales:
-        return None
-    return float(numpy_helper.to_array(scales[last.input[1]]).max())
+
+    def step(name: str) -> float | None:
+        last = next((node for node in graph.node if name in node.output), None)
+        if last is None or last.op_type != "DequantizeLinear" or last.input[1] not in scales:
+            return None
+        return float(numpy_helper.to_array(scales[last.input[1]]).max())
+
+    return {one.name: step(one.name) for one in graph.output}

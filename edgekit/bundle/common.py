@@ -14,13 +14,18 @@ __all__ = ["documents", "golden_files", "spec_file"]
 
 
 def golden_files(contents: Contents, folder: str = "golden/") -> dict[str, bytes]:
-    """``samples.bin``, ``inputs.bin``, ``outputs.bin``: values one after the other, little-endian.
+    """``samples.bin``, ``inputs.bin``, ``outputs.bin``: values one after the other, little-endian; where
+    there are several inputs or outputs, a file for each: ``samples_ID.bin`` and so on.
 
     Their types and shapes stand in ``model.json``: ``raw``, ``input`` and ``output``; the number of samples
     under ``golden``.
     """
-    golden = contents.golden
-    arrays = {"samples": golden.samples, "inputs": golden.inputs, "outputs": golden.outputs}
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for given, id in zip(contents.inputs, contents.input_ids, strict=True):
+        own = f"_{id}" if contents.several else ""
+        arrays |= {f"samples{own}": given.samples, f"inputs{own}": given.prepared}
+    for made, id in zip(contents.outputs, contents.output_ids, strict=True):
+        arrays[f"outputs_{id}" if contents.several else "outputs"] = made.answers
     return {f"{folder}{name}.bin": little_endian(values) for name, values in arrays.items()}
 
 

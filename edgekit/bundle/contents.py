@@ -1,23 +1,26 @@
 """What every bundle is made from: one exported file, what stands around it, and answers to compare with.
 
 Plain data: no torch, no run folder. ``gathering.py`` takes it out of a finished run, ``targets/`` turn it
-into files for one language each.
+into files for one language each. A file has one input or several, and so with outputs; what is known of one
+of them, its golden arrays included, is an ``Input`` or an ``Output``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.bundle.names import members
 from edgekit.formats import FORMATS
 
-__all__ = ["Contents", "Golden", "ModelFile", "Raw", "Tensor"]
+__all__ = ["Contents", "Golden", "Input", "ModelFile", "Output", "Raw", "Tensor"]
 
 Format = Literal["onnx", "litert"]
+_One = TypeVar("_One", "Input", "Output")
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,41 @@ class Raw:
 
 
 @dataclass(frozen=True)
-class Golden:
-    """Samples with what the file answered to them in its own runtime.
+class Input:
+    """One of the file's inputs, and how a raw sample becomes it.
 
     Args:
-        samples: (N, …) raw, in the type and order of ``Raw``.
-        inputs: (N, …) the same as the file takes them: preprocessed, in its layout, quantised if it is.
-        outputs: (N, …) what the file gave, in its own type and layout.
+        raw: a sample as it comes in.
+        end: what the file takes.
+        preprocessing: from raw samples to inputs, ``Preprocessing.to_dict()``: layout, size, scale, mean,
+            std, dtype. x = (raw * scale - mean) / std in float32 in this order, then resized (bilinear,
+            half-pixel centres, no antialiasing), then put in the file's layout, then quantised if the file's
+            input is: clamp(round half to even(x / scale) + zero_point). "int64" passes integers on.
+        samples: (N, …) golden ones, raw, in the type and order of ``raw``.
+        prepared: (N, …) the same as the file takes them: preprocessed, in its layout, quantised if it is.
+        embedded: whether preprocessing is inside the file, which then takes raw bytes.
+    """
+
+    raw: Raw
+    end: Tensor
+    preprocessing: Mapping[str, Any]
+    samples: npt.NDArray[Any]
+    prepared: npt.NDArray[Any]
+    embedded: bool = False
+
+
+@dataclass(frozen=True)
+class Output:
+    """One of the file's outputs, and what it means.
+
+    Args:
+        end: what the file gives.
+        task: ``Task.describe()``: kind ("classification", "token-classification", "segmentation",
+            "regression", "reconstruction"), metric, num_classes.
+        classes: names in the order of labels: any text whatever; None if nobody named them.
+        class_axis: which dimension of ``end.shape`` holds the class scores, in the file's layout; None for
+            tasks without classes.
+        answers: (N, …) what the file gave to the golden samples, in its own type and layout.
         tolerance: how far an output may be off on another CPU or with other kernels: in steps of the grid
             for integer outputs, else absolute. Twice what the file's own runtime differs by from its plain
             kernels on these samples, and at least two steps of an int8 file's output grid, or 1e-4 of a float
@@ -105,6 +136,26 @@ class Golden:
         clear: for each sample, whether the best class leads by more than twice the tolerance everywhere: then
             the predicted class has to be the same. All False where there are no classes.
     """
+
+    end: Tensor
+    task: Mapping[str, Any]
+    classes: tuple[str, ...] | None
+    class_axis: int | None
+    answers: npt.NDArray[Any]
+    tolerance: float
+    clear: tuple[bool, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; their numbers where nobody named them, none where there are no classes."""
+        if self.classes is not None:
+            return self.classes
+        return tuple(map(str, range(int(self.task.get("num_classes", 0)))))
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What is kept of a file with one input and one output: see ``Input`` and ``Output``."""
 
     samples: npt.NDArray[Any]
     inputs: npt.NDArray[Any]
@@ -121,20 +172,8 @@ class Contents:
         name: the model's, letters, digits, '.', '_' and '-', beginning with a letter or digit.
         version: of the bundle, "1.0.0".
         model: the exported file.
-        raw: a sample as it comes in.
-        input, output: the file's ends.
-        preprocessing: from raw samples to inputs, ``Preprocessing.to_dict()``: layout, size, scale, mean,
-            std, dtype. x = (raw * scale - mean) / std in float32 in this order, then resized (bilinear,
-            half-pixel centres, no antialiasing), then put in the file's layout, then quantised if the file's
-            input is: clamp(round half to even(x / scale) + zero_point). With ``embedded`` none of that: the
-            file takes raw bytes.
-        embedded: whether preprocessing is inside the file.
-        task: ``Task.describe()``: kind ("classification", "token-classification", "segmentation",
-            "regression", "reconstruction"), metric, num_classes.
-        classes: names in the order of labels: any text whatever; None if nobody named them.
-        class_axis: which dimension of ``output.shape`` holds the class scores, in the file's layout; None for
-            tasks without classes.
-        golden: samples and answers.
+        inputs, outputs: in the file's order.
+        task: ``Task.describe()`` of the whole; of several outputs it has "outputs".
         accuracy: the file's own, on the whole validation set, by the task's metric, 0…1.
         activation_bytes: the most that the file's tensors need at once, as a planner without waste would lay
             them out; weights not counted. None where nobody can tell.
@@ -148,15 +187,9 @@ class Contents:
     name: str
     version: str
     model: ModelFile
-    raw: Raw
-    input: Tensor
-    output: Tensor
-    preprocessing: Mapping[str, Any]
-    embedded: bool
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
     task: Mapping[str, Any]
-    classes: tuple[str, ...] | None
-    class_axis: int | None
-    golden: Golden
     accuracy: float
     activation_bytes: int | None
     macs: int
@@ -167,21 +200,88 @@ class Contents:
     edgekit_version: str
 
     @property
+    def several(self) -> bool:
+        """Whether inputs and outputs need their names: there are more than one of either."""
+        return len(self.inputs) > 1 or len(self.outputs) > 1
+
+    @property
+    def input_ids(self) -> tuple[str, ...]:
+        """Identifiers of the inputs, in code and names of files: their names, wherever those can be one."""
+        return members([one.end.name for one in self.inputs])
+
+    @property
+    def output_ids(self) -> tuple[str, ...]:
+        """The same of the outputs."""
+        return members([one.end.name for one in self.outputs])
+
+    @property
+    def golden_samples(self) -> int:
+        """How many there are."""
+        return len(self.inputs[0].samples)
+
+    @property
     def license(self) -> str:
         """What the workload says, or "not stated"."""
         return str(self.card.get("about", {}).get("license", "not stated"))
 
+    # --- where there is one input and one output ---------------------------------------------------------
+
+    @property
+    def raw(self) -> Raw:
+        """Of the only input; ``Input`` says what this and the following are."""
+        return _only(self.inputs).raw
+
+    @property
+    def input(self) -> Tensor:
+        """The only input's end of the file."""
+        return _only(self.inputs).end
+
+    @property
+    def preprocessing(self) -> Mapping[str, Any]:
+        """Of the only input."""
+        return _only(self.inputs).preprocessing
+
+    @property
+    def embedded(self) -> bool:
+        """Of the only input."""
+        return _only(self.inputs).embedded
+
+    @property
+    def output(self) -> Tensor:
+        """The only output's end of the file; see ``Output``."""
+        return _only(self.outputs).end
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Of the only output."""
+        return _only(self.outputs).classes
+
+    @property
+    def class_axis(self) -> int | None:
+        """Of the only output."""
+        return _only(self.outputs).class_axis
+
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes; their numbers where nobody named them, none where there are no classes."""
-        if self.classes is not None:
-            return self.classes
-        return tuple(map(str, range(int(self.task.get("num_classes", 0)))))
+        """Of the only output."""
+        return _only(self.outputs).labels
+
+    @property
+    def golden(self) -> Golden:
+        """Samples and answers of the only input and output."""
+        given, made = _only(self.inputs), _only(self.outputs)
+        return Golden(given.samples, given.prepared, made.answers, made.tolerance, made.clear)
+
+    # --- as JSON -----------------------------------------------------------------------------------------
 
     def spec(self) -> dict[str, Any]:
-        """``model.json`` of every bundle: all that a program has to know, in JSON values."""
+        """``model.json`` of every bundle: all that a program has to know, in JSON values.
+
+        Schema 1 is of one input and one output; 2 has lists of them, each entry with the keys that schema 1
+        has for its only one.
+        """
         return {
-            "schema": 1,
+            "schema": 2 if self.several else 1,
             "name": self.name,
             "version": self.version,
             "model": {
@@ -193,26 +293,66 @@ class Contents:
                 "accuracy": self.accuracy,
                 "metric": self.task["metric"],
             },
-            "raw": {
-                "shape": list(self.raw.shape),
-                "dtype": self.raw.dtype,
-                "layout": self.raw.layout,
-                "white": self.raw.white,
-            },
-            "input": _tensor(self.input),
-            "output": _tensor(self.output),
-            "preprocessing": None if self.embedded else dict(self.preprocessing),
-            "postprocessing": {
-                "task": self.task["kind"],
-                "class_axis": self.class_axis,
-                "labels": list(self.labels) if self.class_axis is not None else None,
-            },
-            "golden": {
-                "samples": len(self.golden.samples),
-                "tolerance": self.golden.tolerance,
-                "clear": list(self.golden.clear),
-            },
+            **(self._ends() if self.several else self._one()),
         }
+
+    def _ends(self) -> dict[str, Any]:
+        return {
+            "inputs": [
+                {"name": one.end.name, "id": id, **_given(one)}
+                for one, id in zip(self.inputs, self.input_ids, strict=True)
+            ],
+            "outputs": [
+                {"name": one.end.name, "id": id, **_made(one), "golden": _kept(one)}
+                for one, id in zip(self.outputs, self.output_ids, strict=True)
+            ],
+            "golden": {"samples": self.golden_samples},
+        }
+
+    def _one(self) -> dict[str, Any]:
+        given, made = _given(_only(self.inputs)), _made(_only(self.outputs))
+        return {
+            "raw": given["raw"],
+            "input": given["input"],
+            "output": made["output"],
+            "preprocessing": given["preprocessing"],
+            "postprocessing": made["postprocessing"],
+            "golden": {"samples": self.golden_samples, **_kept(_only(self.outputs))},
+        }
+
+
+def _only(ends: tuple[_One, ...]) -> _One:
+    if len(ends) != 1:
+        raise ValueError(f"one end was expected, the file has {', '.join(one.end.name for one in ends)}")
+    return ends[0]
+
+
+def _given(one: Input) -> dict[str, Any]:
+    return {
+        "raw": {
+            "shape": list(one.raw.shape),
+            "dtype": one.raw.dtype,
+            "layout": one.raw.layout,
+            "white": one.raw.white,
+        },
+        "input": _tensor(one.end),
+        "preprocessing": None if one.embedded else dict(one.preprocessing),
+    }
+
+
+def _made(one: Output) -> dict[str, Any]:
+    return {
+        "output": _tensor(one.end),
+        "postprocessing": {
+            "task": one.task["kind"],
+            "class_axis": one.class_axis,
+            "labels": list(one.labels) if one.class_axis is not None else None,
+        },
+    }
+
+
+def _kept(one: Output) -> dict[str, Any]:
+    return {"tolerance": one.tolerance, "clear": list(one.clear)}
 
 
 def _tensor(end: Tensor) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit import __version__
 from edgekit.bundle.choosing import choose
-from edgekit.bundle.contents import Contents, Format, ModelFile, Tensor
+from edgekit.bundle.contents import Contents, Format, Input, ModelFile, Output, Tensor
 from edgekit.errors import InputError, RunFolderError
 from edgekit.files import sha256_of_bytes
 from edgekit.progress import Event, Progress, silent
@@ -18,8 +18,9 @@ from edgekit.run import Damaged, check_files, read_record
 
 if TYPE_CHECKING:
     from edgekit.report import Report
+    from edgekit.tasks import Task
     from edgekit.workload import Workload
-    from edgekit.workload.preprocessing import Layout
+    from edgekit.workload.preprocessing import Layout, Preprocessing
 
 __all__ = ["GOLDEN", "gather"]
 
@@ -116,7 +117,6 @@ def _contents(
     version: str,
     count: int,
 ) -> Contents:
-    from edgekit.bundle.golden import golden, raw_form, raw_samples
     from edgekit.inspecting.artifact import inspect_artifact
 
     path = run / entry["file"]
@@ -125,30 +125,15 @@ def _contents(
     except Damaged as damage:
         raise RunFolderError("the run folder is damaged", where=str(run), got=str(damage)) from None
     inspected = inspect_artifact(path)
-    samples, embedded = raw_samples(workload, entry, count)
-    task = workload.task.describe()
-    example = workload.example(1)
-    source = _torch_output_shape(workload, example)
-    taken = tuple(samples.shape[1:]) if embedded else tuple(example.shape[1:])
-    input, output = _end(inspected["inputs"][0], taken), _end(inspected["outputs"][0], source[1:])
-    if embedded:
-        input = replace(input, layout="NHWC")
-    class_axis = _class_axis(workload, source, output.shape)
-    layout = _layout(workload, input, embedded)
+    inputs, outputs = _ends(path, entry, workload, inspected, count)
     content = path.read_bytes()
     return Contents(
         name=_checked(name),
         version=version,
         model=ModelFile(path.name, entry["format"], entry["precision"], content, sha256_of_bytes(content)),
-        raw=raw_form(workload, samples, layout),
-        input=input,
-        output=output,
-        preprocessing={**workload.preprocessing.to_dict(), "layout": layout},
-        embedded=embedded,
-        task=task,
-        classes=workload.classes,
-        class_axis=class_axis,
-        golden=golden(path, entry, workload, samples, class_axis, embedded),
+        inputs=inputs,
+        outputs=outputs,
+        task=workload.task.describe(),
         accuracy=float(entry["evaluation"]["accuracy"]),
         activation_bytes=(inspected["arena"] or {}).get("bytes"),
         macs=next((one.macs for one in report.artifacts if one.file == entry["file"]), 0),
@@ -182,6 +167,69 @@ def _card(run: Path) -> str:
         raise _unfinished(run, f"no {_CARD}") from None
 
 
+# --- its ends --------------------------------------------------------------------------------------------
+
+
+def _ends(
+    path: Path, entry: dict[str, Any], workload: Workload, inspected: dict[str, Any], count: int
+) -> tuple[tuple[Input, ...], tuple[Output, ...]]:
+    """All inputs and outputs, in the file's order."""
+    from edgekit.bundle import golden
+    from edgekit.tensors import each
+
+    samples, embedded = golden.raw_samples(workload, entry, count)
+    kept = golden.answers(path, entry, workload, samples, embedded)
+    example = workload.example(1)
+    raw, whole, taken = dict(each(samples)), dict(each(workload.validation.inputs)), dict(each(example))
+    inputs = []
+    for port, prepared in zip(inspected["inputs"], kept.prepared, strict=True):
+        name = _named(port["name"], taken, "inputs")
+        how = _preprocessing_of(workload, name)
+        end = _end(port, tuple((raw if embedded else taken)[name].shape[1:]))
+        end = replace(end, layout="NHWC") if embedded else end
+        layout = _layout(how, end, embedded)
+        form = golden.raw_form(whole[name], raw[name].numpy(), layout)
+        about = {**how.to_dict(), "layout": layout}
+        inputs.append(Input(form, end, about, raw[name].numpy(), prepared, embedded))
+    source = {name: tuple(one.shape) for name, one in each(_torch_answers(workload, example))}
+    tasks = {part.name: part.task for part in workload.task.parts()}
+    outputs = []
+    for port, made, tolerance in zip(inspected["outputs"], kept.outputs, kept.tolerances, strict=True):
+        name = _named(port["name"], source, "outputs")
+        task = tasks[name] if name in tasks else tasks[""]
+        end = _end(port, source[name][1:])
+        axis = _class_axis(task, source[name], end.shape)
+        clear = golden.clear(made, axis, tolerance)
+        classes = _classes(workload, task)
+        outputs.append(Output(end, task.describe(), classes, axis, made, tolerance, clear))
+    return tuple(inputs), tuple(outputs)
+
+
+def _named(name: str, known: Mapping[str, Any], what: str) -> str:
+    """Which of the model's ends one of the file's is: one alone may have any name there."""
+    if len(known) == 1:
+        return next(iter(known))
+    if name not in known:
+        raise RunFolderError(
+            f"the file has other {what} than its model", where=name, expected=", ".join(known)
+        )
+    return name
+
+
+def _preprocessing_of(workload: Workload, name: str) -> Preprocessing:
+    from edgekit.workload.preprocessing import NamedPreprocessing
+
+    how = workload.preprocessing
+    return how.inputs[name] if isinstance(how, NamedPreprocessing) else how
+
+
+def _classes(workload: Workload, task: Task) -> tuple[str, ...] | None:
+    """The workload's names of classes, for every output that has as many."""
+    if workload.task.outputs and len(workload.classes or ()) != getattr(task, "num_classes", None):
+        return None
+    return workload.classes
+
+
 def _end(port: dict[str, Any], sample: tuple[int, ...]) -> Tensor:
     """An end of the file for one sample; ``sample``: its shape in the torch model, without a batch."""
     shape = (1, *(size if isinstance(size, int) else want for size, want in _sizes(port, sample)))
@@ -203,7 +251,7 @@ def _sizes(port: dict[str, Any], sample: tuple[int, ...]) -> list[tuple[Any, int
     return list(zip(found, sample, strict=True))
 
 
-def _layout(workload: Workload, input: Tensor, embedded: bool) -> Layout:
+def _layout(preprocessing: Preprocessing, input: Tensor, embedded: bool) -> Layout:
     """That of raw samples.
 
     "any" says that training changes no order, but a file may: three dimensions of which the first goes to the
@@ -211,24 +259,24 @@ def _layout(workload: Workload, input: Tensor, embedded: bool) -> Layout:
     """
     if embedded:
         return "NHWC"
-    layout = workload.preprocessing.layout
+    layout = preprocessing.layout
     if layout == "any" and input.layout == "NHWC" and input.shape[-1] > 1:
         return "NCHW"
     return layout
 
 
-def _torch_output_shape(workload: Workload, example: Any) -> tuple[int, ...]:
+def _torch_answers(workload: Workload, example: Any) -> Any:
     import torch
 
     from edgekit.execution import Forward, mode
 
     with mode(workload.model, training=False), torch.no_grad():
-        return tuple(Forward(workload.model)(example).shape)
+        return Forward(workload.model)(example)
 
 
-def _class_axis(workload: Workload, source: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
+def _class_axis(task: Task, source: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
     """Where the class scores are in the file's output, which may have moved the channels to the end."""
-    axis = getattr(workload.task, "class_dim", None)
+    axis = getattr(task, "class_dim", None)
     if axis is None:
         return None
     axis %= len(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,24 +11,50 @@ import numpy.typing as npt
 import torch
 
 from edgekit.bundle.answering import Answerer, tolerance_of
-from edgekit.bundle.contents import Format, Golden, Raw
+from edgekit.bundle.contents import Format, Raw
+from edgekit.runtimes.device.runtimes import parts
+from edgekit.tensors import NamedTensors, Tensors, each, to_numpy
 
 if TYPE_CHECKING:
     from edgekit.workload import Workload
     from edgekit.workload.preprocessing import Layout
 
-__all__ = ["golden", "raw_form", "raw_samples", "spread"]
+__all__ = ["Answers", "answers", "clear", "raw_form", "raw_samples", "spread"]
 
 
-def raw_samples(workload: Workload, entry: dict[str, Any], count: int) -> tuple[npt.NDArray[Any], bool]:
+@dataclass(frozen=True)
+class Answers:
+    """Of a file to golden samples.
+
+    Args:
+        prepared: (N, …) of each input, as the file takes it, in the file's order.
+        outputs: (N, …) of each output, in the file's order and its own type.
+        tolerances: of each output, see ``Output``.
+    """
+
+    prepared: tuple[npt.NDArray[Any], ...]
+    outputs: tuple[npt.NDArray[Any], ...]
+    tolerances: tuple[float, ...]
+
+
+def raw_samples(workload: Workload, entry: dict[str, Any], count: int) -> tuple[Tensors, bool]:
     """``count`` validation samples, of each class in turn; (N, H, W, C) where the file takes raw pixels."""
     inputs, targets = workload.validation.inputs, workload.validation.targets
-    chosen = spread(targets, min(count, len(inputs)))
-    samples = np.stack([inputs[index].numpy() for index in chosen])
+    chosen = spread(_labels(targets), min(count, len(inputs)))
+    taken = {name: torch.stack([one[index] for index in chosen]) for name, one in each(inputs)}
     embedded = ((entry.get("options") or {}).get("preprocessing")) is not None
+    if isinstance(inputs, NamedTensors):
+        return NamedTensors(taken), embedded
+    (samples,) = taken.values()
     if embedded and workload.preprocessing.layout == "NCHW":
-        samples = np.ascontiguousarray(samples.transpose(0, 2, 3, 1))
-    return samples, embedded
+        samples = samples.permute(0, 2, 3, 1)
+    return samples.contiguous(), embedded
+
+
+def _labels(targets: Tensors) -> torch.Tensor:
+    """Of several outputs those that have one label for a sample, if any have."""
+    found = [one for _, one in each(targets)]
+    return next((one for one in found if one.dim() == 1 and not one.is_floating_point()), found[0])
 
 
 def spread(targets: Any, count: int) -> list[int]:
@@ -46,45 +73,49 @@ def spread(targets: Any, count: int) -> list[int]:
     return [index * total // count for index in range(count)]
 
 
-def raw_form(workload: Workload, samples: npt.NDArray[Any], layout: Layout) -> Raw:
-    """What a raw sample looks like; ``samples`` as ``raw_samples`` gives them."""
+def raw_form(inputs: torch.Tensor, samples: npt.NDArray[Any], layout: Layout) -> Raw:
+    """What a raw sample of one input looks like; ``inputs``: that of the whole validation data."""
     white = 255.0
     if layout != "any":
-        seen = float(workload.validation.inputs.max())
+        seen = float(inputs.max())
         # Bytes of which half are never used are no bytes of a camera: scans of 16 grey levels, for one.
         white = 255.0 if samples.dtype.name == "uint8" and seen > 127 else seen
     return Raw(tuple(samples.shape[1:]), samples.dtype.name, layout, white)
 
 
-def golden(
+def answers(
     path: Path,
     entry: dict[str, Any],
     workload: Workload,
-    samples: npt.NDArray[Any],
-    class_axis: int | None,
+    samples: Tensors,
     embedded: bool,
-) -> Golden:
-    """The samples, as the file takes them, with its own answers in its own runtime; see ``Golden``.
+) -> Answers:
+    """The file's own answers in its own runtime.
 
     Args:
         path: the file.
         entry: its own in the run's manifest.
         workload: the run's.
         samples: (N, …) raw.
-        class_axis: of its outputs, None where there are no classes.
         embedded: whether it takes raw pixels.
     """
-    prepared = samples if embedded else workload.preprocessing(torch.from_numpy(samples)).numpy()
+    prepared = samples if embedded else workload.preprocessing(samples)
     backend = entry["evaluation"].get("backend", "")
     file = Answerer(path, cast(Format, entry["format"]), backend)
-    inputs = file.arranged(prepared)
+    inputs = file.arranged(to_numpy(prepared))
     outputs = file.outputs(inputs)
     other = Answerer(path, cast(Format, entry["format"]), file.plain).outputs(inputs)
-    tolerance = tolerance_of(outputs, other, file.step)
-    return Golden(samples, inputs, outputs, tolerance, _clear(outputs, class_axis, tolerance))
+    own, plain = ([one for _, one in parts(rows)] for rows in (outputs, other))
+    compared = zip(own, plain, file.steps.values(), strict=True)
+    return Answers(
+        tuple(one for _, one in parts(inputs)),
+        tuple(own),
+        tuple(tolerance_of(here, there, step) for here, there, step in compared),
+    )
 
 
-def _clear(outputs: npt.NDArray[Any], class_axis: int | None, tolerance: float) -> tuple[bool, ...]:
+def clear(outputs: npt.NDArray[Any], class_axis: int | None, tolerance: float) -> tuple[bool, ...]:
+    """For each sample, whether its best class can't hang on rounding; see ``Output``."""
     if class_axis is None:
         return (False,) * len(outputs)
     ordered = np.sort(np.moveaxis(outputs.astype(np.float64), class_axis, -1), axis=-1)

@@ -11,12 +11,14 @@ import json
 import keyword
 import re
 import sys
+from collections.abc import Iterable
 
 __all__ = [
     "c_string",
     "comment",
     "identifier",
     "kotlin_string",
+    "members",
     "pascal_case",
     "python_string",
     "scalars",
@@ -47,6 +49,10 @@ abs acos asin atan atan2 ceil clock cos div exp fabs floor fmod free gamma index
 malloc pow printf putchar puts qsort rand read remove rename rindex round sin sqrt tan time tolower toupper
 trunc write y0 y1 yn
 """
+# Words that may name a member everywhere. What generated code calls the structures that have the members, and
+# what Swift says of every type, may not.
+_MEMBERS = {"data", "inner", "out", "test", "value"}
+_STRUCTURES = {"Model", "Outputs", "Prediction", "Protocol", "Sample", "Self", "Type", "View", "reserve"}
 _RESERVED = frozenset((*_WORDS.split(), *_TAKEN.split(), *map(str.lower, sys.stdlib_module_names)))
 
 
@@ -67,6 +73,27 @@ def identifier(name: str) -> str:
 def pascal_case(name: str) -> str:
     """The same as the name of a class: ``SpokenDigits20``."""
     return "".join(part.capitalize() for part in identifier(name).split("_"))
+
+
+def members(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of a file's ends as identifiers: of members and in names of files, as they are wherever they can.
+
+    No two are the same, whatever their case; reserved words get an underscore at their end.
+    """
+    found: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "end"
+        plain = f"n{plain}" if plain[0].isdigit() else plain
+        kept = keyword.iskeyword(plain) or plain in _STRUCTURES or plain in _WORDS.split()
+        plain += "_" if kept and plain not in _MEMBERS else ""
+        one, count = plain, 1
+        while one.lower() in taken:
+            count += 1
+            one = f"{plain.rstrip('_')}_{count}"
+        taken.add(one.lower())
+        found.append(one)
+    return tuple(found)
 
 
 def python_string(text: str) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from edgekit.bundle.contents import Contents
+from edgekit.bundle.contents import Contents, Input
 from edgekit.bundle.names import comment
 from edgekit.units import human_bytes, human_ns
 
 __all__ = ["latency_words", "memory_words", "preprocessing_words", "raw_words"]
 
 
-def raw_words(contents: Contents) -> str:
+def raw_words(one: Input) -> str:
     """What a raw sample is."""
-    raw = contents.raw
+    raw = one.raw
     shape = " x ".join(map(str, raw.shape)) or "one number"
     if raw.layout == "any":
         return f"{raw.dtype}, {shape}"
@@ -20,11 +20,11 @@ def raw_words(contents: Contents) -> str:
     return f"{raw.dtype}, {shape} ({order}){white}"
 
 
-def preprocessing_words(contents: Contents) -> str:
+def preprocessing_words(one: Input) -> str:
     """What happens to it before the file gets it."""
-    if contents.embedded:
+    if one.embedded:
         return "none: it is inside the file, which takes raw bytes"
-    settings = contents.preprocessing
+    settings = one.preprocessing
     if settings["dtype"] == "int64":
         return "none: token ids are passed on"
     mean, std = (", ".join(f"{value:.9g}" for value in settings[key]) for key in ("mean", "std"))
@@ -36,8 +36,8 @@ def preprocessing_words(contents: Contents) -> str:
     if settings["size"] is not None:
         height, width = settings["size"]
         formula += f", then resized to {height} x {width} (bilinear, half-pixel centres, no antialiasing)"
-    if contents.input.scale is not None:
-        formula += f", then quantised to {contents.input.dtype}"
+    if one.end.scale is not None:
+        formula += f", then quantised to {one.end.dtype}"
     return formula
 
 

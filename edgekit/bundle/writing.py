@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgekit.bundle import common, gathering
 from edgekit.bundle.contents import Contents
-from edgekit.bundle.targets import load
+from edgekit.bundle.targets import NAMES, load
 from edgekit.bundle.targets.base import Files, Settings, Target
 from edgekit.errors import InputError
 from edgekit.files import disk_full, sha256_of_bytes
@@ -88,6 +88,8 @@ def write(contents: Contents, target: Target, settings: Settings, out: Path, *, 
 
     Raises as ``bundle``, and DiskFullError.
     """
+    if contents.several and not target.several:
+        raise _one_alone(contents, target)
     _refuse(out, force)
     safe = replace(contents, model=replace(contents.model, name=_plain(contents.model.name)))
     files = {**common.documents(safe), **target.files(safe, settings)}
@@ -106,6 +108,20 @@ def write(contents: Contents, target: Target, settings: Settings, out: Path, *, 
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return out
+
+
+def _one_alone(contents: Contents, target: Target) -> InputError:
+    able = ", ".join(name for name in NAMES if load(name).several)
+    inputs, outputs = (
+        ", ".join(one.end.name for one in ends) for ends in (contents.inputs, contents.outputs)
+    )
+    return InputError(
+        "this target takes models with one input and one output",
+        where=f"--target {target.name}",
+        got=f"{contents.model.name}: inputs {inputs}; outputs {outputs}",
+        expected=f"one tensor in and one out, or a target that takes several: {able}",
+        next="or take the file itself: its inputs and outputs have these names",
+    )
 
 
 def _about(contents: Contents, target: Target) -> dict[str, object]:

@@ -362,7 +362,7 @@ def _by_name(arrays: dict[str, npt.NDArray[Any]], source: Path) -> npt.NDArray[A
 
 
 def _cut(source: Path, target: Path, samples: int) -> Path:
-    """The first ``samples`` of a .npy (0: one, which is timed), or of a .npz that has an array for each input.
+    """The first ``samples`` of a .npy (0: one, which is timed), or of a .npz with an array for each input.
 
     Raises DataError.
     """

@@ -26,8 +26,8 @@ class Outputs(Task):
     is the sum of the tasks' losses, of labels as of teachers, each times its weight (1 where ``weights`` says
     nothing). The score is the lowest of all, and so is the agreement: an average would hide an output.
 
-    ``keep_float``: outputs whose last layer isn't put into int8, where its numbers need more digits than a byte
-    has and its MACs are few.
+    ``keep_float``: outputs whose last layer isn't put into int8, where its numbers need more digits than a
+    byte has and its MACs are few.
 
     Raises WorkloadError: no tasks, an ``Outputs`` among them, weights of others or below 0.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from edgekit.leaves import detach_kept
 from edgekit.tasks import Task, TokenClassification
 from edgekit.tensors import NamedTensors, Sequences, Tensors, cat, each
 from edgekit.workload import answering, streaming
+from edgekit.workload.fingerprint import digest_model, digest_tensor
 from edgekit.workload.loading import user_code
 from edgekit.workload.preprocessing import Augmentation, NamedPreprocessing, Preprocessing
 from edgekit.workload.samples import Samples, Unlabelled
@@ -409,13 +409,13 @@ class Workload:
             described["states"] = self.states
         digest.update(json.dumps(described, sort_keys=True).encode())
         for model in (self.model, self.build_student(), *self.teachers):
-            _digest_model(digest, model)
+            digest_model(digest, model)
         for split in (self.train, self.validation):
             for name, one in each(split.inputs, "inputs"):
-                _digest_tensor(digest, name, one)
+                digest_tensor(digest, name, one)
             if split.labelled:
                 for name, one in each(split.targets, "targets"):
-                    _digest_tensor(digest, name, one)
+                    digest_tensor(digest, name, one)
             else:
                 digest.update(b"targets: the model's answers")
         return digest.hexdigest()
@@ -447,25 +447,3 @@ def _shapes(outputs: Tensors) -> object:
     if isinstance(outputs, NamedTensors):
         return {name: tuple(one.shape) for name, one in outputs.items()}
     return tuple(outputs.shape)
-
-
-def _digest_model(digest: hashlib._Hash, model: nn.Module | None) -> None:
-    if model is None:
-        digest.update(b"none")
-        return
-    digest.update(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode())
-    # repr() shows layers, not what forward() does with them.
-    for kind in sorted({type(m) for m in model.modules()}, key=lambda k: f"{k.__module__}.{k.__qualname__}"):
-        if kind.__module__.split(".", 1)[0] != "torch":
-            try:
-                digest.update(inspect.getsource(kind).encode())
-            except (OSError, TypeError):
-                digest.update(kind.__qualname__.encode())
-    for name, value in sorted(model.state_dict().items()):
-        if isinstance(value, Tensor):
-            _digest_tensor(digest, name, value)
-
-
-def _digest_tensor(digest: hashlib._Hash, name: str, value: Tensor) -> None:
-    digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-    digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)

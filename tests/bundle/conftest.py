@@ -40,6 +40,31 @@ def contents_onnx(run_folder: Path) -> Contents:
 
 
 @pytest.fixture(scope="session")
+def ends_workload(root: Path) -> str:
+    """The workload with two inputs and two outputs: ``ends.py``."""
+    return str(root / "tests" / "bundle" / "ends.py")
+
+
+@pytest.fixture(scope="session")
+def ends_run(ends_workload: str) -> Path:
+    """A finished run of it: calibrated, not trained."""
+    made = once("ends", lambda folder: compress(ends_workload, "quick", out=folder / "run", overrides=FAST))
+    return made / "run"
+
+
+@pytest.fixture(scope="session")
+def ends_litert(ends_run: Path, ends_workload: str) -> Contents:
+    """Of its int8 LiteRT file."""
+    return gather(ends_run, ends_workload, formats=("litert",), precisions=("int8",))
+
+
+@pytest.fixture(scope="session")
+def ends_onnx(ends_run: Path, ends_workload: str) -> Contents:
+    """Of its int8 ONNX file."""
+    return gather(ends_run, ends_workload, formats=("onnx",), precisions=("int8",))
+
+
+@pytest.fixture(scope="session")
 def resnet20(root: Path, data_folder: Path) -> str:
     """The workload: ResNet-20 on CIFAR-10. Its file reads EDGEKIT_DATA."""
     assert data_folder.is_dir()

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.bundle.contents import Contents, Golden, ModelFile, Raw, Tensor
+from edgekit.bundle.contents import Contents, Golden, Input, ModelFile, Output, Raw, Tensor
 
 Kind = Literal["image", "vector", "tokens", "segmentation", "embedded", "resized", "autoencoder"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -54,15 +54,9 @@ def contents(
         name=f"made-{kind} 2.0".replace(" ", "_"),
         version="1.0.0",
         model=ModelFile(f"made_{kind}.{suffix}", format, "int8", model, hashlib.sha256(model).hexdigest()),
-        raw=raw,
-        input=input,
-        output=output,
-        preprocessing=preprocessing,
-        embedded=kind == "embedded",
+        inputs=(Input(raw, input, preprocessing, samples, inputs, kind == "embedded"),),
+        outputs=(Output(output, task, classes, axis, outputs, tolerance, (axis is not None,) * SAMPLES),),
         task=task,
-        classes=classes,
-        class_axis=axis,
-        golden=Golden(samples, inputs, outputs, tolerance, (axis is not None,) * SAMPLES),
         accuracy=0.9,
         activation_bytes=4096,
         macs=123_456,
@@ -72,6 +66,39 @@ def contents(
         latency={("local", 1): 48_990},
         edgekit_version="0.0.0",
     )
+    return changed(made, **changes)
+
+
+_OF_INPUT = {"raw": "raw", "input": "end", "preprocessing": "preprocessing", "embedded": "embedded"}
+_OF_OUTPUT = {"output": "end", "task": "task", "classes": "classes", "class_axis": "class_axis"}
+
+
+def changed(contents: Contents, *, golden: Golden | None = None, **changes: Any) -> Contents:
+    """With fields replaced: its own, and those of its only input and output."""
+    given = {_OF_INPUT[key]: changes[key] for key in changes if key in _OF_INPUT}
+    made = {_OF_OUTPUT[key]: changes[key] for key in changes if key in _OF_OUTPUT}
+    if golden is not None:
+        given |= {"samples": golden.samples, "prepared": golden.inputs}
+        made |= {"answers": golden.outputs, "tolerance": golden.tolerance, "clear": golden.clear}
+    own = {key: changes[key] for key in changes if key == "task" or key not in {**_OF_INPUT, **_OF_OUTPUT}}
+    (input,), (output,) = contents.inputs, contents.outputs
+    return replace(contents, inputs=(replace(input, **given),), outputs=(replace(output, **made),), **own)
+
+
+def several(*kinds: Kind, format: Literal["litert", "onnx"] = "litert", **changes: Any) -> Contents:
+    """With an input and an output of each kind, called after it: ``image_in``, ``image_out``."""
+    parts = [contents(kind, format=format) for kind in kinds]
+    inputs = [
+        replace(one.inputs[0], end=replace(one.input, name=f"{kind}_in"))
+        for kind, one in zip(kinds, parts, strict=True)
+    ]
+    outputs = [
+        replace(one.outputs[0], end=replace(one.output, name=f"{kind}_out"))
+        for kind, one in zip(kinds, parts, strict=True)
+    ]
+    task = {"kind": "outputs", "metric": "lowest score of the outputs"}
+    name = f"made-{'-'.join(kinds)}"
+    made = replace(parts[0], name=name, inputs=tuple(inputs), outputs=tuple(outputs), task=task)
     return replace(made, **changes)
 
 

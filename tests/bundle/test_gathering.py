@@ -158,7 +158,7 @@ def test_samples_are_spread() -> None:
     ],
 )
 def test_order_of_raw_samples(training: str, file: Any, shape: tuple[int, ...], raw: str) -> None:
-    workload: Any = SimpleNamespace(preprocessing=SimpleNamespace(layout=training))
+    preprocessing: Any = SimpleNamespace(layout=training)
     end = Tensor("input", shape, "int8", 0.1, 0, file)
-    assert gathering._layout(workload, end, embedded=False) == raw
-    assert gathering._layout(workload, end, embedded=True) == "NHWC"
+    assert gathering._layout(preprocessing, end, embedded=False) == raw
+    assert gathering._layout(preprocessing, end, embedded=True) == "NHWC"

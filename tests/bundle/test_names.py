@@ -219,6 +219,27 @@ def test_some_names(name: str, identifier: str, type: str) -> None:
     assert names.pascal_case(name) == type
 
 
+@pytest.mark.parametrize(
+    ("given", "members"),
+    [
+        (["input_ids", "attention_mask"], ("input_ids", "attention_mask")),
+        (["image", "data", "map"], ("image", "data", "map")),  # what stands in the way nowhere stays
+        (["class", "Prediction", "self"], ("class_", "Prediction_", "self_")),
+        (["x", "X", "x.", "x__1", "1"], ("x", "X_2", "x_3", "x_1", "n1")),
+        (["", "☃", "a\nb"], ("end", "end_2", "a_b")),
+    ],
+)
+def test_some_members(given: list[str], members: tuple[str, ...]) -> None:
+    assert names.members(given) == members
+
+
+@given(st.lists(texts, max_size=8))
+def test_members(texts: list[str]) -> None:
+    found = names.members(texts)
+    assert len({one.lower() for one in found}) == len(texts)
+    assert all(re.fullmatch(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*_?", one) for one in found)
+
+
 @pytest.mark.parametrize("name", ["json", "numpy", "PIL", "log", "time", "onnxruntime", "asyncio"])
 def test_nothing_that_is_needed_is_hidden(name: str) -> None:
     assert names.identifier(name) == f"model_{name.lower()}"
@@ -239,7 +260,7 @@ def test_compilers_take_every_identifier(tmp_path: Path, compiler: str, language
     if shutil.which(compiler) is None:
         pytest.skip(f"needs {compiler}")
     words = " ".join((C, CPP, JAVA, KOTLIN, SWIFT, MACROS, *keyword.kwlist)).split()
-    found = sorted({names.identifier(word) for word in words})
+    found = sorted({names.identifier(word) for word in words} | {*names.members(words)})
     members = "\n".join(f"  int {word};" for word in found)
     source = f"#include <errno.h>\n#include <stdio.h>\nstruct all {{\n{members}\n}};\n"
     flags = ["-x", language, f"-std={standard}", "-fsyntax-only", "-"]

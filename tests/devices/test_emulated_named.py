@@ -1,4 +1,4 @@
-"""Files with several inputs and outputs, and files that stream, on the emulated board: over ssh and over adb."""
+"""Files with several inputs and outputs, and files that stream, on the emulated board: by ssh and by adb."""
 
 from __future__ import annotations
 

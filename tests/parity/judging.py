@@ -66,6 +66,7 @@ def judged(path: Path, kind: str, depth: str, format: str) -> Verdict:
     found: dict[str, Any] = parity_of(one, answers, source)
     workload = SimpleNamespace(
         validation=inputs, example=lambda n: inputs[:n], samples=lambda indices: inputs[list(indices)]
+ whole=lambda n: inputs[:n], samples=lambda indices: inputs[list(indices)]
     )
     job: Any = SimpleNamespace(workload=workload, tell=lambda *_, **__: None)
     telling = telling_samples(source, answers, inputs)

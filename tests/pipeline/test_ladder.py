@@ -102,6 +102,7 @@ def job(told: list[str]) -> Any:
     workload = SimpleNamespace(
         validation=images(8, 3),
         example=lambda n: images(8, 3)[:n],
+        whole=lambda n: images(8, 3)[:n],
         samples=lambda indices: images(8, 3)[list(indices)],
     )
     return SimpleNamespace(workload=workload, tell=lambda kind, part, message="", **_: told.append(message))

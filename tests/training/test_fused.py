@@ -89,7 +89,7 @@ def test_layers_that_are_looked_into_are_told() -> None:
     assert kinds(graph).count(FUSED.default) == 2
     taps = Taps(model, names)
     with torch.inference_mode(), taps.recording():
-        answer, *told = graph(images(5))
+        answer, *told = graph(images(5)).values()
         want = model(images(5))
         for one, other in zip((answer, *told), (want, *taps.take()), strict=True):
             assert torch.allclose(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
@@ -102,7 +102,7 @@ def test_a_layer_that_is_overwritten_by_the_next_is_told_as_it_was_left() -> Non
     assert graph is not None
     taps = Taps(model, ["1"])
     with torch.inference_mode(), taps.recording():
-        _, told = graph(example)
+        _, told = graph(example).values()
         model(example)
         assert torch.allclose(told, *taps.take(), rtol=1e-5, atol=1e-5)
     assert float(told.min()) == 0

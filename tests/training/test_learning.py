@@ -121,7 +121,7 @@ def test_of_several_outputs_the_first_is_trained(build: type[nn.Module], tmp_pat
     expected = plain.state_dict()
     found = inner.state_dict()  # type: ignore[union-attr]
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    assert "in train mode the model answers a tuple of 2" in history.note
+    assert "in train mode the model answers 2 tensors (output_0, output_1)" in history.note
     assert "no gradient reaches 2 parameters" in history.note
     assert not any(module.training for module in model.modules())
 

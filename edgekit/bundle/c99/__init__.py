@@ -57,8 +57,7 @@ class CSource:
             the plan has holes.
         fullest: kind of the op at that moment.
         constant_bytes: weights, biases, multipliers and tables, in read-only memory.
-        input: shape, type, grid.
-        output: shape, type, grid.
+        inputs, outputs: shape, type, grid of each, in the file's order.
     """
 
     header: str
@@ -67,18 +66,29 @@ class CSource:
     floor_bytes: int
     fullest: str
     constant_bytes: int
-    input: TensorSpec
-    output: TensorSpec
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def input(self) -> TensorSpec:
+        """The first."""
+        return self.inputs[0]
+
+    @property
+    def output(self) -> TensorSpec:
+        """The first."""
+        return self.outputs[0]
 
 
 def generate(model: Path, *, prefix: str) -> CSource:
     """The C source of an int8 LiteRT file.
 
     Its one function is ``void <prefix>_run(const int8_t *input, int8_t *output, void *memory)`` (uint8_t or
-    float where the file's ends are so), for one sample in the file's layout (images: N, H, W, C).
+    float where the file's ends are so), for one sample in the file's layout (images: N, H, W, C). Of several
+    inputs or outputs each is an argument of its own, in the file's order: ``input_NAME``, ``output_NAME``.
 
     Args:
-        model: a .tflite file with one input and one output, both for one sample.
+        model: a .tflite file for one sample.
         prefix: begins all names that are visible outside; also names the files (``<prefix>.h``).
 
     Raises:
@@ -102,14 +112,14 @@ def generate(model: Path, *, prefix: str) -> CSource:
         floor_bytes=plan.floor_bytes,
         fullest=plan.fullest,
         constant_bytes=constant_bytes,
-        input=_spec(read_model.input),
-        output=_spec(read_model.output),
+        inputs=tuple(map(_spec, read_model.inputs)),
+        outputs=tuple(map(_spec, read_model.outputs)),
     )
 
 
 def _check_graph(model: Model, layers: list[Layer], plan: memory.MemoryPlan, where: str) -> None:
     """Only bytes lie in the arena, floats and raw pixels at the two ends; all is made before it is read."""
-    faults, made = [], {model.input.index}
+    faults, made = [], {tensor.index for tensor in model.inputs}
     for layer in layers:
         unmade = [tensor for tensor in layer.reads if tensor.index not in made]
         faults += [f"{tensor.name!r} is read before it is made" for tensor in unmade]
@@ -117,11 +127,11 @@ def _check_graph(model: Model, layers: list[Layer], plan: memory.MemoryPlan, whe
             made.add(tensor.index)
             if tensor.itemsize != 1 and plan.owners.get(tensor.index, tensor.index) in plan.offsets:
                 faults.append(f"{tensor.name!r} is {tensor.dtype}")
-    for end in (model.input, model.output):
+    for end in (*model.inputs, *model.outputs):
         if end.dtype not in ("int8", "uint8", "float32"):
             faults.append(f"{end.name!r} is {end.dtype}")
-    if not any(tensor is model.output for layer in layers for tensor in layer.op.outputs):
-        faults.append(f"no op makes the output {model.output.name!r}")
+    written = {tensor.index for layer in layers for tensor in layer.op.outputs}
+    faults += [f"no op makes the output {one.name!r}" for one in model.outputs if one.index not in written]
     if faults:
         raise ExportError(
             "C source is made from int8 files; floats may stand at the two ends only",

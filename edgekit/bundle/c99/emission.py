@@ -134,7 +134,8 @@ def header(
         digest=hashlib.sha256(model.content).hexdigest(),
         arena_bytes=arena_bytes,
         constant_bytes=constant_bytes,
-        ends=[("INPUT", model.input), ("OUTPUT", model.output)],
+        ends=[(name.upper(), model.tensors[index]) for index, name in model.ends.items()],
+        several=model.several,
         types=_TYPES,
         floating=floating,
         signature=_signature(model, prefix),
@@ -190,12 +191,11 @@ def _place(tensor: Tensor, constants: Constants, model: Model, plan: MemoryPlan)
     if tensor.data is not None:
         return constants.array(tensor.data, f"constant_{tensor.index}")
     owner = plan.owners.get(tensor.index, tensor.index)
-    if owner == model.input.index:
-        return "input"
-    if owner == model.output.index:
+    if owner in model.ends:
+        name = model.ends[owner]
         # An int8 tensor may lie where uint8 numbers will replace it.
-        same = tensor.dtype == model.output.dtype
-        return "output" if same else f"({_TYPES[tensor.dtype]} *)output"
+        same = any(one.index == owner for one in model.inputs) or tensor.dtype == model.tensors[owner].dtype
+        return name if same else f"({_TYPES[tensor.dtype]} *){name}"
     return f"arena + {plan.offsets[owner]}"
 
 
@@ -206,7 +206,7 @@ def _field(value: Any) -> str:
 
 
 def _signature(model: Model, prefix: str) -> str:
-    source_type, result_type = _TYPES[model.input.dtype], _TYPES[model.output.dtype]
-    sizes = math.prod(model.input.shape), math.prod(model.output.shape)
-    assert all(sizes)
-    return f"void {prefix}_run(const {source_type} *input, {result_type} *output, void *memory)"
+    assert all(math.prod(one.shape) for one in (*model.inputs, *model.outputs))
+    given = [f"const {_TYPES[one.dtype]} *{model.ends[one.index]}" for one in model.inputs]
+    made = [f"{_TYPES[one.dtype]} *{model.ends[one.index]}" for one in model.outputs]
+    return f"void {prefix}_run({', '.join([*given, *made, 'void *memory'])})"

@@ -36,7 +36,7 @@ def fold(model: Model) -> list[Op]:
                 users.setdefault(tensor.index, []).append(op)
     pads: dict[int, tuple[Tensor, Margin]] = {}
     for op in model.ops:
-        margin = _margin(op, users.get(op.output.index, [])) if op.output is not model.output else None
+        margin = _margin(op, users.get(op.output.index, [])) if not model.is_output(op.output) else None
         if margin is not None and op.inputs[0] is not None:
             pads[op.output.index] = op.inputs[0], margin
     kept = []

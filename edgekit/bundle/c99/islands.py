@@ -27,13 +27,15 @@ _BINARY = ("ADD", "MAXIMUM", "MINIMUM", "MUL", "SUB")
 _FUSED = {0: (-np.inf, np.inf), 1: (0.0, np.inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}
 
 
-def close(ops: Sequence[Op]) -> list[Op]:
-    """The ops, each island of this kind as one; what doesn't fit stays as it is."""
+def close(ops: Sequence[Op], outputs: Sequence[Tensor] = ()) -> list[Op]:
+    """The ops, each island of this kind as one; what doesn't fit stays as it is, and so do the outputs."""
     users: dict[int, list[Op]] = {}
     for op in ops:
         for tensor in op.inputs:
             if tensor is not None:
                 users.setdefault(tensor.index, []).append(op)
+    for tensor in outputs:
+        users.pop(tensor.index, None)  # somebody else reads it as well: no island has it inside
     gone: set[int] = set()
     islands: dict[int, Op] = {}
     for op in ops:

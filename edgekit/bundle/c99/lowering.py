@@ -77,7 +77,7 @@ def lower(model: Model, where: str) -> list[Layer]:
         ExportError: ops, or kinds of them, that have no kernel here; all at once.
     """
     layers, faults = [], []
-    for op in close(fold(model)):
+    for op in close(fold(model), model.outputs):
         try:
             layers.append(_layer(op))
         except Unsupported as fault:

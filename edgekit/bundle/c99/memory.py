@@ -36,7 +36,7 @@ class Block:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """``owners``: tensor → the tensor in whose memory it lies. The model's own input and output own theirs.
+    """``owners``: tensor → the tensor in whose memory it lies. The model's own inputs and outputs own theirs.
 
     ``offsets``: owner → its place in the arena, in bytes. ``floor_bytes``: what the fullest moment needs; no
     plan for these tensors can be smaller. ``arena_bytes``: what this plan needs.
@@ -52,13 +52,13 @@ class MemoryPlan:
 
 
 def plan(model: Model, layers: Sequence[Layer]) -> MemoryPlan:
-    """Places for all activations of a model but its input and output, which are the caller's."""
+    """Places for all activations of a model but its inputs and outputs, which are the caller's."""
     owners, copies = _share(model, layers)
     sizes: dict[int, int] = {}
     for layer in layers:
         for tensor in layer.op.outputs:
             owner = _owner(owners, tensor.index)
-            if owner not in (model.input.index, model.output.index):
+            if owner not in model.ends:
                 sizes[owner] = -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
     steps = [
         arena.Step(
@@ -133,8 +133,11 @@ def _blocks(sizes: dict[int, int], steps: Sequence[arena.Step]) -> tuple[Block, 
 
 
 def _share(model: Model, layers: Sequence[Layer]) -> tuple[dict[int, int], list[int]]:
-    """Who lies in whose memory, and which views can't: from the model's input straight to its output."""
-    ends = (model.input.index, model.output.index)
+    """Who lies in whose memory, and which views can't: from the model's input straight to its output, or from
+    one output to another.
+    """
+    ends = set(model.ends)
+    inputs = {tensor.index for tensor in model.inputs}
     last_read = {tensor.index: time for time, layer in enumerate(layers) for tensor in layer.reads}
     owners: dict[int, int] = {}
     copies = []
@@ -142,7 +145,8 @@ def _share(model: Model, layers: Sequence[Layer]) -> tuple[dict[int, int], list[
         if not layer.view:
             continue
         source, made = layer.reads[0].index, layer.op.output.index
-        if {_owner(owners, source), _owner(owners, made)} == set(ends):
+        both = {_owner(owners, source), _owner(owners, made)}
+        if len(both) == 2 and both <= ends:
             copies.append(made)
             continue
         _join(owners, source, made, ends, last_read)
@@ -152,16 +156,14 @@ def _share(model: Model, layers: Sequence[Layer]) -> tuple[dict[int, int], list[
             for tensor in call.in_place:
                 root = _owner(owners, tensor.index)
                 mine = _owner(owners, made)
-                free = tensor.data is None and root != model.input.index and last_read.get(root) == time
+                free = tensor.data is None and root not in inputs and last_read.get(root) == time
                 if free and root not in ends and root != mine and tensor.nbytes == layer.op.output.nbytes:
                     _join(owners, root, mine, ends, last_read)
                     break
     return owners, copies
 
 
-def _join(
-    owners: dict[int, int], source: int, made: int, ends: tuple[int, int], last_read: dict[int, int]
-) -> None:
+def _join(owners: dict[int, int], source: int, made: int, ends: set[int], last_read: dict[int, int]) -> None:
     """Both in one memory: that of the model's end, if one of the two is it, else the source's."""
     one, two = _owner(owners, source), _owner(owners, made)
     if one == two:

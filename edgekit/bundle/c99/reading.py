@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.bundle.names import members
 from edgekit.errors import ExportError, MissingExtraError
 
 __all__ = ["Model", "Op", "Tensor", "read"]
@@ -86,13 +87,31 @@ class Op:
 
 @dataclass(frozen=True)
 class Model:
-    """A file with one input and one output; tensors by their number in the file."""
+    """Tensors by their number in the file; ``inputs`` and ``outputs`` in the file's order."""
 
     tensors: Mapping[int, Tensor]
     ops: tuple[Op, ...]
-    input: Tensor
-    output: Tensor
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     content: bytes = field(repr=False)
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several inputs or outputs, so that they need their names."""
+        return len(self.inputs) > 1 or len(self.outputs) > 1
+
+    @property
+    def ends(self) -> dict[int, str]:
+        """Inputs and outputs by number, with what they are called in C."""
+        found = {}
+        for side, tensors in (("input", self.inputs), ("output", self.outputs)):
+            for tensor, id in zip(tensors, members([one.name for one in tensors]), strict=True):
+                found[tensor.index] = f"{side}_{id}" if self.several else side
+        return found
+
+    def is_output(self, tensor: Tensor) -> bool:
+        """Whether it is one of the outputs."""
+        return any(tensor is one for one in self.outputs)
 
 
 def read(path: Path) -> Model:
@@ -100,8 +119,8 @@ def read(path: Path) -> Model:
 
     Raises:
         MissingExtraError: ai-edge-litert, which ships the schema, is not installed.
-        ExportError: no LiteRT file, a damaged one, more than one graph, input or output, or shapes that are
-            not fixed to one sample.
+        ExportError: no LiteRT file, a damaged one, more than one graph, no input or output, or shapes that
+            are not fixed to one sample.
     """
     try:
         from edgekit.formats.litert import tflite_edit
@@ -125,7 +144,7 @@ def read(path: Path) -> Model:
     except Exception as error:  # whatever reading beyond the end of a damaged file raises
         raise ExportError("the LiteRT file is damaged", where=path.name, got=repr(error)) from error
     _check_ends(path, graphs, *ends)
-    return Model(tensors, ops, ends[0][0], ends[1][0], content)
+    return Model(tensors, ops, tuple(ends[0]), tuple(ends[1]), content)
 
 
 def _tensor(index: int, tensor: Any, file: Any) -> Tensor:
@@ -168,13 +187,14 @@ def _op(index: int, op: Any, kinds: list[str], tensors: dict[int, Tensor]) -> Op
 
 
 def _check_ends(path: Path, graphs: int, inputs: list[Tensor], outputs: list[Tensor]) -> None:
-    if graphs != 1 or len(inputs) != 1 or len(outputs) != 1:
+    distinct = {one.index for one in (*inputs, *outputs)}
+    if graphs != 1 or not inputs or not outputs or len(distinct) != len(inputs) + len(outputs):
         raise ExportError(
-            "C source is made from files with one graph, one input and one output",
+            "C source is made from files with one graph, and inputs and outputs that are all different",
             where=path.name,
             got=f"{graphs} graphs, {len(inputs)} inputs, {len(outputs)} outputs",
         )
-    for tensor in (inputs[0], outputs[0]):
+    for tensor in (*inputs, *outputs):
         if tensor.dynamic or not tensor.shape or tensor.shape[0] != 1:
             raise ExportError(
                 "C source computes one sample at a time",

@@ -49,6 +49,7 @@ class Target:
         try_out: build what is in a bundle's folder and run its golden test in a scratch folder, leaving the
             bundle as it is.
         precisions: the files that it takes; empty: any.
+        several: whether it takes files with several inputs or outputs.
     """
 
     name: str
@@ -57,3 +58,4 @@ class Target:
     files: Callable[[Contents, Settings], Files]
     try_out: Callable[[Path, Path], Tried]
     precisions: tuple[str, ...] = ()
+    several: bool = False

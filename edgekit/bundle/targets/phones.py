@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,18 @@ from edgekit.bundle.words import latency_words, memory_words, preprocessing_word
 from edgekit.errors import ExportError
 from edgekit.units import human_bytes, human_count, human_share
 
-__all__ = ["Image", "Outline", "facts", "look_at", "outline", "real", "tolerance_words"]
+__all__ = [
+    "Image",
+    "Outline",
+    "alone",
+    "end_words",
+    "facts",
+    "look_at",
+    "outline",
+    "real",
+    "tolerance_words",
+    "type_name",
+]
 
 _MANY = 1024  # per-channel numbers in one literal: a method of the JVM has room for some thousands
 
@@ -108,7 +119,7 @@ def outline(contents: Contents) -> Outline:
     return Outline(
         contents=contents,
         name=names.identifier(contents.name),
-        type=names.pascal_case(contents.name) + "Model",  # never the name of a type of the language
+        type=type_name(contents),
         raw=_image(contents.raw, contents.raw.shape),
         input=_image(contents.input, contents.input.shape[1:]) if contents.raw.layout != "any" else None,
         mean=mean,
@@ -122,6 +133,34 @@ def outline(contents: Contents) -> Outline:
     )
 
 
+def alone(contents: Contents, side: str) -> Iterator[tuple[str, Contents]]:
+    """Each of the "inputs" or "outputs" with its identifier, in contents that have one input and one output:
+    what is generated for it is what a single one has.
+    """
+    ids = contents.input_ids if side == "inputs" else contents.output_ids
+    for at, id in enumerate(ids):
+        given, made = (at, 0) if side == "inputs" else (0, at)
+        yield id, replace(contents, inputs=(contents.inputs[given],), outputs=(contents.outputs[made],))
+
+
+def end_words(view: Contents, side: str) -> dict[str, Any]:
+    """What a README says of one "input" or "output", and its end of the file. ``view``: see ``alone``."""
+    end = view.input if side == "input" else view.output
+    return {
+        "name": names.comment(end.name),
+        "end": end,
+        "end_words": _end_words(end),
+        "raw_words": raw_words(view.inputs[0]),
+        "preprocessing_words": preprocessing_words(view.inputs[0]),
+        "tolerance": tolerance_words(view),
+    }
+
+
+def type_name(contents: Contents) -> str:
+    """Of the class that predicts: never the name of a type of the language."""
+    return names.pascal_case(contents.name) + "Model"
+
+
 def real(value: float) -> str:
     """The shortest literal that is read back as the same float32, without a suffix."""
     return str(np.float32(value))
@@ -131,11 +170,16 @@ def facts(contents: Contents) -> list[tuple[str, str]]:
     """Rows of the table in a README."""
     metric = names.comment(str(contents.task["metric"]))
     accuracy = f"{metric} {human_share(contents.accuracy)} on the whole validation set"
+    ends = []
+    if not contents.several:
+        ends = [
+            ("A raw sample", raw_words(contents.inputs[0])),
+            ("Preprocessing", preprocessing_words(contents.inputs[0])),
+            ("The file takes", _end_words(contents.input)),
+            ("It gives", _end_words(contents.output)),
+        ]
     rows = [
-        ("A raw sample", raw_words(contents)),
-        ("Preprocessing", preprocessing_words(contents)),
-        ("The file takes", _end_words(contents.input)),
-        ("It gives", _end_words(contents.output)),
+        *ends,
         ("Precision", f"{contents.model.precision}, {accuracy}"),
         ("Size of the file", human_bytes(len(contents.model.content))),
         ("Memory for its tensors", memory_words(contents)),

@@ -250,8 +250,11 @@ class _Pass:
 
     def _answers(self, results: Sequence[Any], sources: Mapping[fx.Node, tuple[str, ...]]) -> None:
         """The outputs by themselves: behind a float tail, and what the file makes of its last integers."""
-        for name, last in ops.results(self.search.graph).items():
-            own = [result[name] if isinstance(result, dict) else result for result in results]
+        for place, (name, last) in enumerate(ops.results(self.search.graph).items()):
+            if isinstance(results[0], dict):
+                own = [result[name] for result in results]
+            else:
+                own = [result[place] if isinstance(result, list | tuple) else result for result in results]
             self._answer(name, last, own, sources[last])
 
     def _answer(self, output: str, last: fx.Node, own: Sequence[Tensor], come: tuple[str, ...]) -> None:

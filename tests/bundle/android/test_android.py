@@ -19,7 +19,7 @@ from edgekit.bundle.targets.android import TARGET, VERSIONS
 from edgekit.bundle.targets.base import Files, Settings
 from edgekit.bundle.targets.phones import real
 from edgekit.errors import ExportError
-from tests.bundle.made import KINDS, Kind, contents
+from tests.bundle.made import KINDS, Kind, changed, contents, several
 from tests.bundle.test_names import texts
 
 CODE = (".kt", ".kts", ".xml", ".properties")
@@ -105,7 +105,7 @@ def test_images_of_other_channels_have_no_camera_code() -> None:
     """Two channels, or twelve: nobody knows what of a picture they would be."""
     given = contents()
     raw = replace(given.raw, shape=(8, 6, 2))
-    made = TARGET.files(replace(given, raw=raw, input=replace(given.input, shape=(1, 8, 6, 2))), Settings())
+    made = TARGET.files(changed(given, raw=raw, input=replace(given.input, shape=(1, 8, 6, 2))), Settings())
     assert not any("Picture" in name for name in made)
 
 
@@ -128,7 +128,7 @@ def test_versions_stand_in_the_gradle_files_and_the_readme() -> None:
 def test_names_stay_data(classes: list[str], file: str, license: str, version: str) -> None:
     """Sources are the same whatever stands in them, but for a version, which goes into a comment."""
     given = contents()
-    nasty = replace(
+    nasty = changed(
         given,
         classes=tuple(classes),
         model=replace(given.model, name=file),
@@ -156,14 +156,14 @@ def test_sources_are_tidy(kind: Kind) -> None:
 def test_a_type_that_kotlin_lacks() -> None:
     given = contents("vector")
     with pytest.raises(ExportError, match="Kotlin has no array for"):
-        TARGET.files(replace(given, raw=replace(given.raw, dtype="float16")), Settings())
+        TARGET.files(changed(given, raw=replace(given.raw, dtype="float16")), Settings())
 
 
 def test_more_channels_than_code_can_name() -> None:
     given = contents("image")
     many = {**given.preprocessing, "mean": list(range(2000)), "std": [1.0] * 2000}
     with pytest.raises(ExportError, match="more channels") as caught:
-        TARGET.files(replace(given, preprocessing=many), Settings())
+        TARGET.files(changed(given, preprocessing=many), Settings())
     assert "--embed-preprocessing" in str(caught.value)
 
 
@@ -173,3 +173,19 @@ def test_literals_of_reals(value: float) -> None:
     literal = real(value)
     assert re.fullmatch(r"-?\d+(\.\d+)?(e[+-]\d+)?", literal)
     assert np.float32(literal) == np.float32(value)
+
+
+def test_a_module_of_several_is_tidy_and_kotlin(tmp_path: Path) -> None:
+    """Each input and output has a package; no camera is known."""
+    made = TARGET.files(several(*KINDS), Settings())
+    assert made == TARGET.files(several(*KINDS), Settings())
+    packages = {name.split("/")[-2] for name in made if name.endswith("processing.kt")}
+    assert packages == {f"{kind}_in_input" for kind in KINDS} | {f"{kind}_out_output" for kind in KINDS}
+    for name, source in code(made).items():
+        assert not re.search(r"[ \t]\n|\n\n\n|\n\n\Z|\{\n\n|\n\n *\}", source), name
+        assert source.endswith("\n"), name
+    assert "camera" not in "".join(code(made).values())
+    pytest.importorskip("tree_sitter_kotlin", reason="pip install tree-sitter tree-sitter-kotlin")
+    tried = TARGET.try_out(written(made, tmp_path), tmp_path)
+    assert tried.passed is None
+    assert "sources parsed without an error" in tried.told

@@ -21,7 +21,7 @@ from edgekit.bundle.names import identifier, kotlin_string
 from edgekit.bundle.targets.android import TARGET
 from edgekit.bundle.targets.base import Settings
 from tests.bundle.android.kotlin import Program, build, libraries
-from tests.bundle.made import KINDS, NASTY, contents, preprocessed
+from tests.bundle.made import KINDS, NASTY, changed, contents, preprocessed, several
 
 pytestmark = pytest.mark.skipif(
     libraries() is None, reason="no Kotlin compiler: npm install --global kotlin-compiler@2.2.21, and Java"
@@ -33,11 +33,19 @@ LITERALS = (*NASTY, *map(chr, range(0x250)), "\ud800x\udfff", "😀", "\u2028\uf
 def int32(made: Contents) -> Contents:
     """The same for a file whose converter made its ids 32 bits wide."""
     golden = made.golden
-    return replace(
+    return changed(
         made,
         input=Tensor("ids", made.input.shape, "int32"),
         golden=replace(golden, inputs=golden.inputs.astype(np.int32)),
     )
+
+
+def named(input: str, output: str) -> Contents:
+    """Inputs and outputs that are called as something else."""
+    given = several("image", "vector", name="named")
+    inputs = [replace(given.inputs[0], end=replace(given.inputs[0].end, name=input)), given.inputs[1]]
+    outputs = [replace(given.outputs[0], end=replace(given.outputs[0].end, name=output)), given.outputs[1]]
+    return replace(given, inputs=tuple(inputs), outputs=tuple(outputs))
 
 
 def thumbnail() -> Contents:
@@ -48,13 +56,15 @@ def thumbnail() -> Contents:
     samples = np.random.default_rng(3).integers(0, 256, (3, *raw.shape), dtype=np.uint8)
     inputs = preprocessed(samples, raw, given.input, how)
     golden = replace(given.golden, samples=samples, inputs=inputs)
-    return replace(given, raw=raw, preprocessing=how, golden=golden)
+    return changed(given, raw=raw, preprocessing=how, golden=golden)
 
 
 MODULES: dict[str, Contents] = {
     **{kind: contents(kind) for kind in KINDS},
     "int32": int32(contents("tokens", name="int32")),
     "thumbnail": thumbnail(),
+    "several": several(*KINDS, name="several"),
+    "named": named("in", "Prediction"),
     # Names that a language would rather keep for itself.
     **{name: contents("vector", name=name) for name in ("native", "string", "kotlin", "2fast")},
 }
@@ -98,6 +108,8 @@ def test_golden_tests_pass(modules: Modules, name: str) -> None:
         ("image", "inputs.bin", "preprocessingGivesTheSameInputs"),
         ("vector", "inputs.bin", "preprocessingGivesTheSameInputs"),
         ("tokens", "inputs.bin", "preprocessingGivesTheSameInputs"),
+        ("several", "inputs_image_in.bin", "preprocessingGivesTheSameInputs"),
+        ("several", "inputs_tokens_in.bin", "preprocessingGivesTheSameInputs"),
     ],
 )
 def test_golden_tests_notice(modules: Modules, tmp_path: Path, name: str, file: str, expected: str) -> None:
@@ -116,17 +128,28 @@ def test_golden_tests_notice_other_answers(modules: Modules, tmp_path: Path, nam
     made = MODULES[name]
     other = made.golden.outputs.copy()
     other[1] = other[1][..., ::-1]
-    changed = replace(made, golden=replace(made.golden, outputs=other))
+    spoiled = changed(made, golden=replace(made.golden, outputs=other))
     shutil.copytree(modules.folder / name, tmp_path / name)
     played = tmp_path / "played"
     played.mkdir()
     for path, content in TARGET.files(made, Settings()).items():
         if path.endswith(".bin"):
             (played / Path(path).name).write_bytes(content)
-    for path, content in TARGET.files(changed, Settings()).items():
+    for path, content in TARGET.files(spoiled, Settings()).items():
         (tmp_path / name / path).write_bytes(content)
     found = modules.program.ask(tmp_path / name, identifier(made.name), played)
     assert found.startswith("answersAreTheSame: java.lang.AssertionError: sample 1"), found
+
+
+@pytest.mark.parametrize("output", ["image_out", "vector_out", "segmentation_out"])
+def test_golden_tests_of_several_outputs_notice_each(modules: Modules, tmp_path: Path, output: str) -> None:
+    """The interpreter plays the right answers back, and the golden file has others."""
+    module = shutil.copytree(modules.folder / "several", tmp_path / "several")
+    played = shutil.copytree(module / "src/androidTest/assets/several", tmp_path / "played")
+    path = module / f"src/androidTest/assets/several/outputs_{output}.bin"
+    path.write_bytes(path.read_bytes()[::-1])
+    found = modules.program.ask(module, "several", played)
+    assert found.startswith(f"answersAreTheSame: java.lang.AssertionError: {output} of sample 0"), found
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])

@@ -1,7 +1,6 @@
 """A bundle of a real int8 file: the reference network, 16x16 pixels to 4 classes whose names are code."""
 
 import hashlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,7 +27,7 @@ def contents():
     samples = np.random.default_rng(1).integers(0, 256, (6, 16, 16, 3)).astype(np.uint8)
     inputs = made.preprocessed(samples, raw, input, dict(base.preprocessing))
     outputs = Answerer(CHECK, "litert").outputs(inputs)
-    return replace(
+    return made.changed(
         base,
         name=NAME,
         model=ModelFile('a"b\n*/.tflite', "litert", "int8", content, hashlib.sha256(content).hexdigest()),

@@ -95,7 +95,7 @@ def test_wrong_preprocessing_is_found(tmp_path):
 
 @pytest.mark.parametrize(("kind", "mode"), [("image", "table"), ("resized", "resized"), ("tokens", "copy")])
 def test_the_way_to_preprocess(kind, mode):
-    assert surroundings.preprocessing(contents(kind))["mode"] == mode
+    assert surroundings.preprocessing(contents(kind).inputs[0])["mode"] == mode
 
 
 _LABELS = """

@@ -86,6 +86,6 @@ def test_a_file_name_that_is_code_becomes_a_plain_one() -> None:
 
 def test_a_type_that_cpp_has_not_is_refused() -> None:
     contents = made.contents("vector")
-    half = replace(contents, output=replace(contents.output, dtype="float16"))
+    half = made.changed(contents, output=replace(contents.output, dtype="float16"))
     with pytest.raises(ExportError, match="output"):
         TARGET.files(half, Settings())

@@ -109,7 +109,7 @@ def all_kinds() -> list[Contents]:
     rows = [[1, 2, 2, np.nan, 0, 2, -1, np.nan], [0] * 8, [np.nan] * 8]
     outputs = np.array(rows, np.float32)
     output = replace(floats.output, dtype="float32", scale=None, zero_point=None)
-    return [*kinds, replace(floats, output=output, golden=replace(floats.golden, outputs=outputs))]
+    return [*kinds, made.changed(floats, output=output, golden=replace(floats.golden, outputs=outputs))]
 
 
 Kinds = dict[str, tuple[Contents, Path]]
@@ -231,7 +231,7 @@ int main() {{
 def with_classes(classes: tuple[str, ...]) -> Contents:
     """A classifier of that many classes."""
     contents = made.contents("image")
-    return replace(
+    return made.changed(
         contents,
         classes=classes,
         output=replace(contents.output, shape=(1, len(classes))),

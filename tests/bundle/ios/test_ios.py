@@ -15,7 +15,7 @@ from edgekit.bundle.targets import load
 from edgekit.bundle.targets.base import Files, Settings
 from edgekit.bundle.targets.ios import LITERT, TARGET
 from edgekit.errors import ExportError
-from tests.bundle.made import KINDS, Kind, contents
+from tests.bundle.made import KINDS, Kind, changed, contents, several
 from tests.bundle.test_names import texts
 
 
@@ -129,7 +129,7 @@ def test_the_readme_says_what_was_not_done() -> None:
 @given(st.lists(texts, min_size=8, max_size=8), texts, texts, texts)
 def test_names_stay_data(classes: list[str], file: str, license: str, version: str) -> None:
     given = contents()
-    nasty = replace(
+    nasty = changed(
         given,
         classes=tuple(classes),
         model=replace(given.model, name=file),
@@ -164,4 +164,34 @@ def test_sources_are_tidy(kind: Kind) -> None:
 def test_a_type_that_swift_lacks() -> None:
     given = contents("vector")
     with pytest.raises(ExportError, match="Swift has no array for"):
-        TARGET.files(replace(given, raw=replace(given.raw, dtype="complex64")), Settings())
+        TARGET.files(changed(given, raw=replace(given.raw, dtype="complex64")), Settings())
+
+
+def test_a_package_of_several_is_tidy_and_swift(tmp_path: Path) -> None:
+    """Types of each input and output begin with its name; braces, lines and grammar as elsewhere."""
+    made = TARGET.files(several(*KINDS), Settings())
+    assert made == TARGET.files(several(*KINDS), Settings())
+    for name, source in code(made).items():
+        assert not re.search(r"[ \t]\n|\n\n\n|\n\n\Z|\{\n\n|\n\n *\}", source), name
+        bare = re.sub(r'"[^"\n]*"|//[^\n]*', "", source)
+        assert all(bare.count(opening) == bare.count(closing) for opening, closing in ("()", "[]", "{}")), (
+            name
+        )
+    said = "".join(code(made).values())
+    assert "CoreVideo" not in said
+    types = re.findall(r"\bstruct (\w+)", said)
+    assert {"ImageInInputPreprocessing", "TokensOutOutputPrediction", "Sample", "Answer"} <= set(types)
+    assert sorted(set(types) - {"Axis"}) == sorted(one for one in types if one != "Axis")  # each once
+    pytest.importorskip("tree_sitter_swift", reason="pip install tree-sitter tree-sitter-swift")
+    tried = TARGET.try_out(written(made, tmp_path), tmp_path)
+    assert tried.passed is None
+    assert "sources parsed without an error" in tried.told
+
+
+def test_names_of_several_stay_data() -> None:
+    """Lone surrogates in the classes of any output become readable, as in those of a single one."""
+    given = several("image", "tokens")
+    outputs = [replace(one, classes=("\ud800",) * len(one.labels)) for one in given.outputs]
+    files = TARGET.files(replace(given, outputs=tuple(outputs)), Settings())
+    (spec,) = (json.loads(content) for name, content in files.items() if name.endswith("model.json"))
+    assert {label for one in spec["outputs"] for label in one["postprocessing"]["labels"]} == {"\ufffd"}

@@ -1,19 +1,31 @@
 """A Gradle module in Kotlin: LiteRT, coroutines, pictures from CameraX, and an instrumented golden test.
 
 The arithmetic (``Preprocessing.kt``, ``Postprocessing.kt``, ``Picture.kt``) knows nothing of Android, so that
-it can be compiled and run without it; ``Model.kt`` is the thin rest.
+it can be compiled and run without it; ``Model.kt`` is the thin rest. With several inputs or outputs each has
+a package of its own; samples are given as they are then, not as pictures.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from edgekit.bundle.common import golden_files, spec_file
 from edgekit.bundle.contents import Contents
+from edgekit.bundle.names import identifier
 from edgekit.bundle.targets.base import Files, Settings, Target, Tried
-from edgekit.bundle.targets.phones import Outline, facts, look_at, outline, real, tolerance_words
+from edgekit.bundle.targets.phones import (
+    Outline,
+    alone,
+    end_words,
+    facts,
+    look_at,
+    outline,
+    real,
+    tolerance_words,
+)
 from edgekit.bundle.templates import render
 from edgekit.errors import ExportError
 
@@ -51,15 +63,31 @@ _ENDS = ("float32", "uint8", "int8", "int16", "int32", "int64")
 
 def files(contents: Contents, settings: Settings) -> Files:
     """The module's files; see ``Target``."""
+    name = identifier(contents.name)
+    source, test = f"src/main/kotlin/edgekit/{name}", f"src/androidTest/kotlin/edgekit/{name}"
+    make = _several if contents.several else _one
+    return {
+        **make(contents, source, test),
+        f"src/main/assets/{name}/model.tflite": contents.model.content,
+        **spec_file(contents, f"src/main/assets/{name}/model.json"),
+        **golden_files(contents, f"src/androidTest/assets/{name}/"),
+    }
+
+
+_GRADLE = {
+    "settings.gradle.kts": "settings.gradle.kts.j2",
+    "build.gradle.kts": "build.gradle.kts.j2",
+    "gradle.properties": "gradle.properties.j2",
+    "src/main/AndroidManifest.xml": "AndroidManifest.xml.j2",
+}
+
+
+def _one(contents: Contents, source: str, test: str) -> Files:
     it = outline(contents)
-    values = _values(it)
-    source, test = f"src/main/kotlin/edgekit/{it.name}", f"src/androidTest/kotlin/edgekit/{it.name}"
+    values = _values(it) | {"package": f"edgekit.{it.name}", "several": False}
     rendered = {
         "README.md": "README.md.j2",
-        "settings.gradle.kts": "settings.gradle.kts.j2",
-        "build.gradle.kts": "build.gradle.kts.j2",
-        "gradle.properties": "gradle.properties.j2",
-        "src/main/AndroidManifest.xml": "AndroidManifest.xml.j2",
+        **_GRADLE,
         f"{source}/{it.type}.kt": "Model.kt.j2",
         f"{source}/Preprocessing.kt": "Preprocessing.kt.j2",
         f"{source}/Postprocessing.kt": "Postprocessing.kt.j2",
@@ -67,12 +95,34 @@ def files(contents: Contents, settings: Settings) -> Files:
     }
     if it.camera:
         rendered[f"{source}/Picture.kt"] = "Picture.kt.j2"
-    return {
-        **{path: render(_TEMPLATES, template, **values) for path, template in rendered.items()},
-        f"src/main/assets/{it.name}/model.tflite": contents.model.content,
-        **spec_file(contents, f"src/main/assets/{it.name}/model.json"),
-        **golden_files(contents, f"src/androidTest/assets/{it.name}/"),
+    return {path: render(_TEMPLATES, template, **values) for path, template in rendered.items()}
+
+
+def _several(contents: Contents, source: str, test: str) -> Files:
+    """Each input and output in a package of its own, with the very code that a single one has."""
+    made: Files = {}
+    ends: dict[str, list[dict[str, Any]]] = {"inputs": [], "outputs": []}
+    for side, file in (("input", "Preprocessing"), ("output", "Postprocessing")):
+        for id, view in alone(contents, f"{side}s"):
+            package = f"{id.rstrip('_')}_{side}"
+            values = _values(outline(view)) | {"package": f"edgekit.{identifier(contents.name)}.{package}"}
+            values |= {"several": True, "id": id} | end_words(view, side)
+            made[f"{source}/{package}/{file}.kt"] = render(_TEMPLATES, f"{file}.kt.j2", **values)
+            ends[f"{side}s"].append(values)
+    tasks = [one["it"].task for one in ends["outputs"]]
+    # What they have in common says nothing of an input or output: the first ones stand for all.
+    values = ends["inputs"][0] | ends | {"contents": contents, "facts": facts(contents)}
+    values |= {"classes": set(tasks) != {"values"}, "tops": "class" in tasks}
+    values["it"] = replace(values["it"], raw=None)  # no camera
+    values["absolute"] = any(one["it"].arithmetic and one["end"].scale is None for one in ends["inputs"])
+    rendered = {
+        "README.md": "README_named.md.j2",
+        **_GRADLE,
+        f"{source}/{values['it'].type}.kt": "Model_named.kt.j2",
+        f"{source}/Buffers.kt": "Buffers.kt.j2",
+        f"{test}/GoldenTest.kt": "GoldenTest_named.kt.j2",
     }
+    return made | {path: render(_TEMPLATES, template, **values) for path, template in rendered.items()}
 
 
 def try_out(folder: Path, scratch: Path) -> Tried:
@@ -115,4 +165,5 @@ TARGET = Target(
     formats=("litert",),
     files=files,
     try_out=try_out,
+    several=True,
 )

@@ -8,7 +8,11 @@
     surroundings.py   preprocessing, postprocessing and golden samples, as values for the templates
     literals.py       numbers and arrays in C
     trying.py         the golden test on this machine
+    tflm_named.py     TFLM's answers for any number of inputs and outputs
     templates/        the files themselves
+
+With several inputs or outputs the names of each one's code begin with its own (``digits_image_preprocess``);
+the rest has structs with a member for each (``*_named`` among the templates).
 """
 
 from __future__ import annotations
@@ -26,4 +30,5 @@ TARGET = Target(
     files=files,
     try_out=try_out,
     precisions=("int8",),
+    several=True,
 )

@@ -64,21 +64,31 @@ def sources(
     id = names.identifier(contents.name)
     values = _values(contents, id, looked, needs, warnings, device)
     made = {
-        "README.md": "README.md",
         "library.properties": "library.properties",
+        f"{HOST}/Makefile": "Makefile",
+        f"src/{id}_ops.h": "ops.h",
+        **{f"src/{id}_model_data.{suffix}": f"model_data.{suffix}" for suffix in ("h", "c")},
+    }
+    # Those that several inputs or outputs change throughout have a template of their own.
+    ends = {
+        "README.md": "README.md",
         f"src/{id}.h": "umbrella.h",
         "examples/SelfTest/SelfTest.ino": "SelfTest.ino",
-        f"{HOST}/Makefile": "Makefile",
         f"{HOST}/host.h": "host.h",
         f"{HOST}/check.c": "check.c",
         f"src/{id}_config.h": "config.h",
-        f"src/{id}_ops.h": "ops.h",
     }
-    for part in ("model_data", "preprocess", "postprocess", "golden", "self_test"):
-        made |= {f"src/{id}_{part}.{suffix}": f"{part}.{suffix}" for suffix in ("h", "c")}
+    for part in ("golden", "self_test"):
+        ends |= {f"src/{id}_{part}.{suffix}": f"{part}.{suffix}" for suffix in ("h", "c")}
     if looked.c is not None:
-        made |= {"examples/SelfTestC99/SelfTestC99.ino": "SelfTestC99.ino", f"{HOST}/predict.c": "predict.c"}
+        ends |= {"examples/SelfTestC99/SelfTestC99.ino": "SelfTestC99.ino", f"{HOST}/predict.c": "predict.c"}
+    made |= {path: _of(template, contents) for path, template in ends.items()}
     found = {path: render(_TEMPLATES, f"{template}.j2", **values) for path, template in made.items()}
+    for part, each in (("preprocess", values["inputs"]), ("postprocess", values["outputs"])):
+        for one in each:
+            for suffix in ("h", "c"):
+                path = f"src/{one['id']}_{part}.{suffix}"
+                found[path] = render(_TEMPLATES, f"{part}.{suffix}.j2", **{**values, **one})
     if looked.c is not None:
         found[f"src/{looked.c.prefix}.h"] = looked.c.header.encode()
         found[f"src/{looked.c.prefix}.c"] = looked.c.source.encode()
@@ -86,6 +96,11 @@ def sources(
     named = replace(contents, model=replace(contents.model, name=f"{id}.tflite"))
     found[f"{MODEL}{named.model.name}"] = contents.model.content
     return found | common.spec_file(named) | common.golden_files(contents, GOLDEN)
+
+
+def _of(template: str, contents: Contents) -> str:
+    stem, suffix = template.rsplit(".", 1)
+    return f"{stem}_named.{suffix}" if contents.several else template
 
 
 def _look(contents: Contents) -> _Looked:
@@ -121,7 +136,7 @@ def _described(path: Path) -> dict[str, Any]:
 
 def _needs(contents: Contents, looked: _Looked, settings: Settings) -> Needs:
     device = settings.device
-    raw = contents.raw.size * np.dtype(contents.raw.dtype).itemsize
+    raw = sum(one.raw.size * np.dtype(one.raw.dtype).itemsize for one in contents.inputs)
     count = _golden_samples(contents, device.flash_bytes if device is not None else None)
     shared = {
         "tables and labels": surroundings.table_bytes(contents) + _label_bytes(contents),
@@ -136,8 +151,8 @@ def _needs(contents: Contents, looked: _Looked, settings: Settings) -> Needs:
     if looked.c is not None:
         ram = {
             "arena": looked.c.arena_bytes,
-            "input": contents.input.bytes,
-            "output": contents.output.bytes,
+            "input": sum(one.end.bytes for one in contents.inputs),
+            "output": sum(one.end.bytes for one in contents.outputs),
             "one raw sample": raw,
         }
         roads.append(Road("C99", ram, {"weights and parameters": looked.c.constant_bytes, **shared}))
@@ -145,18 +160,18 @@ def _needs(contents: Contents, looked: _Looked, settings: Settings) -> Needs:
 
 
 def _golden_samples(contents: Contents, flash: int | None) -> int:
-    most = min(surroundings.GOLDEN_MOST, len(contents.golden.samples))
+    most = min(surroundings.GOLDEN_MOST, contents.golden_samples)
     if flash is not None:
         most = min(most, flash // _GOLDEN_SHARE // surroundings.golden_bytes(contents))
-    if not len(contents.golden.samples):
+    if not contents.golden_samples:
         raise ExportError("a bundle needs golden samples", got="none", expected="at least 1")
     return max(1, most)
 
 
 def _label_bytes(contents: Contents) -> int:
     """With the zero behind each, a pointer and a length of 4 bytes."""
-    described = surroundings.postprocessing(contents)
-    return sum(size + 9 for size in described["label_bytes"]) if described["classes"] else 0
+    described = map(surroundings.postprocessing, contents.outputs)
+    return sum(size + 9 for one in described if one["classes"] for size in one["label_bytes"])
 
 
 # --- values for the templates ----------------------------------------------------------------------------
@@ -166,10 +181,32 @@ def _values(
     contents: Contents, id: str, looked: _Looked, needs: Needs, warnings: tuple[str, ...], device: str
 ) -> Mapping[str, Any]:
     content = np.frombuffer(contents.model.content, np.uint8)
+    count = needs.golden_samples
+    given = [
+        {
+            **surroundings.input_values(one, count),
+            **_called(contents, id, own),
+            "name": names.comment(one.end.name),
+        }
+        for one, own in zip(contents.inputs, contents.input_ids, strict=True)
+    ]
+    made = [
+        {
+            **surroundings.output_values(one, count),
+            **_called(contents, id, own),
+            "name": names.comment(one.end.name),
+        }
+        for one, own in zip(contents.outputs, contents.output_ids, strict=True)
+    ]
     return {
+        **({} if contents.several else {**given[0], **made[0]}),
+        "several": contents.several,
+        "inputs": given,
+        "outputs": made,
         "id": id,
         "ID": id.upper(),
         "Id": names.pascal_case(contents.name),
+        "config": f"{id}_config",
         "title": contents.name,
         "version": contents.version,
         "edgekit_version": contents.edgekit_version,
@@ -186,17 +223,20 @@ def _values(
         "parts": {kind: _parts(needs, kind) for kind in ("ram", "flash")},
         "host": HOST,
         "golden_folder": GOLDEN,
-        "golden_all": len(contents.golden.samples),
+        "golden_all": contents.golden_samples,
+        "golden_samples": count,
         "warnings": warnings,
         "device": device,
         "accuracy": contents.accuracy,
         "metric": contents.task["metric"],
         "runtime_bytes": memory.RUNTIME_BYTES,
-        **surroundings.config(contents),
-        **surroundings.preprocessing(contents),
-        **surroundings.postprocessing(contents),
-        **surroundings.golden(contents, needs.golden_samples),
     }
+
+
+def _called(contents: Contents, id: str, own: str) -> dict[str, str]:
+    """What all names of an end's code begin with; ``member``: its own name."""
+    prefix = f"{id}_{own.rstrip('_')}" if contents.several else id
+    return {"id": prefix, "ID": prefix.upper(), "member": own}
 
 
 def _parts(needs: Needs, kind: str) -> list[str]:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.bundle.contents import Contents, Tensor
+from edgekit.bundle.contents import Contents, Input, Output, Tensor
 from edgekit.bundle.targets.arduino.literals import array, c_type, number
 
 __all__ = [
     "GOLDEN_MOST",
-    "config",
-    "golden",
     "golden_bytes",
+    "input_values",
+    "output_values",
     "postprocessing",
     "preprocessing",
     "table_bytes",
@@ -25,30 +25,45 @@ GOLDEN_MOST = 4  # samples; they lie in flash
 _FLOAT_OFF = 1e-5  # of a float input's largest value: what summing up in another order may do
 
 
-def config(contents: Contents) -> dict[str, Any]:
-    """Types and sizes of both ends."""
-    raw, given, made = contents.raw, contents.input, contents.output
+def input_values(one: Input, count: int) -> dict[str, Any]:
+    """Of an input: types and sizes, preprocessing, and its first ``count`` golden samples."""
     return {
-        "raw_type": c_type(raw.dtype),
-        "input_type": c_type(given.dtype),
-        "output_type": c_type(made.dtype),
-        "raw_size": raw.size,
-        "input_size": given.size,
-        "output_size": made.size,
-        "raw_shape": _shape(raw.shape),
-        "input_shape": _shape(given.shape),
-        "output_shape": _shape(made.shape),
+        "raw_type": c_type(one.raw.dtype),
+        "input_type": c_type(one.end.dtype),
+        "raw_size": one.raw.size,
+        "input_size": one.end.size,
+        "raw_shape": _shape(one.raw.shape),
+        "input_shape": _shape(one.end.shape),
+        "golden_raw": _rows(one.samples[:count]),
+        "golden_inputs": _rows(one.prepared[:count]),
+        "input_tolerance": number(_input_tolerance(one), "float64"),
+        **preprocessing(one),
     }
 
 
-def preprocessing(contents: Contents) -> dict[str, Any]:
+def output_values(one: Output, count: int) -> dict[str, Any]:
+    """Of an output: type and size, what it means, and its first ``count`` golden answers."""
+    whole = np.dtype(one.end.dtype).kind in "iu"
+    return {
+        "output_type": c_type(one.end.dtype),
+        "output_size": one.end.size,
+        "output_shape": _shape(one.end.shape),
+        "golden_outputs": _rows(one.answers[:count]),
+        "golden_clear": [int(clear) for clear in one.clear[:count]],
+        "output_tolerance": number(one.tolerance, "float64"),
+        "tolerance_unit": "in steps of the integer" if whole else "in its own unit",
+        **postprocessing(one),
+    }
+
+
+def preprocessing(one: Input) -> dict[str, Any]:
     """How a raw sample becomes an input.
 
     ``mode``: "copy" (token ids, or preprocessing is in the file), "table" (bytes to integers), "values" (one
     by one), "resized" (images to another size).
     """
-    raw, given, spec = contents.raw, contents.input, contents.preprocessing
-    mode = _mode(contents)
+    raw, given, spec = one.raw, one.end, one.preprocessing
+    mode = _mode(one)
     raw_plane, raw_steps = _plane(raw.shape, raw.layout)
     plane, steps = _plane(given.shape[1:], given.layout)
     if raw.layout == "any" or given.layout == "any":
@@ -58,7 +73,7 @@ def preprocessing(contents: Contents) -> dict[str, Any]:
     mean, std = (_for_each(spec[key], channels) for key in ("mean", "std"))
     values: dict[str, Any] = {
         "mode": mode,
-        "how": _told(contents, mode),
+        "how": _told(one, mode),
         "raw_layout": f", {raw.layout}" if raw.layout != "any" else "",
         "input_layout": f", {given.layout}" if given.layout != "any" else "",
         "height": plane[0],
@@ -81,18 +96,18 @@ def preprocessing(contents: Contents) -> dict[str, Any]:
             "input_min_int": number(limits.min, given.dtype),
             "input_max_int": number(limits.max, given.dtype),
         }
-    values["table"] = [array(row, indent=" " * 8) for row in _table(contents)] if mode == "table" else []
+    values["table"] = [array(row, indent=" " * 8) for row in _table(one)] if mode == "table" else []
     return values
 
 
 def table_bytes(contents: Contents) -> int:
     """Flash for what preprocessing looks up."""
-    return int(_table(contents).nbytes) if _mode(contents) == "table" else 0
+    return sum(int(_table(one).nbytes) for one in contents.inputs if _mode(one) == "table")
 
 
-def postprocessing(contents: Contents) -> dict[str, Any]:
+def postprocessing(one: Output) -> dict[str, Any]:
     """How an output becomes a class, where there are any."""
-    made, axis = contents.output, contents.class_axis
+    made, axis = one.end, one.class_axis
     values: dict[str, Any] = {
         "output_scale": None if made.scale is None else number(made.scale, "float32"),
         "output_zero_point": int(made.zero_point or 0),
@@ -101,7 +116,7 @@ def postprocessing(contents: Contents) -> dict[str, Any]:
     if axis is None:
         return values
     count = made.shape[axis]
-    known = contents.labels
+    known = one.labels
     labels = [known[k] if k < len(known) else str(k) for k in range(count)]
     return values | {
         "classes": count,
@@ -117,42 +132,21 @@ def postprocessing(contents: Contents) -> dict[str, Any]:
 
 
 def golden_bytes(contents: Contents) -> int:
-    """Flash for one golden sample with its input and output."""
-    return (
-        contents.raw.size * np.dtype(contents.raw.dtype).itemsize
-        + contents.input.bytes
-        + contents.output.bytes
-    )
+    """Flash for one golden sample with its inputs and outputs."""
+    given = sum(one.raw.size * np.dtype(one.raw.dtype).itemsize + one.end.bytes for one in contents.inputs)
+    return given + sum(one.end.bytes for one in contents.outputs)
 
 
-def golden(contents: Contents, count: int) -> dict[str, Any]:
-    """The first ``count`` golden samples."""
-    kept = contents.golden
-    arrays = (
-        ("raw", "raw", "RAW", kept.samples),
-        ("inputs", "input", "INPUT", kept.inputs),
-        ("outputs", "output", "OUTPUT", kept.outputs),
-    )
-    whole = np.dtype(contents.output.dtype).kind in "iu"
-    return {
-        "golden_samples": count,
-        "golden_arrays": [
-            (name, type, size, [array(row, indent=" " * 8) for row in values[:count]])
-            for name, type, size, values in arrays
-        ],
-        "golden_clear": [int(clear) for clear in kept.clear[:count]],
-        "input_tolerance": number(_input_tolerance(contents), "float64"),
-        "output_tolerance": number(kept.tolerance, "float64"),
-        "tolerance_unit": "in steps of the integer" if whole else "in its own unit",
-    }
+def _rows(values: npt.NDArray[Any]) -> list[str]:
+    return [array(row, indent=" " * 8) for row in values]
 
 
 # --- preprocessing ---------------------------------------------------------------------------------------
 
 
-def _mode(contents: Contents) -> str:
-    spec, raw, given = contents.preprocessing, contents.raw, contents.input
-    if contents.embedded or spec["dtype"] == "int64":
+def _mode(one: Input) -> str:
+    spec, raw, given = one.preprocessing, one.raw, one.end
+    if one.embedded or spec["dtype"] == "int64":
         return "copy"
     if raw.layout != "any" and spec["size"] is not None:
         raw_plane, _ = _plane(raw.shape, raw.layout)
@@ -161,14 +155,14 @@ def _mode(contents: Contents) -> str:
     return "table" if raw.dtype == "uint8" and given.scale is not None else "values"
 
 
-def _told(contents: Contents, mode: str) -> str:
+def _told(one: Input, mode: str) -> str:
     if mode == "copy":
-        where = "is inside the model" if contents.embedded else "leaves token ids as they are"
+        where = "is inside the model" if one.embedded else "leaves token ids as they are"
         return f"Preprocessing {where}: values are only put in the model's order."
     steps = "(raw * scale - mean) / std"
     if mode == "resized":
         steps += ", resized (bilinear, half-pixel centres, no antialiasing)"
-    return steps + (", rounded to the model's integers." if contents.input.scale is not None else ".")
+    return steps + (", rounded to the model's integers." if one.end.scale is not None else ".")
 
 
 def _plane(shape: tuple[int, ...], layout: str) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
@@ -186,9 +180,9 @@ def _for_each(values: Any, channels: int) -> list[float]:
     return list(values) if len(values) == channels else [values[0]] * channels
 
 
-def _table(contents: Contents) -> npt.NDArray[Any]:
+def _table(one: Input) -> npt.NDArray[Any]:
     """(rows, 256): a byte's integer, one row for each channel, or one for all."""
-    spec, given = contents.preprocessing, contents.input
+    spec, given = one.preprocessing, one.end
     rows = max(len(spec["mean"]), len(spec["std"]))
     mean, std = (np.asarray(_for_each(spec[key], rows), np.float32)[:, None] for key in ("mean", "std"))
     real = (np.arange(256, dtype=np.float32) * np.float32(spec["scale"]) - mean) / std
@@ -198,12 +192,12 @@ def _table(contents: Contents) -> npt.NDArray[Any]:
     return result
 
 
-def _input_tolerance(contents: Contents) -> float:
+def _input_tolerance(one: Input) -> float:
     """Exact, but where float sums may be taken in another order."""
-    given: Tensor = contents.input
+    given: Tensor = one.end
     if np.dtype(given.dtype).kind == "f":
-        return _FLOAT_OFF * max(1.0, float(np.abs(contents.golden.inputs).max(initial=0.0)))
-    return 1.0 if _mode(contents) == "resized" else 0.0
+        return _FLOAT_OFF * max(1.0, float(np.abs(one.prepared).max(initial=0.0)))
+    return 1.0 if _mode(one) == "resized" else 0.0
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle.targets.arduino.making import GOLDEN, HOST, MODEL
+from edgekit.bundle.targets.arduino.tflm_named import named_answers
 from edgekit.bundle.targets.base import Tried
 from edgekit.errors import EdgekitError
 from edgekit.formats.litert import tflm
@@ -50,7 +52,9 @@ class Faults:
 
 
 def compare(spec: dict[str, Any], outputs: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> Faults:
-    """Answers (N, …) with the golden ones; ``spec``: the content of ``model.json``."""
+    """Answers (N, …) of one output with the golden ones; ``spec``: the content of ``model.json``, or what it
+    has of this output.
+    """
     off = np.abs(outputs.astype(np.float64) - wanted.astype(np.float64)).max(initial=0.0)
     axis, clear = spec["postprocessing"]["class_axis"], np.asarray(spec["golden"]["clear"], bool)
     wrong = 0
@@ -58,6 +62,37 @@ def compare(spec: dict[str, Any], outputs: npt.NDArray[Any], wanted: npt.NDArray
         differs = (outputs.argmax(axis) != wanted.argmax(axis)).reshape(len(wanted), -1).any(axis=1)
         wrong = int((differs & clear).sum())
     return Faults(float(off), wrong, float(spec["golden"]["tolerance"]))
+
+
+@dataclass(frozen=True)
+class _End:
+    """An input or output as ``model.json`` has it. ``label``: its name, "" where there is one alone."""
+
+    label: str
+    spec: dict[str, Any]
+    file: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def golden(self, folder: Path) -> npt.NDArray[Any]:
+        """What the bundle keeps of it."""
+        return self.read(folder / f"{GOLDEN}{self.file}")
+
+    def read(self, path: Path) -> npt.NDArray[Any]:
+        """The same from any file."""
+        return np.fromfile(path, self.dtype).reshape(self.shape)
+
+
+def _ends(spec: dict[str, Any], side: str) -> list[_End]:
+    """``side``: "input" or "output"."""
+    count = spec["golden"]["samples"]
+    found = []
+    for one in spec.get(f"{side}s", [spec]):
+        label = one["name"] if f"{side}s" in spec else ""
+        file = f"{side}s_{one['id']}.bin" if label else f"{side}s.bin"
+        end = one[side]
+        found.append(_End(label, one, file, np.dtype(end["dtype"]), (count, *end["shape"][1:])))
+    return found
 
 
 # --- plain C ---------------------------------------------------------------------------------------------
@@ -79,14 +114,20 @@ def _in_c(folder: Path, scratch: Path, spec: dict[str, Any]) -> Tried:
         return Tried(False, f"plain C: {verdict or _tail(done.stderr)}")
     if not has_model:
         return Tried(None, f"plain C has preprocessing only ({verdict})")
-    outputs = build / "outputs.bin"
-    command = [str(build / HOST / "predict"), str(folder / f"{GOLDEN}samples.bin"), str(outputs)]
-    done = _run(command, build / HOST)
+    several = "outputs" in spec
+    made = build / "made"
+    made.mkdir()
+    given = (
+        [f"{folder / GOLDEN}", f"{made}"]
+        if several
+        else [f"{folder / GOLDEN}/samples.bin", f"{made}/outputs.bin"]
+    )
+    done = _run([str(build / HOST / "predict"), *given], build / HOST)
     if done.returncode:
         return Tried(False, f"plain C: predict failed: {_tail(done.stderr)}")
-    wanted = _golden(folder, spec, "outputs", "output")
-    got = np.fromfile(outputs, np.dtype(spec["output"]["dtype"])).reshape(wanted.shape)
-    return _verdict("plain C", compare(spec, got, wanted), len(wanted), {}, "c99_off")
+    ends = _ends(spec, "output")
+    got = [one.read(made / one.file) for one in ends]
+    return _verdict("plain C", folder, ends, got, {}, "c99_off")
 
 
 def _run(command: Sequence[str], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -108,14 +149,13 @@ def _run(command: Sequence[str], folder: Path, **environment: str) -> subprocess
 def _in_tflm(folder: Path, spec: dict[str, Any]) -> Tried:
     if not tflm.available():
         return Tried(None, "TFLM was not tried: tflite-micro isn't installed")
-    inputs, wanted = (_golden(folder, spec, f"{end}s", end) for end in ("input", "output"))
+    inputs, outputs = _ends(spec, "input"), _ends(spec, "output")
     model, arena = folder / MODEL / spec["model"]["file"], _arena(folder)
     try:
-        got = tflm.answers(model, inputs, arena)
+        got = named_answers(model, [one.golden(folder) for one in inputs], len(outputs), arena)
     except EdgekitError as error:
         return Tried(False, f"TFLM: {error.what}: {error.got}")
-    figures = {"arena_bytes": arena}
-    return _verdict("TFLM", compare(spec, got, wanted), len(wanted), figures, "tflm_off")
+    return _verdict("TFLM", folder, outputs, got, {"arena_bytes": arena}, "tflm_off")
 
 
 def _arena(folder: Path) -> int:
@@ -126,18 +166,28 @@ def _arena(folder: Path) -> int:
     raise FileNotFoundError("src/*_config.h with an arena's size")
 
 
-def _golden(folder: Path, spec: dict[str, Any], name: str, end: str) -> npt.NDArray[Any]:
-    shape = (spec["golden"]["samples"], *spec[end]["shape"][1:])
-    return np.fromfile(folder / f"{GOLDEN}{name}.bin", np.dtype(spec[end]["dtype"])).reshape(shape)
-
-
-def _verdict(road: str, faults: Faults, count: int, figures: dict[str, int], off: str) -> Tried:
-    told = (
-        f"{road}: {count} golden samples, largest difference {faults.off:g} (allowed: {faults.tolerance:g})"
-    )
-    if faults.wrong:
-        told += f", {faults.wrong} of another class"
-    return Tried(faults.passed, told, {off: faults.off, **figures})
+def _verdict(
+    road: str,
+    folder: Path,
+    ends: Sequence[_End],
+    got: Sequence[npt.NDArray[Any]],
+    figures: dict[str, int],
+    off: str,
+) -> Tried:
+    """All outputs compared with the golden ones."""
+    faults = []
+    words = []
+    for end, one in zip(ends, got, strict=True):
+        wanted = end.golden(folder)
+        fault = compare(end.spec, one.reshape(wanted.shape), wanted)
+        faults.append(fault)
+        label = f"{end.label}: " if end.label else ""
+        words.append(f"{label}largest difference {fault.off:g} (allowed: {fault.tolerance:g})")
+        if fault.wrong:
+            words.append(f"{fault.wrong} of another class")
+    told = f"{road}: {len(got[0])} golden samples, {', '.join(words)}"
+    passed = all(one.passed for one in faults)
+    return Tried(passed, told, {off: max(one.off for one in faults), **figures})
 
 
 def _tail(text: str) -> str:

@@ -6,6 +6,9 @@
     words.py       what README and comments say
     building.py    where a runtime is, and the golden test of a bundle on this machine
     templates/     one file each; but for numbers and names they are the same in every bundle
+
+With several inputs or outputs each has a namespace of its own (``scores_output``), with the very code that a
+single one has in the library's; the rest takes and gives them by name (``*_named`` among the templates).
 """
 
 from __future__ import annotations
@@ -19,19 +22,31 @@ from edgekit.bundle.common import golden_files, spec_file
 from edgekit.bundle.contents import Contents
 from edgekit.bundle.targets.base import Files, Settings, Target
 from edgekit.bundle.targets.cpp.building import try_out
-from edgekit.bundle.targets.cpp.numbers import library_name, numbers, with_plain_file_name
-from edgekit.bundle.targets.cpp.words import words
+from edgekit.bundle.targets.cpp.numbers import (
+    input_numbers,
+    library_name,
+    output_numbers,
+    places,
+    with_plain_file_name,
+)
+from edgekit.bundle.targets.cpp.words import input_words, output_words, words
 from edgekit.bundle.templates import render
 
 __all__ = ["TARGET", "files"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _FOLDERS = {
-    "src": "data.cpp embedded.cpp engine.h engine_litert.cpp engine_onnxruntime.cpp engine_tflite.cpp "
-    "litert_c_api.h model.cpp postprocess.cpp preprocess.cpp sha256.cpp sha256.h spec.h",
-    "tests": "counting.cpp counting.h golden.h selftest.cpp",
-    "tools": "predict.cpp",
+    "src": "embedded.cpp engine.h engine_litert.cpp engine_onnxruntime.cpp engine_tflite.cpp "
+    "litert_c_api.h model.cpp sha256.cpp sha256.h",
+    "tests": "counting.cpp counting.h",
     "cmake": "embed.cmake runtime.cmake",
+}
+# Those that several inputs or outputs change throughout have a template of their own.
+_ENDS = {
+    "": "README.md",
+    "src/": "data.cpp spec.h",
+    "tests/": "golden.h selftest.cpp",
+    "tools/": "predict.cpp",
 }
 
 
@@ -42,24 +57,55 @@ def files(contents: Contents, settings: Settings) -> Files:
     name = values["ns"]
     made = {
         "CMakeLists.txt": "CMakeLists.txt",
-        "README.md": "README.md",
-        f"include/{name}/{name}.h": "header.h",
+        f"include/{name}/{name}.h": _of("header.h", contents),
         "cmake/aarch64-linux-gnu.cmake": "aarch64.cmake",
     } | {f"{folder}/{file}": file for folder, listed in _FOLDERS.items() for file in listed.split()}
+    made |= {
+        f"{folder}{file}": _of(file, contents) for folder, listed in _ENDS.items() for file in listed.split()
+    }
     return (
         {path: render(_TEMPLATES, f"{template}.j2", **values) for path, template in made.items()}
+        | _surroundings(contents, values)
         | {contents.model.name: contents.model.content}
         | golden_files(contents)
         | spec_file(contents)
     )
 
 
+def _of(file: str, contents: Contents) -> str:
+    stem, suffix = file.rsplit(".", 1)
+    return f"{stem}_named.{suffix}" if contents.several else file
+
+
+def _surroundings(contents: Contents, values: dict[str, Any]) -> Files:
+    """Preprocessing of each input and reading out of each output."""
+    found = {}
+    for file, ends in (("preprocess", values["inputs"]), ("postprocess", values["outputs"])):
+        for one in ends:
+            path = f"src/{file}_{one['id']}.cpp" if contents.several else f"src/{file}.cpp"
+            found[path] = render(_TEMPLATES, f"{file}.cpp.j2", **{**values, **one})
+    return found
+
+
 def _values(contents: Contents) -> dict[str, Any]:
-    name, golden = library_name(contents.name), contents.golden
+    name = library_name(contents.name)
     digest = [f"0x{byte:02x}" for byte in bytes.fromhex(contents.model.sha256)]
+    inputs, outputs = places(contents, name)
+    given: list[dict[str, Any]] = [
+        {**input_numbers(one), **input_words(one), **at}
+        for one, at in zip(contents.inputs, inputs, strict=True)
+    ]
+    said = [(f"prediction.{at['id']}", f"{at['ns']}::label") if at["q"] else () for at in outputs]
+    made: list[dict[str, Any]] = [
+        {**output_numbers(one), **output_words(one, *called), **at}
+        for one, at, called in zip(contents.outputs, outputs, said, strict=True)
+    ]
     return {
-        **numbers(contents),
+        **({} if contents.several else {**given[0], **made[0]}),
         **words(contents),
+        "several": contents.several,
+        "inputs": given,
+        "outputs": made,
         "ns": name,
         "NS": name.upper(),
         "title": contents.name,
@@ -72,9 +118,7 @@ def _values(contents: Contents) -> dict[str, Any]:
         "sha256": _rows(digest),
         "sha_rounds": _rows([f"0x{_fraction(prime, 3):08x}U" for prime in _primes(64)]),
         "sha_start": [f"0x{_fraction(prime, 2):08x}U" for prime in _primes(8)],
-        "golden_samples": len(golden.samples),
-        "tolerance": repr(float(golden.tolerance)),
-        "clear": ["true" if clear else "false" for clear in golden.clear],
+        "golden_samples": contents.golden_samples,
     }
 
 
@@ -113,4 +157,5 @@ TARGET = Target(
     formats=("litert", "onnx"),
     files=files,
     try_out=try_out,
+    several=True,
 )

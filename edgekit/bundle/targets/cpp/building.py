@@ -80,11 +80,13 @@ def _reason(said: str) -> str:
 
 
 def _told(said: str) -> Tried:
-    found = dict(re.findall(r"^(?:ok  |FAIL) ([a-z ]+): (.+)$", said, re.MULTILINE))
+    found: dict[str, str] = {}
+    for name, text in re.findall(r"^(?:ok  |FAIL) ([a-z ]+): (.+)$", said, re.MULTILINE):
+        found[name] = f"{found[name]}, {text}" if name in found else text  # one line for each end
     figures: dict[str, float | int | str] = {}
     for name, key in (("preprocessing", "input_difference"), ("outputs", "output_difference")):
-        if match := re.match(r"off by (\S+) at most", found.get(name, "")):
-            figures[key] = float(match[1])
+        if offs := re.findall(r"off by (\S+) at most", found.get(name, "")):
+            figures[key] = max(map(float, offs))
     if match := re.search(r"itself takes new memory (\d+) times", found.get("memory", "")):
         figures["runtime_allocations"] = int(match[1])
     told = f"{found.get('create', '')}: outputs {found.get('outputs', '')}; {found.get('threads', '')}"

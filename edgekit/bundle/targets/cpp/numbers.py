@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from edgekit.bundle import names
-from edgekit.bundle.contents import Contents, Tensor
+from edgekit.bundle.contents import Contents, Input, Output, Tensor
 from edgekit.errors import ExportError
 
-__all__ = ["library_name", "numbers", "with_plain_file_name"]
+__all__ = ["input_numbers", "library_name", "output_numbers", "places", "with_plain_file_name"]
 
 _INTEGERS = {f"{sign}int{bits}": f"std::{sign}int{bits}_t" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 _RAW_TYPES = {**_INTEGERS, "float32": "float", "float64": "double"}
@@ -38,30 +38,55 @@ def with_plain_file_name(contents: Contents) -> Contents:
     return replace(contents, model=replace(contents.model, name=plain))
 
 
-def numbers(contents: Contents) -> dict[str, Any]:
-    """Values of the templates that the compiler sees. Raises ExportError: a type that C++ doesn't have."""
-    raw, classes = contents.raw, _classes(contents)
-    axis = contents.class_axis
-    stride = 1 if axis is None else math.prod(contents.output.shape[axis + 1 :])
-    positions = contents.output.size // classes if classes else 0
+def input_numbers(one: Input) -> dict[str, Any]:
+    """What the compiler sees of an input. Raises ExportError: a type that C++ doesn't have."""
     return {
-        "raw_type": _type(raw.dtype, _RAW_TYPES, "raw samples"),
-        "raw_size": raw.size,
-        "input_type": _type(contents.input.dtype, _END_TYPES, "the file's input"),
-        "input_size": contents.input.size,
-        "output_type": _type(contents.output.dtype, _END_TYPES, "the file's output"),
-        "output_size": contents.output.size,
+        "raw_type": _type(one.raw.dtype, _RAW_TYPES, "raw samples"),
+        "raw_size": one.raw.size,
+        "input_type": _type(one.end.dtype, _END_TYPES, "the file's input"),
+        "input_size": one.end.size,
+        "input_shape": one.end.shape,
+        **_preprocessing(one),
+        **_grid(one.end, "input"),
+    }
+
+
+def output_numbers(one: Output) -> dict[str, Any]:
+    """What the compiler sees of an output. Raises ExportError: a type that C++ doesn't have."""
+    axis = one.class_axis
+    classes = 0 if axis is None else one.end.shape[axis]
+    positions = one.end.size // classes if classes else 0
+    return {
+        "output_type": _type(one.end.dtype, _END_TYPES, "the file's output"),
+        "output_size": one.end.size,
         "classes": classes,
         "positions": positions,
-        "classification": contents.task["kind"] == "classification" and positions == 1,
-        "class_stride": stride,
-        "labels": [(text, _utf8_size(text)) for text in contents.labels] if classes else [],
-        "input_shape": contents.input.shape,
-        "output_shape": contents.output.shape,
-        **_preprocessing(contents),
-        **_grid(contents.input, "input"),
-        **_grid(contents.output, "output"),
+        "classification": one.task["kind"] == "classification" and positions == 1,
+        "class_stride": 1 if axis is None else math.prod(one.end.shape[axis + 1 :]),
+        "labels": [(text, _utf8_size(text)) for text in one.labels] if classes else [],
+        "output_shape": one.end.shape,
+        "tolerance": repr(float(one.tolerance)),
+        "clear": ["true" if clear else "false" for clear in one.clear],
+        **_grid(one.end, "output"),
     }
+
+
+def places(contents: Contents, ns: str) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Where the code of each input and output lies.
+
+    ``ns``: its namespace, which is ``inner`` in the library's; ``q``: what leads into it; ``at``: the name of
+    what holds its values; ``id``. One input and one output lie in the library's own namespace.
+    """
+
+    def place(id: str, end: str) -> dict[str, str]:
+        if not contents.several:
+            return {"id": id, "inner": "", "ns": ns, "q": "", "at": end}
+        own = f"{id.rstrip('_')}_{end}"  # two underscores in a row are the compiler's
+        return {"id": id, "inner": own, "ns": f"{ns}::{own}", "q": f"{own}::", "at": f"{end}_{id}"}
+
+    return [place(id, "input") for id in contents.input_ids], [
+        place(id, "output") for id in contents.output_ids
+    ]
 
 
 def _utf8_size(text: str) -> int:
@@ -83,23 +108,19 @@ def _type(dtype: str, known: dict[str, str], what: str) -> str:
     return known[dtype]
 
 
-def _classes(contents: Contents) -> int:
-    return 0 if contents.class_axis is None else contents.output.shape[contents.class_axis]
-
-
-def _preprocessing(contents: Contents) -> dict[str, Any]:
-    how, raw = contents.preprocessing, contents.raw
-    as_is = contents.embedded or how["dtype"] == "int64"
+def _preprocessing(one: Input) -> dict[str, Any]:
+    how, raw = one.preprocessing, one.raw
+    as_is = one.embedded or how["dtype"] == "int64"
     image = not as_is and raw.layout != "any"
     kind = "kAsIs" if as_is else "kImage" if image else "kValues"
-    if not image and raw.size != contents.input.size:
+    if not image and raw.size != one.end.size:
         raise ExportError(
             "raw samples and the file's input have different sizes",
-            where=contents.model.name,
-            got=f"{raw.shape} and {contents.input.shape}",
+            where=one.end.name,
+            got=f"{raw.shape} and {one.end.shape}",
         )
     channels, height, width = _image(raw.shape, raw.layout) if image else (1, 1, 1)
-    _, to_height, to_width = _image(contents.input.shape[1:], contents.input.layout) if image else (1, 1, 1)
+    _, to_height, to_width = _image(one.end.shape[1:], one.end.layout) if image else (1, 1, 1)
     mean, std = ((0.0,), (1.0,)) if as_is else (how["mean"], how["std"])
     return {
         "kind": kind,
@@ -109,7 +130,7 @@ def _preprocessing(contents: Contents) -> dict[str, Any]:
         "raw_first": _bool(raw.layout == "NCHW"),
         "height": to_height,
         "width": to_width,
-        "first": _bool(contents.input.layout == "NCHW"),
+        "first": _bool(one.end.layout == "NCHW"),
         "scale": float_literal(1.0 if as_is else how["scale"]),
         "mean": [float_literal(value) for value in mean],
         "std": [float_literal(value) for value in std],

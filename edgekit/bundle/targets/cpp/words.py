@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit.bundle.contents import Contents, Tensor
+from edgekit.bundle.contents import Contents, Input, Output, Tensor
 from edgekit.bundle.names import comment
 from edgekit.bundle.words import latency_words, memory_words, preprocessing_words, raw_words
 from edgekit.units import human_bytes, human_share
 
-__all__ = ["words"]
+__all__ = ["input_words", "output_words", "words"]
 
 
 def words(contents: Contents) -> dict[str, Any]:
@@ -22,17 +22,33 @@ def words(contents: Contents) -> dict[str, Any]:
         "memory": memory_words(contents),
         "latency": latency_words(contents),
         "license": comment(contents.license),
-        "raw_words": raw_words(contents),
-        "preprocessing_words": preprocessing_words(contents),
-        "input_words": _end(contents.input),
-        "output_words": _end(contents.output),
         "litert": litert,
         "fitting": "litert|tflite" if litert else "onnxruntime",
         "root": "LITERT_ROOT" if litert else "ONNXRUNTIME_ROOT",
         "other_artifact": "FILE.onnx" if litert else "FILE.tflite",
-        "tolerance_words": "absolute" if contents.output.dtype.startswith("float") else "steps of its grid",
-        "use_words": _use(contents),
-        "reads_out": _reads_out(contents),
+    }
+
+
+def input_words(one: Input) -> dict[str, str]:
+    """The same of an input."""
+    return {
+        "name": comment(one.end.name),
+        "file_name": one.end.name,
+        "raw_words": raw_words(one),
+        "preprocessing_words": preprocessing_words(one),
+        "input_words": _end(one.end),
+    }
+
+
+def output_words(one: Output, prediction: str = "prediction", label: str = "label") -> dict[str, str]:
+    """The same of an output. ``prediction``, ``label``: what they are called in code."""
+    return {
+        "name": comment(one.end.name),
+        "file_name": one.end.name,
+        "output_words": _end(one.end),
+        "tolerance_words": "absolute" if one.end.dtype.startswith("float") else "steps of its grid",
+        "use_words": _use(one, prediction, label),
+        "reads_out": _reads_out(one),
     }
 
 
@@ -43,18 +59,18 @@ def _end(end: Tensor) -> str:
     return f"{end.dtype}, {shape}, scale {end.scale:.9g}, zero point {end.zero_point}"
 
 
-def _use(contents: Contents) -> str:
-    if contents.class_axis is None:
-        return "prediction.values: real numbers"
-    if contents.task["kind"] == "classification":
-        return "prediction.ranking[0]: the best class; .probabilities: softmax; label(i): its name"
-    return "prediction.labels: the best class of each position; label(i): its name"
+def _use(one: Output, prediction: str, label: str) -> str:
+    if one.class_axis is None:
+        return f"{prediction}.values: real numbers"
+    if one.task["kind"] == "classification":
+        return f"{prediction}.ranking[0]: the best class; .probabilities: softmax; {label}(i): its name"
+    return f"{prediction}.labels: the best class of each position; {label}(i): its name"
 
 
-def _reads_out(contents: Contents) -> str:
+def _reads_out(one: Output) -> str:
     real = "real numbers"
-    if contents.class_axis is None:
+    if one.class_axis is None:
         return real
-    if contents.task["kind"] == "classification":
+    if one.task["kind"] == "classification":
         return f"{real}, their softmax, and all classes, best first (of equals the first, as argmax says)"
     return f"{real}, and the best class of each position"

@@ -1,6 +1,7 @@
 """A Swift package: LiteRT, an actor, pictures from CoreVideo, and a golden test in XCTest.
 
 ``Runtime.swift`` is the only file that knows LiteRT, ``Picture.swift`` the only one that knows CoreVideo.
+With several inputs or outputs samples are given as they are, not as pictures.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ from edgekit.bundle.common import golden_files, spec_file
 from edgekit.bundle.contents import Contents
 from edgekit.bundle.names import scalars
 from edgekit.bundle.targets.base import Files, Settings, Target, Tried
-from edgekit.bundle.targets.phones import facts, look_at, outline, real, tolerance_words
+from edgekit.bundle.targets.phones import (
+    alone,
+    end_words,
+    facts,
+    look_at,
+    outline,
+    real,
+    tolerance_words,
+    type_name,
+)
 from edgekit.bundle.templates import render
 from edgekit.errors import ExportError
 
@@ -38,10 +48,20 @@ _TYPES = {
 def files(contents: Contents, settings: Settings) -> Files:
     """The package's files; see ``Target``."""
     safe = _readable(contents)
-    it = outline(safe)
-    module = it.type.removesuffix("Model") + "Bundle"
-    values = _values(safe, module) | it.values
+    module = type_name(safe).removesuffix("Model") + "Bundle"
     source, test = f"Sources/{module}", f"Tests/{module}Tests"
+    make = _several if safe.several else _one
+    return {
+        **make(safe, module, source, test),
+        f"{source}/Resources/model.tflite": safe.model.content,
+        **spec_file(safe, f"{source}/Resources/model.json"),
+        **golden_files(safe, f"{test}/Golden/"),
+    }
+
+
+def _one(contents: Contents, module: str, source: str, test: str) -> Files:
+    it = outline(contents)
+    values = _values(contents, module) | it.values | {"own": "", "several": False}
     rendered = {
         "README.md": "README.md.j2",
         "Package.swift": "Package.swift.j2",
@@ -54,12 +74,34 @@ def files(contents: Contents, settings: Settings) -> Files:
     }
     if it.camera:
         rendered[f"{source}/Picture.swift"] = "Picture.swift.j2"
-    return {
-        **{path: render(_TEMPLATES, template, **values) for path, template in rendered.items()},
-        f"{source}/Resources/model.tflite": safe.model.content,
-        **spec_file(safe, f"{source}/Resources/model.json"),
-        **golden_files(safe, f"{test}/Golden/"),
+    return {path: render(_TEMPLATES, template, **values) for path, template in rendered.items()}
+
+
+def _several(contents: Contents, module: str, source: str, test: str) -> Files:
+    """The very code that a single input and output has, for each of them: types begin with its name."""
+    made: Files = {}
+    ends: dict[str, list[dict[str, Any]]] = {"inputs": [], "outputs": []}
+    for side, file in (("input", "Preprocessing"), ("output", "Postprocessing")):
+        for id, view in alone(contents, f"{side}s"):
+            own = "".join(part[:1].upper() + part[1:] for part in id.split("_")) + side.capitalize()
+            values = _values(view, module) | outline(view).values | end_words(view, side)
+            values |= {"own": own, "several": True, "id": id}
+            made[f"{source}/{own}{file}.swift"] = render(_TEMPLATES, f"{file}.swift.j2", **values)
+            ends[f"{side}s"].append(values)
+    tasks = [one["it"].task for one in ends["outputs"]]
+    # What they have in common says nothing of an input or output: the first ones stand for all.
+    values = ends["inputs"][0] | ends | {"contents": contents, "facts": facts(contents)}
+    values |= {"classes": set(tasks) != {"values"}, "tops": "class" in tasks}
+    values["it"] = replace(values["it"], raw=None)  # no camera
+    rendered = {
+        "README.md": "README_named.md.j2",
+        "Package.swift": "Package.swift.j2",
+        f"{source}/{values['it'].type}.swift": "Model_named.swift.j2",
+        f"{source}/Runtime.swift": "Runtime_named.swift.j2",
+        f"{source}/Spec.swift": "Spec.swift.j2",
+        f"{test}/GoldenTests.swift": "GoldenTests_named.swift.j2",
     }
+    return made | {path: render(_TEMPLATES, template, **values) for path, template in rendered.items()}
 
 
 def try_out(folder: Path, scratch: Path) -> Tried:
@@ -91,9 +133,11 @@ def _values(contents: Contents, module: str) -> dict[str, Any]:
 
 def _readable(contents: Contents) -> Contents:
     """Swift's decoder of JSON refuses lone surrogates in a name: they become the replacement character."""
-    if contents.classes is None:
-        return contents
-    return replace(contents, classes=tuple(map(scalars, contents.classes)))
+    outputs = [
+        one if one.classes is None else replace(one, classes=tuple(map(scalars, one.classes)))
+        for one in contents.outputs
+    ]
+    return replace(contents, outputs=tuple(outputs))
 
 
 TARGET = Target(
@@ -102,4 +146,5 @@ TARGET = Target(
     formats=("litert",),
     files=files,
     try_out=try_out,
+    several=True,
 )

@@ -1,6 +1,7 @@
 """A Python package without torch: NumPy and one runtime, with a command line and a self-test.
 
-``package/`` is the code, the same for every model: what differs is data, in ``data/model.json``.
+``package/`` is the code, the same for every model: what differs is data, in ``data/model.json``. Models with
+several inputs or outputs have ``named*.py`` around the same arithmetic.
 """
 
 from __future__ import annotations
@@ -23,23 +24,35 @@ from edgekit.units import human_bytes, human_share
 __all__ = ["TARGET", "files", "try_out"]
 
 _HERE = Path(__file__).parent
-_CODE = ("__init__", "__main__", "images", "model", "postprocessing", "preprocessing", "selftest")
-_RUNTIME = {"litert": ("ai-edge-litert", "runtime.py"), "onnxruntime": ("onnxruntime", "runtime_onnx.py")}
+_SHARED = ("images", "model", "postprocessing", "preprocessing", "selftest")
+_PACKAGES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
+# The file in the package → the one that it comes from: with one input and output, with several.
+_ONE = {"__init__": "__init__", "__main__": "__main__"}
+_NAMED = {"__init__": "named_init", "__main__": "named_main"} | {
+    name: name for name in ("named", "named_selftest")
+}
+_RUNTIMES = {
+    False: {"litert": "runtime", "onnxruntime": "runtime_onnx"},
+    True: {"litert": "named_runtime", "onnxruntime": "named_runtime_onnx"},
+}
 _TIMEOUT_SECONDS = 300.0
 
 
 def files(contents: Contents, settings: Settings) -> Files:
     """The package's files; see ``Target``."""
     package = identifier(contents.name)
-    runtime, module = _RUNTIME[contents.model.runtime]
+    several, runtime = contents.several, contents.model.runtime
     data = f"{package}/data/"
-    code = {f"{package}/{name}.py": (_HERE / "package" / f"{name}.py").read_bytes() for name in _CODE}
-    values = _values(contents, package, runtime)
+    own = (_NAMED if several else _ONE) | {"runtime": _RUNTIMES[several][runtime]}
+    code = {name: name for name in _SHARED} | own
+    values = _values(contents, package, _PACKAGES[runtime])
+    readme = "README_named.md.j2" if several else "README.md.j2"
     return {
-        "README.md": render(_HERE / "templates", "README.md.j2", **values),
+        "README.md": render(_HERE / "templates", readme, **values),
         "pyproject.toml": render(_HERE / "templates", "pyproject.toml.j2", **values),
-        **code,
-        f"{package}/runtime.py": (_HERE / "package" / module).read_bytes(),
+        **{
+            f"{package}/{name}.py": (_HERE / "package" / f"{of}.py").read_bytes() for name, of in code.items()
+        },
         f"{package}/py.typed": b"",
         f"{data}{contents.model.name}": contents.model.content,
         **common.spec_file(contents, f"{data}model.json"),
@@ -48,7 +61,27 @@ def files(contents: Contents, settings: Settings) -> Files:
 
 
 def _values(contents: Contents, package: str, runtime: str) -> dict[str, Any]:
-    golden = contents.golden
+    inputs = [
+        {
+            "name": one.end.name,
+            "raw_words": raw_words(one),
+            "preprocessing_words": preprocessing_words(one),
+            "end": one.end,
+        }
+        for one in contents.inputs
+    ]
+    outputs = [
+        {
+            "name": one.end.name,
+            "kind": one.task["kind"],
+            "classes": one.class_axis is not None,
+            "one_class": one.task["kind"] == "classification",
+            "end": one.end,
+            "tolerance": f"{one.tolerance:g}",
+            "integer": one.answers.dtype.kind in "iu",
+        }
+        for one in contents.outputs
+    ]
     return {
         "name": contents.name,
         "version": contents.version,
@@ -56,23 +89,17 @@ def _values(contents: Contents, package: str, runtime: str) -> dict[str, Any]:
         "package": package,
         "script": package.replace("_", "-"),
         "runtime": runtime,
-        "pictures": contents.raw.layout != "any",
+        "pictures": len(inputs) == 1 and contents.raw.layout != "any",
         "edgekit": contents.edgekit_version,
         "model": contents.model,
         "metric": comment(str(contents.task["metric"])),
         "accuracy": human_share(contents.accuracy),
-        "raw_words": raw_words(contents),
-        "preprocessing_words": preprocessing_words(contents),
-        "classes": contents.class_axis is not None,
-        "one_class": contents.task["kind"] == "classification",
-        "input": contents.input,
-        "output": contents.output,
+        "inputs": inputs,
+        "outputs": outputs,
         "size": human_bytes(len(contents.model.content)),
         "memory": memory_words(contents),
         "latency": latency_words(contents),
-        "golden": len(golden.samples),
-        "tolerance": f"{golden.tolerance:g}",
-        "integer": golden.outputs.dtype.kind in "iu",
+        "golden": contents.golden_samples,
     }
 
 
@@ -98,8 +125,11 @@ def try_out(folder: Path, scratch: Path) -> Tried:
         return Tried(False, "; ".join(found["faults"]), figures)
     if "torch" in found["imported"]:
         return Tried(False, "it imports torch", figures)
-    off, allowed = found["output_difference"], found["tolerance"]
-    return Tried(True, f"{found['samples']} samples, outputs off by {off:g} (at most {allowed:g})", figures)
+    offs = [
+        f"{name} off by {one['output_difference']:g} (at most {one['tolerance']:g})"
+        for name, one in found.get("outputs", {"outputs": found}).items()
+    ]
+    return Tried(True, f"{found['samples']} samples, {', '.join(offs)}", figures)
 
 
 TARGET = Target(
@@ -108,4 +138,5 @@ TARGET = Target(
     formats=("litert", "onnx"),
     files=files,
     try_out=try_out,
+    several=True,
 )

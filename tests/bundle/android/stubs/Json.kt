@@ -10,6 +10,8 @@ class JSONObject internal constructor(private val members: Map<String, Any?>) {
 
     fun getString(name: String) = members.getValue(name) as String
 
+    fun has(name: String) = name in members
+
     fun getInt(name: String) = (members.getValue(name) as Double).toInt()
 
     fun getDouble(name: String) = members.getValue(name) as Double
@@ -19,6 +21,8 @@ class JSONArray internal constructor(private val items: List<Any?>) {
     fun length() = items.size
 
     fun getString(index: Int) = items[index] as String
+
+    fun getJSONObject(index: Int) = items[index] as JSONObject
 
     fun getBoolean(index: Int) = items[index] as Boolean
 }

@@ -7,6 +7,7 @@ import androidx.test.platform.app.InstrumentationRegistry
 import java.io.File
 import java.lang.reflect.InvocationTargetException
 import java.nio.ByteBuffer
+import org.json.JSONObject
 import org.junit.Test
 import org.tensorflow.lite.Interpreter
 
@@ -27,6 +28,9 @@ fun main() {
 private fun golden(module: File, name: String, played: String?): String {
     InstrumentationRegistry.module = module
     Interpreter.golden = played?.let(::File) ?: File(module, "src/androidTest/assets/$name")
+    val spec = JSONObject(File(module, "src/main/assets/$name/model.json").readText())
+    Interpreter.inputs = ids(spec, "inputs")
+    Interpreter.outputs = ids(spec, "outputs")
     val type = Class.forName("edgekit.$name.GoldenTest")
     val tests = type.methods.filter { it.isAnnotationPresent(Test::class.java) }.sortedBy { it.name }
     for (test in tests) {
@@ -37,6 +41,11 @@ private fun golden(module: File, name: String, played: String?): String {
         }
     }
     return "${tests.size} passed"
+}
+
+private fun ids(spec: JSONObject, ends: String): List<String> {
+    val found = if (spec.has(ends)) spec.getJSONArray(ends) else return listOf()
+    return List(found.length()) { found.getJSONObject(it).getString("id") }
 }
 
 private fun picture(words: List<String>): String {
