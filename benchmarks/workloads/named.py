@@ -1,18 +1,19 @@
-"""Networks with several tensors in or out, as people bring them: `edgekit compress benchmarks/workloads/named.py:bert`.
+"""Networks with several tensors in or out, as people bring them.
 
-bert, distilbert  transformers' classifiers, from a configuration: token ids and a mask in, their dataclass out;
-                  trained on banking77 (77 intents)
+bert, distilbert  transformers' classifiers, from a configuration: token ids and a mask in, their dataclass
+                  out; trained on banking77 (77 intents)
 rnet, onet        MTCNN's (Zhang et al. 2016), with the weights that facenet-pytorch ships: 2 and 3 outputs
 ssdlite           torchvision's ssdlite320_mobilenet_v3_large without its decoding: boxes and scores
 deeplabv3         torchvision's deeplabv3_mobilenet_v3_large, which returns a dict
 two_branch        a garment's picture, and numbers beside it
 siamese           the same tower for two garments: are they of one kind?
 
-EDGEKIT_DATA names the folder with text/banking77_train.csv and text/banking77_test.csv; Fashion-MNIST is looked for where
-Debian's package dataset-fashion-mnist puts it, or in EDGEKIT_FASHION_MNIST. Those that are trained here are trained
-once, by
+EDGEKIT_DATA names the folder with text/banking77_train.csv and text/banking77_test.csv; Fashion-MNIST is
+looked for where Debian's package dataset-fashion-mnist puts it, or in EDGEKIT_FASHION_MNIST. Those that are
+trained here are trained once, by the first line:
 
     EDGEKIT_DATA=… python benchmarks/workloads/named.py [NAME …]
+    EDGEKIT_DATA=… edgekit compress benchmarks/workloads/named.py:bert --recipe quick
 
 torchvision and facenet-pytorch are installed as `make reach` does it.
 """
@@ -142,7 +143,9 @@ def _tokens(texts: list[str], known: dict[str, int]) -> dict[str, Tensor]:
 
 
 class Cascade(nn.Module):
-    """MTCNN's R-Net (24 pixels) and O-Net (48): boxes (N, 4), landmarks (N, 10) of the latter, probabilities."""
+    """MTCNN's R-Net (24 pixels) and O-Net (48): boxes (N, 4), landmarks (N, 10) of the latter, probabilities
+    (N, 2).
+    """
 
     def __init__(self, widths: tuple[int, ...], features: int, hidden: int, kernels: tuple[int, ...]) -> None:
         super().__init__()

@@ -70,7 +70,8 @@ def make(folder: Path, model: nn.Module, precision: Precision, options: ExportOp
 
 
 def first(answers: Any) -> Tensor:
-    answer = answers[0] if isinstance(answers, tuple) else answers
+    several = answers.values() if isinstance(answers, dict) else answers
+    answer = next(iter(several)) if isinstance(answers, dict | tuple) else answers
     assert isinstance(answer, Tensor)
     return answer.detach()
 

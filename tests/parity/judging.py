@@ -65,8 +65,10 @@ def judged(path: Path, kind: str, depth: str, format: str) -> Verdict:
     one = _planned(graph, format)
     found: dict[str, Any] = parity_of(one, answers, source)
     workload = SimpleNamespace(
-        validation=inputs, example=lambda n: inputs[:n], samples=lambda indices: inputs[list(indices)]
- whole=lambda n: inputs[:n], samples=lambda indices: inputs[list(indices)]
+        validation=inputs,
+        example=lambda n: inputs[:n],
+        whole=lambda n: inputs[:n],
+        samples=lambda indices: inputs[list(indices)],
     )
     job: Any = SimpleNamespace(workload=workload, tell=lambda *_, **__: None)
     telling = telling_samples(source, answers, inputs)
