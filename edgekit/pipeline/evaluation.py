@@ -27,6 +27,7 @@ from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.channels import lost_channels
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.keys import code_version
+from edgekit.runtimes import RUNTIMES
 from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
 from edgekit.stages.base import Form
 from edgekit.tasks import Outputs
@@ -143,8 +144,58 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
         "agreement": task.agreement(answers, rungs[-1].answers(job)),
         "parity": task.agreement(answers, source),
         "coverage": _coverage(job, path, one),
+        "runtimes": _in_others(job, one, rungs, path, inputs),
         "seconds": time.monotonic() - started,
     }
+
+
+def further_runtimes(job: Job, one: Planned) -> dict[str, str]:
+    """By name the version of those that read the file too, and are installed where it is judged."""
+    device = device_for(job, one)
+    there = job.connections.about(device)["runtimes"]
+    found = {}
+    for name in FORMATS[one.format].runtimes[1:]:
+        versions = [there[package] for package in RUNTIMES[name].packages if package in there]
+        if name in (device.runtimes if device in job.devices else RUNTIMES) and versions:
+            found[name] = versions[0]
+    return found
+
+
+def _in_others(
+    job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs: Path
+) -> dict[str, dict[str, Any]]:
+    """Its answers in the other runtimes that read it; what one of them refuses costs it its place alone."""
+    task, source, found = job.workload.task, one.rung.answers(job), dict[str, dict[str, Any]]()
+    device = device_for(job, one)
+    for name in further_runtimes(job, one):
+        job.tell("step", "evaluate", f"{Path(one.file).name} in {RUNTIMES[name].title}")
+        try:
+            outputs = evaluate(
+                path,
+                name,
+                device.model_copy(update={"runtimes": (name,)}),
+                inputs,
+                threads=resolve_threads("all", device),
+                batch=batch_for(job, one),
+                output_shape=shapes(source),
+                streaming=job.workload.streaming,
+                progress=job.progress,
+            )
+            answers = _fitting(from_numpy(np.ascontiguousarray(outputs)).float(), source, path)
+            task.check_outputs(answers, job.workload.validation.targets)
+        except (MeasurementError, ExportError, DataError) as error:
+            job.tell(
+                "note", "evaluate", f"{Path(one.file).name} isn't used with {RUNTIMES[name].title}: {error}"
+            )
+            found[name] = {"error": str(error)}
+            continue
+        graded = apply(lambda values: values * one.options.temperature, answers)
+        found[name] = {
+            "accuracy": task.score(answers, job.workload.validation.targets),
+            "agreement": task.agreement(answers, rungs[-1].answers(job)),
+            "snr_db": ladder.compared(source, graded)["snr_db"],
+        }
+    return found
 
 
 def _lost(job: Job, one: Planned, rungs: Sequence[Rung], answers: Tensors) -> dict[str, Any]:
@@ -292,6 +343,7 @@ def _key(job: Job, manifest: Manifest, one: Planned, rungs: Sequence[Rung]) -> s
             "fake_quantized": rungs[-1].digest,
             "device": device_for(job, one).model_dump(mode="json"),
             "backend": backend_for(job, one),
+            "runtimes": further_runtimes(job, one),
             "devices": [
                 device.model_dump(mode="json") for device in job.devices if device.transport != "local"
             ],

@@ -46,7 +46,12 @@ def rows_of(records: Sequence[Record]) -> tuple[list[Measured], list[Counted], l
     """The rows of the report: figures and intervals from the single timings."""
     rows, counts, failures = [], [], []
     for record in records:
-        references = {(one.threads, one.backend): one for one in record.results if one.artifact == REFERENCE}
+        judged = next((one.runtime for one in record.results if one.artifact == REFERENCE), "")
+        references = {
+            (one.threads, one.backend): one
+            for one in record.results
+            if one.artifact == REFERENCE and one.runtime == judged
+        }
         for one in record.results:
             own = (references.get((one.threads, backend)) for backend in ("", one.backend))
             reference = next((found for found in own if found is not None), None)
@@ -157,8 +162,10 @@ def _check(job: Job, manifest: Manifest, device: Device, raw: bool) -> Check | N
 
 def _candidates(
     job: Job, manifest: Manifest, device: Device, about: Mapping[str, Any]
-) -> dict[tuple[str, str, int], Candidate]:
-    """Every file in each backend with every number of threads; those without a runtime there are left out."""
+) -> dict[tuple[str, str, str, int], Candidate]:
+    """Every file in its runtime, and in others whose answers are known; in each backend with every number of
+    threads. Those without a runtime there are left out.
+    """
     wanted = (device.threads,) if device.threads is not None else job.recipe.benchmark.threads
     cores = device.cores or len(device.affinity) or len(about["affinity"]) or 1
     counts = dict.fromkeys(cores if count == "all" else count for count in wanted)
@@ -171,8 +178,11 @@ def _candidates(
         sample = job.run.work / _PIXELS if one.options.preprocessing is not None else None
         if sample is not None and not sample.exists():
             _inputs(job, manifest, device, raw=True)
-        for each in candidates_for(manifest.path_of(one.file), [runtime], list(counts), device, sample):
-            found[one.file, each.backend, each.threads] = each
+        others = (manifest.entries[one.file]["evaluation"] or {}).get("runtimes", {})
+        known = [name for name, own in others.items() if "error" not in own and name in device.runtimes]
+        for name in (runtime, *known):
+            for each in candidates_for(manifest.path_of(one.file), [name], list(counts), device, sample):
+                found[one.file, name, each.backend, each.threads] = each
     return found
 
 

@@ -25,9 +25,9 @@ def recommend(
 ) -> Recommended:
     """The fastest (or smallest) file that loses at most ``max_accuracy_drop`` points, with the reason.
 
-    Latency is p50 with the fewest threads measured, on the first device. The original model's file takes
-    part: where nothing beats it, it is what is recommended. If no file keeps the accuracy, the most accurate
-    one is.
+    Latency is p50 with the fewest threads measured, on the first device, in whichever runtime a file is
+    fastest and keeps the accuracy. The original model's file takes part: where nothing beats it, that is
+    recommended. If no file keeps the accuracy, the most accurate one is.
 
     Args:
         artifacts: all files; at least one.
@@ -69,7 +69,12 @@ def recommend(
         )
     among = [one for one in kept if one.file in timed] if objective == "latency" else []
     if among:
-        best = min(among, key=lambda one: (timed[one.file].p50_ns, one.size_bytes))
+        fastest = {one.file: timed[one.file] for one in among}
+        for one in among:
+            for other in _elsewhere(one, timed[one.file], measurements, accuracy, max_accuracy_drop):
+                fastest[one.file] = min(fastest[one.file], other, key=lambda row: row.p50_ns)
+        best = min(among, key=lambda one: (fastest[one.file].p50_ns, one.size_bytes))
+        timed = {**timed, best.file: fastest[best.file]} if best.file != reference else timed
         why = f"the fastest of the {len(among)} files that keep within {limit} of the trained model"
         if best.file == reference:
             why = f"the original model: none of the {len(among) - 1} compressed files that keep within "
@@ -88,13 +93,36 @@ def drop(artifact: Artifact, accuracy: float) -> float:
 
 
 def main_measurements(measurements: Sequence[Measured]) -> dict[str, Measured]:
-    """File → its measurement on the first device with the fewest threads, by which files are ranked."""
+    """File → its measurement on the first device with the fewest threads, in the runtime by which it is
+    judged. By these files are compared.
+    """
     if not measurements:
         return {}
     device = measurements[0].device
     there = [one for one in measurements if one.device == device]
     threads = min(one.threads for one in there)
-    return {one.artifact: one for one in there if one.threads == threads}
+    return {one.artifact: one for one in in_own_runtime(there) if one.threads == threads}
+
+
+def in_own_runtime(measurements: Sequence[Measured]) -> list[Measured]:
+    """Those in the runtime by which a file is judged: it stands before others that read the file."""
+    judged: dict[tuple[str, str], str] = {}
+    for one in measurements:
+        judged.setdefault((one.artifact, one.device), one.runtime)
+    return [one for one in measurements if one.runtime == judged[one.artifact, one.device]]
+
+
+def _elsewhere(
+    file: Artifact, main: Measured, measurements: Sequence[Measured], accuracy: float, most: float
+) -> list[Measured]:
+    """The file's measurements in other runtimes, beside ``main``, in which it keeps the accuracy as well."""
+    found = []
+    for one in measurements:
+        beside = one.artifact == file.file and (one.device, one.threads) == (main.device, main.threads)
+        own = file.runtimes.get(one.runtime)
+        if beside and own is not None and 100 * (accuracy - own.accuracy) <= most + _TOLERANCE:
+            found.append(one)
+    return found
 
 
 def _told(
@@ -110,7 +138,10 @@ def _told(
 ) -> Recommended:
     """The recommendation with all its figures in one sentence."""
     one = timed.get(best.file)
-    facts = [f"{score} {human_share(best.accuracy)} ({_signed(-drop(best, accuracy))} points)"]
+    judged = FORMATS[best.format].runtime
+    runtime = one.runtime if one is not None else judged
+    own = best.runtimes[runtime].accuracy if runtime != judged else best.accuracy
+    facts = [f"{score} {human_share(own)} ({_signed(100 * (own - accuracy))} points)"]
     if one is not None:
         original = timed.get(reference)
         gain = (
@@ -128,7 +159,7 @@ def _told(
     reason = f"{why[0].upper()}{why[1:]}: {'; '.join(facts)}."
     return Recommended(
         artifact=best.file,
-        runtime=FORMATS[best.format].runtime,
+        runtime=runtime,
         reason=reason,
         device=one.device if one else "",
         threads=one.threads if one else None,

@@ -62,6 +62,16 @@ class LostChannels(_Part):
     worst: tuple[LostChannel, ...]
 
 
+class InRuntime(_Part):
+    """What a file is worth in another runtime than the one that it is judged by; ``snr_db``: of its answers
+    against the torch model that it was exported from.
+    """
+
+    accuracy: float
+    agreement: float
+    snr_db: float
+
+
 class Artifact(_Part):
     """An exported file, judged by its own answers in its own runtime.
 
@@ -91,6 +101,7 @@ class Artifact(_Part):
     lost_channels: LostChannels | None = None  # where int8 left some of them far behind the others
     float_time_share: float | None = None  # of the time in kernels, spent outside of integer ones
     float_kernels: tuple[str, ...] = ()  # those kernels, what takes most time first
+    runtimes: dict[str, InRuntime] = {}  # others that read it, by name
 
 
 class LadderStep(_Part):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgekit.formats import FORMATS
-from edgekit.report.recommend import drop
+from edgekit.report.recommend import drop, in_own_runtime
 from edgekit.report.summary import Artifact, Failed, Figures, Measured, StageRow, Warned
 from edgekit.units import human_bytes, human_ns, human_share
 
@@ -42,7 +42,7 @@ def verdicts(
         *_lost_channels(artifacts),
         *_amplified(artifacts),
         *_coverage(artifacts),
-        *_slower(artifacts, measurements, reference, dot_products),
+        *_slower(artifacts, in_own_runtime(measurements), reference, dot_products),
         *_larger(artifacts, reference),
         *_unstable(measurements),
     ]

@@ -30,6 +30,15 @@ INFLATING = Runtime(
 )
 
 
+AGAIN = Runtime(
+    name="inflating_again",
+    title="The other inflating runtime",
+    packages=("onnxruntime",),
+    module="zlib",
+    device_file=Path(__file__).with_name("runtime_inflating_again.py"),
+)
+
+
 @contextmanager
 def inflated(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
@@ -40,7 +49,7 @@ def inflated(path: Path) -> Iterator[Path]:
 
 class Deflated(Onnx):
     name, title, suffix = "deflated", "Deflated ONNX", ".onnxz"
-    runtimes = ("inflating",)
+    runtimes = ("inflating", "inflating_again")
     precisions = ("fp32", "int8")
     begins = b"\x78\x9c"
     usual = False
@@ -78,6 +87,6 @@ class Deflated(Onnx):
 
 @contextmanager
 def known() -> Iterator[None]:
-    """Both are known to edgekit while the block runs."""
-    with RUNTIMES.also(INFLATING), FORMATS.also(Deflated()):
+    """All are known to edgekit while the block runs."""
+    with RUNTIMES.also(INFLATING), RUNTIMES.also(AGAIN), FORMATS.also(Deflated()):
         yield

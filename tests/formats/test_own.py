@@ -38,7 +38,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("device") / "here.yaml"
-    path.write_text("name: here\ntransport: local\nruntimes: [onnxruntime, inflating]\n")
+    path.write_text("name: here\ntransport: local\nruntimes: [onnxruntime, inflating, inflating_again]\n")
     return path
 
 
@@ -56,7 +56,9 @@ def test_compress_writes_judges_measures_and_reports_it(run: Path) -> None:
     assert files["int8"].int8_coverage == 1.0
     plain = next(one for one in report.artifacts if (one.format, one.precision) == ("onnx", "int8"))
     assert files["int8"].accuracy == plain.accuracy
-    assert {one.runtime for one in report.measurements if one.artifact == files["int8"].file} == {"inflating"}
+    measured = {one.runtime for one in report.measurements if one.artifact == files["int8"].file}
+    assert measured == {"inflating", "inflating_again"}
+    assert files["int8"].runtimes["inflating_again"].accuracy == plain.accuracy
     step = next(one for one in report.ladder if one.rung == files["int8"].file)
     assert step.layers or step.snr_db == 200  # its layers were compared one by one, unless all is equal
     assert "inflating" in (run / "report.html").read_text()

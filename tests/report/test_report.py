@@ -16,6 +16,7 @@ from edgekit.report import (
     Failed,
     Figures,
     FloatLayer,
+    InRuntime,
     LostChannel,
     LostChannels,
     Measured,
@@ -55,12 +56,11 @@ def measured(file: str, p50_us: float, threads: int = 1, device: str = "local", 
     return Measured(
         artifact=file,
         device=device,
-        runtime="litert" if file.endswith("tflite") else "onnxruntime",
         threads=threads,
         p50_ns=round(1000 * p50_us),
         p90_ns=round(1100 * p50_us),
         samples=50,
-        **values,
+        **{"runtime": "litert" if file.endswith("tflite") else "onnxruntime", **values},
     )
 
 
@@ -90,6 +90,34 @@ def test_the_fastest_file_within_the_limit_with_its_figures() -> None:
     ):
         assert figure in chosen.reason
     assert chosen.reason.endswith(".")
+
+
+class TestAnotherRuntime:
+    """A file is recommended with the runtime in which it is fastest, if it keeps the accuracy there too."""
+
+    quick = measured(INT8_ONNX, 150, runtime="openvino")
+
+    def files(self, accuracy: float) -> list[Artifact]:
+        there = {"openvino": InRuntime(accuracy=accuracy, agreement=0.99, snr_db=30.0)}
+        return [artifact(ORIGINAL, 0.92, 4000), artifact(INT8_ONNX, 0.915, runtimes=there), FILES[2]]
+
+    def test_the_fastest_pair_with_its_own_accuracy(self) -> None:
+        chosen = told(self.files(0.916), [*TIMES, self.quick])
+        assert (chosen.artifact, chosen.runtime) == (INT8_ONNX, "openvino")
+        assert "accuracy 91.60 % (−0.40 points)" in chosen.reason
+        assert "5.33× as fast as the original's 800 µs" in chosen.reason
+
+    def test_one_that_loses_too_much_there_is_passed_over(self) -> None:
+        chosen = told(self.files(0.5), [*TIMES, self.quick])
+        assert (chosen.artifact, chosen.runtime) == (INT8_LITERT, "litert")
+
+    def test_what_was_not_judged_there_is_not_recommended_for_it(self) -> None:
+        chosen = told(FILES, [*TIMES, self.quick])
+        assert (chosen.artifact, chosen.runtime) == (INT8_LITERT, "litert")
+
+    def test_files_are_compared_in_the_runtime_that_they_are_judged_by(self) -> None:
+        slow = measured(INT8_ONNX, 9000, runtime="openvino")
+        assert warned(self.files(0.916), [*TIMES, slow]) == warned(self.files(0.916), TIMES)
 
 
 def test_a_file_over_the_limit_is_passed_over() -> None:
