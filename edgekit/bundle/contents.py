@@ -8,7 +8,7 @@ of them, its golden arrays included, is an ``Input`` or an ``Output``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -182,6 +182,8 @@ class Contents:
         card_markdown: the same to read.
         latency: measured p50 in ns by (device, threads), for the README.
         edgekit_version: that made the bundle.
+        states: of a model that streams, which of the file's outputs is which input of the next step. They are
+            zeros at first; golden samples are single steps with the states that a stream came to.
     """
 
     name: str
@@ -198,6 +200,7 @@ class Contents:
     card_markdown: str
     latency: Mapping[tuple[str, int], int]
     edgekit_version: str
+    states: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def several(self) -> bool:
@@ -294,6 +297,7 @@ class Contents:
                 "metric": self.task["metric"],
             },
             **(self._ends() if self.several else self._one()),
+            **({"states": dict(self.states)} if self.states else {}),
         }
 
     def _ends(self) -> dict[str, Any]:

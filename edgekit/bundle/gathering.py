@@ -125,7 +125,7 @@ def _contents(
     except Damaged as damage:
         raise RunFolderError("the run folder is damaged", where=str(run), got=str(damage)) from None
     inspected = inspect_artifact(path)
-    inputs, outputs = _ends(path, entry, workload, inspected, count)
+    inputs, outputs, states = _ends(path, entry, workload, inspected, count)
     content = path.read_bytes()
     return Contents(
         name=_checked(name),
@@ -146,6 +146,7 @@ def _contents(
             if one.artifact == entry["file"]
         },
         edgekit_version=__version__,
+        states=states,
     )
 
 
@@ -172,8 +173,8 @@ def _card(run: Path) -> str:
 
 def _ends(
     path: Path, entry: dict[str, Any], workload: Workload, inspected: dict[str, Any], count: int
-) -> tuple[tuple[Input, ...], tuple[Output, ...]]:
-    """All inputs and outputs, in the file's order."""
+) -> tuple[tuple[Input, ...], tuple[Output, ...], dict[str, str]]:
+    """All inputs and outputs, in the file's order, and which output is which input of the next step."""
     from edgekit.bundle import golden
     from edgekit.tensors import each
 
@@ -181,10 +182,12 @@ def _ends(
     kept = golden.answers(path, entry, workload, samples, embedded)
     example = workload.example(1)
     raw, whole, taken = dict(each(samples)), dict(each(workload.validation.inputs)), dict(each(example))
+    named: dict[str, dict[str, str]] = {"inputs": {}, "outputs": {}}  # the model's names → the file's
     inputs = []
     for port, prepared in zip(inspected["inputs"], kept.prepared, strict=True):
         name = _named(port["name"], taken, "inputs")
-        how = _preprocessing_of(workload, name)
+        named["inputs"][name] = port["name"]
+        how = golden.preprocessing_of(workload, name)
         end = _end(port, tuple((raw if embedded else taken)[name].shape[1:]))
         end = replace(end, layout="NHWC") if embedded else end
         layout = _layout(how, end, embedded)
@@ -192,17 +195,32 @@ def _ends(
         about = {**how.to_dict(), "layout": layout}
         inputs.append(Input(form, end, about, raw[name].numpy(), prepared, embedded))
     source = {name: tuple(one.shape) for name, one in each(_torch_answers(workload, example))}
-    tasks = {part.name: part.task for part in workload.task.parts()}
+    tasks = _tasks(workload)
     outputs = []
     for port, made, tolerance in zip(inspected["outputs"], kept.outputs, kept.tolerances, strict=True):
         name = _named(port["name"], source, "outputs")
+        named["outputs"][name] = port["name"]
         task = tasks[name] if name in tasks else tasks[""]
         end = _end(port, source[name][1:])
         axis = _class_axis(task, source[name], end.shape)
         clear = golden.clear(made, axis, tolerance)
         classes = _classes(workload, task)
         outputs.append(Output(end, task.describe(), classes, axis, made, tolerance, clear))
-    return tuple(inputs), tuple(outputs)
+    states = {named["outputs"][output]: named["inputs"][name] for output, name in workload.states.items()}
+    return tuple(inputs), tuple(outputs), states
+
+
+def _tasks(workload: Workload) -> dict[str, Task]:
+    """By output, "" being any; of a model that streams, what a step of it means."""
+    from edgekit.tasks import Classification, Regression, TokenClassification
+
+    found = {part.name: part.task for part in workload.task.parts()}
+    if workload.states:
+        for name, task in found.items():
+            if isinstance(task, TokenClassification):  # a class for each step
+                found[name] = Classification(task.num_classes)
+        found |= {name: Regression() for name in workload.states}
+    return found
 
 
 def _named(name: str, known: Mapping[str, Any], what: str) -> str:
@@ -216,16 +234,10 @@ def _named(name: str, known: Mapping[str, Any], what: str) -> str:
     return name
 
 
-def _preprocessing_of(workload: Workload, name: str) -> Preprocessing:
-    from edgekit.workload.preprocessing import NamedPreprocessing
-
-    how = workload.preprocessing
-    return how.inputs[name] if isinstance(how, NamedPreprocessing) else how
-
-
 def _classes(workload: Workload, task: Task) -> tuple[str, ...] | None:
     """The workload's names of classes, for every output that has as many."""
-    if workload.task.outputs and len(workload.classes or ()) != getattr(task, "num_classes", None):
+    several = workload.task.outputs or workload.states
+    if several and len(workload.classes or ()) != getattr(task, "num_classes", None):
         return None
     return workload.classes
 

@@ -12,14 +12,16 @@ import torch
 
 from edgekit.bundle.answering import Answerer, tolerance_of
 from edgekit.bundle.contents import Format, Raw
+from edgekit.execution import call, mode
 from edgekit.runtimes.device.runtimes import parts
-from edgekit.tensors import NamedTensors, Tensors, each, to_numpy
+from edgekit.tensors import NamedTensors, Sequences, Tensors, cat, each, to_numpy
+from edgekit.workload.preprocessing import NamedPreprocessing, Preprocessing
 
 if TYPE_CHECKING:
     from edgekit.workload import Workload
     from edgekit.workload.preprocessing import Layout
 
-__all__ = ["Answers", "answers", "clear", "raw_form", "raw_samples", "spread"]
+__all__ = ["Answers", "answers", "clear", "preprocessing_of", "raw_form", "raw_samples", "spread"]
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,41 @@ class Answers:
 
 
 def raw_samples(workload: Workload, entry: dict[str, Any], count: int) -> tuple[Tensors, bool]:
-    """``count`` validation samples, of each class in turn; (N, H, W, C) where the file takes raw pixels."""
+    """``count`` validation samples, of each class in turn; (N, H, W, C) where the file takes raw pixels.
+
+    Of a model that streams, a sample is one step: see ``_steps``.
+    """
     inputs, targets = workload.validation.inputs, workload.validation.targets
     chosen = spread(_labels(targets), min(count, len(inputs)))
     taken = {name: torch.stack([one[index] for index in chosen]) for name, one in each(inputs)}
     embedded = ((entry.get("options") or {}).get("preprocessing")) is not None
     if isinstance(inputs, NamedTensors):
-        return NamedTensors(taken), embedded
+        raw = NamedTensors(taken)
+        return (_steps(workload, raw) if workload.states else raw), embedded
     (samples,) = taken.values()
     if embedded and workload.preprocessing.layout == "NCHW":
         samples = samples.permute(0, 2, 3, 1)
     return samples.contiguous(), embedded
+
+
+def _steps(workload: Workload, raw: NamedTensors) -> NamedTensors:
+    """One step of each raw sequence, from the first to the last, with the states the float model came to.
+
+    States are as the file takes them: what comes out of a step goes into the next as it is.
+    """
+    whole = workload.preprocessing(raw)
+    assert isinstance(whole, Sequences)
+    with mode(workload.model, training=False), torch.no_grad():
+        given = [step for step, _ in whole.walk(lambda step: call(workload.model, step))]
+    last = max(len(raw) - 1, 1)
+    places = [index * (whole.steps - 1) // last for index in range(len(raw))]
+    states = cat([given[place][index : index + 1] for index, place in enumerate(places)])
+    assert isinstance(states, NamedTensors)
+    fed = set(workload.states.values())
+    rows = torch.arange(len(raw))
+    return NamedTensors(
+        {name: states[name] if name in fed else one[rows, torch.tensor(places)] for name, one in raw.items()}
+    )
 
 
 def _labels(targets: Tensors) -> torch.Tensor:
@@ -99,7 +125,7 @@ def answers(
         samples: (N, …) raw.
         embedded: whether it takes raw pixels.
     """
-    prepared = samples if embedded else workload.preprocessing(samples)
+    prepared = samples if embedded else _prepared(workload, samples)
     backend = entry["evaluation"].get("backend", "")
     file = Answerer(path, cast(Format, entry["format"]), backend)
     inputs = file.arranged(to_numpy(prepared))
@@ -112,6 +138,24 @@ def answers(
         tuple(own),
         tuple(tolerance_of(here, there, step) for here, there, step in compared),
     )
+
+
+def _prepared(workload: Workload, samples: Tensors) -> Tensors:
+    if not workload.states:
+        return workload.preprocessing(samples)
+    assert isinstance(samples, NamedTensors)
+    fed = set(workload.states.values())
+    return NamedTensors(
+        {name: one if name in fed else preprocessing_of(workload, name)(one) for name, one in samples.items()}
+    )
+
+
+def preprocessing_of(workload: Workload, name: str) -> Preprocessing:
+    """That of one input; a state goes from step to step as it is."""
+    how = workload.preprocessing
+    if name in workload.states.values():
+        return Preprocessing()
+    return how.inputs[name] if isinstance(how, NamedPreprocessing) else how
 
 
 def clear(outputs: npt.NDArray[Any], class_axis: int | None, tolerance: float) -> tuple[bool, ...]:

@@ -6,7 +6,7 @@ from edgekit.bundle.contents import Contents, Input
 from edgekit.bundle.names import comment
 from edgekit.units import human_bytes, human_ns
 
-__all__ = ["latency_words", "memory_words", "preprocessing_words", "raw_words"]
+__all__ = ["latency_words", "memory_words", "preprocessing_words", "raw_words", "state_words"]
 
 
 def raw_words(one: Input) -> str:
@@ -46,6 +46,17 @@ def memory_words(contents: Contents) -> str:
     if contents.activation_bytes is None:
         return "not known for this format; peak RSS is measured by `edgekit bench`"
     return f"{human_bytes(contents.activation_bytes)} at least, beside the weights and the runtime itself"
+
+
+def state_words(contents: Contents) -> str:
+    """Of a model that streams, what is given back to it; "" of any other."""
+    pairs = [
+        f"{comment(output)} is {comment(name)} of the next step" for output, name in contents.states.items()
+    ]
+    if not pairs:
+        return ""
+    told = ", ".join(pairs) + ("; it is zero at first." if len(pairs) == 1 else "; they are zero at first.")
+    return told if len(pairs) > 1 else f"Output {told}"
 
 
 def latency_words(contents: Contents) -> list[tuple[str, str]]:

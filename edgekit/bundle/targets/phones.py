@@ -18,7 +18,7 @@ import numpy as np
 from edgekit.bundle import names
 from edgekit.bundle.contents import Contents, Raw, Tensor
 from edgekit.bundle.targets.base import Tried
-from edgekit.bundle.words import latency_words, memory_words, preprocessing_words, raw_words
+from edgekit.bundle.words import latency_words, memory_words, preprocessing_words, raw_words, state_words
 from edgekit.errors import ExportError
 from edgekit.units import human_bytes, human_count, human_share
 
@@ -178,6 +178,8 @@ def facts(contents: Contents) -> list[tuple[str, str]]:
             ("The file takes", _end_words(contents.input)),
             ("It gives", _end_words(contents.output)),
         ]
+    if contents.states:
+        ends.append(("It streams", state_words(contents)))
     rows = [
         *ends,
         ("Precision", f"{contents.model.precision}, {accuracy}"),

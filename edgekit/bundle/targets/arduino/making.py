@@ -19,6 +19,7 @@ from edgekit.bundle.targets.arduino.memory import Needs, Road
 from edgekit.bundle.targets.arduino.plain_c import PlainC, plain_c
 from edgekit.bundle.targets.base import Files, Settings
 from edgekit.bundle.templates import render
+from edgekit.bundle.words import state_words
 from edgekit.errors import ExportError, MissingExtraError
 from edgekit.formats.litert import reading, tflm
 from edgekit.formats.litert.tflm_ops import cmsis_nn_scratch, resolver_methods
@@ -201,6 +202,7 @@ def _values(
     return {
         **({} if contents.several else {**given[0], **made[0]}),
         "several": contents.several,
+        "states": state_words(contents),
         "inputs": given,
         "outputs": made,
         "id": id,

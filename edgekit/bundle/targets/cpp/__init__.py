@@ -31,6 +31,7 @@ from edgekit.bundle.targets.cpp.numbers import (
 )
 from edgekit.bundle.targets.cpp.words import input_words, output_words, words
 from edgekit.bundle.templates import render
+from edgekit.bundle.words import state_words
 
 __all__ = ["TARGET", "files"]
 
@@ -104,6 +105,7 @@ def _values(contents: Contents) -> dict[str, Any]:
         **({} if contents.several else {**given[0], **made[0]}),
         **words(contents),
         "several": contents.several,
+        "states": state_words(contents),
         "inputs": given,
         "outputs": made,
         "ns": name,

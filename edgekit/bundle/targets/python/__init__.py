@@ -18,7 +18,7 @@ from edgekit.bundle.contents import Contents
 from edgekit.bundle.names import comment, identifier
 from edgekit.bundle.targets.base import Files, Settings, Target, Tried
 from edgekit.bundle.templates import render
-from edgekit.bundle.words import latency_words, memory_words, preprocessing_words, raw_words
+from edgekit.bundle.words import latency_words, memory_words, preprocessing_words, raw_words, state_words
 from edgekit.units import human_bytes, human_share
 
 __all__ = ["TARGET", "files", "try_out"]
@@ -90,6 +90,8 @@ def _values(contents: Contents, package: str, runtime: str) -> dict[str, Any]:
         "script": package.replace("_", "-"),
         "runtime": runtime,
         "pictures": len(inputs) == 1 and contents.raw.layout != "any",
+        "states": state_words(contents),
+        "streams": [one for one in inputs if one["name"] not in contents.states.values()],
         "edgekit": contents.edgekit_version,
         "model": contents.model,
         "metric": comment(str(contents.task["metric"])),

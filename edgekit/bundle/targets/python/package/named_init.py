@@ -5,7 +5,7 @@
 >>> answers[name].scores
 """
 
-from .named import Model
+from .named import Model, Stream
 from .postprocessing import Prediction
 
-__all__ = ["Model", "Prediction"]
+__all__ = ["Model", "Prediction", "Stream"]

@@ -25,15 +25,18 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="for the runtime (1)")
     parser.add_argument("--json", action="store_true", help="print JSON, one line for each sample")
     parser.add_argument("--outputs", metavar="FILE", help="write the file's own outputs to a .npz")
+    parser.add_argument("--stream", action="store_true", help="each file holds the steps of one stream")
     parser.add_argument("--self-test", action="store_true", help="compare with the answers kept in here")
     options = parser.parse_args(arguments)
     if not options.files and not options.self_test:
         parser.error("no files; --self-test needs none")
+    if options.stream and options.outputs:
+        parser.error("--outputs writes answers to samples, not to a stream")
     try:
         model = Model.load(options.threads)
         if options.self_test:
             return _tested(model, options.json)
-        _predict(model, options)
+        (_streamed if options.stream else _predict)(model, options)
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -72,6 +75,21 @@ def _predict(model: Model, options: Any) -> None:
     if options.outputs:
         rows: Dict[str, Any] = {name: np.concatenate([one[name] for one in answers]) for name in answers[0]}
         np.savez(options.outputs, **rows)
+
+
+def _streamed(model: Model, options: Any) -> None:
+    stream = model.stream()
+    for path in options.files:
+        stream.reset()
+        samples = _samples(path, model)
+        counts = {name: len(one) for name, one in samples.items()}
+        if len(set(counts.values())) != 1:
+            raise ValueError(f"{path}: as many steps of each input were expected, got {counts}")
+        for index in range(next(iter(counts.values()))):
+            answers = stream.step({name: one[index] for name, one in samples.items()})
+            told = {output: one.to_json(options.top) for output, one in answers.items()}
+            name = f"{path}[{index}]"
+            print(json.dumps({"file": name, **told}) if options.json else _text(name, told), flush=True)
 
 
 def _samples(path: str, model: Model) -> Dict[str, Any]:
