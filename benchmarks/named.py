@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("bert", "distilbert", "rnet", "onet", "ssdlite", "deeplabv3", "two_branch", "siamese")
-LABELLED = ("bert", "distilbert", "two_branch", "siamese")
+NAMES = ("bert", "distilbert", "rnet", "onet", "ssdlite", "deeplabv3", "two_branch", "siamese", "spotter")
+LABELLED = ("bert", "distilbert", "two_branch", "siamese", "spotter")
 TARGETS, FORMATS = ("python", "cpp"), ("onnx", "litert")
 
 

@@ -7,9 +7,11 @@ ssdlite           torchvision's ssdlite320_mobilenet_v3_large without its decodi
 deeplabv3         torchvision's deeplabv3_mobilenet_v3_large, which returns a dict
 two_branch        a garment's picture, and numbers beside it
 siamese           the same tower for two garments: are they of one kind?
+spotter           streams: a spoken digit's frames one by one through two GRU cells, whose states are inputs
+                  and outputs
 
-EDGEKIT_DATA names the folder with text/banking77_train.csv and text/banking77_test.csv; Fashion-MNIST is
-looked for where Debian's package dataset-fashion-mnist puts it, or in EDGEKIT_FASHION_MNIST. Those that are
+EDGEKIT_DATA names the folder with text/banking77_train.csv, text/banking77_test.csv, fsdd_train.npz and
+fsdd_test.npz; Fashion-MNIST is looked for where Debian's package dataset-fashion-mnist puts it, or in EDGEKIT_FASHION_MNIST. Those that are
 trained here are trained once, by the first line:
 
     EDGEKIT_DATA=… python benchmarks/workloads/named.py [NAME …]
@@ -32,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import own_weights  # beside this file
+import spoken_digits
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,6 +65,9 @@ TEXT = TrainingConfig(
     weight_decay=0.01,
     label_smoothing=0.1,
     distillation=PLAIN,
+)
+SOUND = TrainingConfig(
+    epochs=30, batch_size=128, optimizer="adamw", lr=3e-3, weight_decay=0.01, distillation=PLAIN
 )
 PICTURES = TrainingConfig(epochs=4, batch_size=128, lr=0.05, weight_decay=5e-4, distillation=PLAIN)
 
@@ -375,14 +381,54 @@ def _garments() -> list[tuple[Tensor, Tensor]]:
     return found
 
 
+# --- sound -----------------------------------------------------------------------------------------------
+
+
+class Spotter(nn.Module):
+    """A frame (N, 10) and the states (N, 64) of two cells; after the last frame the scores count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.GRUCell(10, 64), nn.GRUCell(64, 64)
+        self.scores = nn.Linear(64, 10)
+
+    def forward(
+        self, frame: Tensor, early: Tensor | None = None, late: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        one = self.first(frame, early)
+        two = self.second(one, late)
+        return {"scores": self.scores(two), "early_out": one, "late_out": two}
+
+
+def spotter() -> Workload:
+    """See the module."""
+    return own_weights.load(untrained("spotter"), SOUND, "named.py spotter")
+
+
+def _spotter() -> Workload:
+    clips = spoken_digits.untrained()
+    train, validation = (
+        ({"frame": one.inputs[:, 0].clone()}, one.targets) for one in (clips.train, clips.validation)
+    )
+    return Workload(
+        "spotter",
+        Spotter().eval(),
+        Classification(10),
+        train,
+        validation,
+        states={"early_out": "early", "late_out": "late"},
+        classes=clips.classes,
+    )
+
+
 # --- training --------------------------------------------------------------------------------------------
 
-TRAINED = {"bert": TEXT, "distilbert": TEXT, "two_branch": PICTURES, "siamese": PICTURES}
+TRAINED = {"bert": TEXT, "distilbert": TEXT, "two_branch": PICTURES, "siamese": PICTURES, "spotter": SOUND}
 
 
 def untrained(name: str) -> Workload:
     """The workload with random weights, always the same ones."""
-    makers = {"two_branch": _two_branch, "siamese": _siamese}
+    makers = {"two_branch": _two_branch, "siamese": _siamese, "spotter": _spotter}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(own_weights.SEED)
         return makers[name]() if name in makers else _text(name)
