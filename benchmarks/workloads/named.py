@@ -11,8 +11,8 @@ spotter           streams: a spoken digit's frames one by one through two GRU ce
                   and outputs
 
 EDGEKIT_DATA names the folder with text/banking77_train.csv, text/banking77_test.csv, fsdd_train.npz and
-fsdd_test.npz; Fashion-MNIST is looked for where Debian's package dataset-fashion-mnist puts it, or in EDGEKIT_FASHION_MNIST. Those that are
-trained here are trained once, by the first line:
+fsdd_test.npz; Fashion-MNIST is looked for where Debian's package dataset-fashion-mnist puts it, or in
+EDGEKIT_FASHION_MNIST. Those that are trained here are trained once, by the first line:
 
     EDGEKIT_DATA=… python benchmarks/workloads/named.py [NAME …]
     EDGEKIT_DATA=… edgekit compress benchmarks/workloads/named.py:bert --recipe quick
