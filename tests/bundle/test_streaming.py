@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import sys
@@ -10,13 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("litert_torch", reason="needs the extra litert")
+
+from edgekit.bundle.c99 import generate
 from edgekit.bundle.contents import Contents
 from edgekit.bundle.gathering import gather
 from edgekit.bundle.targets import NAMES, load
 from edgekit.bundle.targets.base import Settings
+from edgekit.bundle.targets.python.package import named
 from edgekit.bundle.writing import write
 from edgekit.pipeline import compress
 from tests.bundle import streams
+from tests.bundle.c99.running import compile_, needs_gcc, written
 from tests.bundle.conftest import FAST
 from tests.bundle.python.test_python import call, install
 from tests.named import nets
@@ -111,3 +117,55 @@ class TestPython:
         done = call(installed, str(tmp_path / "wrong.npz"), "--stream", package="spotter")
         assert (done.returncode, "Traceback" in done.stderr) == (2, False)
         assert "expected" in done.stderr
+
+
+@needs_gcc
+def test_c_streams_as_the_reference_kernels_do_to_the_last_bit(
+    run: Path, workload: str, tmp_path: Path
+) -> None:
+    """Whole sequences, each by its own states: what comes out of a step goes into the next."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    contents = gather(run, workload, formats=("litert",), precisions=("int8",))
+    file = tmp_path / contents.model.name
+    file.write_bytes(contents.model.content)
+    made = generate(file, prefix="net")
+    library = compile_(tmp_path, [written(tmp_path, made, "net")], "-O2", "-shared", "-fPIC", output="net.so")
+    compiled = ctypes.CDLL(str(library)).net_run
+    compiled.restype = None
+    reference = Interpreter(str(file), experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+    reference.allocate_tensors()
+
+    def in_c(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        arena = np.zeros(made.arena_bytes, np.int8)
+        rows = {one.end.name: np.full(one.end.shape, 77, one.end.dtype) for one in contents.outputs}
+        every = [
+            *(np.ascontiguousarray(given[one.end.name]) for one in contents.inputs),
+            *rows.values(),
+            arena,
+        ]
+        compiled(*(ctypes.c_void_p(one.ctypes.data) for one in every))
+        return rows
+
+    def in_reference(given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for end, one in zip(reference.get_input_details(), contents.inputs, strict=True):
+            reference.set_tensor(end["index"], given[one.end.name])
+        reference.invoke()
+        found = [reference.get_tensor(one["index"]) for one in reference.get_output_details()]
+        return {one.end.name: rows for one, rows in zip(contents.outputs, found, strict=True)}
+
+    class File:
+        def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            answers = in_c(inputs)
+            for name, expected in in_reference(inputs).items():
+                np.testing.assert_array_equal(answers[name], expected, err_msg=name)
+            return answers
+
+    stream = named.Model(contents.spec(), File()).stream()
+    expected = np.load(run / "answers" / f"{contents.model.name}.npy")
+    step = next(one.end.scale for one in contents.outputs if one.end.name == "scores") or 1.0
+    for frames, answers in zip(nets.frames(40, 2).numpy(), expected, strict=True):
+        stream.reset()
+        told = np.array([stream.step(frame=frame)["scores"].scores for frame in frames])
+        # Optimised kernels may round otherwise, by a step at first, and the states carry that on.
+        np.testing.assert_allclose(told, answers, atol=4 * step)
