@@ -6,7 +6,8 @@
 Each is cut to two thirds of its MACs, recovers, is trained in int8 and exported to ONNX and LiteRT. Scores
 are those of the files, in their runtimes; on data without labels, against the original model. Decibels are of
 each output, over all and of the worst channel: of the int8 graph against the float model before it
-("fake-quantised"), and of each file against the graph. A bundle passes where its own golden test does.
+("fake-quantised"), and of each file against the graph. A bundle passes where its own golden test does. The streaming one
+is also run as generated C, over all validation sequences with its own states.
 """
 
 from __future__ import annotations
@@ -129,6 +130,7 @@ def row_of(name: str, work: Path) -> dict[str, Any]:
             for target in TARGETS
             for format in FORMATS
         },
+        **({"c99": in_c(source, folder)} if name == "spotter" else {}),
     }
 
 
@@ -151,6 +153,63 @@ def _bundled(source: str, folder: Path, files: list[dict[str, Any]], target: str
         return " ".join((done.stderr or done.stdout).split())[-300:]
     said = json.loads(done.stdout)["golden_test"]
     return "passed" if said["passed"] else str(said["told"])
+
+
+def in_c(source: str, folder: Path) -> dict[str, Any]:
+    """The int8 LiteRT file as C over all validation sequences, beside what the file answered in LiteRT."""
+    import ctypes
+
+    import numpy as np
+
+    from edgekit.bundle.c99 import generate
+    from edgekit.bundle.gathering import gather
+    from edgekit.bundle.targets.python.package import named
+    from edgekit.workload import load_workload
+
+    contents = gather(folder / "run", source, formats=("litert",), precisions=("int8",))
+    file = folder / contents.model.name
+    file.write_bytes(contents.model.content)
+    made = generate(file, prefix="net")
+    (folder / "net.h").write_text(made.header)
+    (folder / "net.c").write_text(made.source)
+    command = [
+        "gcc",
+        "-std=c99",
+        "-O2",
+        "-shared",
+        "-fPIC",
+        str(folder / "net.c"),
+        "-o",
+        str(folder / "net.so"),
+    ]
+    subprocess.run(command, check=True)
+    compiled = ctypes.CDLL(str(folder / "net.so")).net_run
+    compiled.restype = None
+    arena = np.zeros(made.arena_bytes, np.int8)
+
+    class Compiled:
+        def run(self, inputs: Any) -> Any:
+            rows = {one.end.name: np.zeros(one.end.shape, one.end.dtype) for one in contents.outputs}
+            every = [*(inputs[one.end.name] for one in contents.inputs), *rows.values(), arena]
+            compiled(*(ctypes.c_void_p(one.ctypes.data) for one in every))
+            return rows
+
+    stream = named.Model(contents.spec(), Compiled()).stream()
+    validation = load_workload(source).validation
+    scores = []
+    for frames in validation.inputs["frame"].numpy():
+        stream.reset()
+        told = [stream.step(frame=frame)["scores"].scores for frame in frames]
+        scores.append(told[-1])
+    best = np.array(scores).argmax(1)
+    answers = np.load(folder / "run" / "answers" / f"{contents.model.name}.npy")
+    return {
+        "score": float((best == validation.targets.numpy()).mean()),
+        "same_class_as_in_litert": float((best == answers.argmax(1)).mean()),
+        "largest_difference": float(np.abs(np.array(scores) - answers).max()),
+        "sequences": len(best),
+        "arena_bytes": made.arena_bytes,
+    }
 
 
 if __name__ == "__main__":

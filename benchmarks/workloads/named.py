@@ -7,8 +7,8 @@ ssdlite           torchvision's ssdlite320_mobilenet_v3_large without its decodi
 deeplabv3         torchvision's deeplabv3_mobilenet_v3_large, which returns a dict
 two_branch        a garment's picture, and numbers beside it
 siamese           the same tower for two garments: are they of one kind?
-spotter           streams: a spoken digit's frames one by one through two GRU cells, whose states are inputs
-                  and outputs
+spotter           streams: a spoken digit's frames one by one through two layers and a GRU cell, whose state is
+                  input and output, and two layers more
 
 EDGEKIT_DATA names the folder with text/banking77_train.csv, text/banking77_test.csv, fsdd_train.npz and
 fsdd_test.npz; Fashion-MNIST is looked for where Debian's package dataset-fashion-mnist puts it, or in
@@ -385,19 +385,17 @@ def _garments() -> list[tuple[Tensor, Tensor]]:
 
 
 class Spotter(nn.Module):
-    """A frame (N, 10) and the states (N, 64) of two cells; after the last frame the scores count."""
+    """A frame (N, 10) and the state (N, 64); the scores after the last frame count."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.GRUCell(10, 64), nn.GRUCell(64, 64)
-        self.scores = nn.Linear(64, 10)
+        self.heard = nn.Sequential(nn.Linear(10, 128), nn.ReLU(), nn.Linear(128, 96), nn.ReLU())
+        self.memory = nn.GRUCell(96, 64)
+        self.scores = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
 
-    def forward(
-        self, frame: Tensor, early: Tensor | None = None, late: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        one = self.first(frame, early)
-        two = self.second(one, late)
-        return {"scores": self.scores(two), "early_out": one, "late_out": two}
+    def forward(self, frame: Tensor, h_in: Tensor | None = None) -> dict[str, Tensor]:
+        state = self.memory(self.heard(frame), h_in)
+        return {"scores": self.scores(state), "h_out": state}
 
 
 def spotter() -> Workload:
@@ -416,7 +414,7 @@ def _spotter() -> Workload:
         Classification(10),
         train,
         validation,
-        states={"early_out": "early", "late_out": "late"},
+        states={"h_out": "h_in"},
         classes=clips.classes,
     )
 
