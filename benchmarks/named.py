@@ -6,8 +6,8 @@
 Each is cut to two thirds of its MACs, recovers, is trained in int8 and exported to ONNX and LiteRT. Scores
 are those of the files, in their runtimes; on data without labels, against the original model. Decibels are of
 each output, over all and of the worst channel: of the int8 graph against the float model before it
-("fake-quantised"), and of each file against the graph. A bundle passes where its own golden test does. The streaming one
-is also run as generated C, over all validation sequences with its own states.
+("fake-quantised"), and of each file against the graph. A bundle passes where its own golden test does.
+The streaming one is also run as generated C, over all validation sequences with its own states.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ ssdlite           torchvision's ssdlite320_mobilenet_v3_large without its decodi
 deeplabv3         torchvision's deeplabv3_mobilenet_v3_large, which returns a dict
 two_branch        a garment's picture, and numbers beside it
 siamese           the same tower for two garments: are they of one kind?
-spotter           streams: a spoken digit's frames one by one through two layers and a GRU cell, whose state is
+spotter           streams: a spoken digit's frames one by one through two layers, a GRU cell whose state is
                   input and output, and two layers more
 
 EDGEKIT_DATA names the folder with text/banking77_train.csv, text/banking77_test.csv, fsdd_train.npz and
