@@ -246,6 +246,31 @@ class DeepRecurrent(Recurrent):
         super().__init__(nn.LSTM, 2)
 
 
+class Stepping(nn.Module):
+    """A cell that is called for each column; a layer gives its first state."""
+
+    def __init__(self, kind: type[nn.RNNCellBase] = nn.GRUCell) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.start = nn.Linear(16, 12) if kind is nn.GRUCell else None
+        self.cell = kind(16, 12)  # type: ignore[call-arg]  # each kind has its own further arguments
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = F.relu(self.conv(x)).mean(2)
+        state = None if self.start is None else self.start(columns[..., 0])
+        for column in columns.unbind(2):
+            state = self.cell(column, state)
+        return self.head(state[0] if isinstance(state, tuple) else state)
+
+
+class SteppingMemory(Stepping):
+    """With an LSTM's cell, whose state is two tensors; None at first."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.LSTMCell)
+
+
 class Multiplied(nn.Module):
     """A depthwise convolution with two outputs for each input, and a pixel shuffle."""
 
@@ -306,6 +331,8 @@ EXPECTED: dict[type[nn.Module], dict[str, tuple[int, int]]] = {
     Recurrent: {"conv": (16, 1), "recurrent": (12, 1)},
     GatedRecurrent: {"conv": (16, 1), "recurrent": (12, 1)},
     DeepRecurrent: {"conv": (16, 1)},
+    Stepping: {"conv": (16, 1), "start": (12, 1)},
+    SteppingMemory: {"conv": (16, 1), "cell": (12, 1)},
     Multiplied: {"stem": (16, 1), "point": (4, 4)},
     Reshaped: {"conv": (4, 4), "mix": (8, 1)},
 }

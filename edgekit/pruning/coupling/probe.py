@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +154,11 @@ class Probe:
         original = module.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            self._read(name, module, args[0] if args else next(iter(kwargs.values())))
+            given = [*args, *kwargs.values()]
+            if isinstance(module, nn.RNNCellBase):
+                for state in _flat(given[1:]):
+                    self._read_back(name, state)
+            self._read(name, module, given[0])
             if self.recording:
                 with torch.no_grad():
                     self._make_up(name, module, original(*args, **kwargs))
@@ -185,6 +189,15 @@ class Probe:
                 raise RuntimeError("the model calls its layers in another order when values change")
             self._compare(value)
 
+    def _read_back(self, name: str, state: Tensor) -> None:
+        """What a cell is given as its state has its own units; a call of its own, which answers nothing."""
+        if self.recording:
+            self.reads.append(Read(Side(name, "out"), -1, 1, _leaves(state)))
+            self.answers.append(_Answer(name, torch.empty(0), -1))
+        else:
+            self._compare(state)
+        self.number += 1
+
     def _compare(self, value: Tensor) -> None:
         read = self.reads[self.number]
         if read is not None and read.value is None:
@@ -198,9 +211,9 @@ class Probe:
     def _make_up(self, name: str, module: nn.Module, result: Any) -> None:
         """Values of the shape of ``result``, to be changed channel by channel."""
         hidden: tuple[Tensor, ...] = ()
-        if isinstance(module, nn.RNNBase):
+        if isinstance(module, (nn.RNNBase, nn.LSTMCell)):
             result, state = result
-            hidden = tuple(self._values(each) for each in (state if isinstance(state, tuple) else (state,)))
+            hidden = tuple(self._values(each) for each in _flat([state]))
         axis = _axis(module, result)
         values = self._values(result, axis).requires_grad_(True)
         self.answers.append(_Answer(name, values, axis, hidden))
@@ -260,6 +273,15 @@ def _axis(module: nn.Module, value: Tensor) -> int:
     if isinstance(module, (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.PReLU)):
         return 1
     return norms.axis(module, value) if isinstance(module, nn.LayerNorm) else -1
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors of states, which may come in tuples, or not at all."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif value is not None:
+            yield from _flat(value)
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

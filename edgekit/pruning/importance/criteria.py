@@ -20,6 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from edgekit.pruning.coupling.groups import Found, Group
 from edgekit.pruning.importance.slices import Slice, slices
+from edgekit.pruning.plans import recurrent
 
 Importance = Literal["magnitude", "taylor", "hessian", "bn_scale", "fpgm", "lamp", "random"]
 Backward = Callable[[nn.Module], None]
@@ -97,7 +98,7 @@ def _of_slice(one: Slice, model: nn.Module, kind: Importance) -> Tensor | None:
     if kind == "bn_scale":
         return weights.abs().sum(1) if isinstance(layer, _BatchNorm) else None
     if kind == "fpgm":
-        is_filter = isinstance(layer, (_ConvNd, nn.Linear, nn.RNNBase))
+        is_filter = isinstance(layer, (_ConvNd, nn.Linear, *recurrent.KINDS))
         return torch.cdist(weights, weights).sum(1) if is_filter else None
     return weights.square().sum(1)
 

@@ -78,7 +78,7 @@ def rows(model: nn.Module, side: Side, *, bias: bool = False, gradients: bool = 
             else learned.movedim(side.axis, 0).reshape(size, -1)
         )
     layer = model.get_submodule(side.layer)
-    if isinstance(layer, nn.RNNBase):
+    if isinstance(layer, recurrent.KINDS):
         return _recurrent_rows(layer, side, value, bias=bias)
     found = [torch.zeros(surgery.channels(layer, side.dim), 0)]  # all that a norm without scale has
     weight, offset = value(getattr(layer, "weight", None)), value(getattr(layer, "bias", None))
@@ -111,8 +111,8 @@ def _convolution_rows(layer: _ConvNd, dim: surgery.Dim, weight: Tensor) -> Tenso
     return grouped.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def _recurrent_rows(layer: nn.RNNBase, side: Side, value: Any, *, bias: bool) -> Tensor:
-    suffixes = ["_l0", "_l0_reverse"][: recurrent.directions(layer)]
+def _recurrent_rows(layer: recurrent.Recurrent, side: Side, value: Any, *, bias: bool) -> Tensor:
+    suffixes = recurrent.suffixes(layer)
     read = [value(layer.get_parameter(f"weight_ih{suffix}")) for suffix in suffixes]
     if side.dim == "in":
         return torch.cat([weight.T for weight in read], 1)

@@ -1,39 +1,48 @@
-"""Taking inputs and hidden units out of nn.LSTM, nn.GRU and nn.RNN.
+"""Taking inputs and hidden units out of nn.LSTM, nn.GRU and nn.RNN, and of their cells.
 
 A hidden unit is a row in each of the gates, and a column of the weights that read the hidden state back.
-"out" counts the hidden units of all directions one after the other, as the layer's output has them.
+"out" counts the hidden units of all directions one after the other, as the layer's output has them. A cell is
+one step of a layer; its state is given to it from outside, which then has to have lost the same units.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["directions", "keep", "silence", "unsupported"]
+__all__ = ["KINDS", "Recurrent", "directions", "keep", "layers", "silence", "suffixes", "unsupported"]
+
+Recurrent: TypeAlias = nn.RNNBase | nn.RNNCellBase
+KINDS = (nn.RNNBase, nn.RNNCellBase)
 
 
-def unsupported(layer: nn.RNNBase) -> str:
+def unsupported(layer: Recurrent) -> str:
     """Why this layer can't be cut; "" if it can."""
-    return "a recurrent layer with a projection" if layer.proj_size else ""
+    return "a recurrent layer with a projection" if getattr(layer, "proj_size", 0) else ""
 
 
-def directions(layer: nn.RNNBase) -> int:
+def directions(layer: Recurrent) -> int:
     """1, or 2 where the sequence is read backwards as well."""
-    return 2 if layer.bidirectional else 1
+    return 2 if getattr(layer, "bidirectional", False) else 1
 
 
-def keep(layer: nn.RNNBase, dim: Literal["out", "in"], kept: list[int]) -> None:
+def layers(layer: Recurrent) -> int:
+    """How many are in this one module."""
+    return layer.num_layers if isinstance(layer, nn.RNNBase) else 1
+
+
+def keep(layer: Recurrent, dim: Literal["out", "in"], kept: list[int]) -> None:
     """Shrink ``layer`` in place. "out" needs a single layer, and equally many units in each direction."""
     if dim == "in":
-        for suffix in _suffixes(layer):
+        for suffix in suffixes(layer):
             _shrink(layer, f"weight_ih{suffix}", 1, kept)
         layer.input_size = len(kept)
         return
     hidden = layer.hidden_size
-    gates = layer.get_parameter("weight_hh_l0").shape[0] // hidden
-    for direction, suffix in enumerate(_suffixes(layer)):
+    gates = layer.get_parameter(f"weight_hh{suffixes(layer)[0]}").shape[0] // hidden
+    for direction, suffix in enumerate(suffixes(layer)):
         units = [index - direction * hidden for index in kept if index // hidden == direction]
         rows = [gate * hidden + unit for gate in range(gates) for unit in units]
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
@@ -42,10 +51,10 @@ def keep(layer: nn.RNNBase, dim: Literal["out", "in"], kept: list[int]) -> None:
     layer.hidden_size = len(kept) // directions(layer)
 
 
-def silence(layer: nn.RNNBase, dim: Literal["out", "in"], removed: list[int]) -> None:
+def silence(layer: Recurrent, dim: Literal["out", "in"], removed: list[int]) -> None:
     """Let ``layer`` ignore, in place, inputs, or what these hidden units were a step before."""
     with torch.no_grad():
-        for direction, suffix in enumerate(_suffixes(layer)):
+        for direction, suffix in enumerate(suffixes(layer)):
             if dim == "in":
                 layer.get_parameter(f"weight_ih{suffix}")[:, removed] = 0
             else:
@@ -54,11 +63,12 @@ def silence(layer: nn.RNNBase, dim: Literal["out", "in"], removed: list[int]) ->
                 layer.get_parameter(f"weight_hh{suffix}")[:, own] = 0
 
 
-def _suffixes(layer: nn.RNNBase) -> list[str]:
-    return ["_l0", "_l0_reverse"][: directions(layer)]
+def suffixes(layer: Recurrent) -> list[str]:
+    """Of the names of the parameters, one for each direction."""
+    return ["_l0", "_l0_reverse"][: directions(layer)] if isinstance(layer, nn.RNNBase) else [""]
 
 
-def _shrink(layer: nn.RNNBase, name: str, axis: int, kept: list[int]) -> None:
+def _shrink(layer: Recurrent, name: str, axis: int, kept: list[int]) -> None:
     old = getattr(layer, name, None)  # there may be no bias
     if isinstance(old, Tensor):
         new = old.detach().index_select(axis, torch.tensor(kept, dtype=torch.long, device=old.device)).clone()

@@ -29,7 +29,7 @@ def unsupported(layer: object) -> str:
     """Why this layer can't be cut; "" if it can."""
     if isinstance(layer, nn.Module) and (call := plain.computed(layer)):
         return f"a layer whose weights are computed ({call} makes them plain)"
-    if isinstance(layer, nn.RNNBase):
+    if isinstance(layer, recurrent.KINDS):
         return recurrent.unsupported(layer)
     if isinstance(layer, _ConvTransposeNd) and 1 < layer.groups == layer.in_channels != layer.out_channels:
         return "a transposed convolution with several outputs for each input channel"
@@ -44,7 +44,7 @@ def unsupported(layer: object) -> str:
 
 def reads_all(layer: nn.Module) -> bool:
     """Whether each output mixes input channels, so that "in" and "out" are cut apart."""
-    return isinstance(layer, (nn.Linear, nn.RNNBase)) or (
+    return isinstance(layer, (nn.Linear, *recurrent.KINDS)) or (
         isinstance(layer, _ConvNd) and not _depthwise(layer)
     )
 
@@ -58,7 +58,7 @@ def parts(layer: nn.Module, dim: Dim) -> int:
     """Into how many equal runs of channels the layer divides this side; each must lose the same number."""
     if isinstance(layer, nn.GroupNorm):
         return layer.num_groups
-    if isinstance(layer, nn.RNNBase):
+    if isinstance(layer, recurrent.KINDS):
         return recurrent.directions(layer) if dim == "out" else 1
     return layer.groups if isinstance(layer, _ConvNd) and not _depthwise(layer) else 1
 
@@ -79,7 +79,7 @@ def channels(layer: nn.Module, dim: Dim) -> int:
         return layer.num_parameters
     if isinstance(layer, nn.Embedding):
         return layer.embedding_dim
-    if isinstance(layer, nn.RNNBase):
+    if isinstance(layer, recurrent.KINDS):
         return layer.hidden_size * recurrent.directions(layer) if dim == "out" else layer.input_size
     raise TypeError(f"no channels known in {type(layer).__name__}")
 
@@ -92,9 +92,9 @@ def uneven(layer: nn.Module, dim: Dim, kept: tuple[int, ...]) -> str:
         each = per_input(layer)
         whole = {index // each for index in kept}
         return "" if len(whole) * each == len(kept) else f"leaves parts of blocks of {each} channels"
-    if isinstance(layer, nn.RNNBase):
-        if dim == "out" and layer.num_layers > 1:
-            return f"the hidden size of {layer.num_layers} recurrent layers in one can't change"
+    if isinstance(layer, recurrent.KINDS):
+        if dim == "out" and recurrent.layers(layer) > 1:
+            return f"the hidden size of {recurrent.layers(layer)} recurrent layers in one can't change"
         what = "directions"
     if runs > 1:
         counts = {sum(index * runs // size == run for index in kept) for run in range(runs)}
@@ -108,7 +108,7 @@ def keep(layer: nn.Module, dim: Dim, kept: list[int]) -> None:
     index = torch.tensor(kept, dtype=torch.long, device=_device(layer))
     if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
         return  # one slope for all channels
-    if isinstance(layer, nn.RNNBase):
+    if isinstance(layer, recurrent.KINDS):
         recurrent.keep(layer, dim, kept)
         return
     if isinstance(layer, _ConvNd) and _by_groups(layer, dim):
@@ -127,7 +127,7 @@ def silence(layer: nn.Module, dim: Dim, removed: list[int]) -> None:
     That is: input channels of one that ``reads_all``, hidden ones of a recurrent layer (which reads them
     back), and those that a layer or group norm averages over. Nothing is to be done for others.
     """
-    if isinstance(layer, nn.RNNBase):
+    if isinstance(layer, recurrent.KINDS):
         recurrent.silence(layer, dim, removed)
     elif isinstance(layer, (nn.LayerNorm, nn.GroupNorm)):
         norms.silence(layer, removed)

@@ -80,6 +80,26 @@ def test_hidden_units_leave_recurrent_layers(kind: type[nn.RNNBase], both_ways: 
     assert torch.allclose(small(x[:, :, [1, 4]])[0], silent(x)[0][:, :, kept], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+@pytest.mark.parametrize("bias", [False, True])
+def test_hidden_units_leave_cells(kind: type[nn.RNNCellBase], bias: bool) -> None:
+    torch.manual_seed(0)
+    cell = kind(6, 4, bias=bias)  # type: ignore[call-arg]  # by kind
+    x, state, kept = torch.randn(2, 6), torch.randn(2, 4), [0, 2]
+    small, silent = copy.deepcopy(cell), copy.deepcopy(cell)
+    surgery.keep(small, "out", kept)
+    surgery.silence(silent, "out", [1, 3])
+    surgery.keep(small, "in", [1, 4])
+    surgery.silence(silent, "in", [0, 2, 3, 5])
+    two = isinstance(cell, nn.LSTMCell)
+    given = (state, state.cos()) if two else state
+    less = tuple(one[:, kept] for one in given) if two else state[:, kept]
+    got, expected = small(x[:, [1, 4]], less), silent(x, given)
+    for one, whole in zip(got if two else [got], expected if two else [expected], strict=True):
+        assert torch.allclose(one, whole[:, kept], atol=1e-6)
+    assert (small.hidden_size, surgery.channels(small, "out"), surgery.channels(small, "in")) == (2, 2, 2)
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("mask", ["", "bool", "float", "padding", "both", "heads"])
 def test_split_attention_is_torchs_own(batch_first: bool, mask: str) -> None:
