@@ -164,7 +164,7 @@ def in_c(source: str, folder: Path) -> dict[str, Any]:
     from edgekit.bundle.c99 import generate
     from edgekit.bundle.gathering import gather
     from edgekit.bundle.targets.python.package import named
-    from edgekit.workload import load_workload
+    from edgekit.opening import load_workload
 
     contents = gather(folder / "run", source, formats=("litert",), precisions=("int8",))
     file = folder / contents.model.name

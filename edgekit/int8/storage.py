@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -38,8 +39,16 @@ def load(path: Path) -> fx.GraphModule:
     """The graph that ``save`` wrote.
 
     Raises:
-        WeightsError: the file is missing or damaged.
+        WeightsError: the file is missing or damaged, or the other kind of ``.pt2``: compiled code.
     """
+    if _is_compiled(path):
+        raise WeightsError(
+            "this file is compiled code, and holds no graph",
+            where=str(path),
+            got="an AOTInductor package",
+            expected="an int8_graph.pt2, as the qat stage writes it",
+            next=f"edgekit bench {path} measures it; the graph that it was made of lies in its run folder",
+        )
     try:
         with warnings.catch_warnings(), path.open("rb") as stream:
             warnings.simplefilter("ignore")
@@ -60,3 +69,12 @@ def load(path: Path) -> fx.GraphModule:
     name_ends(graph)
     normalize(graph)
     return graph
+
+
+def _is_compiled(path: Path) -> bool:
+    """Whether it is an AOTInductor package: told by its list of contents, of which nothing is loaded."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/aotinductor/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False

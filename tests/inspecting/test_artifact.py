@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,14 @@ from tests.networks import Residual, quantized
 
 Files = dict[str, Path]
 WEIGHTS = 8 * 3 * 9 + 8 * 8 * 9 + 5 * 8  # of Residual
+
+
+def packed(name: str) -> bytes:
+    """An archive with one thing in it."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr(name, b"\x7fELF")
+    return whole.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite", "pt2"])
@@ -177,6 +187,7 @@ def test_what_the_runtime_refuses_is_told_in_its_own_words(tmp_path: Path) -> No
         ("magic.tflite", b"\xff\xff\xff\x7fTFL3" + bytes(40), MeasurementError, "not a valid Flatbuffer"),
         ("nothing.onnx", b"\x08\x0a", InputError, "no graph"),
         ("zip.pt2", b"PK\x03\x04" + bytes(40), WeightsError, "can't read the int8 graph"),
+        ("code.pt2", packed("code/data/aotinductor/model/x.wrapper.so"), WeightsError, "compiled code"),
         ("model.pth", b"\x80\x02", InputError, "weights alone"),
         ("notes.txt", b"hello", InputError, "expected:"),
     ],
