@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ from tests.once import VARIABLE
 # Two test processes on two cores: OpenMP threads would wait for each other, spinning. Before torch loads.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts what runs in its background, and nohup what runs on, with interrupts ignored, which every process
+# inherits: Ctrl-C, which some tests send, would then reach nobody. Python asks for none of its own in that case.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # First calls import torch or warm a kernel up, which says nothing about the code under test: no deadline.
 settings.register_profile(
