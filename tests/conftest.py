@@ -18,8 +18,8 @@ from tests.once import VARIABLE
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell starts what runs in its background, and nohup what runs on, with interrupts ignored, which every process
-# inherits: Ctrl-C, which some tests send, would then reach nobody. Python asks for none of its own in that case.
+# A shell starts what runs in its background, and nohup what runs on, with interrupts ignored, and processes
+# inherit that: Ctrl-C, which some tests send, would reach nobody, as Python then has no handler of its own.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

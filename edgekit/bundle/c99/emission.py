@@ -29,6 +29,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "conv_2d": _SCALING,
     "depthwise_conv_2d": _SCALING,
     "dequantize": (),
+    "dequantize_each": (),
     "fill": (),
     "fully_connected": ("clamp", "rescale_once"),
     "lookup": (),

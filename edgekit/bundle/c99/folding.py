@@ -1,10 +1,16 @@
-"""Before the ops are written: padding that the next op can do by itself takes no memory of its own."""
+"""Before the ops are written: what a neighbour can do by itself takes no memory of its own.
+
+Padding in front of a window, and factors of the channels behind the last DEQUANTIZE.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.bundle.c99.fixed_point import Unsupported
 from edgekit.bundle.c99.moves import padding
@@ -24,7 +30,58 @@ class Margin:
 
 
 def fold(model: Model) -> list[Op]:
-    """The ops, without PADs that convolutions and max poolings behind them can do: the same numbers.
+    """The ops, without those that a neighbour can do: the same numbers.
+
+    PADs, which convolutions and max poolings behind them do, and at an output a product of floats with
+    constants, which the DEQUANTIZE in front of it does.
+    """
+    return _scaled(model, _padded(model))
+
+
+def _scaled(model: Model, ops: list[Op]) -> list[Op]:
+    """DEQUANTIZE and MUL at an output as one, in the same order of roundings."""
+    readers: dict[int, int] = {}
+    for op in ops:
+        for tensor in op.inputs:
+            if tensor is not None:
+                readers[tensor.index] = readers.get(tensor.index, 0) + 1
+    made = {op.output.index: op for op in ops if op.outputs}
+    kept, gone = [], set()
+    for op in ops:
+        found = _factors(op) if model.is_output(op.output) else None
+        if found is not None:
+            source, factors = found
+            before = made.get(source.index)
+            alone = readers[source.index] == 1 and not model.is_output(source)
+            if before is not None and before.kind == "DEQUANTIZE" and alone:
+                gone.add(before.index)
+                op = replace(
+                    op, kind="DEQUANTIZE", inputs=before.inputs, options=SimpleNamespace(factors=factors)
+                )
+        kept.append(op)
+    return [op for op in kept if op.index not in gone]
+
+
+def _factors(op: Op) -> tuple[Tensor, NDArray[np.float32]] | None:
+    """What a product of floats reads, and its constants: one for all, or one a place of the last axes."""
+    if op.kind != "MUL" or len(op.inputs) != 2 or getattr(op.options, "fusedActivationFunction", 0):
+        return None
+    first, second = op.inputs
+    if first is None or second is None:
+        return None
+    source, constant = (first, second) if first.data is None else (second, first)
+    if source.data is not None or constant.data is None or {source.dtype, constant.dtype} != {"float32"}:
+        return None
+    shape = constant.shape
+    while shape and shape[0] == 1:
+        shape = shape[1:]
+    if source.shape != op.output.shape or shape != op.output.shape[len(op.output.shape) - len(shape) :]:
+        return None
+    return source, np.ascontiguousarray(constant.data, np.float32).reshape(-1)
+
+
+def _padded(model: Model) -> list[Op]:
+    """The ops, without PADs that convolutions and max poolings behind them can do.
 
     A convolution's kernel adds nothing for what lies outside, which is what the zero point would add; a max
     pooling ignores it, which is what -128 would do.

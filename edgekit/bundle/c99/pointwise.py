@@ -97,8 +97,13 @@ def dequantize(op: Op) -> list[Call]:
     source, output = quantized(op), op.output
     if output.dtype != "float32":
         raise Unsupported(f"DEQUANTIZE to {output.dtype}")
-    fields = {"count": output.count, "zero": source.zero_point, "scale": source.scale}
-    return [Call("dequantize", (source, output, Parameters("dequantize", fields)))]
+    fields: dict[str, object] = {"count": output.count, "zero": source.zero_point, "scale": source.scale}
+    factors = getattr(op.options, "factors", None)  # see folding.py
+    if factors is None:
+        return [Call("dequantize", (source, output, Parameters("dequantize", fields)))]
+    fields["factors"] = len(factors)
+    each = array("factors", factors, np.float32)
+    return [Call("dequantize_each", (source, each, output, Parameters("dequantize_each", fields)))]
 
 
 def lookup(op: Op) -> list[Call]:

@@ -123,6 +123,22 @@ def dequantize(random: Generator, path: Path) -> Path:
     return file.write(path, [entry], [output])
 
 
+def dequantize_each(random: Generator, path: Path) -> Path:
+    """Back from one grid for channels of unlike size: a factor for each, for all, or for each number."""
+    file, shape = File(), (1, 4, 8, 8)
+    entry, real, output = (
+        file.tensor(shape, grid(random)),
+        file.tensor(shape, None, "float32"),
+        file.tensor(shape, None, "float32"),
+    )
+    sizes = [(8,), (1, 1, 1, 8), (1,), shape, (8, 8)][random.integers(5)]
+    factors = file.constant(random.uniform(0.001, 3, sizes).astype(np.float32))
+    operands = [real, factors] if random.integers(2) else [factors, real]
+    file.op("DEQUANTIZE", [entry], [real])
+    file.op("MUL", operands, [output], fusedActivationFunction=0)
+    return file.write(path, [entry], [output])
+
+
 def pad(random: Generator, path: Path) -> Path:
     file, shape, source = File(), image(random, 6), grid(random)
     amounts = random.integers(0, 3, (4, 2)).astype(np.int32)
@@ -282,6 +298,7 @@ DRAWS: dict[str, Callable[[Generator, Path], Path]] = {
     "softmax": softmax,
     "quantize": quantize,
     "dequantize": dequantize,
+    "dequantize_each": dequantize_each,
     "pad": pad,
     "transpose": transpose,
     "slices": slices,
