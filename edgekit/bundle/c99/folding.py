@@ -64,7 +64,7 @@ def _scaled(model: Model, ops: list[Op]) -> list[Op]:
 
 def _factors(op: Op) -> tuple[Tensor, NDArray[np.float32]] | None:
     """What a product of floats reads, and its constants: one for all, or one a place of the last axes."""
-    if op.kind != "MUL" or len(op.inputs) != 2 or getattr(op.options, "fusedActivationFunction", 0):
+    if op.kind != "MUL" or len(op.inputs) != 2 or getattr(op.options, "fusedActivationFunction", False):
         return None
     first, second = op.inputs
     if first is None or second is None:
