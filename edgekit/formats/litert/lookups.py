@@ -21,7 +21,7 @@ def integer_tables(model: Any) -> int:
     Exact: the graph has the table on the quantiser's own grid. Between the two may stand reshapes, which move
     integers as they move floats. A table that something else reads stays as it is.
     """
-    (graph,), kinds = model.subgraphs, tflite_edit.kinds(model)
+    graph, kinds = model.subgraphs[0], tflite_edit.kinds(model)  # others are bodies of its operators
     readers: dict[int, list[Any]] = {}
     for operator in graph.operators:
         for index in operator.inputs:
