@@ -26,13 +26,14 @@ def told_about(name: str, script: str, folder: Path, *, seconds: float) -> list[
     # Not imported here: torchvision's wheels need their operators declared first (benchmarks/foreign.py).
     if importlib.util.find_spec(source) is None:
         pytest.skip(f"{source} isn't installed")
+    here = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
     done = subprocess.run(
         [sys.executable, "-c", script, name, str(folder), str(_ROOT)],
         capture_output=True,
         text=True,
         timeout=seconds,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *here]), "OMP_NUM_THREADS": "1"},
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -39,9 +39,9 @@ import sys
 sys.path[:0] = [sys.argv[3], sys.argv[3] + "/benchmarks"]
 from pathlib import Path
 import foreign
+from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
 from edgekit.formats.parity.divergence import layer_parity
-from edgekit.int8 import coverage
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.capture import capture
 
