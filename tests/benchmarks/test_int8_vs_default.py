@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgekit.formats import FORMATS
 from edgekit.report.recommend import recommend
 from edgekit.report.summary import Artifact, Measured
 
@@ -75,7 +76,13 @@ def test_it_is_the_choice_that_edgekit_makes(script: ModuleType, latencies: tupl
         for key in keys
     ]
     measurements = [
-        Measured.model_construct(artifact=key, device="local", threads=1, p50_ns=round(one[key].p50_ns))
+        Measured.model_construct(
+            artifact=key,
+            runtime=FORMATS[key.split("_")[1]].runtime,
+            device="local",
+            threads=1,
+            p50_ns=round(one[key].p50_ns),
+        )
         for key in keys
     ]
     told = recommend(artifacts, measurements, accuracy=0.9, reference="fp32_onnx")
