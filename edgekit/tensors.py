@@ -186,7 +186,9 @@ class Sequences(NamedTensors):
         """The model's answers over all steps, without its states."""
         told: list[NamedTensors] = []
         for _, answers in self.walk(answer):
-            told = [*told, answers] if self.stacked else [answers]
+            if not self.stacked:
+                told.clear()  # the last step's alone count
+            told.append(answers)
         names = [name for name in told[0].names if name not in self.states]
         found = {
             name: torch.stack([one[name] for one in told], 1) if self.stacked else told[0][name]

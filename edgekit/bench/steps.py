@@ -44,7 +44,9 @@ class Steps:
             if missing:
                 raise ValueError(f"the file has no output {', '.join(missing)}")
             states = {name: rows[output] for output, name in self.states.items()}
-            told = [*told, rows] if self.stacked else [rows]
+            if not self.stacked:
+                told.clear()  # the last step's alone count
+            told.append(rows)
         return self._joined(told)
 
     def _joined(self, told: Sequence[Any]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-import zipfile
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from edgekit.errors import WeightsError
 from edgekit.files import atomic_write
 from edgekit.int8.capture import export_program, name_ends
 from edgekit.int8.normalize import normalize
+from edgekit.runtimes.device.runtime_torch import compiled
 from edgekit.tensors import Tensors, cat
 
 
@@ -74,7 +74,6 @@ def load(path: Path) -> fx.GraphModule:
 def _is_compiled(path: Path) -> bool:
     """Whether it is an AOTInductor package: told by its list of contents, of which nothing is loaded."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return any("/aotinductor/" in name for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+        return compiled(str(path))
+    except (OSError, ValueError):
         return False

@@ -53,7 +53,7 @@ class TorchModel(Model):
         self.torch.set_num_threads(threads)
         self.backend = backend
         self._named: list[str] = []
-        self.compiled = any("/aotinductor/" in name for name in entries(artifact))
+        self.compiled = compiled(artifact)
         load = self._package if self.compiled else self._program
         self._call, ports = load(artifact)
         self.told = bool(ports)
@@ -210,6 +210,13 @@ def entries(artifact: str) -> list[str]:
             return archive.namelist()
     except zipfile.BadZipFile as error:
         raise ValueError(f"{artifact} is no .pt2 archive: {error}") from None
+
+
+def compiled(artifact: str) -> bool:
+    """Whether it is an AOTInductor package, told by its list of contents alone. Raises ValueError, see
+    ``entries``.
+    """
+    return any("/aotinductor/" in name for name in entries(artifact))
 
 
 def holds(artifact: str, name: bytes) -> bool:
