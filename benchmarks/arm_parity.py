@@ -24,8 +24,8 @@ from edgekit.devices import connect
 from edgekit.devices.device import load_device
 from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions, Target
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.zoo.digits import workload
 
 HERE = Path(__file__).resolve().parent

@@ -31,8 +31,8 @@ def main() -> int:
     from provenance import surroundings
 
     from edgekit.formats.parity.divergence import snr_db
+    from edgekit.graph.capture import capture
     from edgekit.int8.calibration import CalibrationOptions, calibrate
-    from edgekit.int8.capture import capture
     from tests.models import CASES, inputs, trained
 
     original = road.quantize_pt2e

@@ -63,8 +63,8 @@ def run(step: str, name: str, folder: Path) -> dict[str, float]:
     example = images(1, network.size, generator)
     path = folder / "graph.pt2"
     if step == "calibrate":
+        from edgekit.graph.capture import capture
         from edgekit.int8.calibration import calibrate
-        from edgekit.int8.capture import capture
 
         model = make(network)
         batches = [images(8, network.size, generator) for _ in range(4)]

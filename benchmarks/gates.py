@@ -32,8 +32,8 @@ from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions, Target
 from edgekit.formats.parity.file_parity import file_parity
 from edgekit.formats.parity.layers import first_wrong, furthest
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 
 CALIBRATION, BATCH, LOOKED_AT = 16, 4, 2
 OUT = Path(__file__).resolve().parent / "results" / "gates.json"

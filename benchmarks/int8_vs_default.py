@@ -47,8 +47,8 @@ from edgekit.bench.measure import Candidate, Failure, evaluate, measure
 from edgekit.devices.device import Device
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 
 CALIBRATION, BATCH, HELD_OUT = 64, 32, 32
 MIN_SNR_DB = 20.0

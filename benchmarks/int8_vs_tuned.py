@@ -43,8 +43,8 @@ from edgekit.devices.asking import probe
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
 from edgekit.formats.options import Target
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.noise import Noise
 from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
 

@@ -33,7 +33,7 @@ from prune_accuracy import original, won_back
 
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
-from edgekit.pipeline.keys import Part, model_digest
+from edgekit.runs.keys import Part, model_digest
 from edgekit.stages.base import StageContext, TrainingConfig
 from edgekit.stages.qat import QatConfig
 from edgekit.training import evaluate

@@ -74,8 +74,8 @@ def measure(name: str, rounds: int, steps: int) -> dict[str, list[float]]:
     """Images a second of each form in each round, the forms by turns; the first round is a warm-up."""
     import torch
 
+    from edgekit.graph.capture import capture
     from edgekit.int8.calibration import calibrate
-    from edgekit.int8.capture import capture
     from edgekit.int8.scales import LearnedScales
     from edgekit.int8.trainable import trainable
     from edgekit.tasks import Classification

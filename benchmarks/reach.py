@@ -231,9 +231,9 @@ def _one(arguments: argparse.Namespace) -> int:
     import torch
 
     torch.set_num_threads(1)
-    from edgekit.bystander import Bystander
     from edgekit.errors import EdgekitError, InputError, StageError
-    from edgekit.heartbeat import HELD_UP, Heartbeat
+    from edgekit.monitor.bystander import Bystander
+    from edgekit.monitor.heartbeat import HELD_UP, Heartbeat
     from edgekit.progress import Event
 
     terminal = sys.stdout  # what converters print is kept from the one that is asked for later

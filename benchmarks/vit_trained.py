@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from edgekit.bench.measure import evaluate
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.noise import Noise
 
 OUT = Path(__file__).resolve().parent / "results" / "vit_trained.json"

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import EdgekitError
 from edgekit.files import sha256_of, write_json
-from edgekit.pipeline.keys import Part, code_version
 from edgekit.progress import Event
+from edgekit.runs.keys import Part, code_version
 from edgekit.workload import Samples, Workload
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.cli import main
+from edgekit.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -20,8 +20,8 @@ from edgekit.bench.roundtrip import FILES, REFERENCE
 from edgekit.devices.device import load_device
 from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions, Target
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ Arrows = Mapping[str, set[str]]
 
 MOST_LINES = 450
 # What is on top: nothing that computes may know how it is called or shown.
-TOP = {"edgekit.cli", "edgekit.commands", "edgekit.console"}
+TOP = {"edgekit.cli"}
 
 
 @pytest.fixture(scope="module")

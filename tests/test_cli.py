@@ -17,8 +17,8 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import edgekit
-from edgekit import cli
-from edgekit.console import report_view
+from edgekit.cli import app as cli
+from edgekit.cli.views.console import report_view
 from edgekit.errors import (
     DataError,
     DiskFullError,
@@ -155,7 +155,7 @@ def fails_with(error: BaseException) -> Callable[..., Any]:
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     done = python(
         f"import sys; sys.argv = ['edgekit', *{arguments!r}]\n"
-        "from edgekit.cli import main\n"
+        "from edgekit.cli.app import main\n"
         "try: main()\n"
         "except SystemExit as e: assert not e.code, e.code\n"
         f"print([n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr)"
@@ -166,7 +166,8 @@ def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["edgekit", "edgekit.recipe", "edgekit.stages", "edgekit.console", "edgekit.errors"]
+    "module",
+    ["edgekit", "edgekit.recipe", "edgekit.stages", "edgekit.cli.views.console", "edgekit.errors"],
 )
 def test_light_modules_import_nothing_heavy(module: str) -> None:
     done = python(f"import sys, {module}; print([n for n in {HEAVY!r} if n in sys.modules])")
@@ -415,7 +416,7 @@ def compress(workload, *, progress, **rest):
 sys.modules["edgekit.pipeline"] = types.ModuleType("edgekit.pipeline")
 sys.modules["edgekit.pipeline"].compress = compress
 sys.argv = ["edgekit", "compress", *{arguments!r}]
-from edgekit.cli import main
+from edgekit.cli.app import main
 main()
 """
 
@@ -482,7 +483,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shell_completion(shell: str) -> None:
     done = python(
-        "import sys; sys.argv = ['edgekit']\nfrom edgekit.cli import app\napp(prog_name='edgekit')",
+        "import sys; sys.argv = ['edgekit']\nfrom edgekit.cli.app import app\napp(prog_name='edgekit')",
         _EDGEKIT_COMPLETE=f"source_{shell}",
     )
     assert "_EDGEKIT_COMPLETE" in done.stdout, done.stderr
@@ -490,7 +491,7 @@ def test_shell_completion(shell: str) -> None:
 
 def test_recipe_names_are_completed() -> None:
     done = python(
-        "import sys; sys.argv = ['edgekit']\nfrom edgekit.cli import app\napp(prog_name='edgekit')",
+        "import sys; sys.argv = ['edgekit']\nfrom edgekit.cli.app import app\napp(prog_name='edgekit')",
         _EDGEKIT_COMPLETE="complete_bash",
         COMP_WORDS="edgekit compress --recipe m",
         COMP_CWORD="3",
@@ -499,7 +500,7 @@ def test_recipe_names_are_completed() -> None:
 
 
 def test_events_of_every_kind_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    from edgekit.console import RunView
+    from edgekit.cli.views.console import RunView
 
     with RunView(sys.stderr) as view:
         for kind in ("stage-start", "step", "epoch", "stage-end", "stage-skipped", "note", "warning"):

@@ -14,16 +14,16 @@ from xml.etree import ElementTree as xml
 import pytest
 from typer.testing import CliRunner, Result
 
-from edgekit import cli
 from edgekit.bench.record import Record, read_record
 from edgekit.bench.roundtrip import REFERENCE
+from edgekit.cli import app as cli
 
 ONNX, LITERT = str(REFERENCE / "check.onnx"), str(REFERENCE / "check.tflite")
 QUICK = ["--min-seconds", "0", "--min-runs", "400", "--quiet"]
 
 # A shell that starts tests in the background has them ignore Ctrl-C, and their children too.
 CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-CTRL_C += "from edgekit.cli import main; main()"
+CTRL_C += "from edgekit.cli.app import main; main()"
 
 
 def call(*arguments: str) -> Result:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from edgekit.bundle import checking, writing
 from edgekit.bundle.targets import base
-from edgekit.cli import app
+from edgekit.cli.app import app
 from tests.bundle import made
 
 

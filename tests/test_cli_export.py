@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from typer.testing import CliRunner, Result
 
-from edgekit import cli
+from edgekit.cli import app as cli
 from edgekit.errors import InputError, RecipeError
 from edgekit.pipeline import compress
 from edgekit.pipeline.export_request import export_request
@@ -149,7 +149,7 @@ def test_a_device_profile_spells_the_files(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_table_for_people(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgekit.console.PLAIN_WIDTH", 300)  # a long path would be folded
+    monkeypatch.setattr("edgekit.cli.views.console.PLAIN_WIDTH", 300)  # a long path would be folded
     result = call(str(run), FILE, "--format", "onnx")
     assert result.exit_code == 0
     assert int8_onnx("tiny_int8") in result.stdout

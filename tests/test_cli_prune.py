@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
-from edgekit import cli, macs
+from edgekit import macs
+from edgekit.cli import app as cli
 from edgekit.opening import load_workload
 from edgekit.pruning.plans.plan import Plan
 from edgekit.training import evaluate

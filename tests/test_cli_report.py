@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from edgekit.cli import app
+from edgekit.cli.app import app
 from edgekit.pipeline import compress
 from tests.pipeline import tiny
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.heartbeat import Heartbeat
+from edgekit.monitor.heartbeat import Heartbeat
 from edgekit.progress import Event
 
 EVERY = 0.2
@@ -109,8 +109,8 @@ def test_a_view_that_fails_ends_the_signs_alone() -> None:
 
 CODE = """
 import sys, time
-from edgekit.commands.common import run_view
-from edgekit import heartbeat
+from edgekit.cli.common import run_view
+from edgekit.monitor import heartbeat
 from edgekit.progress import Event
 heartbeat.EVERY = 0.3
 heartbeat.Heartbeat.__init__.__kwdefaults__["every"] = 0.3
@@ -142,7 +142,7 @@ def test_the_end_of_the_command_does_not_look_for_cycles_but_closes_what_is_regi
 import atexit, gc, sys
 atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0))
 sys.argv = ["edgekit", "--version"]
-from edgekit.cli import main
+from edgekit.cli.app import main
 main()
 """
     done = subprocess.run(
@@ -154,8 +154,8 @@ main()
 
 HELD = """
 import ctypes, sys
-from edgekit.bystander import Bystander
-from edgekit.heartbeat import Heartbeat
+from edgekit.monitor.bystander import Bystander
+from edgekit.monitor.heartbeat import Heartbeat
 from edgekit.progress import Event
 
 def show(event):
@@ -185,7 +185,7 @@ def test_a_step_that_holds_all_threads_up_is_told_by_another_process() -> None:
 def test_the_process_beside_ends_with_the_one_that_it_belongs_to(tmp_path: Path) -> None:
     script = """
 import os, signal, sys
-from edgekit.bystander import Bystander
+from edgekit.monitor.bystander import Bystander
 beside = Bystander(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT), 30)
 print(beside._process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

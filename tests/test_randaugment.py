@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgekit import randaugment
 from edgekit.errors import DataError, WorkloadError
-from edgekit.randaugment import COLOURS, MOVES, rand_augment
+from edgekit.workload import randaugment
 from edgekit.workload.preprocessing import Augmentation
+from edgekit.workload.randaugment import COLOURS, MOVES, rand_augment
 
 SEEDS = st.integers(0, 2**31)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import DiskFullError, RunFolderError
 from edgekit.files import sha256
-from edgekit.run import Damaged, RunFolder, check_files, finished, read_record, run_name, write_record
+from edgekit.runs.folder import Damaged, RunFolder, check_files, finished, read_record, run_name, write_record
 
 RUN: dict[str, Any] = {
     "workload": "digits",
@@ -88,7 +88,7 @@ def test_a_run_killed_in_its_first_moments_is_continued(tmp_path: Path) -> None:
 def test_nobody_else_gets_in_meanwhile(tmp_path: Path) -> None:
     script = (
         "import sys, json; from pathlib import Path; from edgekit.errors import RunFolderError\n"
-        "from edgekit.run import RunFolder\n"
+        "from edgekit.runs.folder import RunFolder\n"
         "try: RunFolder.open(Path(sys.argv[1]), json.loads(sys.argv[2]))\n"
         "except RunFolderError as error: print(error); sys.exit(error.exit_code)"
     )
@@ -119,7 +119,7 @@ def test_nothing_is_left_where_nothing_could_be_begun(
     def full(*_: object, **__: object) -> None:
         raise DiskFullError("can't write")
 
-    monkeypatch.setattr("edgekit.run.write_record", full)
+    monkeypatch.setattr("edgekit.runs.folder.write_record", full)
     with pytest.raises(DiskFullError):
         RunFolder.open(tmp_path / "run", RUN)
     assert not (tmp_path / "run").exists()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from edgekit.errors import InputError, MissingExtraError
+from edgekit.monitor.trackers import MLflow, require, tracked
 from edgekit.progress import Event, silent
-from edgekit.trackers import MLflow, require, tracked
 
 ABOUT = {"name": "tiny-run", "seed": 3, "prune.speedup": 2.0, "long": "x" * 900}
 
@@ -115,7 +115,7 @@ def test_one_that_fails_is_told_once_and_the_run_goes_on(
         def close(self, failed: bool) -> None:
             raise AssertionError("was dropped")
 
-    monkeypatch.setattr("edgekit.trackers.TRACKERS", {"server": Failing})
+    monkeypatch.setattr("edgekit.monitor.trackers.TRACKERS", {"server": Failing})
     events: list[Event] = []
     with tracked(["server"], tmp_path, ABOUT, events.append) as progress:
         progress(epoch(1))

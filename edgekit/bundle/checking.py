@@ -12,7 +12,7 @@ from edgekit.bundle.targets.base import Tried
 from edgekit.bundle.writing import RECORD
 from edgekit.errors import BundleError, InputError
 from edgekit.progress import Event, Progress, silent
-from edgekit.run import Damaged, check_files, read_record
+from edgekit.runs.folder import Damaged, check_files, read_record
 
 __all__ = ["Checked", "check", "read"]
 

@@ -14,7 +14,7 @@ from edgekit.bundle.contents import Contents, Format, Input, ModelFile, Output, 
 from edgekit.errors import InputError, RunFolderError
 from edgekit.files import sha256_of_bytes
 from edgekit.progress import Event, Progress, silent
-from edgekit.run import Damaged, check_files, read_record
+from edgekit.runs.folder import Damaged, check_files, read_record
 
 if TYPE_CHECKING:
     from edgekit.report import Report

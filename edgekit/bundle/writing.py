@@ -16,7 +16,7 @@ from edgekit.bundle.targets.base import Files, Settings, Target
 from edgekit.errors import InputError
 from edgekit.files import disk_full, sha256_of_bytes
 from edgekit.progress import Event, Progress, silent
-from edgekit.run import Damaged, check_files, read_record, write_record
+from edgekit.runs.folder import Damaged, check_files, read_record, write_record
 
 __all__ = ["RECORD", "bundle", "default_folder", "write"]
 

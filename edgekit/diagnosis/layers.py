@@ -12,8 +12,8 @@ from edgekit import macs
 from edgekit.batching import Footprint, fitting, footprint
 from edgekit.diagnosis.record import LayerRow
 from edgekit.execution import interpreted, mode, spans
-from edgekit.int8 import ops
-from edgekit.int8.probes import layer_name, quantized_tensors
+from edgekit.graph import ops
+from edgekit.graph.probes import layer_name, quantized_tensors
 from edgekit.noise import Noise
 from edgekit.tensors import Tensors
 

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from edgekit.errors import ExportError
 from edgekit.formats.options import ExportOptions
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.tensors import Tensors
 
 

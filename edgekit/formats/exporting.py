@@ -51,7 +51,7 @@ def export(
     FORMATS[format].check(options, precision, path.name)
     FORMATS[format].require()
     from edgekit.formats import embed
-    from edgekit.int8.capture import capture
+    from edgekit.graph.capture import capture
 
     embed.refuse(options, example, path.name)
     if precision in INT8_GRAPH:
@@ -70,7 +70,7 @@ def export(
 
 
 def _check_int8(model: nn.Module, path: Path) -> None:
-    from edgekit.int8 import ops
+    from edgekit.graph import ops
 
     nodes = getattr(getattr(model, "graph", None), "nodes", ())
     if not any(node.target in ops.DEQUANTIZE for node in nodes):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
 
 _LIMIT = 64  # of 7-bit weights
 _INT16_MIN, _INT16_MAX = -32768, 32767

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
 
 
 def subsample_by_convolution(graph: fx.GraphModule) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import fx
 
 from edgekit.errors import ExportError
-from edgekit.int8 import ops
+from edgekit.graph import ops
 
 __all__ = ["fold_temperature"]
 

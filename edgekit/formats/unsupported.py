@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from torch import fx
 
 from edgekit.errors import ExportError
-from edgekit.int8.ops import is_constant
+from edgekit.graph.ops import is_constant
 
 # How torch's ONNX exporter and litert-torch name an op that they have no conversion for.
 _MISSING = (

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx
 
 from edgekit.formats.summary import by_size, dtype_totals, grid
-from edgekit.int8 import ops, storage
+from edgekit.graph import ops
+from edgekit.int8 import storage
 from edgekit.int8.prediction import op_name
 from edgekit.memory import graph_arena
 from edgekit.tensors import each

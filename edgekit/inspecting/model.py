@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekit import macs
+from edgekit.graph import ops
 from edgekit.inspecting.channels import cuttable, find_channels
-from edgekit.int8 import ops
 from edgekit.int8.prediction import Graphs, op_name
 from edgekit.int8.rules import PREDICTED
 from edgekit.memory import graph_arena

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
 
 __all__ = ["LARGEST_BIAS", "Biased", "biased", "hold_biases"]
 

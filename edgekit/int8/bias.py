@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
 
 __all__ = ["ChannelMeans", "correct_biases"]
 

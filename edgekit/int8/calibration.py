@@ -16,7 +16,8 @@ from torch import Tensor, fx
 
 from edgekit.errors import StageError
 from edgekit.execution import Forward, in_order, spans
-from edgekit.int8 import ops
+from edgekit.graph import ops
+from edgekit.graph.probes import layer_name
 from edgekit.int8.bias import ChannelMeans, correct_biases
 from edgekit.int8.grid import absorb_clamps, meet_clamps, snap_biases
 from edgekit.int8.heads import even_heads
@@ -24,7 +25,6 @@ from edgekit.int8.joins import join
 from edgekit.int8.lower import lower
 from edgekit.int8.masks import masks_by_addition
 from edgekit.int8.placement import EdgeQuantizer, last_layers
-from edgekit.int8.probes import layer_name
 from edgekit.int8.ranges import float_values, histograms, mse_weight_scales, set_ranges
 from edgekit.int8.scores import free_coarse_scores, part_from_grid
 from edgekit.int8.sharing import share_weight_pairs

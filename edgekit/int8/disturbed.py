@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekit.execution import interpreted, mode
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.tensors import Tensors
 
 __all__ = ["disturbed"]

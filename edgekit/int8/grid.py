@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
+from edgekit.graph.constants import evaluate_constant
 from edgekit.int8.accumulators import biased, hold_biases
-from edgekit.int8.constants import evaluate_constant
 
 INT8_MIN, INT8_MAX = -128, 127
 

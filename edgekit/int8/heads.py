@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, fx
 
 from edgekit.execution import interpreted
-from edgekit.int8 import ops
-from edgekit.int8.ops import aten
+from edgekit.graph import ops
+from edgekit.graph.ops import aten
 from edgekit.tensors import Tensors
 
 __all__ = ["even_heads"]

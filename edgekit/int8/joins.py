@@ -17,8 +17,8 @@ from typing import Any
 
 from torch import fx
 
-from edgekit.int8 import ops
-from edgekit.int8.constants import evaluate_constant
+from edgekit.graph import ops
+from edgekit.graph.constants import evaluate_constant
 from edgekit.int8.unify import (
     Grid,
     enters,

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgekit.int8 import ops
-from edgekit.int8.fold import statistics
-from edgekit.int8.ops import aten
-from edgekit.int8.resampling import as_linear, without_ceil
+from edgekit.graph import ops
+from edgekit.graph.fold import statistics
+from edgekit.graph.ops import aten
+from edgekit.graph.resampling import as_linear, without_ceil
+from edgekit.graph.transposed import as_convolution
 from edgekit.int8.scores import LONGEST_ROW
-from edgekit.int8.transposed import as_convolution
 
 _SPREAD = 4.0  # standard deviations, from a channel's mean to about its largest value
 _THREE = 2.99997

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgekit.int8 import ops
-from edgekit.int8.constants import evaluate_constant
-from edgekit.int8.ops import aten
+from edgekit.graph import ops
+from edgekit.graph.constants import evaluate_constant
+from edgekit.graph.ops import aten
 from edgekit.int8.scores import constant_number, float_scores
 
 __all__ = ["masks_by_addition"]

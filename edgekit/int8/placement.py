@@ -21,7 +21,7 @@ from torch import fx
 from torchao.quantization.pt2e.observer import HistogramObserver, PerChannelMinMaxObserver
 from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.int8.scores import float_scores, is_long, reads_long_row
 from edgekit.int8.statistics import float_statistics
 from edgekit.int8.streams import float_streams

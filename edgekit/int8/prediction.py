@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from torch import Tensor, fx, nn
 
-from edgekit.int8 import ops
-from edgekit.int8.capture import capture
+from edgekit.graph import ops
+from edgekit.graph.capture import capture
 from edgekit.int8.lower import lower
 from edgekit.int8.placement import KEY, EdgeQuantizer
 from edgekit.int8.rules import PREDICTED, rule_of

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekit.execution import interpreted
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.int8.unify import HIGH, LOW, grid_for, grid_of, has_known_grid, per_tensor, set_grid
 from edgekit.tensors import Tensors
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.int8.grid import clamp_bounds
 from edgekit.int8.unify import HIGH, LOW, grid_of, groups, has_known_grid, is_shared, per_tensor, set_grid
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from edgekit.int8 import ops
-from edgekit.int8.constants import evaluate_constant
-from edgekit.int8.ops import aten
+from edgekit.graph import ops
+from edgekit.graph.constants import evaluate_constant
+from edgekit.graph.ops import aten
 
 __all__ = [
     "LONGEST_ROW",

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
 
 __all__ = ["share_weight_pairs"]
 

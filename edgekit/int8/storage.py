@@ -11,8 +11,8 @@ from torch import fx
 
 from edgekit.errors import WeightsError
 from edgekit.files import atomic_write
-from edgekit.int8.capture import export_program, name_ends
-from edgekit.int8.normalize import normalize
+from edgekit.graph.capture import export_program, name_ends
+from edgekit.graph.normalize import normalize
 from edgekit.runtimes.device.runtime_torch import compiled
 from edgekit.tensors import Tensors, cat
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from torch import fx
 
-from edgekit.int8 import ops
-from edgekit.int8.ops import aten
+from edgekit.graph import ops
+from edgekit.graph.ops import aten
 from edgekit.int8.scores import is_long
 
 __all__ = ["float_tail"]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.int8.fake_quantize import (
     fake_quantize,
     fake_quantize_channels,

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgekit.int8 import ops
-from edgekit.int8.constants import evaluate_constant
+from edgekit.graph import ops
+from edgekit.graph.constants import evaluate_constant
 from edgekit.int8.scores import is_long
 
 LOW, HIGH = -128, 127

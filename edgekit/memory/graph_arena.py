@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from edgekit.execution import arguments
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.memory.arena import Arena, Step, plan
 from edgekit.tensors import Tensors
 

@@ -69,7 +69,7 @@ def compress(
         devices: names or files of device profiles, instead of the recipe's.
         out: the run folder; by default one below ``runs/`` that is this run's own.
         overrides: settings of the recipe, ``"stages.prune.speedup=3"``.
-        log: "tensorboard", "mlflow": where epochs are told besides training.csv; see ``edgekit.trackers``.
+        log: "tensorboard", "mlflow": where epochs are told besides training.csv.
         progress: told what happens; see ``edgekit.progress``.
 
     Returns:
@@ -115,7 +115,7 @@ def _compress(
     place: list[Path],
 ) -> Report:
     # What costs nothing to check comes before what imports torch.
-    from edgekit import trackers
+    from edgekit.monitor import trackers
     from edgekit.recipe import load_recipe
 
     checked = load_recipe(recipe, overrides)
@@ -131,7 +131,7 @@ def _compress(
     from edgekit.pipeline.job import Job
     from edgekit.recipe import dump
     from edgekit.report import page
-    from edgekit.run import RunFolder, run_name
+    from edgekit.runs.folder import RunFolder, run_name
     from edgekit.training.computing import parallel
     from edgekit.training.computing.device import idle_gpu
 

@@ -15,9 +15,9 @@ from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
-from edgekit.pipeline.keys import code_version
 from edgekit.pipeline.planning import REFERENCE, Planned, plan
-from edgekit.run import Damaged, check_files, read_record, write_record
+from edgekit.runs.folder import Damaged, check_files, read_record, write_record
+from edgekit.runs.keys import code_version
 from edgekit.tensors import shapes
 
 __all__ = ["REFERENCE", "Manifest", "Planned", "export_all", "metadata", "write_early", "write_missing"]

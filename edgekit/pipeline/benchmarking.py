@@ -199,7 +199,7 @@ def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | Non
 
 
 def _of_run(path: Path) -> list[_Subject]:
-    from edgekit.run import Damaged, check_files, read_record
+    from edgekit.runs.folder import Damaged, check_files, read_record
 
     try:
         manifest = read_record(path / "manifest.json")

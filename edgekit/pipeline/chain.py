@@ -17,14 +17,14 @@ from edgekit.config.settings import TrainingConfig
 from edgekit.errors import EdgekitError, StageError, WeightsError
 from edgekit.execution import call, mode
 from edgekit.files import disk_full, sha256_of
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.macs import count
 from edgekit.pipeline import distributed
 from edgekit.pipeline.job import Job
-from edgekit.pipeline.keys import code_version, model_digest
 from edgekit.pipeline.stage_folder import METRICS, StageFolder, trained_seconds
 from edgekit.report import Figures, StageRow
-from edgekit.run import write_record
+from edgekit.runs.folder import write_record
+from edgekit.runs.keys import code_version, model_digest
 from edgekit.stages import STAGES
 from edgekit.stages.base import Form, Shipping, Stage, StageConfig, StageContext, StageResult
 from edgekit.stages.shipping import identity

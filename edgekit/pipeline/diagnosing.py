@@ -21,9 +21,9 @@ from edgekit.pipeline.artifacts import REFERENCE, Manifest, Planned
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.evaluation import answers_of
 from edgekit.pipeline.job import Job
-from edgekit.pipeline.keys import code_version
 from edgekit.pipeline.probing import Probing
-from edgekit.run import write_record
+from edgekit.runs.folder import write_record
+from edgekit.runs.keys import code_version
 from edgekit.stages.base import Form
 from edgekit.tensors import NamedTensors, Tensors
 from edgekit.training.computing.memory import give_back

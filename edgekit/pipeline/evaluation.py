@@ -26,7 +26,7 @@ from edgekit.pipeline.artifacts import Manifest, Planned
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.channels import lost_channels
 from edgekit.pipeline.job import Job
-from edgekit.pipeline.keys import code_version
+from edgekit.runs.keys import code_version
 from edgekit.runtimes import RUNTIMES
 from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
 from edgekit.stages.base import Form

@@ -100,7 +100,7 @@ def _from_run(
     from edgekit.pipeline.artifacts import Manifest
     from edgekit.pipeline.job import Job
     from edgekit.pipeline.planning import plan
-    from edgekit.run import RunFolder
+    from edgekit.runs.folder import RunFolder
 
     loaded, fingerprint = reopening.workload_of(path, workload, identity)
     with RunFolder.open(path, identity) as run:
@@ -177,10 +177,10 @@ def _alone(
     from edgekit.pipeline.artifacts import Manifest
     from edgekit.pipeline.chain import Rung, form_of
     from edgekit.pipeline.job import Job
-    from edgekit.pipeline.keys import model_digest
     from edgekit.recipe import ExportConfig, Recipe
     from edgekit.report import Figures
-    from edgekit.run import RunFolder
+    from edgekit.runs.folder import RunFolder
+    from edgekit.runs.keys import model_digest
 
     devices, recipe = (
         _devices([device or "local"]),
@@ -214,7 +214,7 @@ def _graph_alone(
     from edgekit.files import sha256
     from edgekit.formats.exporting import export
     from edgekit.formats.options import ExportOptions, Target
-    from edgekit.int8 import ops
+    from edgekit.graph import ops
 
     (profile,) = _devices([device or "local"])
     if what.temperature == "fitted":

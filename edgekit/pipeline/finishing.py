@@ -19,10 +19,10 @@ from edgekit.pipeline import artifacts, diagnosing, evaluation, measuring, repor
 from edgekit.pipeline.artifacts import Manifest
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
-from edgekit.pipeline.keys import code_version
 from edgekit.recipe import Recipe
 from edgekit.report import Report, Warned, card
-from edgekit.run import write_record
+from edgekit.runs.folder import write_record
+from edgekit.runs.keys import code_version
 from edgekit.tensors import Tensors, each
 from edgekit.workload import Workload
 

@@ -10,7 +10,7 @@ from edgekit.devices.device import Device
 from edgekit.pipeline.connections import Connections
 from edgekit.progress import Event, Progress
 from edgekit.recipe import Recipe
-from edgekit.run import Damaged, RunFolder, finished
+from edgekit.runs.folder import Damaged, RunFolder, finished
 from edgekit.workload import Workload
 
 if TYPE_CHECKING:

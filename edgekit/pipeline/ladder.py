@@ -103,7 +103,7 @@ def _ratios(source: Tensor, answers: Tensor) -> dict[str, Any]:
 
 def output_steps(model: torch.nn.Module) -> dict[str, float]:
     """The scales of the grids on which an int8 graph's outputs lie, by name; float ones are left out."""
-    from edgekit.int8 import ops
+    from edgekit.graph import ops
 
     if not isinstance(model, fx.GraphModule):
         return {}

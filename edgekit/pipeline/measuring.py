@@ -21,9 +21,9 @@ from edgekit.formats import FORMATS
 from edgekit.pipeline.artifacts import REFERENCE, Manifest
 from edgekit.pipeline.evaluation import write_inputs
 from edgekit.pipeline.job import Job
-from edgekit.pipeline.keys import code_version
 from edgekit.report import Counted, Failed, Measured
-from edgekit.run import write_record
+from edgekit.runs.folder import write_record
+from edgekit.runs.keys import code_version
 from edgekit.tensors import from_numpy, shaped, shapes
 from edgekit.units import human_count, human_ns
 

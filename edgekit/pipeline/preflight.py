@@ -34,9 +34,9 @@ from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions
 from edgekit.pipeline import artifacts, chain, evaluation, ladder, microcontroller, planning
 from edgekit.pipeline.job import Job
-from edgekit.pipeline.keys import code_version
 from edgekit.progress import silent
-from edgekit.run import write_record
+from edgekit.runs.folder import write_record
+from edgekit.runs.keys import code_version
 from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
 from edgekit.stages import STAGES, students
 from edgekit.stages.base import Form, StageConfig, StageContext

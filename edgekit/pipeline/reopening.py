@@ -10,10 +10,10 @@ from edgekit.errors import InputError, RunFolderError, WorkloadError
 from edgekit.opening import load_workload
 from edgekit.pipeline.chain import Rung, form_of
 from edgekit.pipeline.job import Job
-from edgekit.pipeline.keys import model_digest
 from edgekit.pipeline.stage_folder import METRICS
 from edgekit.report import Figures
-from edgekit.run import Damaged, check_files, read_record
+from edgekit.runs.folder import Damaged, check_files, read_record
+from edgekit.runs.keys import model_digest
 from edgekit.stages import STAGES
 from edgekit.stages.base import StageContext
 from edgekit.workload import Workload

@@ -13,9 +13,9 @@ from edgekit.pipeline import ladder
 from edgekit.pipeline.artifacts import REFERENCE, Manifest, Planned
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
-from edgekit.pipeline.keys import LIBRARIES, versions
 from edgekit.pipeline.measuring import rows_of
 from edgekit.report import Artifact, LadderStep, Report, Warned, recommend, verdicts
+from edgekit.runs.keys import LIBRARIES, versions
 from edgekit.units import human_share, score_name
 
 _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm", "sve")

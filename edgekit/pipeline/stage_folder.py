@@ -13,7 +13,7 @@ from pathlib import Path
 from edgekit.errors import EdgekitError
 from edgekit.files import sha256
 from edgekit.pipeline.job import Job
-from edgekit.run import Damaged, read_record, write_record
+from edgekit.runs.folder import Damaged, read_record, write_record
 from edgekit.stages.base import StageResult
 
 METRICS = "metrics.json"

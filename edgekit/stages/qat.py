@@ -195,9 +195,9 @@ def _calibrate(
     import torch
 
     from edgekit.batching import batch_size
-    from edgekit.int8 import ops
+    from edgekit.graph import ops
+    from edgekit.graph.capture import capture
     from edgekit.int8.calibration import CalibrationOptions, Streamed, calibration_batches, estimate
-    from edgekit.int8.capture import capture
 
     workload = context.workload
     order = torch.arange(len(workload.train))

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from edgekit import checkpoint as checkpoints
-from edgekit.meter import Meter
+from edgekit.monitor.meter import Meter
 from edgekit.training.computing.parallel import Group
 from edgekit.training.logs import csv_beside, write_csv
 

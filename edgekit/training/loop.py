@@ -24,7 +24,7 @@ from edgekit.checkpoint import Part
 from edgekit.config.settings import TrainingConfig
 from edgekit.errors import StageError
 from edgekit.execution import Forward, set_mode
-from edgekit.meter import Meter
+from edgekit.monitor.meter import Meter
 from edgekit.progress import Progress, silent
 from edgekit.tensors import Tensors, apply
 from edgekit.training.computing import parallel

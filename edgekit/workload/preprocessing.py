@@ -189,7 +189,7 @@ class Augmentation:
     Args:
         horizontal_flip: half of the images are mirrored left to right.
         shift: images move by -shift…shift raw pixels in both directions; what comes in is raw 0.
-        random_operations: how many RandAugment-like changes each image gets (``edgekit.randaugment``):
+        random_operations: how many RandAugment-like changes each image gets (workload/randaugment.py):
             colours, translation, shear, rotation. Raw images are then bytes, or floats of 0…1.
         magnitude: of those changes, 0…1.
 
@@ -236,7 +236,7 @@ class Augmentation:
 
     def _changed(self, images: Tensor, generator: torch.Generator, layout: Layout) -> Tensor:
         """After ``random_operations``: in the type and order in which they came."""
-        from edgekit.randaugment import rand_augment
+        from edgekit.workload.randaugment import rand_augment
 
         real = images.is_floating_point()
         if not real and images.dtype != torch.uint8:

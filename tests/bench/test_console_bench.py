@@ -11,7 +11,7 @@ from edgekit.bench.compare import compare_records, compare_results
 from edgekit.bench.comparison import CompareReport
 from edgekit.bench.gate import check_gate
 from edgekit.bench.record import Accuracy, FailedResult, OpTime, Record, Result
-from edgekit.console_bench import bench_view, compare_view, gate_view
+from edgekit.cli.views.bench import bench_view, compare_view, gate_view
 
 NAME = "exports/mobilenetv2-int8.onnx"
 

@@ -11,7 +11,7 @@ from edgekit.bundle import checking
 from edgekit.bundle.targets.base import Tried
 from edgekit.bundle.writing import RECORD
 from edgekit.files import sha256
-from edgekit.run import write_record
+from edgekit.runs.folder import write_record
 
 
 def test_what_is_built_elsewhere_finds_a_relative_folder(

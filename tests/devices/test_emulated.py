@@ -69,8 +69,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], P
 
     from edgekit.formats.exporting import export
     from edgekit.formats.options import ExportOptions, Target
+    from edgekit.graph.capture import capture
     from edgekit.int8.calibration import calibrate
-    from edgekit.int8.capture import capture
     from edgekit.zoo.digits import workload
 
     demo, folder = workload(), tmp_path_factory.mktemp("digits")

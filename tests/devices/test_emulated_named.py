@@ -18,8 +18,8 @@ from edgekit.execution import call
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions, Target
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import Streamed, calibrate
-from edgekit.int8.capture import capture
 from edgekit.tensors import Sequences, to_numpy
 from tests.devices.conftest import skip_where_there_is_nothing_to_build_from
 from tests.named import nets

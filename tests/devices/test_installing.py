@@ -17,7 +17,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from edgekit.commands.device_install import device_install
+from edgekit.cli.device_install import device_install
 from edgekit.config.configfile import parse_yaml
 from edgekit.devices import installing, site_folder, wheels
 from edgekit.devices.device import Device, load_device

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgekit.config.settings import FeaturesConfig
 from edgekit.errors import StageError
-from edgekit.int8.capture import capture
+from edgekit.graph.capture import capture
 from edgekit.training.distillation.features import FeatureDistillation, as_rows, attention_loss, hint_loss
 from edgekit.training.distillation.pairing import pairs
 from edgekit.training.distillation.taps import Taps, layers

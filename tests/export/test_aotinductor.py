@@ -23,7 +23,7 @@ from edgekit.formats import FORMATS, Precision, has
 from edgekit.formats.aotinductor import writing
 from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions
-from edgekit.int8.capture import capture, export_program
+from edgekit.graph.capture import capture, export_program
 from edgekit.pipeline.export_request import export_request
 from edgekit.workload.preprocessing import Preprocessing
 from tests.networks import IMAGE_NETWORKS, Residual, images, quantized, seeded, snr_db

@@ -15,8 +15,8 @@ from torch.onnx._internal.exporter._registration import ONNXRegistry
 from edgekit.formats.exporting import export
 from edgekit.formats.onnx import decomposed
 from edgekit.formats.onnx import writing as onnx_format
+from edgekit.graph.capture import capture, export_program
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture, export_program
 from tests.models.resnets import Resnet8
 
 aten = torch.ops.aten

@@ -23,7 +23,7 @@ from edgekit.formats.parity.divergence import (
     orders,
     snr_db,
 )
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.int8.disturbed import disturbed
 from tests.networks import Concatenated, Mobile, Residual, ZeroPaddedShortcut, images, quantized
 from tests.spelling import spelled

@@ -18,9 +18,9 @@ from edgekit.formats.executorch.coverage import count
 from edgekit.formats.executorch.passes import own_dequantizers, spell_for_xnnpack
 from edgekit.formats.executorch.writing import write
 from edgekit.formats.options import ExportOptions
-from edgekit.int8 import ops
+from edgekit.graph import ops
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.runtimes.device.runtime_executorch import ExecuTorchModel
 from edgekit.workload.preprocessing import Preprocessing
 from tests.networks import IMAGE_NETWORKS, Mobile, Residual, ZeroPaddedShortcut, images, quantized, snr_db

@@ -17,7 +17,7 @@ from edgekit.errors import ExportError, MeasurementError, MissingExtraError
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
 from edgekit.formats.subsampling import subsample_by_convolution
-from edgekit.int8.capture import capture
+from edgekit.graph.capture import capture
 from edgekit.int8.grid import spell
 from tests.networks import (
     IMAGE_NETWORKS,

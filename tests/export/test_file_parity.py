@@ -15,7 +15,7 @@ from edgekit.formats.options import ExportOptions, Target
 from edgekit.formats.parity import file_parity as module
 from edgekit.formats.parity.file_parity import file_parity
 from edgekit.formats.parity.layers import LayerParity, first_wrong
-from edgekit.int8.probes import quantized_tensors
+from edgekit.graph.probes import quantized_tensors
 from edgekit.workload.preprocessing import Preprocessing
 from tests.networks import IMAGE_NETWORKS, Concatenated, Mobile, Residual, images, quantized
 from tests.parity.onnx_file import OnnxFile

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from edgekit.errors import ExportError
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from tests.export.runtimes import nhwc, run_litert, run_onnx
 from tests.networks import snr_db
 

@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 import foreign
 from edgekit.formats.exporting import export
-from edgekit.int8.capture import capture
+from edgekit.graph.capture import capture
 from tests.export.runtimes import nhwc, run_litert, run_onnx
 from tests.networks import snr_db
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgekit.formats.parity.layers import Differences, LayerParity, first_wrong, furthest, is_exact
-from edgekit.int8.probes import quantized_tensors
+from edgekit.graph.probes import quantized_tensors
 from tests.networks import Residual, quantized
 
 STEP = 0.25

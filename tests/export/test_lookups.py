@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
+from edgekit.graph.capture import capture
 from edgekit.inspecting import inspect
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.runtimes.device import runtimes
 
 WORDS, WIDTH = 300, 16

@@ -19,7 +19,7 @@ from edgekit.formats.onnx.writing import with_shapes
 from edgekit.formats.options import ExportOptions, Target, opset_of
 from edgekit.formats.spellings import seven_bit_weights
 from edgekit.formats.unsupported import explained, missing_op
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from tests.export.runtimes import nhwc, run_litert, run_onnx, signature, write
 from tests.networks import IMAGE_NETWORKS, Residual, ZeroPaddedShortcut, images, quantized, seeded, snr_db
 

@@ -22,9 +22,9 @@ from edgekit.formats.litert.compatibility import faults
 from edgekit.formats.onnx.weights import halve, quantize_weights
 from edgekit.formats.options import ExportOptions, Target
 from edgekit.formats.spellings import int16_activations
-from edgekit.int8 import ops
+from edgekit.graph import ops
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from tests.export.runtimes import nhwc, run_litert, run_onnx, signature, write
 from tests.networks import Mobile, Residual, ZeroPaddedShortcut, images, quantized, seeded, snr_db
 

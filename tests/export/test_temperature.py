@@ -12,7 +12,7 @@ from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.temperature import fold_temperature
-from edgekit.int8.capture import capture
+from edgekit.graph.capture import capture
 from tests.export.runtimes import nhwc, run_litert, run_onnx
 from tests.networks import Residual, images, quantized, seeded
 

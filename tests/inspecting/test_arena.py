@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgekit.int8.capture import capture
+from edgekit.graph.capture import capture
 from edgekit.memory import graph_arena
 from edgekit.memory.arena import Step, plan
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from edgekit import cli
+from edgekit.cli import app as cli
 from edgekit.devices import Device
 from edgekit.inspecting import on_device
 from edgekit.inspecting.on_device import describe
@@ -132,7 +132,7 @@ def test_a_refused_file_is_exit_code_1(tmp_path: Path) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; sys.argv = ['edgekit', 'inspect', '--help']\nfrom edgekit.cli import main\n"
+        "import sys; sys.argv = ['edgekit', 'inspect', '--help']\nfrom edgekit.cli.app import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         "import edgekit.inspecting, edgekit.guarded\n"
         "print([n for n in ('torch', 'numpy', 'onnx') if n in sys.modules], file=sys.stderr)"

@@ -15,12 +15,12 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from edgekit.errors import CaptureError
-from edgekit.int8 import ops
-from edgekit.int8.capture import capture
-from edgekit.int8.fold import fold_affine, fold_batch_norm
-from edgekit.int8.fuse import fuse_branches
+from edgekit.graph import ops
+from edgekit.graph.capture import capture
+from edgekit.graph.fold import fold_affine, fold_batch_norm
+from edgekit.graph.fuse import fuse_branches
+from edgekit.graph.normalize import normalize
 from edgekit.int8.lower import lower
-from edgekit.int8.normalize import normalize
 from edgekit.int8.placement import quantized_outputs
 
 aten = ops.aten

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.int8.disturbed import disturbed
 
 STEP, LOW, HIGH = 0.5, -3, 5

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import CaptureError
-from edgekit.int8 import ops
-from edgekit.int8.capture import capture
+from edgekit.graph import ops
+from edgekit.graph.capture import capture
 from tests.networks import IMAGE_NETWORKS, images, seeded
 
 

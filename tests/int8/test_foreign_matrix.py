@@ -43,7 +43,7 @@ from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
 from edgekit.formats.parity.divergence import layer_parity
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
+from edgekit.graph.capture import capture
 
 network = foreign.make(sys.argv[1])
 x = network.inputs(8, 7)

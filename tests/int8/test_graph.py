@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 from edgekit.errors import StageError, WeightsError
-from edgekit.int8 import ops, storage
+from edgekit.graph import ops
+from edgekit.graph.capture import capture
+from edgekit.int8 import storage
 from edgekit.int8.calibration import calibrate, calibration_batches
-from edgekit.int8.capture import capture
 from edgekit.int8.grid import bake_weights, spell
 from edgekit.int8.trainable import copy_parameters, trainable
 from tests.networks import (

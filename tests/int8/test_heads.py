@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import CalibrationOptions, calibrate
-from edgekit.int8.capture import capture
 from edgekit.int8.heads import even_heads
 from edgekit.int8.lower import lower
 from tests.export.runtimes import files_of

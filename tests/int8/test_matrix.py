@@ -19,9 +19,9 @@ from torch import fx
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
 from edgekit.formats.parity.divergence import snr_db
-from edgekit.int8 import ops
+from edgekit.graph import ops
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.runtimes.device import runtimes
 from tests.models import CASES, each, inputs, trained
 from tests.spelling import backend_for

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekit.errors import StageError
-from edgekit.int8 import ops
+from edgekit.graph import ops
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import CalibrationOptions, Streamed, calibrate
-from edgekit.int8.capture import capture
 from edgekit.int8.ranges import (
     BINS,
     Histogram,

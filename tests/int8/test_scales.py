@@ -14,9 +14,9 @@ from torch import Tensor, fx, nn
 
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
-from edgekit.int8 import ops
+from edgekit.graph import ops
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate, estimate, settle
-from edgekit.int8.capture import capture
 from edgekit.int8.fake_quantize import learned_fake_quantize
 from edgekit.int8.grid import snap_biases
 from edgekit.int8.scales import LearnedScales, clamp_limits

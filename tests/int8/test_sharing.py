@@ -11,9 +11,9 @@ from torch import Tensor, fx, nn
 
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
-from edgekit.int8 import ops
+from edgekit.graph import ops
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.int8.trainable import trainable
 from tests.export.runtimes import run_onnx
 from tests.networks import images, snr_db

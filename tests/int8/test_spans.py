@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import CalibrationOptions, estimate
-from edgekit.int8.capture import capture
 from edgekit.int8.ranges import Histogram
 from edgekit.int8.spans import too_wide
 from tests.networks import images

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.int8.tail import float_tail
 from tests.export.runtimes import files_of
 from tests.networks import Residual, images, seeded, snr_db

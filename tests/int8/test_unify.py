@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.int8.grid import bake_weights, snap_biases, snap_weights
 from edgekit.int8.unify import grid_for, grid_of, per_tensor
 from tests.models import CASES, inputs, trained

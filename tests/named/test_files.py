@@ -18,9 +18,9 @@ from edgekit.formats.litert import tflite_edit
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.parity.file_parity import file_parity
 from edgekit.formats.parity.layers import first_wrong
+from edgekit.graph.capture import capture
 from edgekit.int8 import storage
 from edgekit.int8.calibration import CalibrationOptions, calibrate
-from edgekit.int8.capture import capture
 from edgekit.noise import Noise
 from edgekit.runtimes.device import runtimes
 from edgekit.tensors import NamedTensors, Tensors, cat, from_numpy, pairs, to_numpy

@@ -18,8 +18,8 @@ from edgekit.errors import DataError, WorkloadError
 from edgekit.execution import call
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import Streamed, calibrate
-from edgekit.int8.capture import capture
 from edgekit.noise import Noise
 from edgekit.tensors import Sequences, to_numpy
 from edgekit.training import evaluate

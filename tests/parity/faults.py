@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from tests.parity import numbers, others
 from tests.parity.others import ADD, SOFTMAX
 from tests.parity.places import Fault, calls, in_the_middle, layer

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import CalibrationOptions, calibrate
-from edgekit.int8.capture import capture
 
 DEPTHS = {"shallow": 1, "deep": 20}  # residual blocks, and a quarter of that many layers of attention
 LOUD = 2.0  # one sample of fifty is so much louder than the others

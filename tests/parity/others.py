@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekit.int8 import ops
-from edgekit.int8.probes import with_probes
+from edgekit.graph import ops
+from edgekit.graph.probes import with_probes
 from tests.parity.litert_file import LiteRTFile
 from tests.parity.numbers import scaled
 from tests.parity.onnx_file import OnnxFile

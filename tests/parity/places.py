@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from edgekit.int8.probes import quantized_tensors
+from edgekit.graph.probes import quantized_tensors
 from tests.parity.litert_file import LiteRTFile
 from tests.parity.onnx_file import OnnxFile
 

@@ -32,7 +32,7 @@ from edgekit.pipeline import chain, compress
 from edgekit.progress import Event
 from edgekit.recipe import load_recipe
 from edgekit.report import Report
-from edgekit.run import RunFolder, read_record
+from edgekit.runs.folder import RunFolder, read_record
 from tests.pipeline import tiny
 from tests.pipeline.conftest import Run
 from tests.spelling import int8_onnx, spelled

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from edgekit import cli
+from edgekit.cli import app as cli
 from edgekit.inspecting import inspect
 from edgekit.inspecting.judged import judged
 from edgekit.report import Report
@@ -56,7 +56,7 @@ def test_a_damaged_report_says_nothing(
 
 
 def test_layers_and_channels_are_printed_where_there_are_any() -> None:
-    from edgekit.console_artifact import _judged
+    from edgekit.cli.views.artifact import _judged
 
     lost = {"count": 1, "channels": 5, "worst": [{"channel": 3, "snr_db": 4.2}]}
     step = {

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.int8.capture import capture
-from edgekit.pipeline import keys
-from edgekit.pipeline.keys import code_version, model_digest
+from edgekit.graph.capture import capture
+from edgekit.runs import keys
+from edgekit.runs.keys import code_version, model_digest
 from tests.pipeline.tiny import TinyNet
 
 
@@ -23,7 +23,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "formats/onnx.py",
         "runtimes/litert.py",
         "bench/worker.py",
-        "cli.py",
+        "cli/app.py",
         "report/x.py",
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -49,7 +49,7 @@ def code(part: keys.Part) -> str:
         ("formats/onnx.py", {"export", "bench"}),
         ("runtimes/litert.py", {"bench"}),
         ("bench/worker.py", {"bench"}),
-        ("cli.py", set()),
+        ("cli/app.py", set()),
         ("report/x.py", set()),
     ],
 )

@@ -21,8 +21,8 @@ from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions, Target
 from edgekit.formats.parity import divergence
 from edgekit.formats.parity.divergence import EXACT_DB
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.pipeline import ladder
 from edgekit.pipeline.artifacts import Planned
 from edgekit.pipeline.chain import Rung

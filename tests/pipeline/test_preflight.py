@@ -18,7 +18,7 @@ from edgekit.formats.litert import tflm
 from edgekit.pipeline import artifacts
 from edgekit.progress import Event
 from edgekit.pruning import build
-from edgekit.run import read_record
+from edgekit.runs.folder import read_record
 from tests.pipeline import tiny
 from tests.pipeline.conftest import Run
 

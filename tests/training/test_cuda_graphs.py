@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.config.settings import DistillationConfig, FeaturesConfig, TrainingConfig
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.int8.trainable import trainable
 from edgekit.progress import Event
 from edgekit.training import loop

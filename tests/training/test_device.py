@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 
 from edgekit.config.settings import TrainingConfig
 from edgekit.errors import StageError
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.int8.trainable import trainable
 from edgekit.progress import Event
 from edgekit.training import TrainingHistory

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekit.errors import StageError
-from edgekit.int8.capture import capture
+from edgekit.graph.capture import capture
 from edgekit.int8.lower import lower
 from edgekit.training.learning import frozen_in_graph, learning, resting_norms, thawed
 from edgekit.training.train_mode import TrainMode

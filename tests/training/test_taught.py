@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import StageError
-from edgekit.int8.capture import capture
+from edgekit.graph.capture import capture
 from edgekit.progress import Event
 from edgekit.stages.base import DistillationConfig, TrainingConfig
 from edgekit.tasks import Classification, Regression

@@ -194,7 +194,7 @@ class TestEvents:
     def test_an_epoch_each_and_steps_in_between(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("edgekit.meter._SECONDS_BETWEEN_STEPS", 0.0)
+        monkeypatch.setattr("edgekit.monitor.meter._SECONDS_BETWEEN_STEPS", 0.0)
         events: list[Event] = []
         run(small(), tmp_path, config(epochs=2), progress=events.append)
         assert [e.kind for e in events] == (["step"] * 4 + ["epoch"]) * 2
@@ -252,7 +252,7 @@ class TestResume:
     def test_killed_and_continued_equals_undisturbed(
         self, epoch: int, kind: str, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("edgekit.meter._SECONDS_BETWEEN_STEPS", 0.0)
+        monkeypatch.setattr("edgekit.monitor.meter._SECONDS_BETWEEN_STEPS", 0.0)
         settings = config(optimizer=optimizer, lr=0.01)
         undisturbed, continued = small(), small()
         (tmp_path / "a").mkdir()

@@ -25,8 +25,8 @@ from edgekit.files import atomic_write, disk_full
 from edgekit.formats import embed
 from edgekit.formats.options import ExportOptions, Processor
 from edgekit.formats.precisions import Precision
-from edgekit.int8 import ops
-from edgekit.int8.capture import export_program
+from edgekit.graph import ops
+from edgekit.graph.capture import export_program
 from edgekit.tensors import NamedTensors, Tensors, apply, cat
 
 _PLAIN = ExportOptions()

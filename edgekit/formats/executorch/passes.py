@@ -9,7 +9,7 @@ from torch import fx
 from torch.fx.passes.infra.pass_base import PassResult
 
 from edgekit.formats.subsampling import subsample_by_convolution
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.int8.grid import bake_weights, spell
 
 

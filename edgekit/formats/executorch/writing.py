@@ -20,8 +20,8 @@ from edgekit.formats import embed
 from edgekit.formats.executorch.passes import own_dequantizers, spell_for_xnnpack
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import Precision
-from edgekit.int8 import ops
-from edgekit.int8.capture import export_program
+from edgekit.graph import ops
+from edgekit.graph.capture import export_program
 from edgekit.runtimes.device.runtime_executorch import ENDS
 from edgekit.tensors import Tensors, apply, cat
 

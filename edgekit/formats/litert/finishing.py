@@ -18,7 +18,7 @@ from edgekit.formats.litert import compatibility, lookups, tflite_edit
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import INT8_GRAPH, Precision
 from edgekit.formats.spellings import int16_activations
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.tensors import Tensors
 
 # Hybrid kernels (float activations, int8 weights with a scale for each channel) are newer than the version

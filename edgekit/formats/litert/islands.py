@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from edgekit.int8 import ops
-from edgekit.int8.ops import aten
+from edgekit.graph import ops
+from edgekit.graph.ops import aten
 from edgekit.int8.scores import SOFTMAX
 
 __all__ = ["keep_islands"]

@@ -10,9 +10,9 @@ import torch
 from torch import fx
 
 from edgekit.errors import ExportError
-from edgekit.int8 import ops
-from edgekit.int8.ops import aten
-from edgekit.int8.transposed import DIMENSIONS, Settings, as_convolution
+from edgekit.graph import ops
+from edgekit.graph.ops import aten
+from edgekit.graph.transposed import DIMENSIONS, Settings, as_convolution
 
 # Choose or move numbers: quantising commutes with them. The converter computes them on the grid of what they
 # read, whatever grid stands behind, and numbers that don't fit there are cut off.

@@ -22,7 +22,7 @@ from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import Precision
 from edgekit.formats.subsampling import subsample_by_convolution
 from edgekit.formats.unsupported import explained
-from edgekit.int8 import ops
+from edgekit.graph import ops
 from edgekit.int8.grid import snap_weights, spell
 from edgekit.tensors import Tensors
 

@@ -21,8 +21,8 @@ from edgekit.formats.options import ExportOptions, opset_of
 from edgekit.formats.precisions import Precision
 from edgekit.formats.spellings import seven_bit_weights
 from edgekit.formats.unsupported import explained
-from edgekit.int8 import ops
-from edgekit.int8.capture import export_program
+from edgekit.graph import ops
+from edgekit.graph.capture import export_program
 from edgekit.int8.grid import bake_weights, spell
 from edgekit.tensors import Tensors, cat
 

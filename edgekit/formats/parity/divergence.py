@@ -36,8 +36,8 @@ from edgekit.formats.parity.layers import (
     is_average,
     is_exact,
 )
-from edgekit.int8 import ops
-from edgekit.int8.probes import quantized_tensors, with_probes
+from edgekit.graph import ops
+from edgekit.graph.probes import quantized_tensors, with_probes
 from edgekit.noise import EXACT_DB, Noise, decibels
 from edgekit.runtimes.device.runtimes import parts
 from edgekit.tensors import Tensors, to_numpy

@@ -30,8 +30,8 @@ from edgekit.formats.options import ExportOptions
 from edgekit.formats.parity.divergence import orders
 from edgekit.formats.parity.layers import Differences, LayerParity, first_wrong, is_average, is_exact
 from edgekit.formats.temperature import fold_temperature
-from edgekit.int8 import ops
-from edgekit.int8.probes import layer_name, quantized_tensors
+from edgekit.graph import ops
+from edgekit.graph.probes import layer_name, quantized_tensors
 from edgekit.tensors import Tensors, to_numpy
 
 __all__ = ["as_written", "file_parity"]

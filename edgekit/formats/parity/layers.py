@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgekit.int8 import ops
+from edgekit.graph import ops
 
 __all__ = ["WRONG_STEPS", "Differences", "LayerParity", "first_wrong", "furthest", "is_average", "is_exact"]
 

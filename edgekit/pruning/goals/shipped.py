@@ -121,8 +121,8 @@ class Shipped(AbstractContextManager["Shipped"]):
         """
         from edgekit.formats.exporting import export
         from edgekit.formats.options import ExportOptions, Target
+        from edgekit.graph.capture import capture
         from edgekit.int8.calibration import calibrate
-        from edgekit.int8.capture import capture
 
         source = copy.deepcopy(model).eval()
         options = ExportOptions(target=Target.of(self.device, self.about))

@@ -37,7 +37,7 @@ def fused(model: nn.Module, example: Tensors, watched: Sequence[str] = ()) -> fx
         captured, has no convolution that fuses, or the graph's answers differ by more than 1e-4 of the
         largest.
     """
-    from edgekit.int8.capture import capture
+    from edgekit.graph.capture import capture
 
     if not torch.backends.mkldnn.is_available() or not isinstance(example, Tensor):
         return None

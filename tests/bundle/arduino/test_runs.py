@@ -91,8 +91,8 @@ def test_resnet20_in_plain_c_is_as_accurate_as_its_file(resnet20, resnet20_run, 
 def test_the_keyword_spotter_needs_no_heap_and_tells_its_ram(tmp_path):
     """DS-CNN with random weights: the size of its memory doesn't depend on them."""
     from edgekit.formats.exporting import export
+    from edgekit.graph.capture import capture
     from edgekit.int8.calibration import calibrate
-    from edgekit.int8.capture import capture
     from tests.models import CASES, inputs
 
     case = CASES["ds_cnn"]

@@ -18,8 +18,8 @@ from edgekit.errors import ExportError
 from edgekit.formats.exporting import export
 from edgekit.formats.litert import reading
 from edgekit.formats.options import ExportOptions
+from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from edgekit.int8.capture import capture
 from edgekit.zoo import digits
 from tests.bundle.c99.running import Library, Reference, differing, needs_gcc
 from tests.models import CASES, inputs, trained

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from edgekit.int8.capture import capture
+from edgekit.graph.capture import capture
 from edgekit.pruning.build import for_goal
 from edgekit.pruning.coupling.couplings import measure
 from edgekit.pruning.coupling.groups import OUTPUTS, Found, check, find

@@ -1,0 +1,68 @@
+"""The ``edgekit`` command: what there is, each in a file beside this one. The only part that exits.
+
+A command parses, calls one function, renders. ``--help`` has to be instant: everything heavy is imported
+inside the commands.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+import edgekit
+from edgekit.cli.bench import bench
+from edgekit.cli.bundle import bundle
+from edgekit.cli.compare import compare, gate
+from edgekit.cli.compress import compress
+from edgekit.cli.device import devices
+from edgekit.cli.export import export
+from edgekit.cli.inspect import inspect
+from edgekit.cli.prune import prune
+from edgekit.cli.recipe import recipes
+from edgekit.cli.report import report
+from edgekit.errors import Interrupted
+
+app = typer.Typer(
+    name="edgekit",
+    help="From a trained PyTorch model to small, fast, measured ONNX and LiteRT files.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich's help takes twice as long to appear
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (compress, inspect, prune, export, bench, compare, gate, report, bundle):
+    app.command()(command)
+app.add_typer(recipes, name="recipe")
+app.add_typer(devices, name="device")
+
+
+def main() -> NoReturn:
+    """Entry point of the ``edgekit`` command."""
+    try:
+        app()
+    except KeyboardInterrupt:  # outside of a command: nothing had begun
+        sys.exit(Interrupted.exit_code)
+    finally:
+        # The process ends now. Looking through all that converters left for cycles would take seconds, in
+        # silence after the report; what is registered to be closed at the end is closed all the same.
+        gc.disable()
+        gc.freeze()
+    sys.exit(0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edgekit {edgekit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def edgekit_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """From a trained PyTorch model to small, fast, measured ONNX and LiteRT files."""

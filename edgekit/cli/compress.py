@@ -1,0 +1,133 @@
+"""``edgekit compress``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.cli.common import (
+    Debug,
+    Json,
+    Quiet,
+    Sets,
+    complete,
+    exits,
+    print_json,
+    run_view,
+    show_tracebacks,
+)
+from edgekit.errors import Interrupted
+
+
+@contextlib.contextmanager
+def _interrupts_told_once(others: bool) -> Iterator[None]:
+    """Ctrl-C reaches every process; the first one's message is enough."""
+    try:
+        yield
+    except Interrupted:
+        if others:
+            raise typer.Exit(Interrupted.exit_code) from None
+        raise
+
+
+@exits
+def compress(
+    workload: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORKLOAD",
+            help="my_workload.py or my_workload.py:function; without one, the embedded demo.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="NAME|FILE",
+            help="How to compress; see `edgekit recipe ls`.",
+            autocompletion=complete("recipes"),
+        ),
+    ] = "mobile",
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            "-d",
+            metavar="NAME|FILE",
+            help="Where to measure, instead of the recipe's devices. Repeatable.",
+            show_default=False,
+            autocompletion=complete("devices"),
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="The run folder; by default one under runs/. An interrupted run in it goes on.",
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            metavar="N",
+            min=0,
+            help="Spoil so many validation samples to see what breaks, instead of the recipe's number.",
+            show_default=False,
+        ),
+    ] = None,
+    sets: Sets = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log",
+            metavar="tensorboard|mlflow",
+            help="Tell every epoch there too; training.csv is written in any case. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Distill, prune and quantize a trained model, export it, and measure the files.
+
+    Killed at any moment, the same command goes on where it was. Several processes share the training:
+    `torchrun --nproc-per-node 2 -m edgekit compress ...`
+    """
+    from edgekit.processes import rank_here
+
+    show_tracebacks(debug)
+    others = rank_here() > 0  # of several processes the first one tells
+    with _interrupts_told_once(others), run_view(quiet=quiet or others) as progress:
+        from edgekit.pipeline import compress as run
+        from edgekit.progress import silent
+
+        report = run(
+            workload,
+            recipe=recipe,
+            devices=tuple(device or ()),
+            out=out,
+            overrides=(*(sets or ()), *([] if samples is None else [f"diagnose.samples={samples}"])),
+            log=tuple(log or ()),
+            progress=silent if others else progress,
+        )
+    if others:
+        return
+    if as_json:
+        print_json(report.to_json())
+    else:
+        from edgekit.cli.views.console import console_on, report_view
+
+        console = console_on(sys.stdout)
+        console.print(report_view(report.to_json(), console.width))

@@ -1,0 +1,63 @@
+"""``edgekit inspect``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from edgekit.cli.common import Json, complete, exits, print_json, run_view
+
+
+@exits
+def inspect(
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="WORKLOAD|FILE",
+            help="my_workload.py[:function], or an .onnx, .tflite or .pt2 file; else the embedded demo.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            "-d",
+            metavar="NAME|FILE",
+            help="Also say whether it fits this device.",
+            show_default=False,
+            autocompletion=complete("devices"),
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top",
+            min=1,
+            metavar="N",
+            help="How many tensors of a file to list, the largest first (10; with --json all).",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Look into a model before any training, or into an exported file.
+
+    A model: what will prune and quantise, what the runtimes lack, MACs and memory. A file: its ops, types,
+    scales, the size of its tensors, and what its runtime executes.
+    """
+    with run_view(quiet=quiet) as progress:
+        from edgekit.inspecting import inspect as look
+
+        found = look(target, device=device, top=top, progress=progress)
+    if as_json:
+        print_json(found)
+    else:
+        from edgekit.cli.views.console import console_on
+        from edgekit.cli.views.inspect import inspect_view
+
+        console = console_on(sys.stdout)
+        console.print(inspect_view(found, console.width, top))

@@ -1,0 +1,1 @@
+"""How a run is watched: speed and remaining time, signs of life in long steps, trackers of experiments."""
