@@ -174,7 +174,7 @@ def _hint(answer: Message, candidate: Candidate, device: Device) -> str:
     kind, error = answer.get("kind"), answer["error"]
     if kind == "ModuleNotFoundError":
         runtime = RUNTIMES[candidate.runtime]
-        if device.transport == "local":
+        if device.here:
             return runtime.install()
         return f"on the device: {device.interpreter} -m pip install {runtime.package}"
     if kind == "OSError" and "No space left" in error:

@@ -212,13 +212,11 @@ def _ends(
 
 def _tasks(workload: Workload) -> dict[str, Task]:
     """By output, "" being any; of a model that streams, what a step of it means."""
-    from edgekit.tasks import Classification, Regression, TokenClassification
+    from edgekit.tasks import Regression
 
     found = {part.name: part.task for part in workload.task.parts()}
     if workload.states:
-        for name, task in found.items():
-            if isinstance(task, TokenClassification):  # a class for each step
-                found[name] = Classification(task.num_classes)
+        found = {name: task.at_step() for name, task in found.items()}
         found |= {name: Regression() for name in workload.states}
     return found
 
@@ -237,7 +235,7 @@ def _named(name: str, known: Mapping[str, Any], what: str) -> str:
 def _classes(workload: Workload, task: Task) -> tuple[str, ...] | None:
     """The workload's names of classes, for every output that has as many."""
     several = workload.task.outputs or workload.states
-    if several and len(workload.classes or ()) != getattr(task, "num_classes", None):
+    if several and len(workload.classes or ()) != task.class_count:
         return None
     return workload.classes
 
@@ -288,7 +286,7 @@ def _torch_answers(workload: Workload, example: Any) -> Any:
 
 def _class_axis(task: Task, source: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
     """Where the class scores are in the file's output, which may have moved the channels to the end."""
-    axis = getattr(task, "class_dim", None)
+    axis = task.class_dim
     if axis is None:
         return None
     axis %= len(source)

@@ -17,7 +17,7 @@ def bench(
         list[str],
         typer.Argument(
             metavar="ARTIFACT|RUN...",
-            help="Exported files (.onnx, .tflite, .pte, .pt2), measured in turns; or a run folder.",
+            help="Exported files ({suffixes}), measured in turns; or a run folder.",
             show_default=False,
         ),
     ],

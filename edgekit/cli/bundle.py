@@ -32,9 +32,7 @@ def bundle(
     ] = None,
     target: Annotated[
         str,
-        typer.Option(
-            "--target", "-t", metavar="NAME", help="python, cpp, android, ios or arduino.", show_default=False
-        ),
+        typer.Option("--target", "-t", metavar="NAME", help="{targets}.", show_default=False),
     ] = "",
     artifact: Annotated[
         str,

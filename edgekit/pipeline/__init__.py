@@ -224,5 +224,7 @@ def _check_trainings(recipe: Recipe, workload: Workload) -> None:
 
 def _require_extras(recipe: Recipe) -> None:
     """Raise MissingExtraError before an hour of training, not after it."""
-    for format in dict.fromkeys(("onnx", *recipe.exports.formats)):  # the reference file is ONNX
+    from edgekit.pipeline.planning import REFERENCE_FORM
+
+    for format in dict.fromkeys((REFERENCE_FORM[0], *recipe.exports.formats)):
         FORMATS[format].require()

@@ -159,7 +159,7 @@ def _refuse(subjects: Sequence[_Subject], device: Device, *, sampled: bool) -> N
         if not sampled:
             refuse_free(one.path)
         beside = [other.name for other in companions(one.path)]
-        if beside and device.transport != "local":
+        if beside and not device.here:
             raise InputError(
                 "weights beside the file can't be taken to a device",
                 where=str(one.path),

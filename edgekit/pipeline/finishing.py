@@ -46,7 +46,7 @@ def check_guard(recipe: Recipe, workload: Workload) -> None:
     """Raise WorkloadError if a limit can't ever be looked at: before an hour of training, not after it."""
     limits = recipe.guard.limits
     faults = []
-    if not any(hasattr(part.task, "num_classes") for part in workload.task.parts()):
+    if all(part.task.class_count is None for part in workload.task.parts()):
         faults += [f"{name} needs a task with classes" for name in _WITHOUT_CLASSES if name in limits]
     if "group_gap_increase" in limits and len(set(workload.groups or ())) < 2:
         faults.append("group_gap_increase needs a workload whose `groups` name at least two groups")

@@ -17,7 +17,7 @@ from edgekit.bench.evaluating import answering
 from edgekit.bench.session import Candidate
 from edgekit.devices.asking import resolve_threads
 from edgekit.diagnosis.adversarial import EPSILONS, Channels, NoGradient, fgsm_signs, moved
-from edgekit.diagnosis.corruptions import SEVERITIES, corrupted_parts, fitting, span_of
+from edgekit.diagnosis.corruptions import SEVERITIES, corrupted_parts, kind_of, span_of
 from edgekit.diagnosis.record import Attacked, Corrupted
 from edgekit.execution import spans
 from edgekit.formats import FORMATS
@@ -90,11 +90,12 @@ class Probing:
         if not self.settings.corruptions:
             return
         layout, seed = self.workload.preprocessing.layout, self.job.recipe.seed
-        names = list(fitting(next(self._arrays()), layout))
-        if not names:
+        kind = kind_of(next(self._arrays()), layout)
+        if kind is None:
             self.missing.append("corruptions: none are known for inputs of this kind")
             return
         span = span_of(self._arrays())
+        names = list(kind.corruptions)
         total = len(names) * len(SEVERITIES)
         for index, (name, severity) in enumerate((n, s) for n in names for s in SEVERITIES):
             corrupted = corrupted_parts(self._arrays(), layout, name, severity, seed=seed, span=span)

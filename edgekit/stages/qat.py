@@ -217,7 +217,7 @@ def _calibrate(
         weight_ranges=config.weight_ranges,
         bias_correction=config.bias_correction,
         even_heads=config.even_heads,
-        keep_float=getattr(workload.task, "keep_float", ()),
+        keep_float=workload.task.keep_float,
     )
     doubts = _doubts(config, context)
     graph = capture(model, workload.example(1))

@@ -128,10 +128,6 @@ class Outputs(Task):
         )
         return torch.stack(list(losses.values())).sum()
 
-    def logits(self, outputs: Tensors) -> None:
-        """None: each part has its own."""
-        return None
-
     def answers(self, outputs: Tensors) -> NamedTensors:
         """Of each output."""
         return NamedTensors(self._each(lambda part: part.task.answers(part.of(outputs))))

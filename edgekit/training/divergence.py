@@ -72,12 +72,7 @@ class Watch:
 
 def chance_loss(task: Task, targets: Tensors) -> float:
     """The loss of a model that knows nothing: ln(C) with C classes, else the variance of the targets."""
-    loss = 0.0
-    for part in task.parts():
-        classes = getattr(part.task, "num_classes", None)
-        alone = math.log(classes) if classes else float(part.of(targets).var(correction=0))
-        loss += part.weight * alone
-    return loss
+    return sum(part.weight * part.task.chance_loss(part.of(targets)) for part in task.parts())
 
 
 def without_numbers(model: nn.Module, workload: Workload, rows: Tensor) -> list[int]:

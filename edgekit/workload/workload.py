@@ -17,7 +17,7 @@ from edgekit.batching import batch_size
 from edgekit.errors import DataError, WorkloadError
 from edgekit.execution import Forward, call, mode, select_outputs, spans
 from edgekit.leaves import detach_kept
-from edgekit.tasks import Task, TokenClassification
+from edgekit.tasks import Task
 from edgekit.tensors import NamedTensors, Sequences, Tensors, cat, each
 from edgekit.workload import answering, streaming
 from edgekit.workload.fingerprint import digest_model, digest_tensor
@@ -163,7 +163,7 @@ class Workload:
                 None if preprocessing is _PLAIN else preprocessing,
                 raw,
                 states,
-                stacked=isinstance(task, TokenClassification),
+                stacked=task.stepwise,
             )
         elif not isinstance(preprocessing, Preprocessing) or isinstance(preprocessing, NamedPreprocessing):
             raise WorkloadError(
@@ -208,7 +208,7 @@ class Workload:
         """How files are asked for whole sequences: "states" and "stacked"; {} where there are none."""
         if not self.states:
             return {}
-        return {"states": self.states, "stacked": isinstance(self.task, TokenClassification)}
+        return {"states": self.states, "stacked": self.task.stepwise}
 
     def whole(self, n: int = 1) -> Tensors:
         """The first ``n`` validation inputs, preprocessed; sequences with all of their steps."""
@@ -321,7 +321,7 @@ class Workload:
 
     def _check_settings(self) -> None:
         where = f"workload {self.name}"
-        classes = getattr(self.task, "num_classes", None)
+        classes = self.task.class_count
         if self.classes is not None and classes is not None and len(self.classes) != classes:
             raise WorkloadError(
                 "names of classes don't fit the task",
