@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from edgekit.tensors import NamedTensors, Tensors
+from edgekit.tensors import NamedTensors, Targets, Tensors
 
 __all__ = ["Part", "Task", "kind_of", "share_of"]
 
@@ -23,7 +23,11 @@ class Part(NamedTuple):
     weight: float
 
     def of(self, values: Tensors) -> Tensor:
-        """Its tensor among outputs or targets."""
+        """Its tensor among outputs."""
+        return values[self.name] if isinstance(values, NamedTensors) else values
+
+    def target(self, values: Targets) -> Any:
+        """Its tensor among targets; a ``Ragged`` for a task with ``unequal_targets``."""
         return values[self.name] if isinstance(values, NamedTensors) else values
 
 
@@ -37,6 +41,8 @@ class Task(ABC):
     metric: ClassVar[str]
     # Targets that lie on the grid of the inputs can't stay behind when an augmentation moves the inputs.
     spatial_targets: ClassVar[bool] = False
+    # Each sample has targets of its own number (boxes, letters): the task is given a ``Ragged``.
+    unequal_targets: ClassVar[bool] = False
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -93,7 +99,8 @@ class Task(ABC):
 
     def describe(self) -> dict[str, Any]:
         """The task as JSON, as kept in the report and in every artifact."""
-        return {"kind": self.kind, "metric": self.metric, **asdict(self)}  # type: ignore[call-overload]
+        own: dict[str, Any] = asdict(self) if is_dataclass(self) else {}
+        return {"kind": self.kind, "metric": self.metric, **own}
 
 
 def share_of(hits: Tensor) -> float:

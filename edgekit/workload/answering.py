@@ -118,6 +118,14 @@ def check_inputs(model: nn.Module, names: Sequence[str], where: str) -> None:
     needed = [one.name for one in parameters if one.name in known and one.default is one.empty]
     extra = [name for name in names if name not in known]
     missing = [name for name in needed if name not in names]
+    if extra and not known:
+        raise WorkloadError(
+            "the model takes its inputs by their places alone",
+            where=where,
+            got=f"forward{inspect.signature(model.forward)}, and inputs {', '.join(names)}",
+            expected="parameters with names, which are the inputs' names in files as well",
+            next=f"wrap the model in a module with forward(self, {', '.join(names)})",
+        )
     if extra or missing:
         told = [f"no input {', '.join(missing)}"] if missing else []
         told += [f"inputs {', '.join(extra)}, which it doesn't take"] if extra else []
@@ -126,7 +134,7 @@ def check_inputs(model: nn.Module, names: Sequence[str], where: str) -> None:
             where=where,
             got="; ".join(told),
             expected=f"inputs by the names of forward's parameters: {', '.join(known)}",
-            next="name the arrays of the data so: {'" + (known[0] if known else "x") + "': …}",
+            next=f"name the arrays of the data so: {{{', '.join(f'{one!r}: …' for one in needed or known)}}}",
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgekit.config.settings import TrainingConfig
 from edgekit.tasks import Task
 from edgekit.tasks.base import Part
-from edgekit.tensors import Tensors
+from edgekit.tensors import Targets, Tensors
 from edgekit.training.data.batches import Batch
 from edgekit.training.distillation import continuous_loss, distillation_loss
 
@@ -67,8 +67,8 @@ class Objective:
     def _own(self, part: Part, outputs: Tensor, batch: Batch) -> Tensor:
         smoothing, weights, ignored = self.config.label_smoothing, self.weights, self._ignored(part)
 
-        def loss(all_targets: Tensors) -> Tensor:
-            targets = part.of(all_targets)
+        def loss(all_targets: Targets) -> Tensor:
+            targets = part.target(all_targets)
             if ignored is not None and bool((targets == ignored).all()):
                 return outputs.sum() * 0.0  # a mean over no labels would be NaN
             return part.task.loss(outputs, targets, label_smoothing=smoothing, weights=weights)
@@ -81,11 +81,18 @@ class Objective:
         if student is None or teacher is None:
             return batch.task_loss(
                 lambda targets: continuous_loss(
-                    outputs, taught, kind=config.continuous, targets=part.of(targets), margin=config.margin
+                    outputs,
+                    taught,
+                    kind=config.continuous,
+                    targets=part.target(targets) if config.continuous == "bounded" else None,
+                    margin=config.margin,
                 )
             )
-        targets = part.of(batch.targets).reshape(-1)
-        if ignored is not None:
+        labels = part.target(batch.targets)
+        # Where rows have no label each (letters, at places that nobody knows), the teacher's answer counts.
+        own = isinstance(labels, Tensor) and labels.numel() == len(student)
+        targets = labels.reshape(-1) if own else None
+        if targets is not None and ignored is not None:
             rows = torch.nonzero(targets != ignored)[:, 0]
             student, teacher, targets = student[rows], teacher[rows], targets[rows]
         return distillation_loss(
