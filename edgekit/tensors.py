@@ -113,7 +113,7 @@ class NamedTensors:
 
     def contiguous(self) -> NamedTensors:
         """Each in one piece."""
-        return self.map(Tensor.contiguous)
+        return self.map(lambda one: one.contiguous())
 
     def detach(self) -> NamedTensors:
         """Without their gradients."""
@@ -121,7 +121,7 @@ class NamedTensors:
 
     def cpu(self) -> NamedTensors:
         """In ordinary memory."""
-        return self.map(Tensor.cpu)
+        return self.map(lambda one: one.cpu())
 
     def clone(self) -> NamedTensors:
         """A copy of each."""

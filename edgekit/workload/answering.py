@@ -78,12 +78,42 @@ def answer(model: nn.Module, inputs: Tensors, where: str, *, alone: bool = False
     for name, one in each(outputs):
         if not alone and (not one.dim() or len(one) != len(inputs)):
             raise _unlike({name: one}, inputs, where)
+        if name in inputs_of(inputs):
+            raise WorkloadError(
+                "an output is called as an input is",
+                where=where,
+                got=f"{name!r} on both sides",
+                expected="a name for each, as files need them",
+                next=f"return it under another name from forward(), {name}_out for one",
+            )
         if not bool(torch.isfinite(one).all()):
             told = f" in its output {name!r}" if isinstance(outputs, NamedTensors) else ""
             raise WorkloadError(
                 f"the model answers NaN or infinity{told}", where=where, expected="finite outputs"
             )
+    _check_once(outputs, where)
     return outputs
+
+
+def inputs_of(inputs: Tensors) -> tuple[str, ...]:
+    """Their names; none where there is one."""
+    return inputs.names if isinstance(inputs, NamedTensors) else ()
+
+
+def _check_once(outputs: Tensors, where: str) -> None:
+    """Raise WorkloadError if two outputs are one and the same tensor: files can't tell them apart."""
+    seen: dict[tuple[object, ...], str] = {}
+    for name, one in each(outputs):
+        place = (one.data_ptr(), tuple(one.shape), one.stride(), one.dtype)
+        if one.numel() and place in seen:
+            raise WorkloadError(
+                "two outputs are one and the same tensor",
+                where=where,
+                got=f"{seen[place]} and {name}",
+                expected="a tensor for each",
+                next=f"leave {name} out of the task's outputs",
+            )
+        seen[place] = name
 
 
 def _unlike(outputs: dict[str, Tensor], inputs: Tensors, where: str) -> WorkloadError:

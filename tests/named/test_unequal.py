@@ -18,8 +18,9 @@ from edgekit.diagnosis.judged import judge
 from edgekit.diagnosis.record import Diagnosis
 from edgekit.errors import DataError, WorkloadError
 from edgekit.pipeline import compress
+from edgekit.progress import silent
 from edgekit.report import Report
-from edgekit.training import train
+from edgekit.training import TrainingHistory, train
 from edgekit.training.data.batches import Batches
 from edgekit.training.evaluation import evaluate
 from tests.named import unequal
@@ -101,6 +102,18 @@ def settings(**more: Any) -> TrainingConfig:
     return TrainingConfig.model_validate({"epochs": 1, "batch_size": 16, "lr": 1e-3, **more})
 
 
+def learn(
+    model: nn.Module,
+    workload: Workload,
+    checkpoint: Path,
+    config: TrainingConfig,
+    teacher: nn.Module | None = None,
+) -> TrainingHistory:
+    return train(
+        model, teacher, workload, config, seed=0, checkpoint=checkpoint, stage="qat", progress=silent
+    )
+
+
 def weights(model: nn.Module) -> Tensor:
     return torch.cat([one.detach().reshape(-1) for one in model.parameters()])
 
@@ -117,7 +130,7 @@ class TestBesideOthers:
         found = []
         for at, made in enumerate((both(data(40, 1), data(8, 2)), both(Items(40, 1), Items(8, 2)))):
             before = weights(made.model)
-            train(made.model, None, made, settings(), seed=0, checkpoint=tmp_path / f"{at}.pt", stage="qat")
+            learn(made.model, made, tmp_path / f"{at}.pt", settings())
             found.append(weights(made.model))
             assert not torch.equal(before, found[-1])
         assert torch.equal(*found)
@@ -130,11 +143,12 @@ class TestBesideOthers:
         assert evaluate(workload.model, workload).score == 1.0
 
 
-class TestTraining:
-    @pytest.fixture(scope="class")
-    def workload(self) -> Workload:
-        return unequal.points(48, steps=2)
+@pytest.fixture(scope="module")
+def workload() -> Workload:
+    return unequal.points(48, steps=2)
 
+
+class TestTraining:
     def test_a_batch_holds_the_targets_of_its_inputs(self, workload: Workload) -> None:
         for batch in Batches(workload, 16, 0, "qat").of_epoch(0):
             assert isinstance(batch.targets, Ragged)
@@ -147,15 +161,7 @@ class TestTraining:
         student = workload.build_student()
         assert student is not None
         config = settings(early_stopping={"patience": 2}, lr="auto", distillation={"weight": 0.5})
-        history = train(
-            student,
-            workload.model,
-            workload,
-            config,
-            seed=0,
-            checkpoint=tmp_path / "a.pt",
-            stage="distill",
-        )
+        history = learn(student, workload, tmp_path / "a.pt", config, workload.model)
         assert "held_out" in history.epochs[0]
 
     def test_a_bound_by_targets_is_refused_before_any_work(self, workload: Workload, tmp_path: Path) -> None:
@@ -340,18 +346,11 @@ class TestOwnTasks:
 def test_letters_teach_by_their_rows(tmp_path: Path) -> None:
     workload = unequal.letters(48, steps=2)
     taught = {}
-    for kind in ("kd", "dkd"):
+    for kind in ("standardized", "dkd"):
         torch.manual_seed(5)
         student = unequal.Listener()
-        train(
-            student,
-            workload.model,
-            workload,
-            settings(distillation={"loss": kind, "weight": 1.0}),
-            seed=0,
-            checkpoint=tmp_path / f"{kind}.pt",
-            stage="distill",
-        )
+        config = settings(distillation={"loss": kind, "weight": 1.0})
+        learn(student, workload, tmp_path / f"{kind}.pt", config, workload.model)
         taught[kind] = weights(student)
-    assert not torch.equal(taught["kd"], taught["dkd"])
+    assert not torch.equal(taught["standardized"], taught["dkd"])
     assert Letters(unequal.LETTERS).logits(torch.zeros(2, 3, 5)).shape == (6, 5)
