@@ -96,8 +96,8 @@ def answer(model: nn.Module, inputs: Tensors, where: str, *, alone: bool = False
 
 
 def inputs_of(inputs: Tensors) -> tuple[str, ...]:
-    """Their names; none where there is one."""
-    return inputs.names if isinstance(inputs, NamedTensors) else ()
+    """Their names in files."""
+    return inputs.names if isinstance(inputs, NamedTensors) else ("input",)
 
 
 def _check_once(outputs: Tensors, where: str) -> None:
@@ -142,15 +142,13 @@ def check_inputs(model: nn.Module, names: Sequence[str], where: str) -> None:
         parameters = inspect.signature(model.forward).parameters.values()
     except (TypeError, ValueError):
         return
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
-        return
     known = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     needed = [one.name for one in parameters if one.name in known and one.default is one.empty]
     extra = [name for name in names if name not in known]
     missing = [name for name in needed if name not in names]
-    if extra and not known:
+    if extra and (not known or any(one.kind is one.VAR_KEYWORD for one in parameters)):
         raise WorkloadError(
-            "the model takes its inputs by their places alone",
+            "the model's inputs have no names of their own",
             where=where,
             got=f"forward{inspect.signature(model.forward)}, and inputs {', '.join(names)}",
             expected="parameters with names, which are the inputs' names in files as well",
