@@ -20,7 +20,15 @@ from edgekit.execution import answered, called, outputs_of
 from edgekit.tensors import NamedTensors, Tensors, each, found, named
 from edgekit.workload.loading import user_traceback
 
-__all__ = ["answer", "check_inputs", "check_steady", "check_training", "check_types", "parameters_of"]
+__all__ = [
+    "answer",
+    "check_inputs",
+    "check_once",
+    "check_steady",
+    "check_training",
+    "check_types",
+    "parameters_of",
+]
 
 # Of the largest answer. Kernels round otherwise for another batch size; mixed samples do far more.
 _AGAIN, _ALONE = 1e-4, 1e-2
@@ -91,7 +99,6 @@ def answer(model: nn.Module, inputs: Tensors, where: str, *, alone: bool = False
             raise WorkloadError(
                 f"the model answers NaN or infinity{told}", where=where, expected="finite outputs"
             )
-    _check_once(outputs, where)
     return outputs
 
 
@@ -100,7 +107,7 @@ def inputs_of(inputs: Tensors) -> tuple[str, ...]:
     return inputs.names if isinstance(inputs, NamedTensors) else ("input",)
 
 
-def _check_once(outputs: Tensors, where: str) -> None:
+def check_once(outputs: Tensors, where: str) -> None:
     """Raise WorkloadError if two outputs are one and the same tensor: files can't tell them apart."""
     seen: dict[tuple[object, ...], str] = {}
     for name, one in each(outputs):

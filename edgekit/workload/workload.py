@@ -359,6 +359,7 @@ class Workload:
                 next=f"Workload(outputs=[{outputs.names[0]!r}], …) takes one; several have a task each: "
                 f"task=Outputs({{{outputs.names[0]!r}: {type(self.task).__name__}(…), …}})",
             )
+        answering.check_once(outputs, where)
         # Labels of the whole split were looked at; a batch may well hold none that count.
         labels = (
             self.validation.targets[:_CHECKED]
