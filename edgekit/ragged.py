@@ -51,9 +51,10 @@ class _Field:
         """The samples at ``rows`` (R,), in one step for all of them."""
         if self.starts is None:
             return _Field(self.values[rows], None)
-        counts = self.starts.diff()[rows]
+        begins = self.starts[rows]
+        counts = self.starts[rows + 1] - begins  # of these samples alone, however many there are
         starts = _starts_of(counts)
-        shift = torch.repeat_interleave(self.starts[:-1][rows] - starts[:-1], counts)
+        shift = torch.repeat_interleave(begins - starts[:-1], counts)
         return _Field(self.values[shift + torch.arange(len(shift), device=shift.device)], starts)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> _Field:

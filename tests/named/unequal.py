@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -209,6 +210,7 @@ def trained(model: nn.Module, task: Task, inputs: Tensor, targets: Ragged, steps
     return model.eval()
 
 
+@functools.cache
 def points(count: int = 256, *, steps: int = 120) -> Workload:
     """Points in pictures."""
     torch.manual_seed(1)
@@ -217,6 +219,7 @@ def points(count: int = 256, *, steps: int = 120) -> Workload:
     return Workload("points", model, task, train, validation, Preprocessing(layout="NCHW"), student=Finder)
 
 
+@functools.cache
 def letters(count: int = 256, *, steps: int = 240) -> Workload:
     """Letters in sounds."""
     torch.manual_seed(1)

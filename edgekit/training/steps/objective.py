@@ -69,7 +69,7 @@ class Objective:
 
         def loss(all_targets: Targets) -> Tensor:
             targets = part.target(all_targets)
-            if ignored is not None and bool((targets == ignored).all()):
+            if ignored is not None and isinstance(targets, Tensor) and bool((targets == ignored).all()):
                 return outputs.sum() * 0.0  # a mean over no labels would be NaN
             return part.task.loss(outputs, targets, label_smoothing=smoothing, weights=weights)
 
