@@ -15,7 +15,9 @@ from edgekit.diagnosis.confidence import Calibration, Temperature, calibration, 
 from edgekit.diagnosis.errors import Errors, errors
 from edgekit.diagnosis.flips import Churn, Flip, churn, flips
 from edgekit.diagnosis.groups import GroupRow, per_group
+from edgekit.diagnosis.scores import SampleScores, sample_scores
 from edgekit.tasks import Task
+from edgekit.tensors import Targets
 
 __all__ = ["Confused", "Judged", "judge"]
 
@@ -57,26 +59,38 @@ class Judged:
     temperature: Temperature | None = None
     groups: tuple[GroupRow, ...] = ()
     errors: Errors | None = None
+    scores: SampleScores | None = None
     output: str = ""
 
 
 def judge(
-    task: Task, targets: Tensor, before: Tensor, after: Tensor, groups: Sequence[str] | None = None
+    task: Task, targets: Targets, before: Tensor, after: Tensor, groups: Sequence[str] | None = None
 ) -> Judged:
     """Compare the answers of a file (``after``) with those of the original (``before``).
 
     Args:
         task: what they mean.
-        targets: (N, …), as the task wants them.
+        targets: (N, …), as the task wants them. Where they aren't one label for each row of class scores, nor
+            one number for each output, samples are compared by the task's own score.
         before, after: outputs of equal shape, (N, …).
         groups: N names.
 
     Raises ValueError for shapes that don't fit each other.
     """
     if before.shape != after.shape or len(targets) != len(before):
-        shapes = tuple(targets.shape), tuple(before.shape), tuple(after.shape)
-        raise ValueError(f"expected targets (N, …) and outputs of equal shape, got {shapes}")
+        shapes = len(targets), tuple(before.shape), tuple(after.shape)
+        raise ValueError(f"expected N targets and outputs (N, …) of equal shape, got {shapes}")
+    if not isinstance(targets, Tensor) or not _one_by_one(task, targets, before):
+        return Judged("samples", len(targets), scores=sample_scores(task, targets, before, after))
     return _VIEWS[task.view](task, targets, before, after, groups)
+
+
+def _one_by_one(task: Task, targets: Tensor, outputs: Tensor) -> bool:
+    """Whether each answer has a target of its own, to be held against it."""
+    scores = task.logits(outputs[:1])
+    if scores is None:
+        return targets.shape == outputs.shape
+    return targets.numel() == len(outputs) * len(scores)
 
 
 def _numbers(

@@ -208,16 +208,19 @@ def _devices(names: Sequence[str | Path]) -> tuple[Device, ...]:
 
 
 def _check_trainings(recipe: Recipe, workload: Workload) -> None:
-    """Raise WorkloadError if a stage would mix what can't be mixed, StageError if it needs a GPU and there is
-    none: before the hours that stages before it take.
+    """Raise WorkloadError if a stage would mix or bound what can't be, StageError if it needs a GPU and there
+    is none: before the hours that stages before it take.
     """
     from edgekit.pipeline.chain import trainings
     from edgekit.training.computing.device import training_device
     from edgekit.training.data.mixing import check_mixing
+    from edgekit.workload.matching import check_bounded
 
     for stage in recipe.stages:
         for training in trainings(stage):
             check_mixing(training, workload)
+            if training.epochs > 0 and training.distillation.continuous == "bounded":
+                check_bounded(workload)
             if training.epochs > 0:
                 training_device(training, stage.kind)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from edgekit.tasks.teachers import averaged
-from edgekit.tensors import NamedTensors, Tensors
+from edgekit.tensors import NamedTensors, Targets, Tensors
 
 __all__ = ["Part", "Task", "TeacherLosses", "kind_of", "share_of"]
 
@@ -25,7 +25,11 @@ class Part(NamedTuple):
     weight: float
 
     def of(self, values: Tensors) -> Tensor:
-        """Its tensor among outputs or targets."""
+        """Its tensor among outputs."""
+        return values[self.name] if isinstance(values, NamedTensors) else values
+
+    def target(self, values: Targets) -> Any:
+        """Its tensor among targets; a ``Ragged`` for a task with ``unequal_targets``."""
         return values[self.name] if isinstance(values, NamedTensors) else values
 
 
@@ -51,6 +55,7 @@ class Task(ABC):
         class_dim: where class scores stand in outputs (N, …), the best of which is the answer; None: nowhere.
         view: as what the report compares and draws answers. "classes" needs ``logits``.
         unit: what it counts.
+        unequal_targets: whether each sample has targets of its own number (boxes, letters): a ``Ragged``.
         per_sample: whether each sample has one answer, so that single samples can be shown with theirs.
         stepwise: whether outputs have an answer for each step of a sequence, (N, T, …).
         keep_float: names of outputs whose last layer isn't put into int8.
@@ -64,6 +69,7 @@ class Task(ABC):
     unit: ClassVar[str] = "samples"
     per_sample: ClassVar[bool] = True
     stepwise: ClassVar[bool] = False
+    unequal_targets: ClassVar[bool] = False
     keep_float: tuple[str, ...] = ()
 
     @property
@@ -119,9 +125,12 @@ class Task(ABC):
         """Whether any of them does. Answered without a look at them where all do."""
         return True
 
-    def chance_loss(self, targets: Tensor) -> float:
-        """The loss of a model that knows nothing: of numbers the variance of the targets."""
-        return float(targets.var(correction=0))
+    def chance_loss(self, targets: Any) -> float | None:
+        """The loss of a model that knows nothing: of numbers the variance of the targets. None: of targets
+        that are no numbers for each output (boxes, letters), where a model has to be asked.
+        """
+        numbers = isinstance(targets, Tensor) and targets.is_floating_point()
+        return float(targets.var(correction=0)) if numbers else None
 
     def teacher_loss(
         self,
@@ -137,11 +146,16 @@ class Task(ABC):
         Args:
             outputs: of the student; gradients flow to them.
             taught: of the teacher, of the same shape.
-            targets: of the same samples, if they are known.
+            targets: of the same samples, if they are known and one tensor.
             losses: what is told apart by the recipe.
             labelled: False: the targets are a teacher's answers, all of which count.
         """
-        return losses.numbers(outputs, taught)
+        student, teacher = self.logits(outputs), self.logits(taught.float())
+        if student is None or teacher is None:
+            return losses.numbers(outputs, taught)
+        # Where rows have no label each (letters, at places that nobody knows), the teacher's answer counts.
+        own = targets is not None and targets.numel() == len(student)
+        return losses.scores(student, teacher, targets.reshape(-1) if own and targets is not None else None)
 
     def together(self, answers: Sequence[Tensor]) -> Tensor:
         """What several teachers answer together, in the form of one's outputs."""
@@ -175,7 +189,8 @@ class Task(ABC):
 
     def describe(self) -> dict[str, Any]:
         """The task as JSON, as kept in the report and in every artifact."""
-        return {"kind": self.kind, "metric": self.metric, **asdict(self)}  # type: ignore[call-overload]
+        own: dict[str, Any] = asdict(self) if is_dataclass(self) else {}
+        return {"kind": self.kind, "metric": self.metric, **own}
 
 
 def share_of(hits: Tensor) -> float:

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from edgekit.errors import StageError
 from edgekit.tasks import Task
-from edgekit.tensors import Tensors
+from edgekit.tensors import Targets
 
 __all__ = ["balanced"]
 
 
-def balanced(task: Task, targets: Tensors) -> Tensor:
+def balanced(task: Task, targets: Targets) -> Tensor:
     """(C,) float32: N / (K * n_c) for a class with n_c of the N labels that count, K classes having any.
 
     Every class has the same share of the loss then (King and Zeng 2001, "Logistic Regression in Rare Events

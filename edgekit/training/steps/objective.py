@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgekit.config.settings import DistillationConfig, TrainingConfig
 from edgekit.tasks import Task
 from edgekit.tasks.base import Part
-from edgekit.tensors import Tensors
+from edgekit.tensors import Targets, Tensors
 from edgekit.training.data.batches import Batch
 from edgekit.training.distillation import continuous_loss, distillation_loss
 
@@ -64,9 +64,9 @@ class Objective:
     def _own(self, part: Part, outputs: Tensor, batch: Batch) -> Tensor:
         smoothing, weights = self.config.label_smoothing, self.weights
 
-        def loss(all_targets: Tensors) -> Tensor:
-            targets = part.of(all_targets)
-            if self.labelled and not part.task.counts(targets):
+        def loss(all_targets: Targets) -> Tensor:
+            targets = part.target(all_targets)
+            if self.labelled and isinstance(targets, Tensor) and not part.task.counts(targets):
                 return outputs.sum() * 0.0  # a mean over no labels would be NaN
             return part.task.loss(outputs, targets, label_smoothing=smoothing, weights=weights)
 
@@ -74,8 +74,10 @@ class Objective:
 
     def _told(self, part: Part, outputs: Tensor, batch: Batch, taught: Tensor) -> Tensor:
         losses = _TeacherLosses(self.config.distillation, part, batch)
-        targets = part.of(batch.targets)
-        return part.task.teacher_loss(outputs, taught, targets, losses, labelled=self.labelled)
+        targets = part.target(batch.targets)
+        # Targets of unequal number (letters, at places that nobody knows) are no labels of single rows.
+        own = targets if isinstance(targets, Tensor) else None
+        return part.task.teacher_loss(outputs, taught, own, losses, labelled=self.labelled)
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ class _TeacherLosses:
         config, part = self.config, self.part
         return self.batch.task_loss(
             lambda targets: continuous_loss(
-                student, teacher, kind=config.continuous, targets=part.of(targets), margin=config.margin
+                student,
+                teacher,
+                kind=config.continuous,
+                targets=part.target(targets) if config.continuous == "bounded" else None,
+                margin=config.margin,
             )
         )
