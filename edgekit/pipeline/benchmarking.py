@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from edgekit.errors import DataError, DeviceError, InputError, Interrupted, Meas
 from edgekit.files import sha256
 from edgekit.formats import FORMATS, by_suffix
 from edgekit.formats.onnx.ends import companions, refuse_free
+from edgekit.pipeline.foreign_code import refuse_code
 from edgekit.progress import Event, Progress, silent
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def bench(
     min_runs: int = 50,
     profile: bool = False,
     out: Path | None = None,
+    allow_compiled: bool = False,
     progress: Progress = silent,
 ) -> tuple[Record, Path]:
     """Measure files on a device, all of them in turns.
@@ -67,13 +69,16 @@ def bench(
         min_runs: see ``bench.measure``.
         profile: also say which ops take how long.
         out: where the record is written; by default ``benchmarks/`` of the run, or ``bench-results/`` here.
+        allow_compiled: run AOTInductor packages that somebody else compiled; nothing keeps native code from
+            whatever the user may do.
         progress: told what happens.
 
     Returns:
         The record, and its file.
 
     Raises:
-        InputError: a target that is none, an unknown device, inputs that don't fit.
+        InputError: a target that is none or would execute something, an unknown device, inputs that don't
+            fit.
         MeasurementError: the device can't be reached, or nothing could be measured.
     """
     profile_of = device if isinstance(device, Device) else load_device(device)
@@ -90,6 +95,7 @@ def bench(
             min_runs=min_runs,
             profile=profile,
             out=out,
+            allow_compiled=allow_compiled,
             progress=progress,
         )
     except KeyboardInterrupt:
@@ -114,9 +120,12 @@ def _bench(
     min_runs: int,
     profile: bool,
     out: Path | None,
+    allow_compiled: bool,
     progress: Progress,
 ) -> tuple[Record, Path]:
     subjects, run = _subjects(targets)
+    for one in subjects:
+        refuse_code(one.path, allow_compiled)
     source = _workload(workload, run, inputs)
     _refuse(subjects, profile_of, sampled=source is not None or inputs is not None)
     started = Event("stage-start", "benchmark", f"{len(subjects)} files on {profile_of.name}")
@@ -126,6 +135,7 @@ def _bench(
         counts = _threads(threads, profile_of, about)
         prepared = _Prepared(Path(folder), source, inputs, samples, subjects)
         candidates = _candidates(subjects, runtimes, counts, profile_of, prepared)
+        candidates = [replace(one, native=allow_compiled) for one in candidates]
         record = benchmark(
             candidates,
             profile_of,

@@ -45,6 +45,10 @@ class TorchModel(Model):
         cls.torch = importlib.import_module("torch")
         cls.version = cls.torch.__version__
 
+    @classmethod
+    def native(cls, artifact: str) -> bool:
+        return compiled(artifact)
+
     def __init__(self, artifact: str, threads: int, backend: str = "") -> None:
         if backend not in ("", CUDA):
             raise ValueError(f"torch has no backend {backend!r} here; expected '' (the CPU) or 'cuda'")
@@ -73,7 +77,7 @@ class TorchModel(Model):
             warnings.simplefilter("ignore")  # what torch has to say of itself
             if holds(artifact, b"quantized_decomposed"):  # ops that torch knows only after this
                 importlib.import_module("torch.ao.quantization.fx._decomposed")
-            program = self.torch.export.load(artifact)
+            program = sibling("program_file").load(self.torch, artifact)
             if self.backend:
                 passes = importlib.import_module("torch.export.passes")
                 program = passes.move_to_device_pass(program, self.backend)
