@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from edgekit.errors import WeightsError
-from edgekit.files import atomic_write
+from edgekit.files import atomic_write, require_file
 from edgekit.graph.capture import export_program, name_ends
 from edgekit.graph.normalize import normalize
 from edgekit.runtimes import native
@@ -52,6 +52,7 @@ def load(path: Path) -> fx.GraphModule:
             next=f"edgekit bench {path} measures it; the graph that it was made of lies in its run folder",
         )
     try:
+        require_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = program_file.load(torch, str(path))

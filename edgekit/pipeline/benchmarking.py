@@ -15,10 +15,11 @@ from edgekit.devices.asking import probe
 from edgekit.devices.device import Device, load_device
 from edgekit.devices.transport import connect
 from edgekit.errors import DataError, DeviceError, InputError, Interrupted, MeasurementError
-from edgekit.files import sha256
+from edgekit.files import require_file, sha256, what_is
 from edgekit.formats import FORMATS, by_suffix
 from edgekit.formats.onnx.ends import companions, refuse_free
 from edgekit.pipeline.foreign_code import refuse_code
+from edgekit.pipeline.places import tell_place
 from edgekit.progress import Event, Progress, silent
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def bench(
             fit.
         MeasurementError: the device can't be reached, or nothing could be measured.
     """
+    tell_place(progress, "devices", device)
     profile_of = device if isinstance(device, Device) else load_device(device)
     try:
         return _bench(
@@ -189,7 +191,7 @@ def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | Non
             runs.append(path)
             found += _of_run(path)
         elif not path.is_file():
-            raise InputError("nothing to measure", where=str(target), got="nothing there", next="ls runs")
+            raise InputError("nothing to measure", where=str(target), got=what_is(path), next="ls runs")
         elif by_suffix(path.suffix) is None:
             raise InputError(
                 "no runtime for such a file",
@@ -209,10 +211,12 @@ def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | Non
 
 
 def _of_run(path: Path) -> list[_Subject]:
-    from edgekit.runs.folder import Damaged, check_files, read_record
+    from edgekit.runs.folder import Damaged, check_files, check_plain
+    from edgekit.runs.manifest import read_manifest
 
+    check_plain(path)
     try:
-        manifest = read_record(path / "manifest.json")
+        manifest = read_manifest(path)
         if manifest is not None:
             check_files(path, manifest["files"])
     except Damaged as damage:
@@ -381,6 +385,7 @@ def _cut(source: Path, target: Path, samples: int) -> Path:
     import numpy as np
 
     try:
+        require_file(source)
         loaded = np.load(source, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded:

@@ -28,7 +28,7 @@ def refuse_code(path: Path, allow_compiled: bool = False) -> None:
                 where=str(path),
                 got="an AOTInductor package: loading it executes whatever is in it",
                 expected="a package that `edgekit export` or `edgekit compress` wrote here",
-                next="if you trust whoever made it: --allow-compiled",
+                next=f"if you trust whoever made it: edgekit bench {path} --allow-compiled",
             )
         return
     import torch

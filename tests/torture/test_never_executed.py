@@ -469,6 +469,21 @@ def test_samples_that_are_code_are_refused(suffix: str, marker: Path, finished: 
     refused(call("bench", file, "--input", path, "--quiet"), marker)
 
 
+def test_modules_in_the_current_folder_are_nobodys(
+    finished: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unpacked project may have a json.py beside its model."""
+    for name in ("json", "numpy", "onnx", "tempfile", "edgekit", "sitecustomize"):
+        (marker.parent / f"{name}.py").write_text(f"import os\nos.mkdir({str(marker)!r})\n")
+    monkeypatch.chdir(marker.parent)
+    file = next((finished / "artifacts").glob("*.onnx")).absolute()
+    for command in (("inspect", file), ("device", "probe", "local"), ("bench", file, "--quiet")):
+        limits = ("--min-seconds", "0", "--min-runs", "1") if command[0] == "bench" else ()
+        result = call(*command, *limits)
+        assert result.exit_code == 0, result.output
+        assert not marker.exists()
+
+
 @pytest.mark.parametrize("command", [("compress", "--recipe"), ("bench", "x.onnx", "--device")])
 def test_yaml_names_no_code(command: tuple[str, ...], marker: Path) -> None:
     path = marker.parent / "evil.yaml"

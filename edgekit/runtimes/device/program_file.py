@@ -6,8 +6,8 @@ Runs on the device beside ``runtime_torch.py``; Python 3.8 or later, torch 2.6 o
 can't read with them, and always the tensors that ask for it. It evaluates symbolic sizes and guards as
 Python, and imports the modules of enums and default factories; code is made of the names of values, and
 functions are looked up by theirs. None of that is left to it here: every part of an archive is read and
-checked, and what passed is written anew into an archive in memory. torch gets that one alone, so that it can't
-find in the file what was not looked at.
+checked, and what passed is written anew into an archive in memory. torch gets that one alone, so that it
+can't find in the file what wasn't looked at.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import json
 import os
 import warnings
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
@@ -209,6 +210,8 @@ class TorchModel(Model):
 
 def entries(artifact: str) -> list[str]:
     """What a .pt2 archive holds. Raises ValueError if it is none."""
+    if not Path(artifact).is_file():  # opening a pipe would wait for its other end
+        raise ValueError(f"{artifact} is no file")
     try:
         with zipfile.ZipFile(artifact) as archive:
             return archive.namelist()
