@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import WeightsError
+from edgekit.files import what_is
 
 __all__ = ["load_weights", "read_weights"]
 
@@ -45,7 +46,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise WeightsError(
             "no such weights file",
             where=str(path),
-            got="a folder" if path.is_dir() else "nothing there",
+            got=what_is(path),
             expected="a .safetensors or .pt file",
         )
     loaded = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit import __version__
 from edgekit.bundle.choosing import choose
+from edgekit.bundle.common import check_version
 from edgekit.bundle.contents import Contents, Format, Input, ModelFile, Output, Tensor
 from edgekit.errors import InputError, RunFolderError
 from edgekit.files import sha256_of_bytes
 from edgekit.progress import Event, Progress, silent
 from edgekit.runs.folder import Damaged, check_files, read_record
+from edgekit.runs.manifest import read_manifest
 
 if TYPE_CHECKING:
     from edgekit.report import Report
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["GOLDEN", "gather"]
 
 GOLDEN = 16  # samples in a bundle; targets for small memories take fewer
-_CARD = "MODEL_CARD.md"
 
 
 def gather(
@@ -54,11 +55,12 @@ def gather(
 
     Raises:
         RunFolderError: not finished, or damaged.
-        InputError: no such file, or none that the target takes.
+        InputError: no such file, or none that the target takes; a name or a version that can't be one.
         WorkloadError: another workload than the run's.
     """
     from edgekit.pipeline import reopening
 
+    check_version(version)
     identity = reopening.identity_of(run)
     again = f"edgekit bundle {run} my_workload.py --target …"
     reopening.require_workload(run, workload, identity, again)
@@ -74,7 +76,7 @@ def gather(
 
 def _manifest(run: Path) -> dict[str, Any]:
     try:
-        found = read_record(run / "manifest.json")
+        found = read_manifest(run)
     except Damaged as damage:
         raise RunFolderError("the run folder is damaged", where=str(run), got=str(damage)) from None
     if found is None or "card" not in found:
@@ -84,12 +86,15 @@ def _manifest(run: Path) -> dict[str, Any]:
 
 def _report(run: Path) -> Report:
     from edgekit.report import Report
+    from edgekit.report.summary import REPORT_KEY
 
     try:
+        record = read_record(run / REPORT_KEY)
+        if record is None or "report.json" not in record["files"] or not (run / "report.json").exists():
+            raise _unfinished(run, "no record of its report")
+        check_files(run, record["files"])
         return Report.load(run)
-    except OSError:
-        raise _unfinished(run, "no report.json") from None
-    except ValueError as error:
+    except (OSError, Damaged, ValueError) as error:
         raise RunFolderError(
             "the run folder is damaged", where=str(run / "report.json"), got=str(error).splitlines()[0]
         ) from None
@@ -139,7 +144,7 @@ def _contents(
         macs=next((one.macs for one in report.artifacts if one.file == entry["file"]), 0),
         parameters=next((one.parameters for one in report.artifacts if one.file == entry["file"]), 0),
         card=manifest["card"],
-        card_markdown=_card(run),
+        card_markdown=_card(run, manifest["card"]),
         latency={
             (one.device, one.threads): one.p50_ns
             for one in report.measurements
@@ -161,11 +166,16 @@ def _checked(name: str) -> str:
     return name
 
 
-def _card(run: Path) -> str:
+def _card(run: Path, card: dict[str, Any]) -> str:
+    """Written anew from the manifest's: nothing else says that the file beside it is the run's."""
+    from edgekit.report.card import markdown
+
     try:
-        return (run / _CARD).read_text(encoding="utf-8")
-    except OSError:
-        raise _unfinished(run, f"no {_CARD}") from None
+        return markdown(card)
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise RunFolderError(
+            "the run folder is damaged", where=str(run), got=f"no model card ({type(error).__name__})"
+        ) from None
 
 
 # --- its ends --------------------------------------------------------------------------------------------

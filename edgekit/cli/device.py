@@ -44,12 +44,13 @@ def device_ls(as_json: Json = False) -> None:
 def device_show(name: DeviceName, as_json: Json = False) -> None:
     """Print a device's profile."""
     from edgekit.devices.device import find_device, load_device
+    from edgekit.files import read_text
 
     device = load_device(name)  # a wrong one isn't shown as if it could be used
     if as_json:
         print_json(device.model_dump(mode="json"))
     else:
-        typer.echo(find_device(name).read_text(encoding="utf-8"), nl=False)
+        typer.echo(read_text(find_device(name)), nl=False)
 
 
 @devices.command("probe")

@@ -1,7 +1,7 @@
 """Device profiles: a board, how it is reached, and what runs on it.
 
-A profile is one YAML file. Names are looked up in: the given path, ``./devices``, the user's configuration
-folder, the package. Reading one needs no torch.
+A profile is one YAML file. Names are looked up in the user's configuration folder, in the package, and then
+in ``./devices``; a path is a path. Reading one needs no torch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from edgekit.config import configfile
 from edgekit.devices.transports import TRANSPORTS, TransportKind, TransportName, TransportSettings
 from edgekit.errors import DeviceError, did_you_mean
+from edgekit.files import read_text
 from edgekit.runtimes import RuntimeName
 
 Arch = Literal["x86_64", "aarch64", "armv7l", "armv6l", "riscv64", "cortex-m"]
@@ -128,6 +129,12 @@ class Device(BaseModel):
         return self.kind.here
 
     @property
+    def starts_programs(self) -> bool:
+        """Whether the profile says which program runs, or loads a library, or whom to connect to."""
+        named = self.python or self.setup or self.delegates or self.benchmark_model
+        return bool(named) or self.transport in ("ssh", "adb")
+
+    @property
     def emulated(self) -> bool:
         """Whether its clock counts instructions: exact, and no measure of time."""
         return self.kind.counts_instructions
@@ -153,7 +160,7 @@ def load_device(name: str | Path) -> Device:
     """
     path = find_device(name)
     try:
-        content = configfile.parse_yaml(path.read_text(encoding="utf-8"))
+        content = configfile.parse_yaml(read_text(path))
     except (OSError, ValueError) as error:
         raise DeviceError("this device profile can't be read", where=str(path), got=str(error)) from None
     if not isinstance(content, dict):

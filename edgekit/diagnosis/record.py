@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from edgekit.diagnosis.judged import Judged
 
@@ -53,7 +53,8 @@ class Seen:
     """A sample to look at: a picture (PNG, as a data URI), a wave (min and max along the time), or text."""
 
     row: int
-    image: str = ""
+    # Nothing else: a page that shows it fetches nothing.
+    image: Annotated[str, Field(pattern=r"^(data:image/png;base64,[A-Za-z0-9+/=]*)?$")] = ""
     wave: tuple[tuple[float, float], ...] = ()
     text: str = ""
 

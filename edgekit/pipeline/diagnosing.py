@@ -28,8 +28,9 @@ from edgekit.stages.base import Form
 from edgekit.tensors import Targets, Tensors
 from edgekit.training.computing.memory import give_back
 from edgekit.units import human_share
+from edgekit.workload import Workload
 
-__all__ = ["RECORD", "diagnose_all"]
+__all__ = ["RECORD", "diagnose_all", "judged_file"]
 
 RECORD = "diagnosis.json"
 _LAYER_SAMPLES, _FEWEST_LAYER_SAMPLES = 256, 16
@@ -56,9 +57,9 @@ def diagnose_all(job: Job, rungs: Sequence[Rung], manifest: Manifest, probed: st
         }
     )
     path = job.run.path / RECORD
-    if (record := job.finished(path, key, "diagnose")) is not None:
+    if (record := job.finished(path, key, "diagnose", _read)) is not None:
         job.tell("stage-skipped", "diagnose", f"{len(manifest.planned)} files")
-        return Diagnosis.from_json(record["diagnosis"])
+        return _read(record)
     job.tell("stage-start", "diagnose", "what compression broke")
     found = _Diagnosing(job, rungs, manifest, probed).run()
     write_record(path, key, {"diagnosis": found.to_json()})
@@ -66,6 +67,26 @@ def diagnose_all(job: Job, rungs: Sequence[Rung], manifest: Manifest, probed: st
         job.tell("note", "diagnose", text)
     job.tell("stage-end", "diagnose", _summary(found))
     return found
+
+
+def _read(record: dict[str, Any]) -> Diagnosis:
+    return Diagnosis.from_json(record["diagnosis"])
+
+
+def judged_file(job: Job, original: dict[str, Any], file: dict[str, Any]) -> Judged:
+    """A file against the original's, by the answers that their evaluations kept."""
+    before, after = answers_of(job, original), answers_of(job, file)
+    assert before is not None
+    assert after is not None
+    return _most_changed(job.workload, job.workload.validation.targets, before, after)
+
+
+def _most_changed(workload: Workload, targets: Targets, before: Tensors, after: Tensors) -> Judged:
+    """Of several outputs the one whose answers agree least."""
+    parts = {part.task.agreement(part.of(after), part.of(before)): part for part in workload.task.parts()}
+    part = parts[min(parts)]
+    judged = judge(part.task, part.target(targets), part.of(before), part.of(after), workload.groups)
+    return dataclasses.replace(judged, output=part.name)
 
 
 def _kept(manifest: Manifest, one: Planned) -> Any:
@@ -106,17 +127,8 @@ class _Diagnosing:
         for one in self.manifest.planned:
             after = answers_of(self.job, entries[one.file]["evaluation"])
             if one.file != REFERENCE and after is not None:
-                found[one.file] = self._most_changed(targets, before, after)
+                found[one.file] = _most_changed(self.workload, targets, before, after)
         return found
-
-    def _most_changed(self, targets: Targets, before: Tensors, after: Tensors) -> Judged:
-        """Of several outputs the one whose answers agree least."""
-        parts = {
-            part.task.agreement(part.of(after), part.of(before)): part for part in self.workload.task.parts()
-        }
-        part = parts[min(parts)]
-        judged = judge(part.task, part.target(targets), part.of(before), part.of(after), self.workload.groups)
-        return dataclasses.replace(judged, output=part.name)
 
     def _seen(self, rows: Sequence[int]) -> tuple[Seen, ...]:
         try:

@@ -166,12 +166,19 @@ def _kept(job: Job, rungs: Sequence[Rung]) -> list[_Dropped]:
     path = job.run.path / RECORD
     if job.recipe.guard.otherwise != "fall_back" or not path.exists():
         return []
-    record = job.finished(path, _key(job, rungs), "guard")
+    record = job.finished(path, _key(job, rungs), "guard", _read)
     if record is None:
         return []
-    found = [_Dropped(one["stage"], one["before"], tuple(one["messages"])) for one in record["dropped"]]
+    found = _read(record)
     job.tell("note", "guard", "; ".join(map(_told, found)))
     return found
+
+
+def _read(record: dict[str, Any]) -> list[_Dropped]:
+    return [
+        _Dropped(str(one["stage"]), str(one["before"]), tuple(map(str, one["messages"])))
+        for one in record["dropped"]
+    ]
 
 
 def _keep(job: Job, rungs: Sequence[Rung], dropped: Sequence[_Dropped]) -> None:

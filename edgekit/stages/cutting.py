@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from edgekit import macs
 from edgekit.errors import PruneError
+from edgekit.files import read_text
 from edgekit.macs import Complexity
 from edgekit.progress import Event
 from edgekit.pruning import build
@@ -318,7 +319,7 @@ class Cutting:
 def read_plan(path: str | Path) -> tuple[Plan, str]:
     """A plan and the text that it was read from. Raises PruneError if there is none, or it is no plan."""
     try:
-        text = Path(path).read_text()
+        text = read_text(Path(path))
     except (OSError, UnicodeDecodeError) as error:
         raise PruneError(
             "the pruning plan can't be read",
