@@ -300,7 +300,7 @@ def _fitted(job: Job, one: Planned) -> float:
     try:
         for entry in (read_manifest(job.run.path) or {"artifacts": []})["artifacts"]:
             kept = (entry["evaluation"] or {}).get("answers")
-            if kept is not None and entry["options"].get("temperature", 1) == 1:
+            if kept is not None and (entry.get("options") or {}).get("temperature", 1) == 1:
                 files[entry["file"]] = entry["evaluation"]
         same = [name for name in files if f"_{one.precision}" in Path(name).name]
         for name in (one.file, *same):

@@ -94,7 +94,9 @@ def test_what_is_used_instead_is_said(here: Path) -> None:
 def test_a_recipe_makes_nobody_run_the_program_of_a_profile(here: Path) -> None:
     path = profile(here, "theirs")
     for name in ("theirs", "./devices/theirs.yaml"):
-        (here / "evil.yaml").write_text(f"stages: []\nbenchmark: {{devices: [{name}]}}\n")
+        (here / "evil.yaml").write_text(
+            f"exports: {{precisions: [fp32]}}\nstages: []\nbenchmark: {{devices: [{name}]}}\n"
+        )
         with pytest.raises(DeviceError, match="says what to run"):
             compress(None, here / "evil.yaml", out=here / "run")
     assert not (here / "executed").exists()

@@ -391,7 +391,7 @@ def test_a_resumed_run_makes_planted_graphs_anew(run: Path, marker: Path, file: 
 def package(path: Path) -> Path:
     """Something that says it is an AOTInductor package; nothing looks further unless it is to be loaded."""
     return written(
-        {"archive/archive_format": b"pt2", "archive/data/aotinductor/model/x.so": b"no code"}, path
+        {"archive/archive_format": b"pt2", "archive/data/aotinductor/model/x.so": path.name.encode()}, path
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -87,36 +88,35 @@ def test_a_text_has_a_largest_size(tmp_path: Path) -> None:
         read_text(tmp_path / "x", most=4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+COMMANDS: list[tuple[str, ...]] = [
+    ("inspect", "{}.onnx"),
+    ("inspect", "{}.tflite"),
+    ("inspect", "{}.pt2"),
+    ("inspect", "{}.py"),
+    ("bench", "{}.onnx"),
+    ("bench", "{}.pt2"),
+    ("bench", str(REFERENCE / "check.onnx"), "--input", "{}.npy"),
+    ("bench", str(REFERENCE / "check.onnx"), "--device", "{}.yaml"),
+    ("export", "{}.pt2", "--format", "onnx"),
+    ("export", "{}.py", "--format", "onnx"),
+    ("compress", "{}.py"),
+    ("compress", "--recipe", "{}.yaml"),
+    ("compress", "--device", "{}.yaml"),
+    ("recipe", "show", "{}.yaml"),
+    ("recipe", "cp", "{}.yaml", "new.yaml"),
+    ("device", "show", "{}.yaml"),
+    ("compare", "{}.json"),
+    ("gate", "{}.json", "--baseline", "{}.json"),
+]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
 @pytest.mark.parametrize(
-    "command",
-    [
-        ("inspect", "{}.onnx"),
-        ("inspect", "{}.tflite"),
-        ("inspect", "{}.pt2"),
-        ("inspect", "{}.py"),
-        ("bench", "{}.onnx"),
-        ("bench", "{}.pt2"),
-        ("bench", str(REFERENCE / "check.onnx"), "--input", "{}.npy"),
-        ("bench", str(REFERENCE / "check.onnx"), "--device", "{}.yaml"),
-        ("export", "{}.pt2", "--format", "onnx"),
-        ("export", "{}.py", "--format", "onnx"),
-        ("compress", "{}.py"),
-        ("compress", "--recipe", "{}.yaml"),
-        ("compress", "--device", "{}.yaml"),
-        ("recipe", "show", "{}.yaml"),
-        ("recipe", "cp", "{}.yaml", "new.yaml"),
-        ("device", "show", "{}.yaml"),
-        ("compare", "{}.json"),
-        ("gate", "{}.json", "--baseline", "{}.json"),
-    ],
-    ids=lambda command: " ".join(command).replace(str(REFERENCE) + "/", ""),
+    "command", COMMANDS, ids=lambda command: " ".join(command).replace(str(REFERENCE) + "/", "")
 )
 def test_no_command_waits_for_it(
     kind: str, command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kind == "folder" and command[0] in ("export", "bench", "compare", "gate", "compress"):
-        pytest.skip("a folder may be a run's")
     monkeypatch.chdir(tmp_path)
     place = next(Path(word.format("it")).suffix for word in command if "{}" in word)
     make(kind, tmp_path / f"it{place}")
@@ -131,7 +131,8 @@ def test_listings_pass_it_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for command in ("device", "recipe"):
         listed = call(command, "ls", "--json")
         assert listed.exit_code == 0
-        assert "a pipe, not a file" in listed.stdout
+        (row,) = (one for one in json.loads(listed.stdout) if "waits" in one["path"])
+        assert row["fault"]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
@@ -140,8 +141,10 @@ def test_no_record_is_waited_for(kind: str, tmp_path: Path) -> None:
         read_record(make(kind, tmp_path / "manifest.json"))
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
-@pytest.mark.parametrize("name", ["run.json", "manifest.json", "stages", "new"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("pipe", "run.json"), ("device", "manifest.json"), ("socket", "new"), ("pipe", "stages")],
+)
 def test_no_run_folder_holds_it(kind: str, name: str, finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
