@@ -347,6 +347,6 @@ def _key(job: Job, manifest: Manifest, one: Planned, rungs: Sequence[Rung]) -> s
             "devices": [
                 device.model_dump(mode="json") for device in job.devices if device.transport != "local"
             ],
-            "code": code_version("bench"),
+            "code": code_version("evaluation"),
         }
     )
