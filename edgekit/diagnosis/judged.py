@@ -15,6 +15,7 @@ from edgekit.diagnosis.confidence import Calibration, Temperature, calibration, 
 from edgekit.diagnosis.errors import Errors, errors
 from edgekit.diagnosis.flips import Churn, Flip, churn, flips
 from edgekit.diagnosis.groups import GroupRow, per_group
+from edgekit.drawing import shuffled
 from edgekit.tasks import Classification, Segmentation, Task, TokenClassification
 
 __all__ = ["Confused", "Judged", "judge"]
@@ -90,8 +91,7 @@ def _classes(
     rows = torch.nonzero(counted).flatten()
     most = len(rows) if isinstance(task, Classification) else _most_answers(task, before)
     if len(rows) > most:
-        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most]
-        rows = rows[chosen.sort().values]
+        rows = rows[shuffled(len(rows), 0)[:most].sort().values]
     wanted = labels[rows].numpy()
     scores = [_scores(task, outputs, rows) for outputs in (before, after)]
     one, other = (each.argmax(1) for each in scores)

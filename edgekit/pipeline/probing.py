@@ -19,6 +19,7 @@ from edgekit.devices.asking import resolve_threads
 from edgekit.diagnosis.adversarial import EPSILONS, Channels, NoGradient, fgsm_signs, moved
 from edgekit.diagnosis.corruptions import SEVERITIES, corrupted_parts, fitting, span_of
 from edgekit.diagnosis.record import Attacked, Corrupted
+from edgekit.drawing import shuffled
 from edgekit.execution import spans
 from edgekit.formats import FORMATS
 from edgekit.pipeline.artifacts import Manifest, Planned
@@ -61,8 +62,7 @@ class Probing:
         count = len(self.workload.validation)
         answer = self.both[0].rung.answers(self.job)[:1].nbytes
         wanted = within(answer, min(count, self.settings.samples), _ANSWER_BYTES)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.job.recipe.seed))
-        return order[:wanted].sort().values
+        return shuffled(count, self.job.recipe.seed)[:wanted].sort().values
 
     def _answering(self, one: Planned, manifest: Manifest) -> Any:
         device = device_for(self.job, one)

@@ -180,13 +180,15 @@ def _package() -> Package:
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Installed versions; a package that is missing is left out."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {package: found for package in packages if (found := _version(package)) is not None}
+
+
+@functools.cache
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def model_digest(model: nn.Module) -> str:
