@@ -1,11 +1,18 @@
-"""Where edgekit's cache is."""
+"""Where edgekit's cache is, and what it remembers of files that this user's edgekit made itself."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["cache_folder"]
+from edgekit.errors import DiskFullError
+from edgekit.files import atomic_write
+
+__all__ = ["cache_folder", "made_here", "remember_made"]
+
+_MADE = "made"
+_now: set[tuple[str, str]] = set()  # by this process, should the cache be one that can't be written
 
 
 def cache_folder() -> Path:
@@ -13,3 +20,21 @@ def cache_folder() -> Path:
     if named := os.environ.get("EDGEKIT_CACHE"):
         return Path(named).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "edgekit"
+
+
+def remember_made(kind: str, digest: str) -> None:
+    """Note that the file with this sha256 was made here: an empty file in the cache, named by it.
+
+    ``kind``: "compiled" or "bundle", what executes something if it is used. Nothing that comes with such a
+    file can tell that it is the user's own, as whoever makes one can write that as well.
+    """
+    _now.add((kind, digest))
+    folder = cache_folder() / _MADE / kind
+    with contextlib.suppress(OSError, DiskFullError):
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / digest, b"")
+
+
+def made_here(kind: str, digest: str) -> bool:
+    """Whether ``remember_made`` was told so, by this process or an earlier one."""
+    return (kind, digest) in _now or (cache_folder() / _MADE / kind / digest).is_file()

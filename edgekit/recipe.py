@@ -18,6 +18,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 from edgekit.config import configfile
 from edgekit.config.settings import over_defaults
 from edgekit.errors import RecipeError, did_you_mean
+from edgekit.files import read_text
 from edgekit.formats import INT8_GRAPH, FormatName, Precision, has, usual, with_precision
 from edgekit.formats.options import Io
 from edgekit.stages import STAGES
@@ -143,7 +144,7 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> R
     """Find, read, override and check a recipe.
 
     Args:
-        recipe: a name (looked up in ``./recipes``, the user's configuration folder, the package), the path of
+        recipe: a name (looked up in the user's configuration folder, the package, ``./recipes``), the path of
             a YAML file, or a Recipe.
         overrides: ``path=value`` each, the value in YAML: ``stages.prune.speedup=3``, ``seed=7``,
             ``stages[0].training.epochs=2``. A stage is named by its kind or by its index, all of them by
@@ -219,13 +220,15 @@ def _data(recipe: Recipe) -> dict[str, Any]:
 
 def _read(path: Path) -> Any:
     try:
-        return configfile.parse_yaml(path.read_text(encoding="utf-8"))
+        return configfile.parse_yaml(read_text(path))
     except configfile.YamlError as error:
         raise RecipeError("this is no YAML", where=str(path), got=str(error)) from None
     except UnicodeDecodeError as error:
         raise RecipeError("this is no UTF-8 text", where=str(path), got=str(error)) from None
     except OSError as error:
-        raise RecipeError("the recipe can't be read", where=str(path), got=str(error)) from None
+        raise RecipeError(
+            "the recipe can't be read", where=str(path), got=error.strerror or str(error)
+        ) from None
 
 
 def _name_of(recipe: str | Path | Recipe) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import WeightsError
-from edgekit.files import atomic_write
+from edgekit.files import atomic_write, what_is
 
 __all__ = ["load_weights", "read_weights", "save_weights"]
 
@@ -57,7 +57,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise WeightsError(
             "no such weights file",
             where=str(path),
-            got="a folder" if path.is_dir() else "nothing there",
+            got=what_is(path),
             expected="a .safetensors or .pt file",
         )
     loaded = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)

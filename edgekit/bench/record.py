@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.errors import ComparisonError
-from edgekit.files import atomic_write
+from edgekit.files import atomic_write, read_bytes
 
 SCHEMA: Literal["edgekit-bench/1"] = "edgekit-bench/1"
 
@@ -137,10 +137,10 @@ def read_record(path: str | Path) -> Record:
     """Read what ``Record.save`` wrote. Raises ComparisonError: no such file, no record, a newer schema."""
     path = Path(path)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
     except OSError as error:
         raise ComparisonError("can't be read", where=str(path), got=error.strerror or str(error)) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ComparisonError("this is no JSON", where=str(path), got=str(error)) from None
     found = content.get("schema_version") if isinstance(content, dict) else None
     if found != SCHEMA:

@@ -12,10 +12,11 @@ on standard input::
 
 and one answer each, ``{"error": …, "kind": …}`` if it failed. Optional: of all "patience", the seconds of
 silence after which the process writes to standard error where it is; of ``load`` "layout", "backend",
-"affinity" (cores) and, instead of a sample, "random" (a seed); of ``evaluate`` "start", "states" and
-"stacked". Several inputs, and several outputs, are one structured array. Before its answer
-``evaluate`` tells ``{"done": 640, "total": 10000}`` now and then: the worker is alive, and so many rows are
-on the disk. If standard input ends while it works, the host is gone, and the process leaves at once.
+"native" (compiled code may be loaded), "affinity" (cores) and, instead of a sample, "random" (a seed); of
+``evaluate`` "start", "states" and "stacked". Several inputs, and several outputs, are one structured array.
+Before its answer ``evaluate`` tells ``{"done": 640, "total": 10000}`` now and then: the worker is alive, and
+so many rows are on the disk. If standard input ends while it works, the host is gone, and the process leaves
+at once.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ class Worker:
         backend: str = "",
         affinity: Sequence[int] = (),
         random: int | None = None,
+        native: bool = False,
     ) -> dict[str, Any]:
         """Load a file; with a sample, or a random one, also run it once, and leave it bound for ``time``."""
         if sample is not None and random is not None:
@@ -102,6 +104,8 @@ class Worker:
             keep_to(affinity)  # before the runtime starts its threads
         self._slow = timing.planted(artifact, self._clock)
         kind = runtimes.find(runtime)
+        if not native and kind.native(artifact):
+            raise ValueError("the file is compiled code, and nobody said that it may run")
         self._model, self._layout, self._bound = None, layout, False
         base = sensors.peak_rss_bytes()
         start = self._clock()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgekit.cli.choices import TableCommand
 from edgekit.cli.common import Json, Quiet, complete, exits, print_json, run_view
 from edgekit.cli.device_install import device_install
 
@@ -43,12 +44,13 @@ def device_ls(as_json: Json = False) -> None:
 def device_show(name: DeviceName, as_json: Json = False) -> None:
     """Print a device's profile."""
     from edgekit.devices.device import find_device, load_device
+    from edgekit.files import read_text
 
     device = load_device(name)  # a wrong one isn't shown as if it could be used
     if as_json:
         print_json(device.model_dump(mode="json"))
     else:
-        typer.echo(find_device(name).read_text(encoding="utf-8"), nl=False)
+        typer.echo(read_text(find_device(name)), nl=False)
 
 
 @devices.command("probe")
@@ -88,7 +90,7 @@ def device_check(name: DeviceName = "local", as_json: Json = False, quiet: Quiet
         raise typer.Exit(1)
 
 
-@devices.command("add")
+@devices.command("add", cls=TableCommand)
 @exits
 def device_add(
     name: Annotated[
@@ -100,7 +102,7 @@ def device_add(
             "--address",
             "-a",
             metavar="WHERE",
-            help="ssh: [user@]host or a name in ssh_config; adb: a serial or host:port.",
+            help="{addresses}.",
             show_default=False,
         ),
     ],

@@ -52,6 +52,7 @@ def recipe_show(
     as_json: Json = False,
 ) -> None:
     """Print a recipe: its file, or what it amounts to."""
+    from edgekit.files import read_text
     from edgekit.recipe import dump, find_recipe, load_recipe
 
     if as_json:
@@ -59,7 +60,7 @@ def recipe_show(
     elif effective or sets:
         typer.echo(dump(load_recipe(name, sets or ())), nl=False)
     else:
-        typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+        typer.echo(read_text(find_recipe(name)), nl=False)
 
 
 @recipes.command("check")
@@ -91,15 +92,17 @@ def recipe_cp(
 ) -> None:
     """Copy a recipe to make it your own. Never overwrites."""
     from edgekit.errors import RecipeError
+    from edgekit.files import read_bytes
     from edgekit.recipe import find_recipe
 
     source = find_recipe(name)
     target = destination / source.name if destination.is_dir() else destination
     if target.suffix not in (".yaml", ".yml"):
         target = target.with_name(target.name + ".yaml")
+    content = read_bytes(source)
     try:
         with target.open("xb") as file:
-            file.write(source.read_bytes())
+            file.write(content)
     except FileExistsError:
         raise RecipeError(
             "this file is already there, and is left as it is", where=str(target), next="give another name"

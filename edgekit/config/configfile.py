@@ -43,9 +43,13 @@ def shipped_folder(kind: Kind) -> Path:
 
 
 def folders(kind: Kind) -> list[Path]:
-    """Where names are looked up, first match wins: current folder, the user's folder, what is shipped."""
+    """Where names are looked up, first match wins: the user's folder, what is shipped, the current folder.
+
+    The current folder may be somebody else's, and a profile says which programs run: it adds names, and takes
+    the place of none.
+    """
     found: list[Path] = []
-    for folder in (Path(kind), user_folder(kind), shipped_folder(kind)):
+    for folder in (user_folder(kind), shipped_folder(kind), Path(kind)):
         if not any(_same(folder, other) for other in found):
             found.append(folder)
     return found
@@ -72,6 +76,24 @@ def find(kind: Kind, name: str | Path) -> Path | None:
         path = Path(name).expanduser()
         return path if path.is_file() else None
     return listing(kind).get(str(name))
+
+
+def is_own(kind: Kind, path: Path) -> bool:
+    """Whether a file is the user's own, or comes with edgekit, by the folder that it lies in."""
+    return any(_same(path.parent, folder) for folder in (user_folder(kind), shipped_folder(kind)))
+
+
+def told(kind: Kind, name: str | Path) -> str:
+    """What to say of the file that a name stands for, where the current folder has one; else ""."""
+    if is_path(name) or any(_same(Path(kind), one) for one in (user_folder(kind), shipped_folder(kind))):
+        return ""
+    here = [Path(kind) / f"{name}{suffix}" for suffix in SUFFIXES]
+    found, beside = find(kind, name), next((one for one in here if one.is_file()), None)
+    if found is None or beside is None:
+        return ""
+    if found == beside:
+        return f"{name} is {beside}"
+    return f"{name} is {found}; {beside} isn't used, unless it is named by this path: ./{beside}"
 
 
 def _same(a: Path, b: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,9 +15,11 @@ from edgekit.devices.asking import probe
 from edgekit.devices.device import Device, load_device
 from edgekit.devices.transport import connect
 from edgekit.errors import DataError, DeviceError, InputError, Interrupted, MeasurementError
-from edgekit.files import sha256
+from edgekit.files import require_file, sha256, what_is
 from edgekit.formats import FORMATS, by_suffix
 from edgekit.formats.onnx.ends import companions, refuse_free
+from edgekit.pipeline.foreign_code import refuse_code
+from edgekit.pipeline.places import tell_place
 from edgekit.progress import Event, Progress, silent
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def bench(
     min_runs: int = 50,
     profile: bool = False,
     out: Path | None = None,
+    allow_compiled: bool = False,
     progress: Progress = silent,
 ) -> tuple[Record, Path]:
     """Measure files on a device, all of them in turns.
@@ -67,15 +70,19 @@ def bench(
         min_runs: see ``bench.measure``.
         profile: also say which ops take how long.
         out: where the record is written; by default ``benchmarks/`` of the run, or ``bench-results/`` here.
+        allow_compiled: run AOTInductor packages that somebody else compiled; nothing keeps native code from
+            whatever the user may do.
         progress: told what happens.
 
     Returns:
         The record, and its file.
 
     Raises:
-        InputError: a target that is none, an unknown device, inputs that don't fit.
+        InputError: a target that is none or would execute something, an unknown device, inputs that don't
+            fit.
         MeasurementError: the device can't be reached, or nothing could be measured.
     """
+    tell_place(progress, "devices", device)
     profile_of = device if isinstance(device, Device) else load_device(device)
     try:
         return _bench(
@@ -90,6 +97,7 @@ def bench(
             min_runs=min_runs,
             profile=profile,
             out=out,
+            allow_compiled=allow_compiled,
             progress=progress,
         )
     except KeyboardInterrupt:
@@ -114,9 +122,12 @@ def _bench(
     min_runs: int,
     profile: bool,
     out: Path | None,
+    allow_compiled: bool,
     progress: Progress,
 ) -> tuple[Record, Path]:
     subjects, run = _subjects(targets)
+    for one in subjects:
+        refuse_code(one.path, allow_compiled)
     source = _workload(workload, run, inputs)
     _refuse(subjects, profile_of, sampled=source is not None or inputs is not None)
     started = Event("stage-start", "benchmark", f"{len(subjects)} files on {profile_of.name}")
@@ -126,6 +137,7 @@ def _bench(
         counts = _threads(threads, profile_of, about)
         prepared = _Prepared(Path(folder), source, inputs, samples, subjects)
         candidates = _candidates(subjects, runtimes, counts, profile_of, prepared)
+        candidates = [replace(one, native=allow_compiled) for one in candidates]
         record = benchmark(
             candidates,
             profile_of,
@@ -159,7 +171,7 @@ def _refuse(subjects: Sequence[_Subject], device: Device, *, sampled: bool) -> N
         if not sampled:
             refuse_free(one.path)
         beside = [other.name for other in companions(one.path)]
-        if beside and device.transport != "local":
+        if beside and not device.here:
             raise InputError(
                 "weights beside the file can't be taken to a device",
                 where=str(one.path),
@@ -179,7 +191,7 @@ def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | Non
             runs.append(path)
             found += _of_run(path)
         elif not path.is_file():
-            raise InputError("nothing to measure", where=str(target), got="nothing there", next="ls runs")
+            raise InputError("nothing to measure", where=str(target), got=what_is(path), next="ls runs")
         elif by_suffix(path.suffix) is None:
             raise InputError(
                 "no runtime for such a file",
@@ -199,10 +211,12 @@ def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | Non
 
 
 def _of_run(path: Path) -> list[_Subject]:
-    from edgekit.runs.folder import Damaged, check_files, read_record
+    from edgekit.runs.folder import Damaged, check_files, check_plain
+    from edgekit.runs.manifest import read_manifest
 
+    check_plain(path)
     try:
-        manifest = read_record(path / "manifest.json")
+        manifest = read_manifest(path)
         if manifest is not None:
             check_files(path, manifest["files"])
     except Damaged as damage:
@@ -371,6 +385,7 @@ def _cut(source: Path, target: Path, samples: int) -> Path:
     import numpy as np
 
     try:
+        require_file(source)
         loaded = np.load(source, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded:

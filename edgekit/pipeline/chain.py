@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import fx, nn
 
 from edgekit.config.settings import TrainingConfig
@@ -114,11 +114,17 @@ def trainings(config: BaseModel) -> Iterator[TrainingConfig]:
             yield from trainings(value)
 
 
+class _Told(Figures):
+    """What a record of figures holds."""
+
+    seconds: float = Field(ge=0)
+
+
 def _trained(job: Job) -> Rung:
     """The model as it was given, with what it can do."""
     rung = untold(job)
     path = job.run.path / "baseline.json"
-    if (record := job.finished(path, rung.key, "baseline")) is None:
+    if (record := job.finished(path, rung.key, "baseline", _Told.model_validate)) is None:
         path.unlink(missing_ok=True)
         job.tell("stage-start", "baseline", "the trained model")
         figures, answers = _figures(job, rung.model, "baseline", path, rung.key)
@@ -236,7 +242,7 @@ def _figures(
     job: Job, model: nn.Module, part: str, path: Path, key: str
 ) -> tuple[dict[str, Any], Tensors | None]:
     """accuracy, parameters, macs and seconds, from the record in ``path`` or measured; and the outputs."""
-    if (record := job.finished(path, key, part)) is not None:
+    if (record := job.finished(path, key, part, _Told.model_validate)) is not None:
         return record, None
     started = time.monotonic()
 

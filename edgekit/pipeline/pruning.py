@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import InputError, PruneError
 from edgekit.progress import Event, Progress, silent
-from edgekit.stages.prune_config import MEASURES, Measure, PruneConfig, Ranking
+from edgekit.pruning.importance.criteria import CRITERIA, tried
+from edgekit.stages.prune_config import PruneConfig, Ranking
 from edgekit.stages.targets import TargetConfig
 
 if TYPE_CHECKING:
@@ -65,7 +66,6 @@ def make_plan(
         InputError: a workload with faults; a folder that can't be written.
     """
     from edgekit.pruning import build
-    from edgekit.pruning.importance.gradients import backward_for
     from edgekit.pruning.importance.sensitivity import training_inputs
     from edgekit.stages.base import StageContext
     from edgekit.stages.prune_goals import Aiming
@@ -83,7 +83,7 @@ def make_plan(
             goal,
             importance,
             scope,
-            backward_for(importance, workload, seed=seed),
+            CRITERIA[importance].backward(workload, seed=seed),
             training_inputs(workload, seed=seed),
         )
     finally:
@@ -94,7 +94,7 @@ def make_plan(
     return _result(workload, plan, built.describe(), out, samples, progress, seed if reconstruct else None)
 
 
-def _named(config: PruneConfig) -> tuple[Measure, Ranking]:
+def _named(config: PruneConfig) -> tuple[str, Ranking]:
     """Importance and scope. Raises InputError if one is "auto"."""
     if config.importance == "auto" or config.scope == "auto":
         name = "importance" if config.importance == "auto" else "scope"
@@ -102,7 +102,7 @@ def _named(config: PruneConfig) -> tuple[Measure, Ranking]:
             f"{name} auto trains",
             where=f"--{name}",
             next="`edgekit compress` does it; here, name one"
-            + (": " + ", ".join(MEASURES) if name == "importance" else ""),
+            + (": " + ", ".join(tried()) if name == "importance" else ""),
         )
     return config.importance, config.scope
 
@@ -168,15 +168,14 @@ def analyse_sensitivity(
     from edgekit.files import write_json
     from edgekit.pruning import build
     from edgekit.pruning.importance.accuracy_curves import analyse, can_plot
-    from edgekit.pruning.importance.criteria import importances
-    from edgekit.pruning.importance.gradients import backward_for
+    from edgekit.pruning.importance.scores import importances
 
     importance, _ = _named(config or PruneConfig())
     workload = _load(target, progress)
     _tell(progress, "looking for groups of channels")
     said = partial(_tell, progress)
     prepared = build.prepare(workload.model, workload.example(2), seed=seed, tell=said)
-    backward = backward_for(importance, workload, seed=seed)
+    backward = CRITERIA[importance].backward(workload, seed=seed)
     worth = importances(prepared.found, importance, seed=seed, backward=backward)
     rows = _drawn(workload, samples or 512, seed)
 

@@ -19,7 +19,8 @@ from edgekit.pruning.goals.removable_blocks import Block, leaving
 from edgekit.pruning.goals.search import Goal, Limits, Search
 from edgekit.pruning.goals.search_loop import Aim
 from edgekit.pruning.goals.shipped import Shipped
-from edgekit.pruning.importance.criteria import Backward, Importance, Worth, importances
+from edgekit.pruning.importance.criteria import Backward
+from edgekit.pruning.importance.scores import Worth, importances
 from edgekit.pruning.importance.sensitivity import Counting, Inputs, curves, untold
 from edgekit.pruning.plans.plan import Plan
 from edgekit.tensors import Tensors
@@ -120,7 +121,7 @@ def for_goal(
     goal: Goal,
     limits: Limits,
     *,
-    importance: Importance = "magnitude",
+    importance: str = "magnitude",
     scope: Scope = "global",
     patterns: Mapping[str, float] | None = None,
     seed: int = 0,
@@ -177,7 +178,7 @@ class _Wanted:
 
     goal: Goal
     limits: Limits
-    importance: Importance
+    importance: str
     scope: Scope
     patterns: Mapping[str, float]
     backward: Backward | None

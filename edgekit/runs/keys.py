@@ -4,9 +4,9 @@ The code enters by a hash of what can be executed for the result (``reach``), no
 between two releases the sources change under one version, and a run that was begun before a fix must not pass
 off its old stages as made by the new code. Nobody keeps a list of what counts: only where each part begins
 stands here, and a new file counts for those that come to call it. A definition counts by what it does
-(``sources``): an hour of training survives a better comment, a message or a column of a table. Modules that
-tell or keep (``reach.TELL_OR_KEEP``) and what a run knows of itself (``_BOOKKEEPING``) are left out: what
-they hand over comes out as it went in. Versions of the libraries that are imported on the way count as well.
+(``definitions``): an hour of training survives a better comment, a message or a column of a table. Modules
+that tell or keep (``reach.TELL_OR_KEEP``) and what a run knows of itself (``_BOOKKEEPING``) are left out:
+what they hand over comes out as it went in. Versions of the libraries imported on the way count as well.
 """
 
 from __future__ import annotations

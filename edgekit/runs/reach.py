@@ -21,7 +21,8 @@ from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
 
-from edgekit.runs.sources import MAIN, Chain, Definition, Source, read
+from edgekit.runs.definitions import Chain, Definition
+from edgekit.runs.sources import MAIN, Source, read
 
 __all__ = ["TELL_OR_KEEP", "Package", "Reached"]
 

@@ -19,8 +19,7 @@ from edgekit.drawing import shuffled
 from edgekit.errors import StageError
 from edgekit.progress import Event
 from edgekit.pruning.build import Built, Scope
-from edgekit.pruning.importance.criteria import Backward, Importance
-from edgekit.pruning.importance.gradients import backward_for
+from edgekit.pruning.importance.criteria import CRITERIA, Backward
 from edgekit.training import evaluate, train
 from edgekit.training.computing import parallel
 from edgekit.training.early_stopping import split
@@ -37,12 +36,12 @@ __all__ = ["Build", "Candidate", "Verdict", "choose", "parted"]
 class Candidate(NamedTuple):
     """What a trial tries."""
 
-    importance: Importance
+    importance: str
     scope: Scope
 
 
 # A plan by one candidate; not checked by export and gradients, which the winner's is later.
-Build = Callable[[Candidate, Backward | None], Built]
+Build = Callable[[Candidate, "Backward | None"], Built]
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,8 @@ def choose(
         context.progress(Event("note", "prune", message))
         folder = part(name)
         if (known := folder.done()) is None:
-            measure = candidate.importance
-            backward = backward_for(measure, context.workload, seed=context.seed, rows=trained_on)
+            criterion = CRITERIA[candidate.importance]
+            backward = criterion.backward(context.workload, seed=context.seed, rows=trained_on)
             built = build(candidate, backward)
             known = {"plan": built.plan.to_json(), "speedup": built.speedup}
             same = next((other for other, plan in plans.items() if plan == known["plan"]), None)

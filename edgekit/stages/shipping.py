@@ -84,5 +84,5 @@ def _device(config: TargetConfig, shipping: Shipping | None) -> Device:
     if config.device:
         named = [device for device in devices if device.name == config.device]
         return named[0] if named else load_device(config.device)
-    timed = [device for device in devices if not device.emulated and device.transport != "none"]
+    timed = [device for device in devices if not device.emulated and device.kind.reachable]
     return (*timed, *devices, Device(name="local", transport="local"))[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import EdgekitError, PruneError
+from edgekit.files import read_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,7 +57,7 @@ def load_summary(model: nn.Module, folder: Path) -> StageResult:
     from edgekit.stages.base import StageResult
 
     try:
-        summary = json.loads((folder / SUMMARY).read_text())
+        summary = json.loads(read_text(folder / SUMMARY))
         note, changed, details = summary["note"], summary["changed"], summary["details"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PruneError(
@@ -73,7 +74,7 @@ def read_plan(folder: Path) -> Plan:
     from edgekit.pruning.plans.plan import Plan
 
     try:
-        return Plan.from_json((folder / PLAN).read_text(), where=str(folder / PLAN))
+        return Plan.from_json(read_text(folder / PLAN), where=str(folder / PLAN))
     except (OSError, UnicodeDecodeError) as error:
         raise PruneError("a pruning plan can't be read", where=str(folder / PLAN), got=str(error)) from error
 
@@ -90,7 +91,7 @@ def begun(folder: Path, model: nn.Module, settings: dict[str, Any]) -> tuple[Pla
     from edgekit.pruning.plans.plan import Plan
 
     try:
-        plan = Plan.from_json((folder / PLAN).read_text())
+        plan = Plan.from_json(read_text(folder / PLAN))
         plan.applied_to(model)
     except (OSError, UnicodeDecodeError, EdgekitError):
         return None

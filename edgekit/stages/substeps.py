@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit.files import read_text
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -70,6 +72,6 @@ def drop_parts(stage: Path) -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_text(path))
     except (OSError, ValueError):
         return None

@@ -234,7 +234,7 @@ DYNAMIC = {
     "edgekit.bundle.targets": "the name of a target is put into one of a module",
     "edgekit.bundle.targets.phones": "grammars, for checking",
     "edgekit.devices.site_folder": "packages on a device",
-    "edgekit.devices.transport": "TRANSPORTS names the modules",
+    "edgekit.devices.transports": "the name of a module is put into one of devices/",
     "edgekit.guarded": "the function is named by the caller, as a function",
     "edgekit.inspecting.reading": "the class of a format, which FORMATS holds",
     "edgekit.runtimes.device.runtime_executorch": "the runtime",
@@ -243,6 +243,7 @@ DYNAMIC = {
     "edgekit.runtimes.device.runtime_openvino": "the runtime",
     "edgekit.runtimes.device.runtime_torch": "the runtime",
     "edgekit.runtimes.device.runtimes": "sibling: all that stand beside it",
+    "edgekit.tables": "collected: all that stand in the package whose __path__ is given",
     "edgekit.workload.loading": "the user's own file, which is in the workload's fingerprint",
 }
 
@@ -254,6 +255,10 @@ def test_no_import_by_a_variable_is_overlooked(
     bench = {name.partition(":")[0] for name in before["bench"]}
     for name in ("local", "ssh", "adb", "emulated", "fake"):
         assert f"edgekit.devices.{name}" in bench
+    pruning = {name.partition(":")[0] for name in before[CUT]}
+    for path in (ROOT / "pruning" / "importance" / "criteria").glob("*.py"):
+        name = "" if path.stem == "__init__" else f".{path.stem}"
+        assert f"edgekit.pruning.importance.criteria{name}" in pruning
     for path in (ROOT / "runtimes" / "device").glob("runtime_*.py"):
         assert f"edgekit.runtimes.device.{path.stem}" in bench
     for name in ("worker", "sensors", "energy", "timing", "answers", "inbox", "steps"):  # sent to devices

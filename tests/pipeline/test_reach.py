@@ -140,6 +140,39 @@ def test_tables_of_names_and_files_are_followed(tmp_path: Path) -> None:
     assert {name for name in found if ":" not in name} == {"data/x.yaml"}
 
 
+def test_a_package_that_collects_its_rows_has_all_of_them(tmp_path: Path) -> None:
+    rows = "from own.table import collected\nTABLE = collected(__name__, __path__)\n"
+    table = """
+    from importlib import import_module
+    from pkgutil import iter_modules
+    def collected(package, path):
+        return [import_module(f"{package}.{one.name}") for one in iter_modules(path)]
+    """
+    its = package(
+        tmp_path, start="from own.rows import TABLE\ndef start(): return TABLE", table=table, rows__a=OTHER
+    )
+    (tmp_path / "own" / "rows" / "__init__.py").write_text(rows)
+    found = Package(tmp_path / "own").reach(["own.start:start"]).own
+    assert its.name == "own"
+    assert "own.rows.a:three" in found
+
+
+def test_what_is_for_a_file_alone_is_not_executed_in_the_package(tmp_path: Path) -> None:
+    other = """
+    from typing import TYPE_CHECKING
+    if TYPE_CHECKING or __package__:
+        from own.more import one
+    else:
+        import sys
+        one = sys.one()
+    def two(): return one()
+    """
+    found = reached(
+        tmp_path, start="from own.other import two\ndef start(): return two()", other=other, more=OTHER
+    )
+    assert found == {"other:two", "more:one", "more:two"}
+
+
 def test_rows_that_are_not_asked_for_can_be_left_out(tmp_path: Path) -> None:
     start = "from own.other import one, three\nTABLE = [one, three]\ndef start(): return TABLE"
     assert reached(tmp_path, "other:one", start=start, other=OTHER) == {"start:TABLE", "other:three"}

@@ -16,7 +16,7 @@ from torch import Tensor
 from edgekit.errors import MissingExtraError
 from edgekit.pruning.build import Prepared
 from edgekit.pruning.coupling.groups import Group
-from edgekit.pruning.importance.criteria import Worth
+from edgekit.pruning.importance.scores import Worth
 from edgekit.training.evaluation import evaluate
 from edgekit.workload import Workload
 

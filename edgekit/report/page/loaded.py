@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,9 +12,11 @@ from typing import Any, TypeVar
 
 from edgekit.diagnosis.record import Diagnosis
 from edgekit.errors import RunFolderError
+from edgekit.files import read_bytes, read_text
 from edgekit.formats import FORMATS
 from edgekit.report.page.layers import Executed, Kernel
 from edgekit.report.summary import Figures, Report, StageRow
+from edgekit.runs.folder import check_plain
 
 __all__ = ["Curve", "LoadedRun", "load"]
 
@@ -52,9 +55,11 @@ class LoadedRun:
 
 
 def load(folder: Path) -> LoadedRun:
-    """Read what is there. Raises RunFolderError if it is no run folder."""
+    """Read what is there. Raises RunFolderError if it is no run folder, or holds links."""
+    if folder.is_dir():
+        check_plain(folder)
     try:
-        identity = json.loads((folder / _IDENTITY).read_text(encoding="utf-8"))["run"]
+        identity = json.loads(read_text(folder / _IDENTITY))["run"]
         workload, recipe = str(identity["workload"]), str(identity["recipe"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
@@ -122,8 +127,8 @@ class _Reader:
         found = []
         for path in sorted((self.folder / "stages").rglob("training.csv")):
             try:
-                with path.open(encoding="utf-8", newline="") as stream:
-                    rows = [_numbers(row) for row in csv.DictReader(stream)]
+                stream = io.StringIO(read_text(path), newline="")
+                rows = [_numbers(row) for row in csv.DictReader(stream)]
             except (OSError, ValueError) as error:
                 self.missing.append(f"{path.relative_to(self.folder)}: {_first_line(error)}")
                 continue
@@ -159,7 +164,7 @@ class _Reader:
 
     def _json(self, name: str, absent: str) -> dict[str, Any] | None:
         try:
-            values = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            values = json.loads(read_bytes(self.folder / name))
         except FileNotFoundError:
             if absent:
                 self.missing.append(f"{name}: {absent}")
