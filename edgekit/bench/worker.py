@@ -66,7 +66,7 @@ class Worker:
         self._patience = 0.0
         self._sensors, self._meter = sensors.Sensors(root), energy.Meter(root)
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Write one line to the host."""
         self._answer.write(json.dumps(message) + "\n")
         self._answer.flush()
@@ -213,12 +213,12 @@ class Worker:
                     break
                 if time.monotonic() - told > TELL_SECONDS:
                     file.settle()
-                    self.tell({"done": begin, "total": len(samples)})
+                    self.send({"done": begin, "total": len(samples)})
                     told = time.monotonic()
                 rows = answer(samples[begin : begin + size], size)
             file.settle()
             shape = list(file.shape)
-        self.tell({"done": begin, "total": len(samples)})
+        self.send({"done": begin, "total": len(samples)})
         return {"shape": shape, "runtime_version": self._model.version, "sha256": answers.sha256(outputs)}
 
     def _answered(self, samples: Any, size: int) -> Any:
@@ -260,7 +260,7 @@ class Worker:
             except Exception as error:  # whatever a runtime raises is the host's to judge
                 answer = {"error": str(error).strip() or repr(error), "kind": type(error).__name__}
             answered()
-            self.tell(answer)
+            self.send(answer)
 
 
 def keep_to(cores: Sequence[int]) -> None:
@@ -284,7 +284,7 @@ def main() -> None:
     os.dup2(2, 1)
     worker = Worker(channel)
     try:
-        worker.tell({"ready": True, "python": sys.version.split()[0], "pid": os.getpid()})
+        worker.send({"ready": True, "python": sys.version.split()[0], "pid": os.getpid()})
         requests = inbox.Requests(0)
         worker.serve(requests, requests.answered)
     except BrokenPipeError:

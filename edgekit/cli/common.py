@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from edgekit.cli.explain import disk_full, explain
+from edgekit.cli.explain import explain, not_written
 from edgekit.errors import EdgekitError, StageError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _beside(view: RunView, streams: Streams) -> Bystander | None:
 
 
 def _show_log(error: Exception, streams: Streams) -> None:
-    unexpected = not isinstance(error, EdgekitError) and disk_full(error) is None
+    unexpected = not isinstance(error, EdgekitError) and not_written(error) is None
     if (unexpected or isinstance(error, StageError)) and (tail := streams.tail()):
         streams.terminal.write(f"The last that libraries printed (--debug shows all):\n{tail}\n\n")
         streams.terminal.flush()

@@ -16,6 +16,7 @@ from edgekit.diagnosis.errors import Errors, errors
 from edgekit.diagnosis.flips import Churn, Flip, churn, flips
 from edgekit.diagnosis.groups import GroupRow, per_group
 from edgekit.diagnosis.scores import SampleScores, sample_scores
+from edgekit.drawing import shuffled
 from edgekit.tasks import Task
 from edgekit.tensors import Targets
 
@@ -106,8 +107,7 @@ def _classes(
     rows = torch.nonzero(task.counted(labels)).flatten()
     most = len(rows) if task.per_sample else _most_answers(task, before)
     if len(rows) > most:
-        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most]
-        rows = rows[chosen.sort().values]
+        rows = rows[shuffled(len(rows), 0)[:most].sort().values]
     wanted = labels[rows].numpy()
     scores = [_scores(task, outputs, rows) for outputs in (before, after)]
     one, other = (each.argmax(1) for each in scores)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from edgekit.drawing import shuffled
 from edgekit.tasks import Task
 from edgekit.tensors import Targets
 from edgekit.units import human_share
@@ -46,7 +46,7 @@ def sample_scores(task: Task, targets: Targets, before: Tensor, after: Tensor) -
         targets: of N samples, as the task wants them.
         before, after: outputs (N, …), N >= 1.
     """
-    rows = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))[:_ASKED].sort().values
+    rows = shuffled(len(targets), 0)[:_ASKED].sort().values
     told = np.array(
         [
             [task.score(outputs[row : row + 1], targets[row : row + 1]) for outputs in (before, after)]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
+from edgekit.drawing import shuffled
 from edgekit.errors import StageError
 from edgekit.execution import Forward, in_order, spans
 from edgekit.graph import ops
@@ -244,7 +245,7 @@ def calibration_batches(inputs: Tensor, samples: int, *, batch_size: int, seed: 
 
     The same for each batch size; a last single row joins the batch before it.
     """
-    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))[:samples]
+    order = shuffled(len(inputs), seed)[:samples]
     for start, end in spans(len(order), batch_size):
         yield inputs[order[start:end]]
 

@@ -224,7 +224,7 @@ def _key(job: Job, one: Planned, rungs: Sequence[Rung]) -> str:
             "model": one.rung.digest,
             "of": one.rung.key,
             "metadata": metadata(job, one, rungs),
-            "code": code_version("export"),
+            "code": code_version(f"export {one.format}"),
         }
     )
 

@@ -27,7 +27,7 @@ from edgekit.runs.folder import write_record
 from edgekit.runs.keys import code_version, model_digest
 from edgekit.stages import STAGES
 from edgekit.stages.base import Form, Shipping, Stage, StageConfig, StageContext, StageResult
-from edgekit.stages.shipping import identity
+from edgekit.stages.shipping import identity, unused
 from edgekit.tensors import Tensors, cat
 from edgekit.training import evaluate
 from edgekit.training.computing import parallel
@@ -99,7 +99,7 @@ def untold(job: Job) -> Rung:
     """The model as it was given, before anybody has asked how good it is."""
     # A copy: what a workload holds isn't changed.
     model = copy.deepcopy(job.workload.model).eval()
-    key = sha256_of({"step": "baseline", "workload": job.fingerprint, "code": code_version("stages")})
+    key = sha256_of({"step": "baseline", "workload": job.fingerprint, "code": code_version("baseline")})
     nothing = Figures(accuracy=0, parameters=0, macs=0)
     return Rung("", model, key, nothing, model_digest(model), form_of(model))
 
@@ -152,7 +152,7 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
             "seed": job.recipe.seed,
             "workload": job.fingerprint,
             "parent": [parent.key, parent.digest],
-            "code": code_version("stages"),
+            "code": code_version(config.kind, unused(config)),
         }
     )
     folder = StageFolder(job, job.run.stage(index, config.kind), config.kind, key)

@@ -53,7 +53,7 @@ def diagnose_all(job: Job, rungs: Sequence[Rung], manifest: Manifest, probed: st
             "workload": job.fingerprint,
             "groups": job.workload.groups,
             "settings": settings.model_dump(mode="json"),
-            "code": [code_version("diagnosis"), code_version("bench")],
+            "code": code_version("diagnosis"),
         }
     )
     path = job.run.path / RECORD

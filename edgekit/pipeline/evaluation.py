@@ -344,6 +344,6 @@ def _key(job: Job, manifest: Manifest, one: Planned, rungs: Sequence[Rung]) -> s
             "backend": backend_for(job, one),
             "runtimes": further_runtimes(job, one),
             "devices": [device.model_dump(mode="json") for device in job.devices if not device.here],
-            "code": code_version("bench"),
+            "code": code_version("evaluation"),
         }
     )

@@ -157,7 +157,7 @@ def _key(job: Job, rungs: Sequence[Rung]) -> str:
         "devices": [device.name for device in job.devices],
         "rungs": [rung.key for rung in rungs],
         "groups": job.workload.groups,
-        "code": [code_version(part) for part in ("export", "bench", "diagnosis")],
+        "code": [code_version(part) for part in ("export", "evaluation", "bench", "diagnosis")],
     }
     return sha256_of(values)
 

@@ -280,7 +280,7 @@ def _key(job: Job, original: chain.Rung, options: ExportOptions, files: list[tup
             "files": files,
             "options": options.describe(),
             "microcontroller": job.recipe.exports.microcontroller,
-            "code": code_version("export"),
+            "code": code_version("preflight"),
         }
     )
 

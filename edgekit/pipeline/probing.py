@@ -21,6 +21,7 @@ from edgekit.diagnosis.adversarial import EPSILONS, Channels, NoGradient, fgsm_s
 from edgekit.diagnosis.corruptions import SEVERITIES, corrupted_parts, span_of
 from edgekit.diagnosis.record import Attacked, Corrupted
 from edgekit.diagnosis.spoiling import Spoilable, mask_of, unmasked
+from edgekit.drawing import shuffled
 from edgekit.execution import spans
 from edgekit.formats import FORMATS
 from edgekit.pipeline.artifacts import Manifest, Planned
@@ -76,8 +77,7 @@ class Probing:
         count = len(self.workload.validation)
         answer = self.both[0].rung.answers(self.job)[:1].nbytes
         wanted = within(answer, min(count, self.settings.samples), _ANSWER_BYTES)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.job.recipe.seed))
-        return order[:wanted].sort().values
+        return shuffled(count, self.job.recipe.seed)[:wanted].sort().values
 
     def _answering(self, one: Planned, manifest: Manifest) -> Any:
         device = device_for(self.job, one)

@@ -5,7 +5,6 @@ Made with the very functions of the prune stage, so that a plan from here is one
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from functools import partial
 from pathlib import Path
@@ -129,7 +128,7 @@ def replay_plan(
     try:
         plan, _ = read_plan(path)
         workload = _load(target, progress)
-        small = _cut(workload, plan)
+        small = plan.applied_to(workload.model)
     except PruneError as error:
         where = error.where or str(path)
         raise InputError(
@@ -205,12 +204,6 @@ def _load(target: str | Path | Workload | None, progress: Progress) -> Workload:
     return workload
 
 
-def _cut(workload: Workload, plan: Plan) -> nn.Module:
-    small = copy.deepcopy(workload.model)
-    plan.apply(small)
-    return small
-
-
 def _result(
     workload: Workload,
     plan: Plan,
@@ -221,21 +214,19 @@ def _result(
     refit: int | None,
 ) -> dict[str, Any]:
     """``refit``: the seed by which training inputs are drawn; None if what stays keeps its weights."""
-    from safetensors.torch import save
-
     from edgekit.files import atomic_write
     from edgekit.training.evaluation import evaluate
+    from edgekit.weights import save_weights
 
-    small = _cut(workload, plan)
+    small = plan.applied_to(workload.model)
     more: dict[str, Any] = {}
     if refit is not None and plan.touched:
         more = _refitted(small, workload, plan, refit, samples, progress)
     _tell(progress, "asking both models")
     before, after = (evaluate(model, workload, limit=samples).score for model in (workload.model, small))
     folder = _folder(out, workload)
-    tensors = {name: value.detach().clone().contiguous() for name, value in small.state_dict().items()}
     atomic_write(folder / PLAN, plan.to_json().encode())
-    atomic_write(folder / WEIGHTS, save(tensors))
+    save_weights(small, folder / WEIGHTS)
     count = len(workload.validation)
     accuracy = {
         "before": before,
@@ -286,10 +277,9 @@ def _folder(out: str | Path | None, workload: Workload) -> Path:
 
 
 def _drawn(workload: Workload, samples: int, seed: int) -> Any:
-    import torch
+    from edgekit.drawing import shuffled
 
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(len(workload.train), generator=generator)[:samples].sort().values
+    return shuffled(len(workload.train), seed)[:samples].sort().values
 
 
 def _tell(progress: Progress, message: str) -> None:

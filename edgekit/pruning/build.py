@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -203,7 +202,7 @@ class _Wanted:
             "global" if self.scope == "global" else "local",
             lambda: _built(prepared, search, worth, looked_at),
             lambda made: (made.before, made.after),
-            lambda made: _cut(model, made.plan),
+            lambda made: made.plan.applied_to(model),
         )
         if built is None:
             furthest = _built(prepared, search, worth, check=False)  # the search stands at its end
@@ -251,7 +250,7 @@ def check_reachable(
     made = aim.everything(
         lambda: _built(prepared, search, worth, check=False),
         lambda made: (made.before, made.after),
-        lambda made: _cut(prepared.model, made.plan),
+        lambda made: made.plan.applied_to(prepared.model),
     )
     furthest = made or _built(prepared, search, worth, check=False)  # the search stands at its end
     whole = (*furthest.whole, *ignored(prepared.found, patterns))
@@ -293,14 +292,8 @@ def _search(
 def _built(prepared: Prepared, search: Search, worth: Worth, check: bool = True) -> Built:
     model, example, found = prepared.model, prepared.example, prepared.found
     plan = found.plan(search.removed(), search.gone)
-    small = _cut(model, plan)
+    small = plan.applied_to(model)
     if plan.touched and check:
         groups.check(plan, model, example, seed=prepared.seed)
     before, after = macs.count(model, example), macs.count(small, example)
     return Built(plan, before, after, tuple(found.whole), worth.by_magnitude, lost=search.lost)
-
-
-def _cut(model: nn.Module, plan: Plan) -> nn.Module:
-    small = copy.deepcopy(model)
-    plan.apply(small)
-    return small

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from edgekit.drawing import shuffled
 from edgekit.errors import StageError
 from edgekit.progress import Event
 from edgekit.pruning.build import Built, Scope
@@ -101,8 +101,7 @@ def parted(workload: Workload, samples: int, held_out: int, seed: int) -> tuple[
     count = len(workload.train)
     held = min(held_out, max(1, count // 4))
     rest, judged = split(count, held / count, seed)
-    generator = torch.Generator().manual_seed(seed)
-    return rest[torch.randperm(len(rest), generator=generator)[:samples]].sort().values, judged
+    return rest[shuffled(len(rest), seed)[:samples]].sort().values, judged
 
 
 def choose(
@@ -175,8 +174,7 @@ def _tried(
     workload: Workload,
     judged: Tensor,
 ) -> dict[str, Any]:
-    start, small = time.monotonic(), copy.deepcopy(model)
-    built.plan.apply(small)
+    start, small = time.monotonic(), built.plan.applied_to(model)
     found: dict[str, Any] = {"score": None}
     try:
         train(

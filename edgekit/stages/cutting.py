@@ -164,7 +164,7 @@ class Cutting:
 
     def _cut(self, model: nn.Module, plan: Plan, suffix: str = "") -> nn.Module:
         """A smaller copy, healed where that brings it nearer to ``model``."""
-        small = stage_files.cut(model, plan)
+        small = plan.applied_to(model)
         if self.config.reconstruct is False or not plan.touched:
             return small
         part = self._part(f"reconstruction{suffix}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +24,9 @@ CHECKPOINT = "checkpoint.pt"
 
 def save(result: StageResult, folder: Path) -> None:
     """Write weights and summary (last, as a sign that all is there), and drop the checkpoint."""
-    from safetensors.torch import save as to_bytes
+    from edgekit.weights import save_weights
 
-    from edgekit.files import atomic_write
-
-    state = result.model.state_dict()
-    tensors = {name: value.detach().clone().contiguous() for name, value in state.items()}
-    atomic_write(folder / WEIGHTS, to_bytes(tensors))
+    save_weights(result.model, folder / WEIGHTS)
     save_summary(result, folder)
 
 
@@ -84,13 +79,6 @@ def read_plan(folder: Path) -> Plan:
         raise PruneError("a pruning plan can't be read", where=str(folder / PLAN), got=str(error)) from error
 
 
-def cut(model: nn.Module, plan: Plan) -> nn.Module:
-    """A smaller copy."""
-    small = copy.deepcopy(model)
-    plan.apply(small)
-    return small
-
-
 def write_plan(plan: Plan, folder: Path) -> None:
     """Into the stage's folder, whole or not at all."""
     from edgekit.files import atomic_write
@@ -104,7 +92,7 @@ def begun(folder: Path, model: nn.Module, settings: dict[str, Any]) -> tuple[Pla
 
     try:
         plan = Plan.from_json(read_text(folder / PLAN))
-        cut(model, plan)
+        plan.applied_to(model)
     except (OSError, UnicodeDecodeError, EdgekitError):
         return None
     described = plan.settings.get("result")

@@ -55,13 +55,11 @@ class Part:
 
     def finish(self, content: dict[str, Any], model: nn.Module | None = None) -> None:
         """Keep JSON values, and the weights of ``model``. Raises DiskFullError."""
-        from safetensors.torch import save
-
-        from edgekit.files import atomic_write, write_json
+        from edgekit.files import write_json
+        from edgekit.weights import save_weights
 
         if model is not None:
-            state = {name: value.detach().clone().contiguous() for name, value in model.state_dict().items()}
-            atomic_write(self.folder / _WEIGHTS, save(state))
+            save_weights(model, self.folder / _WEIGHTS)
         write_json(self.folder / _DONE, content)
         self.checkpoint.unlink(missing_ok=True)
 

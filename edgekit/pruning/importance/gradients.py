@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.batching import batch_size
+from edgekit.drawing import shuffled
 from edgekit.execution import call, spans
 from edgekit.pruning.importance.criteria.base import Backward
 from edgekit.workload import Workload
@@ -32,8 +33,7 @@ def mean_squared_gradients(workload: Workload, *, seed: int, rows: Tensor | None
 
 def _drawn(workload: Workload, rows: Tensor | None, seed: int, most: int) -> Tensor:
     rows = torch.arange(len(workload.train)) if rows is None else rows
-    generator = torch.Generator().manual_seed(seed)
-    return rows[torch.randperm(len(rows), generator=generator)[:most]]
+    return rows[shuffled(len(rows), seed)[:most]]
 
 
 def _mean(model: nn.Module, workload: Workload, chosen: Tensor) -> None:
