@@ -1,4 +1,8 @@
-"""ExecuTorch: programs for phones and boards, delegated to XNNPACK; batches of one."""
+"""ExecuTorch: programs for phones and boards, delegated to XNNPACK; batches of one.
+
+A file isn't opened between its layers (``Format.opens``): what lies between them inside of a partition is
+XNNPACK's, which tells only a partition's ends.
+"""
 
 from __future__ import annotations
 
