@@ -55,7 +55,9 @@ def prune(
     ] = "",
     runtime: Annotated[
         str | None,
-        typer.Option("--runtime", metavar="NAME", help="onnxruntime or litert.", show_default="onnxruntime"),
+        typer.Option(
+            "--runtime", metavar="NAME", help="onnxruntime, litert or executorch.", show_default="onnxruntime"
+        ),
     ] = None,
     precision: Annotated[
         str | None,
