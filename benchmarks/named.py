@@ -164,6 +164,7 @@ def in_c(source: str, folder: Path) -> dict[str, Any]:
     from edgekit.bundle.c99 import generate
     from edgekit.bundle.gathering import gather
     from edgekit.bundle.targets.python.package import named
+    from edgekit.bundle.targets.python.package.file import File
     from edgekit.opening import load_workload
 
     contents = gather(folder / "run", source, formats=("litert",), precisions=("int8",))
@@ -194,7 +195,7 @@ def in_c(source: str, folder: Path) -> dict[str, Any]:
             compiled(*(ctypes.c_void_p(one.ctypes.data) for one in every))
             return rows
 
-    stream = named.Model(contents.spec(), Compiled()).stream()
+    stream = named.Model(File(contents.spec(), Compiled())).stream()
     validation = load_workload(source).validation
     scores = []
     for frames in validation.inputs["frame"].numpy():

@@ -18,6 +18,7 @@ __all__ = ["Answerer", "tolerance_of"]
 
 _STEPS = 2.0  # of an int8 output: what rounding in another order may do
 _RELATIVE = 1e-4  # of a float file's largest output
+_MOVED = 1e-3  # of an input's values: as many as of the roundings that ``int8.disturbed`` moves
 
 
 class Answerer:
@@ -28,18 +29,16 @@ class Answerer:
         format: its format.
         backend: of the runtime, as for measuring; "" is its default on the CPU.
 
-    ``plain`` is the backend that computes without fused or delegated kernels. ``steps`` is what an integer's
-    step at each output is worth in the output's own unit: 1 for integers, the scale of what is dequantised at
-    the end of the file, None in a float file.
+    ``steps`` is what an integer's step at each output is worth in the output's own unit: 1 for integers, the
+    scale of what is dequantised at the end of the file, None in a float file.
 
     One input or output is an array (N, …), several are one array of N rows with a field for each by name.
     """
 
     def __init__(self, path: Path, format: Format, backend: str = "") -> None:
-        self._format = format
+        self._path, self._format = path, format
         self._model = find(FORMATS[format].runtime)(str(path), 1, backend)
-        self.plain = {"litert": NONE, "onnx": UNFUSED}[format]
-        self.steps = _onnx_steps(path) if format == "onnx" else self._litert_steps()
+        self.steps = self._steps()
 
     def arranged(self, prepared: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Preprocessed samples (N, …) in the file's type and layout."""
@@ -55,6 +54,31 @@ class Answerer:
             answers.append(self._raw())
         return np.concatenate(answers)
 
+    def elsewhere(self, inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What the file may answer to the same inputs on another CPU, or with other kernels.
+
+        Where the runtime has plain kernels beside its fused or delegated ones, these answer. ExecuTorch has
+        one kind: of a file's inputs one value in a thousand is moved by a step of the grid that it is rounded
+        to, or all by a millionth of the largest where there is no grid.
+        """
+        plain = {"litert": NONE, "onnx": UNFUSED}.get(self._format)
+        if plain is not None:
+            return Answerer(self._path, self._format, plain).outputs(inputs)
+        from edgekit.formats.executorch.reading import steps_at_ends
+
+        moved, chance = inputs.copy(), np.random.default_rng(0)
+        for step, name in zip(
+            steps_at_ends(self._path)[0].values(), inputs.dtype.names or (None,), strict=True
+        ):
+            rows = moved if name is None else moved[name]
+            if rows.dtype.kind != "f":
+                continue
+            off = step or 1e-6 * float(np.abs(rows).max(initial=0.0))
+            chosen = chance.random(rows.shape) < (_MOVED if step else 1.0)
+            chosen.flat[chance.integers(rows.size)] = True
+            rows[chosen] += off
+        return self.outputs(moved)
+
     def _raw(self) -> npt.NDArray[Any]:
         raw: npt.NDArray[Any]
         if self._format == "litert":
@@ -65,7 +89,13 @@ class Answerer:
             raw = self._model.output()
         return raw
 
-    def _litert_steps(self) -> dict[str, float | None]:
+    def _steps(self) -> dict[str, float | None]:
+        if self._format == "onnx":
+            return _onnx_steps(self._path)
+        if self._format == "executorch":
+            from edgekit.formats.executorch.reading import steps_at_ends
+
+            return steps_at_ends(self._path)[1]
         return {name: self._litert_step(one) for name, one in self._model._outputs.items()}
 
     def _litert_step(self, output: Any) -> float | None:
@@ -84,7 +114,7 @@ def tolerance_of(outputs: npt.NDArray[Any], other: npt.NDArray[Any], step: float
     """How far an output may be off elsewhere, in its own unit; see ``Golden``.
 
     Args:
-        outputs, other: (N, …) of the runtime's default and of its plain kernels.
+        outputs, other: (N, …) of the runtime here, and as they may be elsewhere.
         step: its own of ``Answerer.steps``.
     """
     seen = float(np.abs(outputs.astype(np.float64) - other.astype(np.float64)).max(initial=0.0))

@@ -48,7 +48,13 @@ def choose(
             raise InputError("the run has no such file", where=str(run), got=artifact, expected=known)
         if named[0] not in takes:
             got = f"{artifact}: {named[0]['precision']} {named[0]['format']}"
-            raise InputError("the target can't take this file", where=str(run), got=got, expected=wanted)
+            raise InputError(
+                "the target can't take this file",
+                where=str(run),
+                got=got,
+                expected=wanted,
+                next=_taken_by(named[0]) or export,
+            )
         chosen: dict[str, Any] = named[0]
         return chosen
     if not takes:
@@ -67,3 +73,16 @@ def choose(
         return one["precision"] != best["precision"], order[one["format"]], -one["evaluation"]["accuracy"]
 
     return min(takes, key=rank)
+
+
+def _taken_by(entry: dict[str, Any]) -> str:
+    """The targets that take a file; "": none does."""
+    from edgekit.bundle.targets import NAMES, load
+
+    targets = [load(name) for name in NAMES]
+    able = [
+        one.name
+        for one in targets
+        if entry["format"] in one.formats and (not one.precisions or entry["precision"] in one.precisions)
+    ]
+    return f"a target that takes it: {', '.join(able)}" if able else ""

@@ -19,7 +19,7 @@ from edgekit.formats import FORMATS
 
 __all__ = ["Contents", "Golden", "Input", "ModelFile", "Output", "Raw", "Tensor"]
 
-Format = Literal["onnx", "litert"]
+Format = Literal["onnx", "litert", "executorch"]
 _One = TypeVar("_One", "Input", "Output")
 
 
@@ -131,7 +131,8 @@ class Output:
         answers: (N, …) what the file gave to the golden samples, in its own type and layout.
         tolerance: how far an output may be off on another CPU or with other kernels: in steps of the grid
             for integer outputs, else absolute. Twice what the file's own runtime differs by from its plain
-            kernels on these samples, and at least two steps of an int8 file's output grid, or 1e-4 of a float
+            kernels on these samples (ExecuTorch, which has none: from its answers to inputs that are off by
+            next to nothing), and at least two steps of an int8 file's output grid, or 1e-4 of a float
             file's largest output.
         clear: for each sample, whether the best class leads by more than twice the tolerance everywhere: then
             the predicted class has to be the same. All False where there are no classes.

@@ -16,7 +16,7 @@ def inspect(
         str | None,
         typer.Argument(
             metavar="WORKLOAD|FILE",
-            help="my_workload.py[:function], or an .onnx, .tflite or .pt2 file; else the embedded demo.",
+            help="my_workload.py[:function], or an .onnx, .tflite, .pte or .pt2 file; else the demo.",
             show_default=False,
         ),
     ] = None,

@@ -39,7 +39,7 @@ def inspect(
 
     Args:
         target: ``"file.py"`` or ``"file.py:function"`` (None: the embedded demo), or the path of an .onnx,
-            .tflite or .pt2 file.
+            .tflite, .pte or .pt2 file.
         device: name or path of a profile: adds ``device`` to the result.
         top: of a file, how many of the largest tensors are listed (and how many activations); None: all.
 

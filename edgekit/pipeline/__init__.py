@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import Interrupted, WorkloadError
-from edgekit.formats import FORMATS
+from edgekit.formats import FORMATS, read_by
 from edgekit.progress import Progress, silent, told_while_reading
 
 if TYPE_CHECKING:
@@ -226,6 +226,12 @@ def _check_trainings(recipe: Recipe, workload: Workload) -> None:
 def _require_extras(recipe: Recipe) -> None:
     """Raise MissingExtraError before an hour of training, not after it."""
     from edgekit.pipeline.planning import REFERENCE_FORM
+    from edgekit.stages.shipping import aimed_at
+    from edgekit.stages.targets import TargetConfig
 
-    for format in dict.fromkeys((REFERENCE_FORM[0], *recipe.exports.formats)):
+    exports = recipe.exports
+    stages: tuple[object, ...] = recipe.stages
+    goals = [one for one in stages if isinstance(one, TargetConfig) and one.needs_files]
+    looked_at = (read_by(aimed_at(one, exports.formats, exports.precisions)[0]).name for one in goals)
+    for format in dict.fromkeys((REFERENCE_FORM[0], *exports.formats, *looked_at)):
         FORMATS[format].require()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgekit.formats import FORMATS, has
 from edgekit.stages.base import Shipping, StageContext
 from edgekit.stages.targets import TargetConfig
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from edgekit.devices.device import Device
     from edgekit.pruning.goals.shipped import Precision, Shipped
 
-__all__ = ["identity", "shipped_for", "unused"]
+__all__ = ["aimed_at", "identity", "shipped_for", "unused"]
 
 
 def identity(config: object, shipping: Shipping | None) -> dict[str, Any]:
@@ -70,10 +72,23 @@ def shipped_for(config: TargetConfig, context: StageContext) -> Shipped | None:
 
 
 def _file(config: TargetConfig, shipping: Shipping | None) -> tuple[str, Precision]:
-    formats = shipping.formats if shipping is not None else ()
-    precisions = shipping.precisions if shipping is not None else ()
-    runtime = config.runtime or ("litert" if "litert" in formats else "onnxruntime")
-    return runtime, config.precision or ("int8" if "int8" in precisions else "fp32")
+    if shipping is None:
+        return aimed_at(config)
+    return aimed_at(config, shipping.formats, shipping.precisions)
+
+
+def aimed_at(
+    config: TargetConfig, formats: Sequence[str] = (), precisions: Sequence[str] = ()
+) -> tuple[str, Precision]:
+    """Runtime and precision of the files that a goal is about: what is named, else that of what is exported.
+
+    LiteRT's stand before ONNX files, and those before the other formats that have the precision.
+    """
+    precision: Precision = config.precision or ("int8" if "int8" in precisions else "fp32")
+    if config.runtime is not None:
+        return config.runtime, precision
+    exported = [name for name in ("litert", "onnx", *formats) if name in formats and has(name, precision)]
+    return FORMATS[exported[0] if exported else "onnx"].runtime, precision
 
 
 def _device(config: TargetConfig, shipping: Shipping | None) -> Device:

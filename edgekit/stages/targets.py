@@ -32,7 +32,7 @@ class TargetConfig(Config):
     shrink: float = Field(1.0, ge=1, le=64)  # parameters before / parameters after; 1 asks for nothing
     steps_by: Literal["target", "latency"] = "target"  # latency: first where most time is, by the same tables
     device: str = ""  # where time is measured; empty: the run's first device that can be
-    runtime: RuntimeName | None = None  # none: litert if exported, else onnxruntime
+    runtime: RuntimeName | None = None  # none: that of the exported format, see shipping.py
     precision: Literal["fp32", "int8"] | None = None  # none: int8 if the recipe has a qat stage
     threads: int = Field(1, ge=1, le=1024)
 

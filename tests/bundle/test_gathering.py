@@ -91,7 +91,9 @@ def test_choice_of_the_file(run_folder: Path) -> None:
     assert chosen(artifact=f"artifacts/{INT8}") == INT8
     with pytest.raises(InputError, match=r"no such file[\s\S]*digits_int8"):
         chosen(artifact="digits_int4.tflite")
-    with pytest.raises(InputError, match=r"can't take this file[\s\S]*int8 litert"):
+    with pytest.raises(
+        InputError, match=r"can't take this file[\s\S]*int8 litert[\s\S]*takes it: python, cpp"
+    ):
         chosen(artifact=INT8, formats=("onnx",))
     with pytest.raises(InputError, match=r"edgekit export .* --format litert --precision fp16"):
         chosen(formats=("litert",), precisions=("fp16",))

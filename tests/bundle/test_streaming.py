@@ -19,6 +19,7 @@ from edgekit.bundle.gathering import gather
 from edgekit.bundle.targets import NAMES, load
 from edgekit.bundle.targets.base import Settings
 from edgekit.bundle.targets.python.package import named
+from edgekit.bundle.targets.python.package.file import File
 from edgekit.bundle.writing import write
 from edgekit.pipeline import compress
 from tests.bundle import streams
@@ -154,14 +155,14 @@ def test_c_streams_as_the_reference_kernels_do_to_the_last_bit(
         found = [reference.get_tensor(one["index"]) for one in reference.get_output_details()]
         return {one.end.name: rows for one, rows in zip(contents.outputs, found, strict=True)}
 
-    class File:
+    class Compiled:
         def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             answers = in_c(inputs)
             for name, expected in in_reference(inputs).items():
                 np.testing.assert_array_equal(answers[name], expected, err_msg=name)
             return answers
 
-    stream = named.Model(contents.spec(), File()).stream()
+    stream = named.Model(File(contents.spec(), Compiled())).stream()
     expected = np.load(run / "answers" / f"{contents.model.name}.npy")
     step = next(one.end.scale for one in contents.outputs if one.end.name == "scores") or 1.0
     for frames, answers in zip(nets.frames(40, 2).numpy(), expected, strict=True):

@@ -10,9 +10,12 @@ import torch
 from pydantic import ValidationError
 
 from edgekit.devices.device import Device, load_device
-from edgekit.errors import DeviceError, PruneError, RecipeError
+from edgekit.errors import DeviceError, MissingExtraError, PruneError, RecipeError
+from edgekit.formats import FORMATS
+from edgekit.pipeline import _require_extras
 from edgekit.pruning.goals.shipped import Shipped
 from edgekit.recipe import load_recipe
+from edgekit.runtimes import RUNTIMES
 from edgekit.stages.base import Shipping, StageContext, TrainingConfig
 from edgekit.stages.prune import prune
 from edgekit.stages.prune_config import PruneConfig
@@ -35,6 +38,11 @@ def shipping(
         raise AssertionError(f"{device.name} was asked")
 
     return Shipping(formats, precisions, devices, refuse, refuse)
+
+
+def needed(runtime: str) -> None:
+    if not RUNTIMES[runtime].installed():
+        pytest.skip(f"needs the runtime: {RUNTIMES[runtime].install()}")
 
 
 def test_twice_fewer_macs_are_the_target_if_none_is_given() -> None:
@@ -70,6 +78,8 @@ def test_what_is_shipped_is_what_the_recipe_exports() -> None:
     assert identity(config, shipping(LOCAL)) == {"shipped": {"runtime": "litert", "precision": "int8"}}
     only = shipping(LOCAL, formats=("onnx",), precisions=("fp32",))
     assert identity(config, only) == {"shipped": {"runtime": "onnxruntime", "precision": "fp32"}}
+    programs = shipping(LOCAL, formats=("executorch", "aotinductor"), precisions=("int8",))
+    assert identity(config, programs) == {"shipped": {"runtime": "executorch", "precision": "int8"}}
     named = PruneConfig(size_kb=10, runtime="onnxruntime", precision="fp32")
     assert identity(named, shipping(LOCAL))["shipped"]["runtime"] == "onnxruntime"
     assert identity(PruneConfig(), shipping(LOCAL)) == {}  # MACs are the same everywhere
@@ -94,34 +104,58 @@ def test_devices_that_are_unknown_or_count_instructions_are_refused(tmp_path: Pa
     assert shipped_for(PruneConfig(), setting) is None
 
 
-def test_the_stage_leaves_a_file_of_the_size(tmp_path: Path) -> None:
+def test_what_a_goal_is_looked_at_in_is_asked_for_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(FORMATS["executorch"]), "modules", ("no_such_module",))
+    path = tmp_path / "aimed.yaml"
+    stage = "{kind: prune, size_kb: 10, runtime: executorch, precision: fp32}"
+    path.write_text(f"stages: [{stage}]\nexports: {{precisions: [fp32]}}\n")
+    recipe = load_recipe(path)
+    with pytest.raises(MissingExtraError, match=r"exporting executorch needs no_such_module"):
+        _require_extras(recipe)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("executorch", marks=pytest.mark.slow)])
+def test_the_stage_leaves_a_file_of_the_size(tmp_path: Path, runtime: str) -> None:
+    needed(runtime)
     work = workload(seeded(Net))
-    shipped = Shipped(runtime="onnxruntime", precision="int8")
+    shipped = Shipped(runtime=runtime, precision="int8")
     whole = shipped.size_bytes(work.model, work.example(2))
     config = PruneConfig(
-        size_kb=round(0.75 * whole / 1000, 3), channel_multiple=4, precision="int8", training=NONE
+        size_kb=round(0.75 * whole / 1000, 3),
+        channel_multiple=4,
+        runtime=runtime,
+        precision="int8",
+        training=NONE,
     )
     result = prune(work.model, config, context(work, tmp_path)[0])
     told = result.details["size_kb"]
     assert shipped.size_bytes(result.model, work.example(2)) == pytest.approx(told["measured"] * 1000, abs=1)
     assert told["measured"] <= config.size_kb <= told["before"]
     assert result.details["shipped"]["precision"] == "int8"
+    assert result.details["shipped"]["runtime"] == runtime
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnxruntime", "executorch"])
 def test_the_stage_leaves_a_model_that_is_as_fast_as_asked_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
+    needed(runtime)
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
     work = workload(seeded(Net))
     torch.manual_seed(0)
-    config = PruneConfig(latency_ms=1000, channel_multiple=16, training=NONE)  # as fast as it is
+    # As fast as it is.
+    config = PruneConfig(latency_ms=1000, channel_multiple=16, runtime=runtime, training=NONE)
     result = prune(work.model, config, context(work, tmp_path / "stage")[0])
     told = result.details["latency_ms"]
     assert 0 < told["measured"] <= 1000
     assert result.details["shipped"]["device"] == "local"
-    assert list((tmp_path / "cache" / "latency").glob("local-onnxruntime-fp32-*.json"))
-    again = PruneConfig(speedup=1.5, steps_by="latency", channel_multiple="auto", training=NONE)
+    assert list((tmp_path / "cache" / "latency").glob(f"local-{runtime}-fp32-*.json"))
+    again = PruneConfig(
+        speedup=1.5, steps_by="latency", channel_multiple="auto", training=NONE, runtime=runtime
+    )
     result = prune(work.model, again, context(work, tmp_path / "again")[0])
     assert result.details["speedup"] >= 1.5
     assert result.details["channel_multiple"]["taken"] in (4, 8, 16, 32)

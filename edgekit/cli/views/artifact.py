@@ -37,6 +37,7 @@ def artifact_parts(found: Mapping[str, Any], top: int) -> list[RenderableType]:
         (f"signature {one['key']}", f"{', '.join(one['inputs'])} → {', '.join(one['outputs'])}")
         for one in found.get("signatures", ())
     ]
+    lines += _delegated(found)
     lines += _free(found)
     lines += _executed(found["executed"])
     lines += _judged(found.get("judged"))
@@ -56,6 +57,21 @@ def _free(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not free or not found["executed"]:
         return []
     return [("free sizes", f"{', '.join(free)}: taken as 1 to see what is executed; MACs are of that size")]
+
+
+def _delegated(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Which ops stand in which piece that a file hands to a delegate, and which in none."""
+    if "partitions" not in found:
+        return []
+    rows = [
+        (f"partition {index}", f"{one['backend']}: {counted(one['operators'])}")
+        for index, one in enumerate(found["partitions"])
+    ]
+    rows.append(("in no partition", counted(found["portable"]) or "no op"))
+    if found["planned_bytes"]:
+        planned = human_bytes(found["planned_bytes"])
+        rows.append(("memory, planned", f"{planned} between partitions; what they take inside is not in it"))
+    return rows
 
 
 def _version(value: Any) -> str:

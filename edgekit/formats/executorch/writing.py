@@ -18,6 +18,7 @@ from edgekit.errors import ExportError
 from edgekit.files import atomic_write
 from edgekit.formats import embed
 from edgekit.formats.executorch.passes import own_dequantizers, spell_for_xnnpack
+from edgekit.formats.executorch.reading import METADATA
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import Precision
 from edgekit.graph import ops
@@ -26,7 +27,6 @@ from edgekit.runtimes.device.runtime_executorch import ENDS
 from edgekit.tensors import Tensors, apply, cat
 
 _PLAIN = ExportOptions()
-METADATA = "edgekit"  # the method of the file that returns its metadata
 
 
 def write(
@@ -40,8 +40,7 @@ def write(
     """Write a captured graph, float or int8, as an ExecuTorch program, for the batch of ``options`` or 1.
 
     Input and output are float tensors, images channels first; XNNPACK quantises and rearranges them inside.
-    What XNNPACK doesn't take stays in ExecuTorch's portable kernels, in float: ``int8.coverage_executorch``
-    counts.
+    What XNNPACK doesn't take stays in ExecuTorch's portable kernels, in float: ``coverage.py`` counts.
 
     Args:
         graph: what ``int8.capture`` or the qat stage gave.

@@ -12,6 +12,7 @@ from edgekit.bundle.contents import Contents
 from edgekit.bundle.targets.base import Settings
 from edgekit.bundle.targets.python import TARGET
 from edgekit.bundle.targets.python.package import named
+from edgekit.bundle.targets.python.package.file import File
 from edgekit.bundle.writing import write
 from tests.bundle import ends, made
 from tests.bundle.python.test_python import call, install
@@ -90,13 +91,13 @@ def test_samples_are_given_by_name_or_as_a_dict() -> None:
     contents = made.several("image", "tokens")
     golden = {one.end.name: one.answers for one in contents.outputs}
 
-    class File:
+    class Golden:
         def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             for one in contents.inputs:
                 np.testing.assert_array_equal(inputs[one.end.name], one.prepared[:1])
             return {name: rows[:1] for name, rows in golden.items()}
 
-    model = named.Model(contents.spec(), File())
+    model = named.Model(File(contents.spec(), Golden()))
     first = {one.end.name: one.samples[0] for one in contents.inputs}
     for answers in (model.predict(**first), model.predict(first)):
         assert list(answers) == model.outputs == ["image_out", "tokens_out"]

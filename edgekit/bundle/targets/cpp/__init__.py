@@ -37,16 +37,15 @@ __all__ = ["TARGET", "files"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _FOLDERS = {
-    "src": "embedded.cpp engine.h engine_litert.cpp engine_onnxruntime.cpp engine_tflite.cpp "
-    "litert_c_api.h model.cpp sha256.cpp sha256.h",
-    "tests": "counting.cpp counting.h",
+    "src": "data.cpp embedded.cpp engine.h engine_litert.cpp engine_onnxruntime.cpp engine_tflite.cpp "
+    "litert_c_api.h model.cpp sha256.cpp sha256.h spec.h",
+    "tests": "counting.cpp counting.h golden.h",
     "cmake": "embed.cmake runtime.cmake",
 }
 # Those that several inputs or outputs change throughout have a template of their own.
 _ENDS = {
     "": "README.md",
-    "src/": "data.cpp spec.h",
-    "tests/": "golden.h selftest.cpp",
+    "tests/": "selftest.cpp",
     "tools/": "predict.cpp",
 }
 

@@ -1,7 +1,9 @@
-"""A Python package without torch: NumPy and one runtime, with a command line and a self-test.
+"""A Python package: NumPy and one runtime, with a command line and a self-test.
+
+Torch comes with it for ExecuTorch's files alone, whose Python runtime doesn't load without.
 
 ``package/`` is the code, the same for every model: what differs is data, in ``data/model.json``. Models with
-several inputs or outputs have ``named*.py`` around the same arithmetic.
+one input and one output are wrapped by ``model.py``, those with several of either by ``named.py``.
 """
 
 from __future__ import annotations
@@ -24,16 +26,24 @@ from edgekit.units import human_bytes, human_share
 __all__ = ["TARGET", "files", "try_out"]
 
 _HERE = Path(__file__).parent
-_SHARED = ("images", "model", "postprocessing", "preprocessing", "selftest")
-_PACKAGES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
-# The file in the package → the one that it comes from: with one input and output, with several.
-_ONE = {"__init__": "__init__", "__main__": "__main__"}
-_NAMED = {"__init__": "named_init", "__main__": "named_main"} | {
-    name: name for name in ("named", "named_selftest")
+_PACKAGES = {
+    "litert": ("ai-edge-litert",),
+    "onnxruntime": ("onnxruntime",),
+    "executorch": ("executorch", "torch"),
+}
+# The file in the package → the one that it comes from: in every package, then with one input and output or
+# with several, then with one of the runtimes.
+_SHARED = {
+    name: name for name in ("__main__", "file", "images", "postprocessing", "preprocessing", "selftest")
+}
+_ENDS = {
+    False: {"__init__": "__init__", "model": "model"},
+    True: {"__init__": "named_init", "named": "named"},
 }
 _RUNTIMES = {
-    False: {"litert": "runtime", "onnxruntime": "runtime_onnx"},
-    True: {"litert": "named_runtime", "onnxruntime": "named_runtime_onnx"},
+    "litert": "runtime",
+    "onnxruntime": "runtime_onnx",
+    "executorch": "runtime_executorch",
 }
 _TIMEOUT_SECONDS = 300.0
 
@@ -43,8 +53,7 @@ def files(contents: Contents, settings: Settings) -> Files:
     package = identifier(contents.name)
     several, runtime = contents.several, contents.model.runtime
     data = f"{package}/data/"
-    own = (_NAMED if several else _ONE) | {"runtime": _RUNTIMES[several][runtime]}
-    code = {name: name for name in _SHARED} | own
+    code = _SHARED | _ENDS[several] | {"runtime": _RUNTIMES[runtime]}
     values = _values(contents, package, _PACKAGES[runtime])
     readme = "README_named.md.j2" if several else "README.md.j2"
     return {
@@ -60,7 +69,7 @@ def files(contents: Contents, settings: Settings) -> Files:
     }
 
 
-def _values(contents: Contents, package: str, runtime: str) -> dict[str, Any]:
+def _values(contents: Contents, package: str, packages: tuple[str, ...]) -> dict[str, Any]:
     inputs = [
         {
             "name": one.end.name,
@@ -88,7 +97,8 @@ def _values(contents: Contents, package: str, runtime: str) -> dict[str, Any]:
         "description": f"{contents.name}, compressed with edgekit {contents.edgekit_version}",
         "package": package,
         "script": package.replace("_", "-"),
-        "runtime": runtime,
+        "runtime": packages[0],
+        "packages": packages,
         "pictures": len(inputs) == 1 and contents.raw.layout != "any",
         "states": state_words(contents),
         "streams": [one for one in inputs if one["name"] not in contents.states.values()],
@@ -125,7 +135,7 @@ def try_out(folder: Path, scratch: Path) -> Tried:
     figures = {key: value for key, value in found.items() if isinstance(value, int | float)}
     if not found["passed"]:
         return Tried(False, "; ".join(found["faults"]), figures)
-    if "torch" in found["imported"]:
+    if "torch" in found["imported"] and project["model"]["format"] != "executorch":
         return Tried(False, "it imports torch", figures)
     offs = [
         f"{name} off by {one['output_difference']:g} (at most {one['tolerance']:g})"
@@ -136,8 +146,8 @@ def try_out(folder: Path, scratch: Path) -> Tried:
 
 TARGET = Target(
     name="python",
-    about="a package for pip: NumPy and one runtime, no torch",
-    formats=("litert", "onnx"),
+    about="a package for pip: NumPy and one runtime, no torch but for ExecuTorch's files",
+    formats=("litert", "onnx", "executorch"),
     files=files,
     try_out=try_out,
     several=True,

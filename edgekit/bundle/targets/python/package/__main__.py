@@ -1,80 +1,134 @@
-"""The command line: pictures or .npy files in, answers out."""
+"""The command line: samples in, answers out."""
 
 import argparse
 import json
 import sys
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 
 from . import images
-from .model import Model
+from .file import File, read_spec
+from .postprocessing import predictions
 from .selftest import selftest
 
 __all__ = ["main"]
 
+# What files hold: of a model with one input and one output, and of one with several of either.
+_FILES = {
+    False: "pictures, or .npy with one raw sample or several",
+    True: ".npz: one raw sample or several of each input, under its name",
+}
+
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Exit code: 0, 1 if the self-test failed, 2 for input that can't be read."""
-    package = (__package__ or "model").split(".")[0]
+    package, several = (__package__ or "model").split(".")[0], "inputs" in read_spec()
     parser = argparse.ArgumentParser(prog=f"python -m {package}", description=__doc__)
-    parser.add_argument("files", nargs="*", help="pictures, or .npy with one raw sample or several")
+    parser.add_argument("files", nargs="*", help=_FILES[several])
     parser.add_argument("--top", type=int, default=3, help="how many classes to tell (3)")
     parser.add_argument("--threads", type=int, default=1, help="for the runtime (1)")
     parser.add_argument("--json", action="store_true", help="print JSON, one line for each sample")
-    parser.add_argument("--outputs", metavar="FILE", help="write the file's own outputs to a .npy")
+    written = f"write the file's own outputs to a {'.npz' if several else '.npy'}"
+    parser.add_argument("--outputs", metavar="FILE", help=written)
+    if several:
+        steps = "each file holds the steps of one stream"
+        parser.add_argument("--stream", action="store_true", help=steps)
     parser.add_argument("--self-test", action="store_true", help="compare with the answers kept in here")
     options = parser.parse_args(arguments)
+    streamed = several and options.stream
     if not options.files and not options.self_test:
         parser.error("no files; --self-test needs none")
+    if streamed and options.outputs:
+        parser.error("--outputs writes answers to samples, not to a stream")
     try:
-        model = Model.load(options.threads)
+        file = File.load(options.threads)
         if options.self_test:
-            return _tested(model, options.json)
-        _predict(model, options)
+            return _tested(file, options.json)
+        (_streamed if streamed else _predict)(file, options)
     except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _tested(model: Model, as_json: bool) -> int:
-    found = selftest(model)
+def _tested(file: File, as_json: bool) -> int:
+    found = selftest(file)
     if as_json:
         found["imported"] = sorted({name.split(".")[0] for name in sys.modules})
         print(json.dumps(found))
     else:
         word = "passed" if found["passed"] else "FAILED: " + "; ".join(found["faults"])
-        print(
-            f"self-test of {found['samples']} samples {word} "
-            f"(largest difference {found['output_difference']:g}, tolerance {found['tolerance']:g})"
-        )
+        offs = [
+            f"{name}largest difference {one['output_difference']:g}, tolerance {one['tolerance']:g}"
+            for name, one in (
+                [(f"{name}: ", one) for name, one in found["outputs"].items()]
+                if file.several
+                else [("", found)]
+            )
+        ]
+        print(f"self-test of {found['samples']} samples {word} ({'; '.join(offs)})")
     return 0 if found["passed"] else 1
 
 
-def _predict(model: Model, options: Any) -> None:
-    from .postprocessing import predictions
-    from .preprocessing import prepare
-
-    outputs = []
+def _predict(file: File, options: Any) -> None:
+    answers = []
     for path in options.files:
-        samples = _samples(path, model)
-        answered = model.run(prepare(samples, model.spec))
-        outputs.append(answered)
-        for index, prediction in enumerate(predictions(answered, model.spec)):
-            name = path if len(samples) == 1 else f"{path}[{index}]"
-            told = prediction.to_json(options.top)
-            print(json.dumps({"file": name, **told}) if options.json else f"{name}: {_text(told)}")
+        samples = _samples(path, file)
+        answered = file.run(file.prepared(samples))
+        answers.append(answered)
+        read = {name: predictions(answered[name], one) for name, one in file.outputs.items()}
+        count = len(next(iter(samples.values())))
+        for index in range(count):
+            told = {name: rows[index].to_json(options.top) for name, rows in read.items()}
+            _tell(path if count == 1 else f"{path}[{index}]", told, file, options.json)
     if options.outputs:
-        np.save(options.outputs, np.concatenate(outputs))
+        rows: Dict[str, Any] = {name: np.concatenate([one[name] for one in answers]) for name in file.outputs}
+        if file.several:
+            np.savez(options.outputs, **rows)
+        else:
+            np.save(options.outputs, *rows.values())
 
 
-def _samples(path: str, model: Model) -> Any:
-    raw = model.spec["raw"]
-    if not path.endswith(".npy"):
-        return images.read(path, raw)[None]
-    values = np.load(path, allow_pickle=False)
-    return values[None] if values.ndim == len(raw["shape"]) else values
+def _streamed(file: File, options: Any) -> None:
+    from .named import Stream
+
+    stream = Stream(file)
+    for path in options.files:
+        stream.reset()
+        samples = _samples(path, file)
+        counts = {name: len(one) for name, one in samples.items()}
+        if len(set(counts.values())) != 1:
+            raise ValueError(f"{path}: as many steps of each input were expected, got {counts}")
+        for index in range(next(iter(counts.values()))):
+            answers = stream.step({name: one[index] for name, one in samples.items()})
+            told = {output: one.to_json(options.top) for output, one in answers.items()}
+            _tell(f"{path}[{index}]", told, file, options.json)
+
+
+def _samples(path: str, file: File) -> Dict[str, Any]:
+    """Raw samples (N, ...) of each input; where there is but one, a picture or a .npy will do."""
+    if path.endswith(".npz"):
+        with np.load(path, allow_pickle=False) as found:
+            given = {name: found[name] for name in found.files}
+    elif len(file.inputs) == 1:
+        ((name, one),) = file.inputs.items()
+        picture = not path.endswith(".npy")
+        given = {name: images.read(path, one["raw"]) if picture else np.load(path, allow_pickle=False)}
+    else:
+        raise ValueError(f"{path}: a .npz with {', '.join(file.inputs)} was expected")
+    ranks = {name: len(one["raw"]["shape"]) for name, one in file.inputs.items()}
+    return {name: one[None] if one.ndim == ranks.get(name) else one for name, one in given.items()}
+
+
+def _tell(name: str, told: Dict[str, Any], file: File, as_json: bool) -> None:
+    """Print the answers to a sample; those of one output alone without its name."""
+    if as_json:
+        only = told if file.several else next(iter(told.values()))
+        print(json.dumps({"file": name, **only}), flush=True)
+        return
+    for output, one in told.items():
+        print(f"{name}: {output}: {_text(one)}" if file.several else f"{name}: {_text(one)}", flush=True)
 
 
 def _text(told: Any) -> str:

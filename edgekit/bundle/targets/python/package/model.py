@@ -1,19 +1,14 @@
 """The model: its file, and what goes before and comes after it."""
 
-import hashlib
-import json
-from pathlib import Path
 from typing import Any, Dict, List
 
 import numpy as np
 
+from .file import File
 from .postprocessing import Prediction, predictions
 from .preprocessing import prepare
-from .runtime import Runtime
 
-__all__ = ["DATA", "Model"]
-
-DATA = Path(__file__).resolve().parent / "data"
+__all__ = ["Model"]
 
 
 class Model:
@@ -22,8 +17,9 @@ class Model:
     ``spec``: all of ``data/model.json``.
     """
 
-    def __init__(self, spec: Dict[str, Any], runtime: Any) -> None:
-        self.spec, self._runtime = spec, runtime
+    def __init__(self, file: File) -> None:
+        self.spec: Dict[str, Any] = file.spec
+        self._file = file
 
     @classmethod
     def load(cls, threads: int = 1) -> "Model":
@@ -33,12 +29,7 @@ class Model:
             RuntimeError: it isn't the file that was put there.
             ModuleNotFoundError: its runtime isn't installed; the message has the command.
         """
-        spec = json.loads((DATA / "model.json").read_text(encoding="utf-8"))
-        path = DATA / spec["model"]["file"]
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != spec["model"]["sha256"]:
-            raise RuntimeError(f"{path} was changed: sha256 {found}, expected {spec['model']['sha256']}")
-        return cls(spec, Runtime(str(path), threads))
+        return cls(File.load(threads))
 
     @property
     def labels(self) -> Any:
@@ -55,4 +46,4 @@ class Model:
 
     def run(self, inputs: Any) -> Any:
         """Prepared inputs (N, ...) to the file's own outputs (N, ...), in its own types."""
-        return self._runtime.run(inputs)
+        return self._file.run({self.spec["input"]["name"]: inputs})[self.spec["output"]["name"]]

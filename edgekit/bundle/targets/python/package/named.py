@@ -4,11 +4,10 @@ from typing import Any, Dict, List, Mapping, Optional
 
 import numpy as np
 
-from . import model
+from .file import File
 from .postprocessing import Prediction, dequantized, predictions
-from .preprocessing import prepare
 
-__all__ = ["Model", "Stream", "prepared"]
+__all__ = ["Model", "Stream"]
 
 
 class Model:
@@ -17,10 +16,10 @@ class Model:
     ``spec``: all of ``data/model.json``; ``inputs`` and ``outputs``: their names.
     """
 
-    def __init__(self, spec: Dict[str, Any], file: Any) -> None:
-        self.spec, self._file = spec, file
-        self.inputs = [one["name"] for one in spec["inputs"]]
-        self.outputs = [one["name"] for one in spec["outputs"]]
+    def __init__(self, file: File) -> None:
+        self.spec: Dict[str, Any] = file.spec
+        self.inputs, self.outputs = list(file.inputs), list(file.outputs)
+        self._file = file
 
     @classmethod
     def load(cls, threads: int = 1) -> "Model":
@@ -30,8 +29,7 @@ class Model:
             RuntimeError: it isn't the file that was put there.
             ModuleNotFoundError: its runtime isn't installed; the message has the command.
         """
-        file = model.Model.load(threads)
-        return cls(file.spec, file)
+        return cls(File.load(threads))
 
     @property
     def labels(self) -> Dict[str, Any]:
@@ -50,18 +48,17 @@ class Model:
         self, samples: Optional[Mapping[str, Any]] = None, /, **named: Any
     ) -> List[Dict[str, Prediction]]:
         """The answers to raw samples (N, ...) of each input, one after the other."""
-        answers = self.run(prepared({**(samples or {}), **named}, self.spec))
+        answers = self.run(self._file.prepared({**(samples or {}), **named}))
         read = {one["name"]: predictions(answers[one["name"]], one) for one in self.spec["outputs"]}
         return [dict(zip(read, answer)) for answer in zip(*read.values())]
 
     def stream(self) -> "Stream":
         """A new stream, its states zero; raises ValueError where no output is an input of the next step."""
-        return Stream(self)
+        return Stream(self._file)
 
     def run(self, inputs: Mapping[str, Any]) -> Dict[str, Any]:
         """Prepared inputs (N, ...) by name to the file's own outputs (N, ...), in its own types."""
-        answers: Dict[str, Any] = self._file.run(inputs)
-        return answers
+        return self._file.run(inputs)
 
 
 class Stream:
@@ -70,12 +67,11 @@ class Stream:
     One stream belongs to one thread; any number of them share a model.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.states: Dict[str, str] = dict(model.spec.get("states", {}))
+    def __init__(self, file: File) -> None:
+        self.states: Dict[str, str] = dict(file.spec.get("states", {}))
         if not self.states:
             raise ValueError("this model doesn't stream: no output of it is an input of the next step")
-        self._model = model
-        self._inputs = {one["name"]: one for one in model.spec["inputs"]}
+        self._file, self._inputs = file, file.inputs
         self.reset()
 
     def reset(self) -> None:
@@ -91,15 +87,15 @@ class Stream:
         given = {name: np.asarray(one)[None] for name, one in {**(samples or {}), **named}.items()}
         if both := sorted(set(given) & set(self._now)):
             raise ValueError(f"{', '.join(both)}: a state, which the stream keeps itself")
-        answers = self._model.run(prepared({**given, **self._now}, self._model.spec))
+        answers = self._file.run(self._file.prepared({**given, **self._now}))
         told = {}
-        for one in self._model.spec["outputs"]:
-            rows = answers[one["name"]]
-            if one["name"] in self.states:
-                name = self.states[one["name"]]
+        for output, one in self._file.outputs.items():
+            rows = answers[output]
+            if output in self.states:
+                name = self.states[output]
                 self._now[name] = _handed_on(dequantized(rows, one["output"]), one, self._inputs[name])
             else:
-                told[one["name"]] = predictions(rows, one)[0]
+                told[output] = predictions(rows, one)[0]
         return told
 
 
@@ -109,18 +105,3 @@ def _handed_on(values: Any, given: Dict[str, Any], taken: Dict[str, Any]) -> Any
     if (here, there) == ("NHWC", "NCHW"):
         values = values.transpose(0, 3, 1, 2)
     return values.reshape((1, *taken["raw"]["shape"]))
-
-
-def prepared(samples: Mapping[str, Any], spec: Dict[str, Any]) -> Dict[str, Any]:
-    """Raw samples (N, ...) by name to inputs (N, ...) as the file takes them.
-
-    Raises ValueError: samples of other names, shapes or types, or of different N.
-    """
-    wanted = [one["name"] for one in spec["inputs"]]
-    if sorted(samples) != sorted(wanted):
-        raise ValueError(f"samples for {', '.join(samples) or 'nothing'}, expected {', '.join(wanted)}")
-    made = {one["name"]: prepare(samples[one["name"]], one) for one in spec["inputs"]}
-    counts = {name: len(one) for name, one in made.items()}
-    if len(set(counts.values())) > 1:
-        raise ValueError(f"as many samples for each input were expected, got {counts}")
-    return made

@@ -1,7 +1,7 @@
 """The file in LiteRT: ai-edge-litert, or the older tflite-runtime where a board has that."""
 
 import threading
-from typing import Any
+from typing import Any, Dict, Mapping
 
 import numpy as np
 
@@ -16,19 +16,21 @@ class Runtime:
     def __init__(self, path: str, threads: int) -> None:
         self._interpreter = _interpreter()(model_path=path, num_threads=threads)
         self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._output = self._interpreter.get_output_details()[0]["index"]
+        self._inputs = {one["name"]: one["index"] for one in self._interpreter.get_input_details()}
+        self._outputs = {one["name"]: one["index"] for one in self._interpreter.get_output_details()}
         self._lock = threading.Lock()
 
-    def run(self, inputs: Any) -> Any:
-        """(N, ...) inputs to (N, ...) outputs, in the file's own types."""
-        answers = []
+    def run(self, inputs: Mapping[str, Any]) -> Dict[str, Any]:
+        """(N, ...) inputs to (N, ...) outputs, by name and in the file's own types."""
+        answers: Dict[str, Any] = {name: [] for name in self._outputs}
         with self._lock:
-            for start in range(len(inputs)):
-                self._interpreter.set_tensor(self._input, inputs[start : start + 1])
+            for start in range(min(map(len, inputs.values()))):
+                for name, index in self._inputs.items():
+                    self._interpreter.set_tensor(index, inputs[name][start : start + 1])
                 self._interpreter.invoke()
-                answers.append(self._interpreter.get_tensor(self._output))
-        return np.concatenate(answers)
+                for name, index in self._outputs.items():
+                    answers[name].append(self._interpreter.get_tensor(index))
+        return {name: np.concatenate(rows) for name, rows in answers.items()}
 
 
 def _interpreter() -> Any:

@@ -1,6 +1,6 @@
 """The file in ONNX Runtime, on the CPU."""
 
-from typing import Any
+from typing import Any, Dict, Mapping
 
 import numpy as np
 
@@ -22,12 +22,12 @@ class Runtime:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        self._outputs = [one.name for one in self._session.get_outputs()]
 
-    def run(self, inputs: Any) -> Any:
-        """(N, ...) inputs to (N, ...) outputs, in the file's own types; one sample at a time."""
+    def run(self, inputs: Mapping[str, Any]) -> Dict[str, Any]:
+        """(N, ...) inputs to (N, ...) outputs, by name and in the file's own types; one sample at a time."""
         answers = [
-            self._session.run(None, {self._input: inputs[start : start + 1]})[0]
-            for start in range(len(inputs))
+            self._session.run(self._outputs, {name: one[start : start + 1] for name, one in inputs.items()})
+            for start in range(min(map(len, inputs.values())))
         ]
-        return np.concatenate(answers)
+        return {name: np.concatenate(rows) for name, rows in zip(self._outputs, zip(*answers))}

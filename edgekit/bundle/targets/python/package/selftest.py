@@ -5,8 +5,7 @@ from typing import Any, Dict, List
 
 import numpy as np
 
-from .model import DATA, Model
-from .preprocessing import prepare
+from .file import DATA, File
 
 __all__ = ["golden", "selftest"]
 
@@ -15,52 +14,64 @@ _INTEGER_STEPS = 1
 _RELATIVE = 1e-5
 
 
-def golden(model: Model) -> Dict[str, Any]:
-    """The samples, inputs and outputs that were kept, as arrays (N, ...)."""
-    spec = model.spec
-    count = spec["golden"]["samples"]
-    forms = {
-        "samples": (spec["raw"]["dtype"], spec["raw"]["shape"]),
-        "inputs": (spec["input"]["dtype"], spec["input"]["shape"][1:]),
-        "outputs": (spec["output"]["dtype"], spec["output"]["shape"][1:]),
-    }
-    found = {}
-    for name, (dtype, shape) in forms.items():
-        values = np.fromfile(DATA / "golden" / f"{name}.bin", np.dtype(dtype).newbyteorder("<"))
-        found[name] = values.astype(dtype).reshape([count, *shape])
+def golden(file: File) -> Dict[str, Dict[str, Any]]:
+    """The samples, inputs and outputs that were kept: arrays (N, ...) by name."""
+    count = file.spec["golden"]["samples"]
+    found: Dict[str, Dict[str, Any]] = {"samples": {}, "inputs": {}, "outputs": {}}
+    for name, one in file.inputs.items():
+        raw, end = one["raw"], one["input"]
+        found["samples"][name] = _read("samples", one, raw["dtype"], [count, *raw["shape"]])
+        found["inputs"][name] = _read("inputs", one, end["dtype"], [count, *end["shape"][1:]])
+    for name, one in file.outputs.items():
+        end = one["output"]
+        found["outputs"][name] = _read("outputs", one, end["dtype"], [count, *end["shape"][1:]])
     return found
 
 
-def selftest(model: Model) -> Dict[str, Any]:
+def selftest(file: File) -> Dict[str, Any]:
     """``passed``, ``faults`` (one line each), and the largest differences.
 
-    Three things are compared: what preprocessing makes of the samples, what the file answers, and which
-    class is best where that can't hang on rounding.
+    Of each input what preprocessing makes of the samples is compared; of each output what the file answers,
+    and which class is best where that can't hang on rounding.
     """
-    kept, spec = golden(model), model.spec
+    kept = golden(file)
     faults: List[str] = []
-    prepared = prepare(kept["samples"], spec)
-    off = _difference(prepared, kept["inputs"])
-    largest = float(np.abs(kept["inputs"].astype(np.float64)).max())
-    allowed = _INTEGER_STEPS if prepared.dtype.kind in "iu" else _RELATIVE * max(largest, 1.0)
-    if not off <= allowed:
-        faults.append(f"preprocessing is off by {off:g}, at most {allowed:g}")
-    outputs = model.run(kept["inputs"])
-    difference = _difference(outputs, kept["outputs"])
-    tolerance = spec["golden"]["tolerance"]
-    if not difference <= tolerance:
-        faults.append(f"outputs are off by {difference:g}, at most {tolerance:g}")
-    wrong = _wrong_classes(outputs, kept["outputs"], spec)
-    if wrong:
-        faults.append(f"another class for samples {wrong}")
+    offs = {}
+    for name, values in file.prepared(kept["samples"]).items():
+        offs[name] = _difference(values, kept["inputs"][name])
+        allowed = _allowed(kept["inputs"][name])
+        if not offs[name] <= allowed:
+            fault = f"preprocessing is off by {offs[name]:g}, at most {allowed:g}"
+            faults.append(_of(name, fault, file))
+    answers = file.run(kept["inputs"])
+    outputs = {}
+    for name, one in file.outputs.items():
+        tolerance = one["golden"]["tolerance"]
+        off = _difference(answers[name], kept["outputs"][name])
+        outputs[name] = {"output_difference": off, "tolerance": tolerance}
+        if not off <= tolerance:
+            faults.append(_of(name, f"outputs are off by {off:g}, at most {tolerance:g}", file))
+        wrong = _wrong_classes(answers[name], kept["outputs"][name], one)
+        if wrong:
+            faults.append(_of(name, f"another class for samples {wrong}", file))
+    (first, *_) = outputs.values()
     return {
         "passed": not faults,
         "faults": faults,
-        "samples": len(outputs),
-        "preprocessing_difference": off,
-        "output_difference": difference,
-        "tolerance": tolerance,
+        "samples": file.spec["golden"]["samples"],
+        "preprocessing_difference": max(offs.values()),
+        **({"outputs": outputs} if file.several else first),
     }
+
+
+def _of(name: str, fault: str, file: File) -> str:
+    return f"{name}: {fault}" if file.several else fault
+
+
+def _allowed(inputs: Any) -> float:
+    if inputs.dtype.kind in "iu":
+        return _INTEGER_STEPS
+    return _RELATIVE * max(float(np.abs(inputs.astype(np.float64)).max()), 1.0)
 
 
 def _difference(one: Any, other: Any) -> float:
@@ -68,10 +79,16 @@ def _difference(one: Any, other: Any) -> float:
     return float(difference) if np.isfinite(difference) else math.inf
 
 
-def _wrong_classes(outputs: Any, kept: Any, spec: Dict[str, Any]) -> List[int]:
-    axis = spec["postprocessing"]["class_axis"]
+def _wrong_classes(outputs: Any, kept: Any, one: Dict[str, Any]) -> List[int]:
+    axis = one["postprocessing"]["class_axis"]
     if axis is None:
         return []
     differs = outputs.argmax(axis) != kept.argmax(axis)
     rows = differs.reshape(len(outputs), -1).any(axis=1)
-    return [index for index, clear in enumerate(spec["golden"]["clear"]) if clear and rows[index]]
+    return [index for index, clear in enumerate(one["golden"]["clear"]) if clear and rows[index]]
+
+
+def _read(kind: str, one: Dict[str, Any], dtype: str, shape: List[int]) -> Any:
+    path = DATA / "golden" / (f"{kind}_{one['id']}.bin" if "id" in one else f"{kind}.bin")
+    values = np.fromfile(path, np.dtype(dtype).newbyteorder("<"))
+    return values.astype(dtype).reshape(shape)
