@@ -56,7 +56,9 @@ class TestSeveral:
             assert step.snr_db == min(one["snr_db"] for one in step.outputs.values())
         files = [step for step in report.ladder if step.rung.endswith((int8_onnx("int8"), "int8.tflite"))]
         assert len(files) == 2
-        assert all(step.worst_channel_db and step.worst_channel_db > 30 for step in files)
+        for step in files:  # weights of 7 bits, where that is what the CPU takes, cost 6 dB
+            assert step.worst_channel_db
+            assert step.worst_channel_db > (24 if "7bit" in step.rung else 30)
 
     def test_the_cut_left_the_outputs_whole(self, run: Path) -> None:
         report = Report.load(run)
