@@ -63,7 +63,7 @@ def diagnose_all(job: Job, rungs: Sequence[Rung], manifest: Manifest, probed: st
     job.tell("stage-start", "diagnose", "what compression broke")
     found = _Diagnosing(job, rungs, manifest, probed).run()
     write_record(path, key, {"diagnosis": found.to_json()})
-    for text in _spoiled(found):
+    for text in _corrupted_text(found):
         job.tell("note", "diagnose", text)
     job.tell("stage-end", "diagnose", _summary(found))
     return found
@@ -165,7 +165,7 @@ class _Diagnosing:
         return found
 
 
-def _spoiled(found: Diagnosis) -> Iterator[str]:
+def _corrupted_text(found: Diagnosis) -> Iterator[str]:
     """Of several inputs each one, and of several outputs: means over all that was done to it."""
     probes = (("corrupted", found.corrupted), ("under attack", found.attacked))
     for what, rows in probes:

@@ -18,9 +18,9 @@ from edgekit.bench.evaluating import answering
 from edgekit.bench.session import Candidate
 from edgekit.devices.asking import resolve_threads
 from edgekit.diagnosis.adversarial import EPSILONS, Channels, NoGradient, fgsm_signs, moved
+from edgekit.diagnosis.corruptible import Corruptible, mask_of, unmasked
 from edgekit.diagnosis.corruptions import SEVERITIES, corrupted_parts, span_of
 from edgekit.diagnosis.record import Attacked, Corrupted
-from edgekit.diagnosis.spoiling import Spoilable, mask_of, unmasked
 from edgekit.drawing import shuffled
 from edgekit.execution import spans
 from edgekit.formats import FORMATS
@@ -62,7 +62,7 @@ class Probing:
         with ExitStack() as stack:
             self.answers = [stack.enter_context(self._answering(one, manifest)) for one in self.both]
             clean = self._scores(self._raw(), "untouched")
-            self.spoilable = Spoilable.of(self._raw(), self.workload.preprocessing)
+            self.corruptible = Corruptible.of(self._raw(), self.workload.preprocessing)
             return {
                 "probe_samples": len(self.rows),
                 "clean_before": clean.before,
@@ -114,7 +114,7 @@ class Probing:
     def _corrupted(self) -> Iterator[Corrupted]:
         if not self.settings.corruptions:
             return
-        found, seed = self.spoilable, self.job.recipe.seed
+        found, seed = self.corruptible, self.job.recipe.seed
         if unknown := found.unknown:
             of = f" of {', '.join(unknown)}" if any(unknown) else ""
             self.missing.append(f"corruptions{of}: none are known for inputs of this kind")
@@ -141,12 +141,12 @@ class Probing:
             if not isinstance(part, NamedTensors):
                 yield changed
                 continue
-            mask = mask_of(part, name, self.spoilable.left)
+            mask = mask_of(part, name, self.corruptible.left)
             whole = changed if mask is None else unmasked(part[name], changed, mask)
             yield part.replaced(name, whole)
 
     def _tell_left(self, probe: str) -> None:
-        told = [f"{name} ({why})" for name, why in self.spoilable.left.items()]
+        told = [f"{name} ({why})" for name, why in self.corruptible.left.items()]
         if told:
             self.missing.append(f"{probe}: left as they are: {', '.join(told)}")
 
@@ -154,7 +154,7 @@ class Probing:
         """Moved in the space of the model's inputs: files that take pixels can't be asked."""
         if not self.settings.adversarial:
             return
-        found = self.spoilable
+        found = self.corruptible
         ids = [name for name in (*found.corrupted, *found.unknown) if name not in found.moved]
         if ids:
             of = f" of {', '.join(ids)}" if any(ids) else ""

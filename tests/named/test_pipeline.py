@@ -85,7 +85,7 @@ class TestSeveral:
         assert "Each output under each corruption" in text
         assert "8/255 of numbers: boxes" in text
 
-    def test_each_input_is_spoiled_by_itself_and_each_output_judged(self, run: Path) -> None:
+    def test_each_input_is_corrupted_by_itself_and_each_output_judged(self, run: Path) -> None:
         found = diagnosis(run)
         assert {one.input for one in found.corrupted} == {"image"}
         assert len({(one.corruption, one.severity) for one in found.corrupted}) == len(found.corrupted) == 35

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from edgekit import Classification, Preprocessing
 from edgekit.diagnosis.adversarial import fgsm_signs
+from edgekit.diagnosis.corruptible import Corruptible, mask_of, unmasked
 from edgekit.diagnosis.corruptions import corrupt
-from edgekit.diagnosis.spoiling import Spoilable, mask_of, unmasked
 from edgekit.tensors import NamedTensors
 from edgekit.workload.preprocessing import NamedPreprocessing
 
@@ -36,14 +36,14 @@ PICTURES = {name: Preprocessing(layout="NHWC") for name in ("picture", "drawing"
 PREPROCESSING = NamedPreprocessing.of(PICTURES, INPUTS)
 
 
-def spoilable(parts: list[NamedTensors], states: dict[str, str] | None = None) -> Spoilable:
-    return Spoilable.of(parts, NamedPreprocessing.of(PICTURES, parts[0], states))
+def corruptible(parts: list[NamedTensors], states: dict[str, str] | None = None) -> Corruptible:
+    return Corruptible.of(parts, NamedPreprocessing.of(PICTURES, parts[0], states))
 
 
 class TestWhich:
     @pytest.mark.parametrize("size", [4, 1])
     def test_each_gets_what_fits_its_kind(self, size: int) -> None:
-        found = spoilable(list(INPUTS.split(size)), {"h_out": "h_in"})
+        found = corruptible(list(INPUTS.split(size)), {"h_out": "h_in"})
         assert found.corrupted.keys() == {"input_ids", "picture", "features", "drawing"}
         assert found.corrupted["input_ids"] == ("typos",)
         assert "blur" in found.corrupted["picture"]
@@ -60,17 +60,17 @@ class TestWhich:
 
     def test_a_mask_is_one_in_all_parts(self) -> None:
         later = INPUTS.replaced("attention_mask", MASK * 7)
-        assert "attention_mask" in spoilable([INPUTS, later]).corrupted
+        assert "attention_mask" in corruptible([INPUTS, later]).corrupted
 
     def test_an_only_input_is_never_left(self) -> None:
-        found = Spoilable.of([MASK], Preprocessing(dtype="int64"))
+        found = Corruptible.of([MASK], Preprocessing(dtype="int64"))
         assert found.corrupted == {"": ("typos",)}
         assert found.left == {}
 
 
 class TestBehindTheMask:
     def test_the_mask_is_that_of_the_same_shape(self) -> None:
-        left = spoilable([INPUTS]).left
+        left = corruptible([INPUTS]).left
         found = mask_of(INPUTS, "input_ids", left)
         assert found is not None
         assert torch.equal(found, MASK.bool())

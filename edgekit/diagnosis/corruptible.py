@@ -1,4 +1,4 @@
-"""Which of a model's inputs may be spoiled, one at a time, and what of them stays as it is."""
+"""Which of a model's inputs may be corrupted, one at a time, and what of them stays as it is."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from edgekit.diagnosis.corruptions import kind_of
 from edgekit.tensors import NamedTensors, Tensors, each
 from edgekit.workload.preprocessing import NamedPreprocessing, Preprocessing
 
-__all__ = ["Spoilable", "mask_of", "unmasked"]
+__all__ = ["Corruptible", "mask_of", "unmasked"]
 
 
 @dataclass(frozen=True)
-class Spoilable:
+class Corruptible:
     """Inputs by name, "" where there is one.
 
     ``corrupted``: the corruptions of each. ``moved``: those that take numbers, which can be moved a little.
@@ -29,11 +29,11 @@ class Spoilable:
     unknown: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, parts: Iterable[Tensors], preprocessing: Preprocessing) -> Spoilable:
+    def of(cls, parts: Iterable[Tensors], preprocessing: Preprocessing) -> Corruptible:
         """Of raw samples that come in parts, none of which is kept.
 
         A mask (0 and 1 alone), positions (rows that count up) and a state's start aren't what a microphone or
-        a typist spoils.
+        a typist corrupts.
         """
         kinds: dict[str, tuple[str, ...]] = {}
         masks: dict[str, bool] = {}
