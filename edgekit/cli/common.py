@@ -103,7 +103,7 @@ def run_view(*, quiet: bool) -> Iterator[Callable[[Any], None]]:
 
     debug = wants_traceback()
     with apart(keep_log=not debug) as streams:
-        hushed = False
+        redirected = False
         try:
             with (
                 RunView(streams.terminal, quiet=quiet) as view,
@@ -114,9 +114,9 @@ def run_view(*, quiet: bool) -> Iterator[Callable[[Any], None]]:
             ):
 
                 def progress(event: Any) -> None:
-                    nonlocal hushed
-                    if not hushed:  # the user's workload is loaded by now, and has printed what it wanted
-                        hushed = True
+                    nonlocal redirected
+                    if not redirected:  # the user's workload is loaded by now, and has printed what it wanted
+                        redirected = True
                         streams.redirect_to_log()
                     told(event)
 

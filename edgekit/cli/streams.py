@@ -32,7 +32,7 @@ class Streams:
             os.dup2(self._log.fileno(), 2)
 
     def tail(self) -> str:
-        """The last that was hushed."""
+        """The last that went to the log."""
         if self._log is None:
             return ""
         _flush()

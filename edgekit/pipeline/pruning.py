@@ -176,13 +176,13 @@ def analyse_sensitivity(
     said = partial(_tell, progress)
     prepared = build.prepare(workload.model, workload.example(2), seed=seed, tell=said)
     backward = CRITERIA[importance].backward(workload, seed=seed)
-    worth = importances(prepared.found, importance, seed=seed, backward=backward)
+    ranked = importances(prepared.found, importance, seed=seed, backward=backward)
     rows = _drawn(workload, samples or 512, seed)
 
     def tell(done: int, total: int, name: str) -> None:
         _tell(progress, f"cutting {name} ({done + 1} of {total})")
 
-    found = analyse(prepared, worth, importance, workload, rows, tell=tell)
+    found = analyse(prepared, ranked, importance, workload, rows, tell=tell)
     folder = _folder(out, workload)
     files = [folder / f"{SENSITIVITY}.json"]
     described = {"schema": 1, "kind": "sensitivity", "workload": workload.name, **found.to_json()}

@@ -1,7 +1,7 @@
-"""Structured pruning: which channels are coupled, what they are worth, and which may leave.
+"""Structured pruning: which channels are coupled, how important they are, and which may leave.
 
 coupling/          channels that can only leave together
-importance/        what channels are worth
+importance/        how important channels are
 goals/             from what is wanted to how many channels stay
 plans/             the plan that says what leaves, and what it does to layers
 build.py           all of it together: from a model to a checked plan

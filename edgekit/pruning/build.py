@@ -15,12 +15,12 @@ from edgekit.pruning.coupling import groups
 from edgekit.pruning.coupling.groups import Found, KeptWhole, Tell, WrongPlan
 from edgekit.pruning.goals.messages import nothing_to_cut, overshoot, reasons, unreachable
 from edgekit.pruning.goals.ranking import IsomorphicSearch, ignored, limits_of
-from edgekit.pruning.goals.removable_blocks import Block, leaving
+from edgekit.pruning.goals.removable_blocks import Block, removable_blocks
 from edgekit.pruning.goals.search import Goal, Limits, Search
 from edgekit.pruning.goals.search_loop import Aim
 from edgekit.pruning.goals.shipped import Shipped
 from edgekit.pruning.importance.criteria import Backward
-from edgekit.pruning.importance.scores import Worth, importances
+from edgekit.pruning.importance.scores import Importances, importances
 from edgekit.pruning.importance.sensitivity import Counting, Inputs, curves, untold
 from edgekit.pruning.plans.plan import Plan
 from edgekit.tensors import Tensors
@@ -36,8 +36,8 @@ class Built:
 
     ``by_magnitude``: groups for which the wanted importance says nothing, so that magnitude decided.
     ``aim``: JSON, what files show of the model before and after, where that is what was aimed at. ``lost``:
-    the worth of what leaves. ``asked``: what the plan was made for, by the names of a recipe; ``overshoot``:
-    why much more left than that, if so.
+    the importance of what leaves. ``asked``: what the plan was made for, by the names of a recipe;
+    ``overshoot``: why much more left than that, if so.
     """
 
     plan: Plan
@@ -143,15 +143,15 @@ def for_goal(
             same structure.
         patterns: by pattern of layers, the share of their channels that may leave (see ``limits_of``).
         backward: for importances by gradients, see there.
-        inputs: training inputs, by which worths of different groups are made comparable for the global scope
-            (importance/sensitivity.py). Without them they are taken as they are.
+        inputs: training inputs, by which importances of different groups are made comparable for the global
+            scope (importance/sensitivity.py). Without them they are taken as they are.
         check: whether the plan is tried out as a whole, gradients and export included (see ``groups.check``),
             and its files are looked at. Otherwise the estimate decides about what they have to show.
         shipped: for goals that a file has to show: what it is, and where it runs.
         steer: cut first where most time is, whatever the goal; needs ``shipped``.
         blocks: whole residual blocks may leave as well, where that loses less for what it gains. Only for the
             global scope with ``inputs``; a block with a layer that a pattern names stays.
-        tell: is told trials done and all trials, while channels' worths are made comparable.
+        tell: is told trials done and all trials, while channels' importances are made comparable.
 
     Raises:
         PruneError: the goal is out of reach (it says how far one can get), the model can't be traced, or a
@@ -191,21 +191,21 @@ class _Wanted:
 
     def built(self, prepared: Prepared) -> Built:
         """See ``for_goal``."""
-        worth = importances(prepared.found, self.importance, seed=prepared.seed, backward=self.backward)
+        ranked = importances(prepared.found, self.importance, seed=prepared.seed, backward=self.backward)
         limits = limits_of(prepared.found, self.limits, self.patterns, prepared.origin)
-        search = self._search(prepared, worth, limits)
+        search = self._search(prepared, ranked, limits)
         model, example = prepared.model, prepared.example
         aim = Aim(self.goal, search, model, example, self.shipped, self.steer, estimated=not self.check)
         aim.prepare(prepared.found)
         looked_at = self.check and bool(aim.names)
         built = aim.reach(
             "global" if self.scope == "global" else "local",
-            lambda: _built(prepared, search, worth, looked_at),
+            lambda: _built(prepared, search, ranked, looked_at),
             lambda made: (made.before, made.after),
             lambda made: made.plan.applied_to(model),
         )
         if built is None:
-            furthest = _built(prepared, search, worth, check=False)  # the search stands at its end
+            furthest = _built(prepared, search, ranked, check=False)  # the search stands at its end
             reached = furthest.speedup, furthest.shrink
             limited = bool(self.patterns)
             raise unreachable(self.goal, reached, limits, furthest.whole, limited=limited, aim=aim)
@@ -219,16 +219,16 @@ class _Wanted:
             overshoot=overshoot(aim, built.speedup),
         )
 
-    def _search(self, prepared: Prepared, worth: Worth, limits: Limits) -> Search:
+    def _search(self, prepared: Prepared, ranked: Importances, limits: Limits) -> Search:
         # Another scope ranks nothing against what is of another kind.
         inputs = self.inputs if self.scope == "global" else None
         about, macs_of_one = (prepared.model, prepared.found), prepared.traced.macs
         free: list[Block] = []
         if self.blocks and inputs is not None:
-            free = leaving(*about, prepared.example, inputs, macs=macs_of_one, limited=self.patterns)
-        search = _search(prepared, worth, limits, self.scope, free)
+            free = removable_blocks(*about, prepared.example, inputs, macs=macs_of_one, limited=self.patterns)
+        search = _search(prepared, ranked, limits, self.scope, free)
         if inputs is not None:
-            search.use_sensitivity(curves(worth.scores, *about, inputs, macs=macs_of_one, tell=self.tell))
+            search.use_sensitivity(curves(ranked.scores, *about, inputs, macs=macs_of_one, tell=self.tell))
         return search
 
 
@@ -242,17 +242,17 @@ def check_reachable(
     Raises PruneError: not even that meets the goal (it says how far one gets), or a pattern matches no layer.
     """
     patterns = patterns or {}
-    worth = importances(prepared.found, "magnitude", seed=prepared.seed)
+    ranked = importances(prepared.found, "magnitude", seed=prepared.seed)
     limits = limits_of(prepared.found, limits, patterns, prepared.origin)
-    search = _search(prepared, worth, limits, "global")
+    search = _search(prepared, ranked, limits, "global")
     counted = goal.counted()
     aim = Aim(counted, search, prepared.model, prepared.example)
     made = aim.everything(
-        lambda: _built(prepared, search, worth, check=False),
+        lambda: _built(prepared, search, ranked, check=False),
         lambda made: (made.before, made.after),
         lambda made: made.plan.applied_to(prepared.model),
     )
-    furthest = made or _built(prepared, search, worth, check=False)  # the search stands at its end
+    furthest = made or _built(prepared, search, ranked, check=False)  # the search stands at its end
     whole = (*furthest.whole, *ignored(prepared.found, patterns))
     if made is None:
         reached = furthest.speedup, furthest.shrink
@@ -267,10 +267,10 @@ def for_width(model: nn.Module, example: Tensors, width: float, limits: Limits, 
     Raises PruneError if no layer can be made narrower, or the model can't be traced.
     """
     prepared = prepare(model, example, seed=seed)
-    worth = importances(prepared.found, "magnitude")
-    search = _search(prepared, worth, limits, "local")
+    ranked = importances(prepared.found, "magnitude")
+    search = _search(prepared, ranked, limits, "local")
     search.cut_evenly(width)
-    built = _built(prepared, search, worth)
+    built = _built(prepared, search, ranked)
     if not built.plan.cuts:
         raise PruneError(
             "no layer can be made narrower",
@@ -282,18 +282,18 @@ def for_width(model: nn.Module, example: Tensors, width: float, limits: Limits, 
 
 
 def _search(
-    prepared: Prepared, worth: Worth, limits: Limits, scope: Scope, blocks: Sequence[Block] = ()
+    prepared: Prepared, ranked: Importances, limits: Limits, scope: Scope, blocks: Sequence[Block] = ()
 ) -> Search:
     if scope == "isomorphic":
-        return IsomorphicSearch(prepared.found, worth.scores, prepared.traced, limits)
-    return Search(prepared.found, worth.scores, prepared.traced, limits, blocks)
+        return IsomorphicSearch(prepared.found, ranked.scores, prepared.traced, limits)
+    return Search(prepared.found, ranked.scores, prepared.traced, limits, blocks)
 
 
-def _built(prepared: Prepared, search: Search, worth: Worth, check: bool = True) -> Built:
+def _built(prepared: Prepared, search: Search, ranked: Importances, check: bool = True) -> Built:
     model, example, found = prepared.model, prepared.example, prepared.found
     plan = found.plan(search.removed(), search.gone)
     small = plan.applied_to(model)
     if plan.touched and check:
         groups.check(plan, model, example, seed=prepared.seed)
     before, after = macs.count(model, example), macs.count(small, example)
-    return Built(plan, before, after, tuple(found.whole), worth.by_magnitude, lost=search.lost)
+    return Built(plan, before, after, tuple(found.whole), ranked.by_magnitude, lost=search.lost)

@@ -110,7 +110,7 @@ def refit(
 
     Args:
         small: ``whole`` without what ``plan`` cuts.
-        inputs: training inputs (see ``damage.training_inputs``).
+        inputs: training inputs (see ``sensitivity.training_inputs``).
         macs: of ``small`` for one sample; more expensive and larger ones are fitted on fewer samples.
         tell: is told layers done, and all layers.
     """

@@ -50,7 +50,7 @@ class Aiming:
         return macs.count(self.model, self.example)
 
     def _tell(self, done: int, total: int) -> None:
-        self.context.progress(Event("step", "prune", "what channels are worth", done=done, total=total))
+        self.context.progress(Event("step", "prune", "how important channels are", done=done, total=total))
 
     def goal(self, model: nn.Module, step: int) -> Goal:
         """What is left to do for ``model`` by the end of this step: equal factors in all of them."""

@@ -43,7 +43,7 @@ def check_cut(
         return None
     prepared = build.prepare(model, example, seed=seed, tell=tell)
     if config.blocks_may_leave and blocks(model, example):
-        return prepared  # how much that brings is known only once it was tried which of them are worth least
+        return prepared  # how much that brings is known only once it was tried which of them count least
     multiple = 1 if config.channel_multiple == "auto" else config.channel_multiple
     limits = Limits(multiple, config.max_ratio)
     build.check_reachable(prepared, config.goal, limits, patterns=config.patterns)

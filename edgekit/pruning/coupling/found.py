@@ -49,7 +49,7 @@ class Group:
     Where several channels of a layer can only leave together (a head, one of each group of a grouped
     convolution, one from each side of a padding), ``channels`` counts such units, and each stands for
     ``width`` channels of the layer ``name`` is about; otherwise ``width`` is 1. Whoever counts channels or
-    weighs their worth against that of other groups has to multiply by it.
+    weighs their importance against that of other groups has to multiply by it.
     """
 
     name: str  # the layer whose outputs they are; "layer#2" if these are others of its outputs

@@ -77,7 +77,7 @@ def merged(kinds: list[list[Unit]]) -> Iterator[list[Unit]]:
 
 
 def _across(cells: list[list[int]], by_worth: list[int], how: str, rule: str) -> Iterator[Lots]:
-    """One unit of each cell: paired by worth, so that the weak leave with the weak; then by position."""
+    """One unit of each cell: paired by importance, so that the weak leave with the weak; then by position."""
     if len(cells[0]) == 1 and len(cells) > 1:
         return  # all would leave together
     ranked = [sorted(cell, key=by_worth.__getitem__) for cell in cells]

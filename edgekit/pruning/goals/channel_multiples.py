@@ -100,7 +100,7 @@ def by_preferred_multiple(
     Args:
         make: a plan for a step, and for other multiples of single groups.
         timed: whether the plan whose file is the fastest is best, all taking turns; otherwise, where they
-            meet a goal in time, the one that loses the least worth.
+            meet a goal in time, the one that loses the least importance.
 
     Raises what ``make`` raises for the smallest step; as ``Shipped.latencies_ns`` does.
     """

@@ -78,8 +78,8 @@ def _no_match(pattern: str, found: Found) -> PruneError:
 def isomorphic(found: Found) -> list[list[Group]]:
     """Groups in sets of the same structure: layers of the same kinds that make and read the channels.
 
-    Fang et al. 2024, "Isomorphic Pruning for Vision Models" (ECCV), §3: worths of channels can be compared
-    between such structures, and less so between, say, an MLP and attention heads.
+    Fang et al. 2024, "Isomorphic Pruning for Vision Models" (ECCV), §3: importances of channels can be
+    compared between such structures, and less so between, say, an MLP and attention heads.
     """
     modules = dict(found.traced.named_modules())
     sets: dict[tuple[str, ...], list[Group]] = {}
@@ -108,9 +108,9 @@ class IsomorphicSearch(Search):
     """
 
     def __init__(
-        self, found: Found, worth: dict[str, Tensor], complexity: Complexity, limits: Limits
+        self, found: Found, importance: dict[str, Tensor], complexity: Complexity, limits: Limits
     ) -> None:
-        super().__init__(found, worth, complexity, limits)
+        super().__init__(found, importance, complexity, limits)
         self.steps = [self._cheapest_first(groups) for groups in isomorphic(found)]
 
     def cut_evenly(self, share: float) -> None:
@@ -122,7 +122,7 @@ class IsomorphicSearch(Search):
             self.kept.update((step.group, step.channels) for step in steps[1 : nearest + 1])
 
     def _cheapest_first(self, groups: list[Group]) -> list[_Step]:
-        """All steps that a set of groups can make, those that lose the least worth first."""
+        """All steps that a set of groups can make, those that lose the least importance first."""
         steps = [_Step(sum(group.channels for group in groups), "", 0)]
         waiting = [entry for number, group in enumerate(groups) if (entry := self._price(group, 0, number))]
         heapq.heapify(waiting)
@@ -136,7 +136,7 @@ class IsomorphicSearch(Search):
         return steps
 
     def _price(self, group: Group, position: int, number: int) -> tuple[float, int, int] | None:
-        """Worth lost for each channel by the next step from ``position``; None if there is none."""
+        """Importance lost for each channel by the next step from ``position``; None if there is none."""
         counts = self.counts[group.name]
         if position + 1 >= len(counts):
             return None

@@ -15,10 +15,10 @@ from torch import nn
 
 from edgekit.pruning.coupling.found import Found, Group, Member
 from edgekit.pruning.depth import blocks
-from edgekit.pruning.importance.sensitivity import Inputs, damages_without
+from edgekit.pruning.importance.sensitivity import Inputs, sensitivities_without
 from edgekit.tensors import Tensors
 
-__all__ = ["Block", "around", "leaving"]
+__all__ = ["Block", "around", "removable_blocks"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Block:
         group: what stands for it in a search: one channel of a width of 0, so that it counts for no share of
             the channels.
         layers: those inside that have parameters.
-        damage: how far the answers are then from the whole model's (see ``sensitivity.damages``).
+        sensitivity: how far the answers are then from the whole model's (see ``sensitivity.sensitivities``).
     """
 
     group: Group
     layers: tuple[str, ...]
-    damage: float
+    sensitivity: float
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class Block:
         return all(member.layer in self.layers for member in group.members)
 
 
-def leaving(
+def removable_blocks(
     model: nn.Module,
     found: Found,
     example: Tensors,
@@ -55,22 +55,26 @@ def leaving(
     macs: int,
     limited: Collection[str] = (),
 ) -> list[Block]:
-    """The residual blocks of a model that can leave, with the damage that it does.
+    """The residual blocks of a model that can leave, with the sensitivity to it.
 
     Args:
         model: which ``found`` is about; not changed.
         example: (N, …) as the model takes it.
-        inputs: training inputs that the damage is measured on.
+        inputs: training inputs that the sensitivity is measured on.
         macs: of the model for one sample.
         limited: patterns of layers that must not be cut freely: a block that has one of them stays.
     """
-    parts: dict[str, tuple[str, ...]] = {}
+    layers_of: dict[str, tuple[str, ...]] = {}
     for name in blocks(model, example):
         layers = _layers(found.traced.get_submodule(name), name)
         if not any(fnmatchcase(layer, pattern) for layer in layers for pattern in limited):
-            parts[name] = layers
-    damage = damages_without(model, list(parts), inputs, macs=macs)
-    return [Block(_group(name, parts[name]), parts[name], damage[name]) for name in parts if name in damage]
+            layers_of[name] = layers
+    measured = sensitivities_without(model, list(layers_of), inputs, macs=macs)
+    return [
+        Block(_group(name, layers), layers, measured[name])
+        for name, layers in layers_of.items()
+        if name in measured
+    ]
 
 
 def _layers(block: nn.Module, name: str) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class Search:
     def __init__(
         self,
         found: Found,
-        worth: dict[str, Tensor],
+        importance: dict[str, Tensor],
         complexity: Complexity,
         limits: Limits,
         blocks: Sequence[Block] = (),
@@ -46,8 +46,10 @@ class Search:
         self.blocks = {block.name: block for block in blocks}
         self.around = around(blocks, found.groups)  # by group, the block that it is inside
         self.most_gone = max(1, int(limits.max_ratio * len(blocks)))
-        self.worth = {name: scores.sort().values.cumsum(0).tolist() for name, scores in worth.items()}
-        self.order = {name: scores.argsort(stable=True).tolist() for name, scores in worth.items()}
+        self.importance = {
+            name: scores.sort().values.cumsum(0).tolist() for name, scores in importance.items()
+        }
+        self.order = {name: scores.argsort(stable=True).tolist() for name, scores in importance.items()}
         self.counts = {g.name: limits.counts(g.channels, g.name, g.step) for g in found.groups}
         self.counts |= {name: [1, 0] for name in self.blocks}
         self.parts = [*found.groups, *(block.group for block in blocks)]  # all that can leave
@@ -71,14 +73,14 @@ class Search:
         self.widths.kept = counts
 
     def use_sensitivity(self, curves: Mapping[str, Tensor]) -> None:
-        """Take these for what is lost, by group (channels,), when so many of the least worthy channels leave,
-        1 to all; until then it is the sum of their worths.
+        """Take these for what is lost, by group (channels,), when so many of the least important channels
+        leave, 1 to all; until then it is the sum of their importances.
         """
-        self.worth = {name: curve.tolist() for name, curve in curves.items()}
+        self.importance = {name: curve.tolist() for name, curve in curves.items()}
 
     @property
     def lost(self) -> float:
-        """The worth of all that leaves."""
+        """The importance of all that leaves."""
         return sum(self._lost(part, self.kept[part.name]) for part in self.parts)
 
     @property
@@ -94,7 +96,7 @@ class Search:
         """As far as the limits allow."""
         for group in self.groups:
             self.kept[group.name] = self.counts[group.name][-1]
-        for block in sorted(self.blocks.values(), key=lambda one: one.damage)[: self.most_gone]:
+        for block in sorted(self.blocks.values(), key=lambda one: one.sensitivity)[: self.most_gone]:
             self.kept[block.name] = 0
 
     def cut_evenly(self, share: float) -> None:
@@ -103,13 +105,14 @@ class Search:
             self.kept[group.name] = self.limits.nearest(group.channels, share, group.name, group.step)
 
     def removed(self) -> dict[str, list[int]]:
-        """The least worthy channels of each group."""
+        """The least important channels of each group."""
         return {g.name: sorted(self.order[g.name][: g.channels - self.kept[g.name]]) for g in self.groups}
 
     def reach(self, goal: Goal, scope: Literal["global", "local"]) -> bool:
         """Cut until the estimate says that the goal is met. False if the limits don't allow it.
 
-        global: step by step from the group that loses the least worth for what it brings nearer to the goal.
+        global: step by step from the group that loses the least importance for what it brings nearer to the
+        goal.
         local: the same share of every group.
         """
         self.start_over()
@@ -180,7 +183,7 @@ class Search:
         return {name: self.costs[name].missing(self.widths, most) for name, most in self.highest.items()}
 
     def _cut_cheapest(self, missing: Mapping[str, float]) -> bool:
-        """One step by the group that loses the least worth for its share of what is missing."""
+        """One step by the group that loses the least importance for its share of what is missing."""
         best: tuple[float, str, int] | None = None
         for group in self.parts:
             fewer = self._next(group, +1)
@@ -259,15 +262,15 @@ class Search:
         if not gone or self._moot(group):
             return 0.0
         if (block := self.blocks.get(group.name)) is not None:
-            return block.damage
-        return float(self.worth[group.name][gone - 1])
+            return block.sensitivity
+        return float(self.importance[group.name][gone - 1])
 
     def _losing(self, group: Group, more: int, fewer: int) -> float:
         """What is lost between two counts of a group. With a block goes what was lost inside of it."""
         lost = self._lost(group, fewer) - self._lost(group, more)
         for name in [name for name, block in self.around.items() if block == group.name]:
             if gone := self.groups_by_name[name].channels - self.kept[name]:
-                lost -= float(self.worth[name][gone - 1])
+                lost -= float(self.importance[name][gone - 1])
         return lost
 
     def _moot(self, group: Group) -> bool:

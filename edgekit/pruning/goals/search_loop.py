@@ -50,7 +50,7 @@ class Aim:
 
     Args:
         steer: steps are taken first where the latency table says that most time is.
-        estimated: believe the estimate about files, and look at none but the uncut model's.
+        estimated: go by the estimate about files, and look at none but the uncut model's.
     """
 
     goal: Goal
@@ -99,7 +99,7 @@ class Aim:
 
         MACs and parameters are counted, what files have to show is looked at, and the estimates corrected by
         it: the search goes on where it fell short, and where it cut more than needed. Of several that meet
-        the goal, the one that loses the least worth is taken.
+        the goal, the one that loses the least importance is taken.
 
         Args:
             scope: see ``Search.reach``.

@@ -1,4 +1,4 @@
-"""What channels are worth.
+"""How important channels are.
 
 slices.py           the weights that belong to each channel
 criteria/           what makes a channel important beside the others of its group, one file each

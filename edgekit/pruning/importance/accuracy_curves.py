@@ -16,7 +16,7 @@ from torch import Tensor
 from edgekit.errors import MissingExtraError
 from edgekit.pruning.build import Prepared
 from edgekit.pruning.coupling.groups import Group
-from edgekit.pruning.importance.scores import Worth
+from edgekit.pruning.importance.scores import Importances
 from edgekit.training.evaluation import evaluate
 from edgekit.workload import Workload
 
@@ -106,7 +106,7 @@ def can_plot() -> bool:
 
 def analyse(
     prepared: Prepared,
-    worth: Worth,
+    ranked: Importances,
     importance: str,
     workload: Workload,
     rows: Tensor,
@@ -114,10 +114,10 @@ def analyse(
     ratios: Sequence[float] = RATIOS,
     tell: Callable[[int, int, str], None] = lambda done, total, name: None,
 ) -> Sensitivity:
-    """Cut each group alone, its least worthy channels, and ask the model about training samples.
+    """Cut each group alone, its least important channels, and ask the model about training samples.
 
     Args:
-        worth: by ``importance``.
+        ranked: by ``importance``.
         rows: (R,) positions in the training data.
         ratios: shares of a group's channels, between 0 and 1; at least one channel leaves and one stays.
         tell: is told groups done, all groups, and the name of the next.
@@ -127,7 +127,7 @@ def analyse(
     curves: dict[str, list[dict[str, float]]] = {}
     for number, group in enumerate(groups):
         tell(number, len(groups), group.name)
-        order = worth.scores[group.name].argsort(stable=True).tolist()
+        order = ranked.scores[group.name].argsort(stable=True).tolist()
         curves[group.name] = [
             {
                 "ratio": removed / group.channels,

@@ -1,4 +1,4 @@
-"""What each channel of a model is worth, by one of the criteria (criteria/)."""
+"""How important each channel of a model is, by one of the criteria (criteria/)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 from edgekit.pruning.coupling.groups import Found
 from edgekit.pruning.importance.criteria import CRITERIA, Backward
 
-__all__ = ["Worth", "importances"]
+__all__ = ["Importances", "importances"]
 
 _INSTEAD = "magnitude"  # where a criterion says nothing
 
 
 @dataclass(frozen=True)
-class Worth:
+class Importances:
     """``scores``: per group (channels,), in float64. ``by_magnitude``: groups that the criterion says nothing
     about (all channels alike, or nothing to measure), for which magnitude stands in.
     """
@@ -25,8 +25,8 @@ class Worth:
     by_magnitude: tuple[str, ...] = ()
 
 
-def importances(found: Found, kind: str, *, seed: int = 0, backward: Backward | None = None) -> Worth:
-    """What each channel is worth beside the others of its group; mean 1, except for LAMP.
+def importances(found: Found, kind: str, *, seed: int = 0, backward: Backward | None = None) -> Importances:
+    """How important each channel is beside the others of its group; mean 1, except for LAMP.
 
     Args:
         kind: the criterion, one of ``CRITERIA``.
@@ -49,4 +49,4 @@ def importances(found: Found, kind: str, *, seed: int = 0, backward: Backward | 
                 score = instead.scores(group, found.traced, generator)
             alike = torch.ones(group.channels, dtype=torch.float64)  # all weights are zero
             scores[group.name] = alike if score is None else score
-    return Worth(scores, tuple(fallen))
+    return Importances(scores, tuple(fallen))

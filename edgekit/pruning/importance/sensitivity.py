@@ -1,4 +1,4 @@
-"""What a channel's worth is beside that of other groups' channels: by how much cutting changes the answers.
+"""A channel's importance beside that of other groups' channels: by how much cutting changes the answers.
 
 A measure such as magnitude tells channels of one group apart. Between groups it says little: channels of a
 residual stream, which every later block reads, have no greater weights than those inside a block, and are
@@ -25,7 +25,15 @@ from edgekit.tensors import Joined, Tensors
 from edgekit.training.computing.memory import give_back
 from edgekit.workload import Workload
 
-__all__ = ["Counting", "Inputs", "curves", "damages", "damages_without", "training_inputs", "untold"]
+__all__ = [
+    "Counting",
+    "Inputs",
+    "curves",
+    "sensitivities",
+    "sensitivities_without",
+    "training_inputs",
+    "untold",
+]
 
 Inputs = Callable[[int], Tensors]  # so many preprocessed training inputs, always the same
 Counting = Callable[[int, int], None]  # trials done, all trials
@@ -38,8 +46,8 @@ _MOST_WORK = 1.2e12  # of all trials together, in MACs: about half a minute of o
 _PER_VALUE = 20  # MACs that could be computed while an operator writes a value to memory
 _BATCH = 128
 _MOST_BYTES = 64 << 20  # of inputs, and of answers, that are kept
-_MORE = 1.02  # each trial of more channels does at least so many times the damage of the one before
-_LEAST = 1e-9  # of the greatest damage, so that no group is worth nothing at all
+_MORE = 1.02  # each trial of more channels does at least so many times the sensitivity of the one before
+_LEAST = 1e-9  # of the greatest sensitivity, so that no group counts for nothing at all
 
 
 def training_inputs(workload: Workload, *, seed: int, rows: Tensor | None = None) -> Inputs:
@@ -67,7 +75,7 @@ def curves(
     macs: int,
     tell: Counting = untold,
 ) -> dict[str, Tensor]:
-    """By group (channels,): the damage done when so many of its least worthy channels leave, 1 to all.
+    """By group (channels,): the sensitivity when so many of its least important channels leave, 1 to all.
 
     Measured at a quarter, half and three quarters of them, where a model is too expensive for that at half of
     them; in between it grows as the scores do. A group of one channel keeps its score.
@@ -82,24 +90,24 @@ def curves(
     trials = len(_SHARES) * len(found.groups)
     shares = _SHARES if work.each * trials * _FEWEST_SAMPLES <= _MOST_WORK else _ONE_SHARE
     cut = {group.name: _counts(group, shares) for group in found.groups}
-    seen = damages(scores, model, found, inputs, cut, macs=macs, tell=tell)
+    seen = sensitivities(scores, model, found, inputs, cut, macs=macs, tell=tell)
     result = {}
     for group in found.groups:
         sums = scores[group.name].sort().values.cumsum(0)
         curve, before, lost, scale = sums.clone(), 0, 0.0, 1.0
-        for count, damage in zip(cut[group.name], seen[group.name], strict=True):
+        for count, sensitivity in zip(cut[group.name], seen[group.name], strict=True):
             start = float(sums[before - 1]) if before else 0.0
             rise = float(sums[count - 1]) - start
-            scale = (damage - lost) / rise if rise > 0 else 0.0
+            scale = (sensitivity - lost) / rise if rise > 0 else 0.0
             curve[before:count] = lost + (sums[before:count] - start) * scale
-            before, lost = count, damage
+            before, lost = count, sensitivity
         if before:
             curve[before:] = lost + (sums[before:] - sums[before - 1]) * scale
         result[group.name] = curve
     return result
 
 
-def damages(
+def sensitivities(
     scores: Mapping[str, Tensor],
     model: nn.Module,
     found: Found,
@@ -110,10 +118,10 @@ def damages(
     tell: Counting = untold,
 ) -> dict[str, list[float]]:
     """By group, for each number of channels in ``cut`` (rising): the mean squared change of the model's
-    answers without so many of its least worthy channels, relative to the answers' variance.
+    answers without so many of its least important channels, relative to the answers' variance.
 
-    Never less for more channels. Answers that are no numbers any more count as ten times the greatest damage
-    seen. Other arguments as for ``curves``.
+    Never less for more channels. Answers that are no numbers any more count as ten times the greatest
+    sensitivity seen. Other arguments as for ``curves``.
     """
     trials = sum(map(len, cut.values()))
     whole = _Whole(model, inputs, _work(model, inputs, macs), trials)
@@ -124,7 +132,7 @@ def damages(
         seen[group.name] = []
         for count in cut[group.name]:
             small = found.plan({group.name: sorted(order[:count].tolist())}).applied_to(model)
-            seen[group.name].append(whole.damage(small))
+            seen[group.name].append(whole.sensitivity(small))
             done += 1
             tell(done, trials)
     finite = [value for values in seen.values() for value in values if math.isfinite(value)]
@@ -132,7 +140,7 @@ def damages(
     return {name: list(_rising(values, most)) for name, values in seen.items()}
 
 
-def damages_without(
+def sensitivities_without(
     model: nn.Module, names: Sequence[str], inputs: Inputs, *, macs: int, tell: Counting = untold
 ) -> dict[str, float]:
     """By module, the same when it gives way to ``nn.Identity``; left out where the model can't do without it.
@@ -146,11 +154,11 @@ def damages_without(
     for done, name in enumerate(names, 1):
         small = Plan(replacements=(Replacement(name, IDENTITY),)).applied_to(model)
         try:
-            damage = whole.damage(small)
+            sensitivity = whole.sensitivity(small)
         except Exception:  # whatever the model's code asks of that block
             continue
-        if math.isfinite(damage):
-            seen[name] = damage
+        if math.isfinite(sensitivity):
+            seen[name] = sensitivity
         tell(done, len(names))
     return seen
 
@@ -184,7 +192,7 @@ class _Whole:
         self.answers = torch.cat(list(self._parts(model)))
         self.spread = float(self.answers.double().var()) or 1.0
 
-    def damage(self, small: nn.Module) -> float:
+    def sensitivity(self, small: nn.Module) -> float:
         """Raises ValueError if it answers in another shape."""
         total = 0.0
         wholes = (self.answers[start:end] for start, end in self.spans)

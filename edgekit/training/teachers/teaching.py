@@ -24,7 +24,7 @@ __all__ = ["Teaching"]
 
 
 class Teaching:
-    """Who is heard in one training, and which layers learn from the original model's.
+    """Which teachers contribute to one training, and which layers learn from the original model's.
 
     Args:
         student: what is trained; as it was afterwards.

@@ -18,7 +18,7 @@ from edgekit.pruning import build as building
 from edgekit.pruning.build import Built
 from edgekit.pruning.compose import compose
 from edgekit.pruning.coupling import groups
-from edgekit.pruning.goals.removable_blocks import Block, leaving
+from edgekit.pruning.goals.removable_blocks import Block, removable_blocks
 from edgekit.pruning.goals.search import Goal, Limits, Search
 from edgekit.pruning.plans.plan import Cut, Plan
 from edgekit.pruning.plans.rewrites import IDENTITY, Replacement
@@ -41,9 +41,9 @@ def built_for(model: nn.Module, goal: Goal, limits: Limits = LIMITS, **more: obj
 def searched(model: nn.Module, limits: Limits = LIMITS) -> tuple[Search, groups.Found, list[Block]]:
     found = groups.find(model, EXAMPLE)
     complexity = macs.count(found.traced, EXAMPLE)
-    free = leaving(model, found, EXAMPLE, inputs, macs=complexity.macs)
-    worth = {group.name: torch.arange(1.0, group.channels + 1) for group in found.groups}
-    return Search(found, worth, complexity, limits, free), found, free
+    free = removable_blocks(model, found, EXAMPLE, inputs, macs=complexity.macs)
+    importance = {group.name: torch.arange(1.0, group.channels + 1) for group in found.groups}
+    return Search(found, importance, complexity, limits, free), found, free
 
 
 @functools.cache
@@ -89,8 +89,10 @@ def test_damage_is_how_far_the_answers_are_without_it() -> None:
             plan = Plan(replacements=(Replacement(block.name, IDENTITY),))
             far = (without(model, plan)(pictures(64)).double() - whole).square().mean() / whole.var()
             # In other batches than these: answers may be a float32's last bit off, 2 · √far · 2⁻²³ of it.
-            assert block.damage == pytest.approx(float(far), rel=1e-5, abs=2 * float(far) ** 0.5 * 2**-23)
-    assert min(free, key=lambda block: block.damage).name == "stages.0.2"
+            assert block.sensitivity == pytest.approx(
+                float(far), rel=1e-5, abs=2 * float(far) ** 0.5 * 2**-23
+            )
+    assert min(free, key=lambda block: block.sensitivity).name == "stages.0.2"
 
 
 def test_no_more_than_their_share_leaves() -> None:
@@ -142,7 +144,7 @@ def test_inside_of_a_block_that_leaves_nothing_is_cut() -> None:
     assert search.lost > 0
     assert found.plan(search.removed()).touched
     search.kept["stages.0.1"] = 0
-    assert search.lost == pytest.approx(search.blocks["stages.0.1"].damage)
+    assert search.lost == pytest.approx(search.blocks["stages.0.1"].sensitivity)
     plan = found.plan(search.removed(), search.gone)
     assert plan.cuts == ()
     assert plan.gone == ("stages.0.1",)

@@ -103,10 +103,10 @@ def by_hand(model: nn.Module, kind: str) -> Array:
 @pytest.mark.parametrize("kind", ["magnitude", "taylor", "hessian", "bn_scale", "fpgm", "lamp"])
 def test_a_measure_is_what_its_paper_says(kind: str) -> None:
     found = groups.find(WORK.model, X[:2])
-    worth = importances(found, kind, backward=CRITERIA[kind].backward(WORK, seed=0))
+    ranked = importances(found, kind, backward=CRITERIA[kind].backward(WORK, seed=0))
     name = group_of(found).name
-    assert name not in worth.by_magnitude
-    np.testing.assert_allclose(worth.scores[name].numpy(), by_hand(WORK.model.eval(), kind), rtol=1e-5)
+    assert name not in ranked.by_magnitude
+    np.testing.assert_allclose(ranked.scores[name].numpy(), by_hand(WORK.model.eval(), kind), rtol=1e-5)
 
 
 @pytest.mark.parametrize("build", CUTTABLE)

@@ -15,7 +15,7 @@ from edgekit import batching
 from edgekit.pruning import build as building
 from edgekit.pruning.goals.search import Goal, Limits
 from edgekit.pruning.importance.scores import importances
-from edgekit.pruning.importance.sensitivity import curves, damages, training_inputs
+from edgekit.pruning.importance.sensitivity import curves, sensitivities, training_inputs
 from edgekit.tasks import Classification
 from edgekit.workload import Workload
 from tests.networks import seeded
@@ -45,13 +45,13 @@ def test_damage_is_that_of_the_weakest_with_zeros_in_their_place() -> None:
     prepared = building.prepare(model, X[:2])
     scores = importances(prepared.found, "magnitude").scores
     cut = {group.name: [4, 8] for group in prepared.found.groups}
-    found = damages(scores, model, prepared.found, lambda count: X[:count], cut, macs=1)
+    found = sensitivities(scores, model, prepared.found, lambda count: X[:count], cut, macs=1)
     with torch.no_grad():
         whole = model(X)
         (stream,) = set(found) - {"in1", "in2"}
         for name in ("in1", "in2"):
             last = 0.0
-            for count, damage in zip(cut[name], found[name], strict=True):
+            for count, sensitivity in zip(cut[name], found[name], strict=True):
                 silent = copy.deepcopy(model)
                 layer = silent.get_submodule(name)
                 assert isinstance(layer, nn.Conv2d)
@@ -60,7 +60,7 @@ def test_damage_is_that_of_the_weakest_with_zeros_in_their_place() -> None:
                 layer.weight[weakest], layer.bias[weakest] = 0, 0
                 expected = float((silent(X) - whole).square().mean() / whole.var())
                 last = max(expected, 1.02 * last)  # more channels never do less
-                assert damage == pytest.approx(last, rel=1e-4)
+                assert sensitivity == pytest.approx(last, rel=1e-4)
             assert found[name][1] < 0.01 * found[stream][1]
 
 
@@ -73,7 +73,7 @@ def test_curves_rise_through_what_was_measured() -> None:
     model.train()
     told = curves(scores, model, prepared.found, lambda count: X[:count], macs=1)
     cut = {group.name: [4, 8, 12] for group in prepared.found.groups}
-    measured = damages(scores, model, prepared.found, lambda count: X[:count], cut, macs=1)
+    measured = sensitivities(scores, model, prepared.found, lambda count: X[:count], cut, macs=1)
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     for name, curve in told.items():
@@ -119,7 +119,9 @@ def test_answers_that_are_no_numbers_are_the_dearest_and_nothing_is_free() -> No
     found: Any = Broken({"harmless": 1.0, "some": 0.5, "fatal": math.nan})
     scores = {group.name: torch.tensor([1.0, 2.0]) for group in found.groups}
     cut = {name: [1, 1] for name in scores}
-    seen = damages(scores, nn.Linear(3, 4), found, lambda count: torch.ones(count, 3).cumsum(0), cut, macs=1)
+    seen = sensitivities(
+        scores, nn.Linear(3, 4), found, lambda count: torch.ones(count, 3).cumsum(0), cut, macs=1
+    )
     assert seen["fatal"][0] == 10 * seen["some"][0]
     assert 0 < seen["harmless"][0] < seen["harmless"][1] < 1e-5 * seen["some"][0]
     assert seen["some"][1] > seen["some"][0]  # never less for more
