@@ -53,6 +53,19 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     atomic_write(path, (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode())
 
 
+def parse_json(content: bytes | str) -> Any:
+    """A JSON value. Raises ValueError for whatever is none, nesting that no reader takes included."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value that a file holds. Raises OSError, and ValueError as ``parse_json``."""
+    return parse_json(path.read_bytes())
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that a killed ``atomic_write`` left in a folder or below it."""
     for path in folder.rglob(_TEMPORARY):

@@ -6,7 +6,6 @@ one needs no torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.errors import ComparisonError
-from edgekit.files import atomic_write
+from edgekit.files import atomic_write, read_json
 
 SCHEMA: Literal["edgekit-bench/1"] = "edgekit-bench/1"
 
@@ -137,7 +136,7 @@ def read_record(path: str | Path) -> Record:
     """Read what ``Record.save`` wrote. Raises ComparisonError: no such file, no record, a newer schema."""
     path = Path(path)
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except OSError as error:
         raise ComparisonError("can't be read", where=str(path), got=error.strerror or str(error)) from None
     except ValueError as error:

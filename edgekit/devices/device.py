@@ -46,7 +46,7 @@ class Device(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")  # files of results are named like it
     description: str = ""
     like: str = ""  # the profile that this one was made from, with `edgekit device add --like`
 
@@ -128,7 +128,7 @@ def load_device(name: str | Path) -> Device:
     """
     path = find_device(name)
     try:
-        content = configfile.parse_yaml(path.read_text(encoding="utf-8"))
+        content = configfile.read_yaml(path)
     except (OSError, ValueError) as error:
         raise DeviceError("this device profile can't be read", where=str(path), got=str(error)) from None
     if not isinstance(content, dict):

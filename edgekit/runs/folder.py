@@ -37,7 +37,7 @@ from types import TracebackType
 from typing import Any
 
 from edgekit.errors import RunFolderError
-from edgekit.files import disk_full, remove_leftovers, sha256, sha256_of, write_json
+from edgekit.files import disk_full, read_json, remove_leftovers, sha256, sha256_of, write_json
 
 SCHEMA = 1
 _IDENTITY = "run.json"
@@ -195,12 +195,12 @@ def read_record(path: Path) -> dict[str, Any] | None:
         Damaged: the record is no longer what was written. Its files are not looked at, see ``check_files``.
     """
     try:
-        record = json.loads(path.read_bytes())
+        record = read_json(path)
         told = record.pop("sha256")
         right = told == sha256_of(record)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{path.name} can't be read ({type(error).__name__})") from None
     if not right:
         raise Damaged(f"{path.name} was changed since it was written")
