@@ -190,9 +190,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def printable(text: str, most: int = _MOST_CHARACTERS) -> str:
-    """``text`` for a message: what a terminal would obey, or can't show, is escaped; the middle of much is left out.
+    """``text`` for a message: what a terminal would obey or can't show is escaped.
 
-    Line breaks and tabs stay. ``most``: characters that are kept.
+    Line breaks and tabs stay. ``most``: characters that are kept; of more, the middle is left out.
     """
     if len(text) > most:
         head, tail = most * 3 // 4, most // 4

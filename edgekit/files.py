@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Callable
@@ -53,17 +54,33 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     atomic_write(path, (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode())
 
 
-def parse_json(content: bytes | str) -> Any:
-    """A JSON value. Raises ValueError for whatever is none, nesting that no reader takes included."""
+def parse_json(content: bytes | str, *, finite: bool = False) -> Any:
+    """A JSON value. Raises ValueError for whatever is none, nesting that no reader takes included.
+
+    ``finite``: NaN and infinity, which Python reads and JSON doesn't have, are refused as well.
+    """
     try:
-        return json.loads(content)
+        return (
+            json.loads(content, parse_constant=_refused, parse_float=_finite)
+            if finite
+            else json.loads(content)
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, finite: bool = False) -> Any:
     """The JSON value that a file holds. Raises OSError, and ValueError as ``parse_json``."""
-    return parse_json(path.read_bytes())
+    return parse_json(path.read_bytes(), finite=finite)
+
+
+def _refused(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refused(text)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
 import json
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from edgekit.cli.explain import disk_full, explain
+from edgekit.cli.explain import explain
+from edgekit.cli.streams import say
 from edgekit.errors import EdgekitError, StageError
+from edgekit.files import disk_full
 
 if TYPE_CHECKING:
     from edgekit.cli.streams import Streams
@@ -37,7 +40,7 @@ def exits(command: F) -> F:
             if wants_traceback() and not isinstance(error, KeyboardInterrupt):
                 raise
             message, code = explain(error, command_line())
-            typer.echo(message, err=True)
+            say(message, err=True)
             raise typer.Exit(code) from None
 
     return wrapped  # type: ignore[return-value]  # the same signature, which Typer reads through __wrapped__
@@ -60,8 +63,10 @@ def command_line() -> str:
 
 
 def print_json(data: Any) -> None:
-    """Print the only thing on standard output."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    """Print the only thing on standard output; in ASCII where that takes no Unicode."""
+    plain = codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8"
+    text = json.dumps(data, indent=2, ensure_ascii=plain)
+    say(text.encode("utf-8", "backslashreplace").decode())  # halves of surrogates, as JSON spells them
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:

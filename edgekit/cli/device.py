@@ -9,6 +9,7 @@ import typer
 
 from edgekit.cli.common import Json, Quiet, complete, exits, print_json, run_view
 from edgekit.cli.device_install import device_install
+from edgekit.cli.streams import say
 
 devices = typer.Typer(
     help="Devices: where models run, and how they are reached.",
@@ -48,7 +49,7 @@ def device_show(name: DeviceName, as_json: Json = False) -> None:
     if as_json:
         print_json(device.model_dump(mode="json"))
     else:
-        typer.echo(find_device(name).read_text(encoding="utf-8"), nl=False)
+        say(find_device(name).read_text(encoding="utf-8"), nl=False)
 
 
 @devices.command("probe")
@@ -129,7 +130,7 @@ def device_add(
     if as_json:
         print_json({"path": str(path), "profile": device.model_dump(mode="json", exclude_defaults=True)})
     else:
-        typer.echo(f"wrote {path}; try it with: edgekit device check {name}")
+        say(f"wrote {path}; try it with: edgekit device check {name}")
 
 
 devices.command("install")(device_install)
@@ -146,7 +147,7 @@ def device_start(name: DeviceName, as_json: Json = False, quiet: Quiet = False) 
     if as_json:
         print_json(emulated.facts(board))
     else:
-        typer.echo(emulated.told(board))
+        say(emulated.told(board))
 
 
 @devices.command("stop")
@@ -159,4 +160,4 @@ def device_stop(name: DeviceName, as_json: Json = False) -> None:
     if as_json:
         print_json({"stopped": stopped})
     else:
-        typer.echo(f"{name}: {'switched off' if stopped else 'was not running'}")
+        say(f"{name}: {'switched off' if stopped else 'was not running'}")

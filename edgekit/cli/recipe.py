@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.common import Json, Sets, complete, exits, print_json
+from edgekit.cli.streams import say
 
 recipes = typer.Typer(
     help="Recipes: how a model is compressed.",
@@ -57,9 +58,9 @@ def recipe_show(
     if as_json:
         print_json(load_recipe(name, sets or ()).model_dump(mode="json"))
     elif effective or sets:
-        typer.echo(dump(load_recipe(name, sets or ())), nl=False)
+        say(dump(load_recipe(name, sets or ())), nl=False)
     else:
-        typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+        say(find_recipe(name).read_text(encoding="utf-8"), nl=False)
 
 
 @recipes.command("check")
@@ -79,7 +80,7 @@ def recipe_check(name: RecipeName, sets: Sets = None, as_json: Json = False) -> 
     if as_json:
         print_json({"valid": True, "name": recipe.name, "stages": kinds})
     else:
-        typer.echo(f"{recipe.name}: can be used ({' → '.join(kinds) or 'no stages'})")
+        say(f"{recipe.name}: can be used ({' → '.join(kinds) or 'no stages'})")
 
 
 @recipes.command("cp")
@@ -111,4 +112,4 @@ def recipe_cp(
     if as_json:
         print_json({"source": str(source), "path": str(target)})
     else:
-        typer.echo(f"wrote {target}; use it with: edgekit compress --recipe {shlex.quote(str(target))}")
+        say(f"wrote {target}; use it with: edgekit compress --recipe {shlex.quote(str(target))}")

@@ -144,6 +144,7 @@ def _bench(
     record.save(path)
     progress(Event("stage-end", "benchmark", f"written to {path}"))
     if not record.results:
+        _blame(subjects, inputs)
         raise MeasurementError(
             "nothing could be measured",
             where=profile_of.name,
@@ -167,6 +168,34 @@ def _refuse(subjects: Sequence[_Subject], device: Device, *, sampled: bool) -> N
                 expected="one file",
                 next="put them into it: onnx.save(onnx.load('file.onnx'), 'whole.onnx')",
             )
+
+
+def _blame(subjects: Sequence[_Subject], inputs: Path | None) -> None:
+    """Raise InputError if what was given is why nothing could be measured: a damaged file, or its samples."""
+    from edgekit.inspecting.artifact import inspect_artifact, suffixes
+
+    for one in subjects:
+        if one.path.suffix in suffixes():
+            found = inspect_artifact(one.path, top=0)
+            if inputs is not None:
+                _refuse_samples(inputs, found.get("inputs") or [], one.path)
+
+
+def _refuse_samples(source: Path, inputs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Raise DataError if the samples of a .npy differ in shape from the file's only input."""
+    array = _read_samples(source)
+    shape = list(inputs[0].get("shape") or ()) if len(inputs) == 1 and array.dtype.names is None else []
+    fits = len(shape) == array.ndim and all(
+        not isinstance(size, int) or size < 1 or size == given
+        for size, given in zip(shape[1:], array.shape[1:], strict=False)
+    )
+    if shape and not fits:
+        raise DataError(
+            "these samples don't fit the file",
+            where=str(source),
+            got=f"shape {array.shape}",
+            expected=f"what {path.name} takes: {' × '.join(map(str, shape))}",
+        )
 
 
 def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | None]:
@@ -366,8 +395,17 @@ def _cut(source: Path, target: Path, samples: int) -> Path:
 
     Raises DataError.
     """
-    import zipfile
+    import numpy as np
 
+    chosen = _read_samples(source)[: samples or 1]
+    for name in chosen.dtype.names or ("",):
+        _refuse_values(chosen[name] if name else chosen, f"{source}: {name}" if name else str(source))
+    np.save(target, chosen)
+    return target
+
+
+def _read_samples(source: Path) -> npt.NDArray[Any]:
+    """What a .npy holds, or a .npz as one array. Raises DataError: no such file, damaged, or no samples."""
     import numpy as np
 
     try:
@@ -375,9 +413,36 @@ def _cut(source: Path, target: Path, samples: int) -> Path:
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded:
                 loaded = _by_name({name: loaded[name] for name in loaded.files}, source)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError("these samples can't be read", where=str(source), got=str(error)) from None
-    if loaded.ndim < 1 or not len(loaded):
+        if not isinstance(loaded, np.ndarray):
+            raise ValueError("no array")
+    except DataError:
+        raise
+    except Exception as error:  # zip, deflate and the header of an array each have failures of their own
+        got = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(
+            "these samples can't be read",
+            where=str(source),
+            got=got,
+            expected="a .npy of numbers (N, …), or an .npz with one for each input",
+        ) from None
+    if loaded.ndim < 1 or not loaded.size:
         raise DataError("there are no samples", where=str(source), got=f"shape {loaded.shape}")
-    np.save(target, loaded[: samples or 1])
-    return target
+    return loaded
+
+
+def _refuse_values(values: npt.NDArray[Any], where: str) -> None:
+    """Raise DataError for what no model takes: no real numbers, none at all, or infinite ones and NaN."""
+    import numpy as np
+
+    if values.dtype.kind not in "biuf":
+        raise DataError("samples have to be real numbers", where=where, got=f"type {values.dtype}")
+    if not values.size:
+        raise DataError("the samples are empty", where=where, got=f"shape {values.shape}")
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                "samples hold values that are not finite",
+                where=where,
+                got=f"NaN or infinity in sample {int(np.argmin(finite))}",
+            )

@@ -71,6 +71,7 @@ class RunFolder:
         path = path.absolute()
         try:
             _check_device_identity(path)
+            _check_places(path)
             new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path, _take_lock(path), new=new)
@@ -249,6 +250,28 @@ def _check_device_identity(path: Path) -> None:
             got=", ".join(foreign[:_DIFFERENCES]) + (", …" if len(foreign) > _DIFFERENCES else ""),
             expected="an empty folder, or one of an earlier run",
             next="choose another output folder",
+        )
+
+
+_FILES = (
+    *(_IDENTITY, _LOCK),
+    *("recipe.yaml", "preflight.json", "baseline.json", "manifest.json", "diagnosis.json", "guard.json"),
+    *("MODEL_CARD.md", "report.json", "report.html"),
+)
+_FOLDERS = ("stages", "artifacts", "answers", "measurements", "logs", "work")
+
+
+def _check_places(path: Path) -> None:
+    """What would be in the way of the run's files, told before anything is computed for them."""
+    wrong = [f"{name} is a folder" for name in _FILES if (path / name).is_dir()]
+    there = [path / name for name in _FOLDERS if os.path.lexists(path / name)]
+    wrong += [f"{one.name} is no folder" for one in there if not one.is_dir()]
+    if wrong:
+        raise RunFolderError(
+            "the run folder is damaged",
+            where=str(path),
+            got=", ".join(wrong),
+            next="remove that, and run the same command again: it goes on where it was",
         )
 
 

@@ -319,7 +319,7 @@ class Cutting:
 def read_plan(path: str | Path) -> tuple[Plan, str]:
     """A plan and the text that it was read from. Raises PruneError if there is none, or it is no plan."""
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PruneError(
             "the pruning plan can't be read",

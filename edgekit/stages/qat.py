@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -132,8 +131,10 @@ def _how(config: QatConfig) -> str:
 
 def _kept_doubts(context: StageContext) -> list[str]:
     """Those of the calibration that a continued training goes on from; none where they can't be read."""
+    from edgekit.files import read_json
+
     with contextlib.suppress(OSError, ValueError):
-        doubts = json.loads((context.folder / DOUBTS).read_text())
+        doubts = read_json(context.folder / DOUBTS)
         if isinstance(doubts, list):
             return [str(one) for one in doubts]
     return []

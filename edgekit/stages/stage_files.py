@@ -58,10 +58,11 @@ def load(model: nn.Module, folder: Path) -> StageResult:
 
 def load_summary(model: nn.Module, folder: Path) -> StageResult:
     """``model`` with what the report says of it. Raises PruneError if that is missing or damaged."""
+    from edgekit.files import read_json
     from edgekit.stages.base import StageResult
 
     try:
-        summary = json.loads((folder / SUMMARY).read_text())
+        summary = read_json(folder / SUMMARY)
         note, changed, details = summary["note"], summary["changed"], summary["details"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PruneError(

@@ -126,7 +126,7 @@ def _bisect(model: str, log: str, at_least: int) -> int:
             )
         return not said
 
-    words = path.read_text().split()
+    words = path.read_text(encoding="utf-8").split()
     verdicts = {int(size): verdict == "yes" for size, verdict in zip(words[::2], words[1::2], strict=True)}
     good = min((size for size, fit in verdicts.items() if fit), default=0)
     bad = max((size for size, fit in verdicts.items() if not fit), default=0)
@@ -163,7 +163,7 @@ def _refusal(content: bytes, size: int) -> str:
 
 
 def _append(path: Path, word: str) -> None:
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(word + " ")
 
 

@@ -61,7 +61,7 @@ def _onnx(path: Path) -> Coverage:
             feeds[value.name] = np.zeros(shape, _NUMPY[value.type])
         for _ in range(_PROFILED):
             session.run(None, feeds)
-        trace = json.loads(Path(session.end_profiling()).read_text())
+        trace = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         executed = onnx.load(options.optimized_model_filepath)
     return _counted(trace, executed)
 
