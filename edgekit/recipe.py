@@ -17,7 +17,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from edgekit.config import configfile
 from edgekit.config.settings import over_defaults
-from edgekit.errors import RecipeError, did_you_mean
+from edgekit.errors import RecipeError, did_you_mean, printable
 from edgekit.formats import INT8_GRAPH, FormatName, Precision, has, usual, with_precision
 from edgekit.formats.options import Io
 from edgekit.stages import STAGES
@@ -202,7 +202,9 @@ def list_recipes() -> list[RecipeInfo]:
         try:
             infos.append(RecipeInfo(name, load_recipe(path).description, path))
         except RecipeError as error:
-            infos.append(RecipeInfo(name, "", path, fault="; ".join(error.faults) or error.what))
+            infos.append(
+                RecipeInfo(name, "", path, fault=printable("; ".join(error.faults) or error.what, 500))
+            )
     return infos
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from edgekit.bundle.writing import RECORD
 from edgekit.errors import BundleError, InputError
 from edgekit.progress import Event, Progress, silent
 from edgekit.runs.folder import Damaged, check_files, read_record
+from edgekit.scratch import scratch
 
 __all__ = ["Checked", "check", "read"]
 
@@ -42,9 +42,9 @@ def check(folder: str | Path, *, progress: Progress = silent) -> Checked:
     _compare(path, files)
     target = load(record["target"])
     progress(Event("note", "bundle", f"{len(files)} files are as they were written; the golden test runs"))
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
+    with scratch() as folder_here:
         # Whole: what is built runs in a folder of its own.
-        tried = target.try_out(path.absolute(), Path(scratch))
+        tried = target.try_out(path.absolute(), Path(folder_here))
     if tried.passed is False:
         raise BundleError(
             "the golden test failed",

@@ -15,6 +15,7 @@ import typer
 import edgekit
 from edgekit.cli.bench import bench
 from edgekit.cli.bundle import bundle
+from edgekit.cli.cache import cache
 from edgekit.cli.compare import compare, gate
 from edgekit.cli.compress import compress
 from edgekit.cli.device import devices
@@ -38,6 +39,7 @@ for command in (compress, inspect, prune, export, bench, compare, gate, report, 
     app.command()(command)
 app.add_typer(recipes, name="recipe")
 app.add_typer(devices, name="device")
+app.add_typer(cache, name="cache")
 
 
 def main() -> NoReturn:

@@ -10,13 +10,14 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from edgekit.cli.explain import explain
 from edgekit.cli.streams import say
-from edgekit.errors import EdgekitError, StageError
+from edgekit.errors import EdgekitError, StageError, printable
 from edgekit.files import disk_full
 
 if TYPE_CHECKING:
@@ -67,6 +68,12 @@ def print_json(data: Any) -> None:
     plain = codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8"
     text = json.dumps(data, indent=2, ensure_ascii=plain)
     say(text.encode("utf-8", "backslashreplace").decode())  # halves of surrogates, as JSON spells them
+
+
+def shown(path: Path) -> str:
+    """A file's text for a terminal: what isn't UTF-8, or would be obeyed, is escaped."""
+    text = path.read_bytes().decode("utf-8", "backslashreplace")
+    return printable(text, len(text))
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:

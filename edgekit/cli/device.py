@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.common import Json, Quiet, complete, exits, print_json, run_view
+from edgekit.cli.common import Json, Quiet, complete, exits, print_json, run_view, shown
 from edgekit.cli.device_install import device_install
 from edgekit.cli.streams import say
 
@@ -49,7 +49,7 @@ def device_show(name: DeviceName, as_json: Json = False) -> None:
     if as_json:
         print_json(device.model_dump(mode="json"))
     else:
-        say(find_device(name).read_text(encoding="utf-8"), nl=False)
+        say(shown(find_device(name)), nl=False)
 
 
 @devices.command("probe")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from edgekit.errors import EdgekitError, InputError, Interrupted, WorkloadError, printable
+from edgekit.errors import DiskFullError, EdgekitError, InputError, Interrupted, WorkloadError, printable
 from edgekit.files import disk_full
 
 # What is wrong with a path that was given, not with edgekit.
@@ -26,7 +26,7 @@ def explain(error: BaseException, command: str) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         error = Interrupted("interrupted", next=f"the same command goes on where it was: {command}")
     if not isinstance(error, (InputError, Interrupted)):
-        error = disk_full(error, refused=isinstance(error, OSError)) or _given(error) or error
+        error = disk_full(error) or _given(error) or error
     if isinstance(error, WorkloadError) and error.user_traceback:
         traceback = printable(error.user_traceback.rstrip(), _TRACEBACK)
         return f"{traceback}\n\nerror: {error}", error.exit_code
@@ -51,7 +51,16 @@ def _given(error: BaseException) -> InputError | None:
         )
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return InputError("a name holds what is no Unicode", got=repr(error.object))
-    if isinstance(error, OSError) and error.errno in _OF_PATHS:
-        where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    if not isinstance(error, OSError):
+        return None
+    where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return DiskFullError(
+            "no permission",
+            where=where,
+            got=error.strerror or str(error),
+            next="choose another place, for example with --out",
+        )
+    if error.errno in _OF_PATHS:
         return InputError("this path can't be used", where=where, got=error.strerror or str(error))
     return None

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.common import Json, Sets, complete, exits, print_json
+from edgekit.cli.common import Json, Sets, complete, exits, print_json, shown
 from edgekit.cli.streams import say
 
 recipes = typer.Typer(
@@ -60,7 +60,7 @@ def recipe_show(
     elif effective or sets:
         say(dump(load_recipe(name, sets or ())), nl=False)
     else:
-        say(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+        say(shown(find_recipe(name)), nl=False)
 
 
 @recipes.command("check")
@@ -92,6 +92,7 @@ def recipe_cp(
 ) -> None:
     """Copy a recipe to make it your own. Never overwrites."""
     from edgekit.errors import RecipeError
+    from edgekit.files import atomic_create
     from edgekit.recipe import find_recipe
 
     source = find_recipe(name)
@@ -99,8 +100,7 @@ def recipe_cp(
     if target.suffix not in (".yaml", ".yml"):
         target = target.with_name(target.name + ".yaml")
     try:
-        with target.open("xb") as file:
-            file.write(source.read_bytes())
+        atomic_create(target, source.read_bytes())
     except FileExistsError:
         raise RecipeError(
             "this file is already there, and is left as it is", where=str(target), next="give another name"

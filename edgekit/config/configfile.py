@@ -25,8 +25,8 @@ Kind = Literal["recipes", "devices"]
 SUFFIXES = (".yaml", ".yml")
 
 # Far beyond what anybody writes, and read within seconds all the same.
-_MOST_BYTES = 256 << 10
-_MOST_VALUES = 20_000  # what aliases stand for is counted as often as they stand there
+_MOST_BYTES = 128 << 10
+_MOST_VALUES = 10_000  # what aliases stand for is counted as often as they stand there
 MOST_LEVELS = 50
 _MOST_FAULTS = 50
 _MOST_DIGITS = 400  # more than any float has
@@ -106,16 +106,18 @@ def _yaml() -> tuple[Any, Any, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        yaml_constructors: ClassVar[dict[str, Any]] = {}  # those of YAML 1.1, dates and sets, are left out
+        yaml_constructors: ClassVar[
+            dict[str | None, Any]
+        ] = {}  # those of YAML 1.1, dates and sets, are left out
         _levels = _values = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             self._levels += 1
             self._values += 1
             if self._levels > MOST_LEVELS:
-                raise self.fault(f"nested more than {MOST_LEVELS} levels deep", self.peek_event())
+                raise self.fault(f"nested more than {MOST_LEVELS} levels deep", self.here())
             if self._values > _MOST_VALUES:
-                raise self.fault(f"more than {_MOST_VALUES:,} values", self.peek_event())
+                raise self.fault(f"more than {_MOST_VALUES:,} values", self.here())
             node = super().compose_node(parent, index)
             self._levels -= 1
             return node
@@ -178,6 +180,9 @@ def _yaml() -> tuple[Any, Any, Any]:
                 raise self.fault(f"this is neither true nor false: {_short(text)}", node)
             return text == "true"
 
+        def here(self) -> Any:
+            return self.peek_event()  # type: ignore[no-untyped-call]
+
         def fault(self, text: str, at: Any) -> yaml.constructor.ConstructorError:
             return yaml.constructor.ConstructorError(None, None, text, at.start_mark)
 
@@ -202,6 +207,7 @@ def _yaml() -> tuple[Any, Any, Any]:
                 (f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"))
             )
     Loader.yaml_implicit_resolvers = Dumper.yaml_implicit_resolvers = resolvers
+    add: Any = Loader.add_constructor
     # PyYAML's own constructors read 010 as octal and 1:30 as sexagesimal.
     for tag, construct in (
         ("int", lambda loader, node: loader.construct_number(node, int)),
@@ -213,8 +219,8 @@ def _yaml() -> tuple[Any, Any, Any]:
         ("map", Loader.construct_yaml_map),
         ("merge", Loader.construct_text),
     ):
-        Loader.add_constructor(f"tag:yaml.org,2002:{tag}", construct)
-    Loader.add_constructor(None, Loader.construct_undefined)
+        add(f"tag:yaml.org,2002:{tag}", construct)
+    add(None, Loader.construct_undefined)
     return yaml, Loader, Dumper
 
 

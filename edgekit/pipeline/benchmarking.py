@@ -11,14 +11,24 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgekit.bench.benchmark import Check, benchmark, candidates_for
 from edgekit.bench.record import Record
 from edgekit.bench.session import Candidate
+from edgekit.caching import cache_folder
 from edgekit.devices.asking import probe
 from edgekit.devices.device import Device, load_device
 from edgekit.devices.transport import connect
-from edgekit.errors import DataError, DeviceError, InputError, Interrupted, MeasurementError
-from edgekit.files import sha256
+from edgekit.errors import (
+    DataError,
+    DeviceError,
+    DiskFullError,
+    InputError,
+    Interrupted,
+    MeasurementError,
+)
+from edgekit.files import disk_full, refuse_unwritable, sha256
 from edgekit.formats import FORMATS, by_suffix
 from edgekit.formats.onnx.ends import companions, refuse_free
+from edgekit.pipeline import samples_of_files
 from edgekit.progress import Event, Progress, silent
+from edgekit.scratch import scratch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -77,6 +87,8 @@ def bench(
         MeasurementError: the device can't be reached, or nothing could be measured.
     """
     profile_of = device if isinstance(device, Device) else load_device(device)
+    if out is not None:
+        refuse_unwritable(out)
     try:
         return _bench(
             targets,
@@ -121,7 +133,7 @@ def _bench(
     _refuse(subjects, profile_of, sampled=source is not None or inputs is not None)
     started = Event("stage-start", "benchmark", f"{len(subjects)} files on {profile_of.name}")
     progress(started)
-    with connect(profile_of) as link, tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+    with connect(profile_of) as link, scratch() as folder:
         about = probe(profile_of, transport=link)
         counts = _threads(threads, profile_of, about)
         prepared = _Prepared(Path(folder), source, inputs, samples, subjects)
@@ -139,9 +151,7 @@ def _bench(
             progress=progress,
             transport=link,
         )
-    path = out or _path(run, profile_of, record)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    record.save(path)
+    path = _saved(record, out or _path(run, profile_of, record))
     progress(Event("stage-end", "benchmark", f"written to {path}"))
     if not record.results:
         _blame(subjects, inputs)
@@ -170,6 +180,29 @@ def _refuse(subjects: Sequence[_Subject], device: Device, *, sampled: bool) -> N
             )
 
 
+def _saved(record: Record, path: Path) -> Path:
+    """Write the record. Raises DiskFullError where that can't be done: it says where it is kept instead."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record.save(path)
+        return path
+    except (OSError, DiskFullError) as error:
+        full = disk_full(error, path, refused=True)
+        if full is None:
+            raise
+    for folder in (HERE, Path(tempfile.gettempdir()), cache_folder() / "bench"):
+        other = (folder / f"edgekit-{path.name}").absolute()
+        try:
+            other.parent.mkdir(parents=True, exist_ok=True)
+            record.save(other)
+        except (OSError, DiskFullError):
+            continue
+        full.next = f"nothing has to be measured again, all timings are in {other}: move that file"
+        raise full
+    full.next = "free some space, and measure again: the timings could be kept nowhere else either"
+    raise full
+
+
 def _blame(subjects: Sequence[_Subject], inputs: Path | None) -> None:
     """Raise InputError if what was given is why nothing could be measured: a damaged file, or its samples."""
     from edgekit.inspecting.artifact import inspect_artifact, suffixes
@@ -178,24 +211,7 @@ def _blame(subjects: Sequence[_Subject], inputs: Path | None) -> None:
         if one.path.suffix in suffixes():
             found = inspect_artifact(one.path, top=0)
             if inputs is not None:
-                _refuse_samples(inputs, found.get("inputs") or [], one.path)
-
-
-def _refuse_samples(source: Path, inputs: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Raise DataError if the samples of a .npy differ in shape from the file's only input."""
-    array = _read_samples(source)
-    shape = list(inputs[0].get("shape") or ()) if len(inputs) == 1 and array.dtype.names is None else []
-    fits = len(shape) == array.ndim and all(
-        not isinstance(size, int) or size < 1 or size == given
-        for size, given in zip(shape[1:], array.shape[1:], strict=False)
-    )
-    if shape and not fits:
-        raise DataError(
-            "these samples don't fit the file",
-            where=str(source),
-            got=f"shape {array.shape}",
-            expected=f"what {path.name} takes: {' × '.join(map(str, shape))}",
-        )
+                samples_of_files.refuse_misfit(inputs, found.get("inputs") or [], one.path)
 
 
 def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | None]:
@@ -324,7 +340,7 @@ class _Prepared:
         self.pixels: Path | None = None
         self.timed: Path | None = None  # where another sample is timed than files are asked
         if inputs is not None:
-            self.sample = _cut(inputs, folder / "inputs.npy", samples)
+            self.sample = samples_of_files.cut(inputs, folder / "inputs.npy", samples)
         elif workload is not None:
             from edgekit.pipeline.evaluation import write_inputs
 
@@ -373,76 +389,3 @@ class _Prepared:
         except DataError as error:
             raise MeasurementError("the answers don't fit the task", got=str(error)) from None
         return {"accuracy": self._workload.task.score(answers, targets)}
-
-
-def _by_name(arrays: dict[str, npt.NDArray[Any]], source: Path) -> npt.NDArray[Any]:
-    """Several inputs as one array of samples."""
-    from edgekit.runtimes.device.runtimes import packed
-
-    if not arrays or len({len(one) if one.ndim else -1 for one in arrays.values()}) != 1:
-        raise DataError(
-            "inputs of a sample go together, and these differ in number",
-            where=str(source),
-            got=", ".join(f"{name} {one.shape}" for name, one in arrays.items()) or "an empty file",
-            expected="an array (N, …) for each input, by its name",
-        )
-    rows: npt.NDArray[Any] = packed(list(arrays.items()))
-    return rows
-
-
-def _cut(source: Path, target: Path, samples: int) -> Path:
-    """The first ``samples`` of a .npy (0: one, which is timed), or of a .npz with an array for each input.
-
-    Raises DataError.
-    """
-    import numpy as np
-
-    chosen = _read_samples(source)[: samples or 1]
-    for name in chosen.dtype.names or ("",):
-        _refuse_values(chosen[name] if name else chosen, f"{source}: {name}" if name else str(source))
-    np.save(target, chosen)
-    return target
-
-
-def _read_samples(source: Path) -> npt.NDArray[Any]:
-    """What a .npy holds, or a .npz as one array. Raises DataError: no such file, damaged, or no samples."""
-    import numpy as np
-
-    try:
-        loaded = np.load(source, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                loaded = _by_name({name: loaded[name] for name in loaded.files}, source)
-        if not isinstance(loaded, np.ndarray):
-            raise ValueError("no array")
-    except DataError:
-        raise
-    except Exception as error:  # zip, deflate and the header of an array each have failures of their own
-        got = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DataError(
-            "these samples can't be read",
-            where=str(source),
-            got=got,
-            expected="a .npy of numbers (N, …), or an .npz with one for each input",
-        ) from None
-    if loaded.ndim < 1 or not loaded.size:
-        raise DataError("there are no samples", where=str(source), got=f"shape {loaded.shape}")
-    return loaded
-
-
-def _refuse_values(values: npt.NDArray[Any], where: str) -> None:
-    """Raise DataError for what no model takes: no real numbers, none at all, or infinite ones and NaN."""
-    import numpy as np
-
-    if values.dtype.kind not in "biuf":
-        raise DataError("samples have to be real numbers", where=where, got=f"type {values.dtype}")
-    if not values.size:
-        raise DataError("the samples are empty", where=where, got=f"shape {values.shape}")
-    if values.dtype.kind == "f":
-        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        if not finite.all():
-            raise DataError(
-                "samples hold values that are not finite",
-                where=where,
-                got=f"NaN or infinity in sample {int(np.argmin(finite))}",
-            )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import shutil
-import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgekit.errors import InputError
 from edgekit.formats import FORMATS, INT8_GRAPH, PRECISIONS, Precision, has, pairs
 from edgekit.pipeline.export_request import ExportRequest, export_request
 from edgekit.progress import Event, Progress, silent
+from edgekit.scratch import scratch
 
 if TYPE_CHECKING:
     from torch import fx
@@ -188,7 +188,7 @@ def _alone(
     )
     nothing = Figures(accuracy=0, parameters=0, macs=0)  # the manifest holds what the files can do
     with (
-        tempfile.TemporaryDirectory(prefix="edgekit-") as folder,
+        scratch() as folder,
         RunFolder.open(Path(folder) / "run", {"workload": workload.name}) as run,
     ):
         job = Job(recipe, workload, workload.fingerprint(), devices, run, progress)

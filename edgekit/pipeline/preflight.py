@@ -13,7 +13,6 @@ model that no stage changes. The others are thrown away.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from edgekit.progress import silent
 from edgekit.runs.folder import write_record
 from edgekit.runs.keys import code_version
 from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
+from edgekit.scratch import scratch
 from edgekit.stages import STAGES, students
 from edgekit.stages.base import Form, StageConfig, StageContext
 from edgekit.stages.distill import DistillConfig
@@ -80,7 +80,7 @@ def rehearse(job: Job) -> None:
     (job.run.path / RECORD).unlink(missing_ok=True)
     job.tell("stage-start", "preflight", "everything but the training, once")
     started, seconds = time.monotonic(), {}
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+    with scratch() as folder:
         with _refused(job, "its stages"):
             steps = _Rehearsal(job, original, options, files, Path(folder)).steps()
         for index, (name, step) in enumerate(steps):

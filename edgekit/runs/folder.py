@@ -238,6 +238,12 @@ def finished(path: Path, key: str) -> dict[str, Any] | None:
 
 def _check_device_identity(path: Path) -> None:
     """Refuse what can't be a run folder before anything is written into it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise RunFolderError(
+            "the output folder's name is no UTF-8", where=str(path), next="choose another one"
+        ) from None
     if path.exists() and not path.is_dir():
         raise RunFolderError("the output folder is a file", where=str(path), next="choose another one")
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()

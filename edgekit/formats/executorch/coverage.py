@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edgekit.formats.coverage import Coverage, Layer, telling
+from edgekit.scratch import scratch
 
 INTEGERS = {"xnn_datatype_qint8", "xnn_datatype_qcint8"}
 CONVOLUTIONS = {"XNNConv2d", "XNNDepthwiseConv2d", "XNNConvTranspose2d"}
@@ -59,7 +59,7 @@ def _graph_of(program: Any, delegate: Any) -> dict[str, Any]:
     content = bytes(program.backend_delegate_data[delegate.processed.index].data)
     header = serialization.XNNHeader.from_bytes(content[: serialization.XNNHeader.EXPECTED_LENGTH])
     end = header.flatbuffer_offset + header.flatbuffer_size
-    with tempfile.TemporaryDirectory() as name:
+    with scratch() as name:
         folder = Path(name)
         (folder / "schema.fbs").write_bytes(serialization._get_schema_bytes())
         (folder / "graph.bin").write_bytes(content[header.flatbuffer_offset : end])
