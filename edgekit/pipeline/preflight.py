@@ -32,6 +32,7 @@ from edgekit.formats import FORMATS, INT8_GRAPH, Precision, pairs
 from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions
 from edgekit.pipeline import artifacts, chain, evaluation, ladder, microcontroller, planning
+from edgekit.pipeline.foreseen import warn_of_memory
 from edgekit.pipeline.job import Job
 from edgekit.progress import silent
 from edgekit.runs.folder import write_record
@@ -79,6 +80,7 @@ def rehearse(job: Job) -> None:
         return
     (job.run.path / RECORD).unlink(missing_ok=True)
     job.tell("stage-start", "preflight", "everything but the training, once")
+    warn_of_memory(job)
     started, seconds = time.monotonic(), {}
     with scratch() as folder:
         with _refused(job, "its stages"):
