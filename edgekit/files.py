@@ -31,6 +31,7 @@ def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
 
     Raises:
         DiskFullError: no space left, or the folder can't be written; what was there before is untouched.
+        InputError: a folder that isn't empty is there.
     """
     temporary = _temporary(path)
     try:
@@ -42,6 +43,8 @@ def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
             temporary.write_bytes(content)
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
+        if path.is_dir() and not path.is_symlink():
+            _give_way(path)
         temporary.replace(path)
         _sync_folder(path.parent)
     except Exception as error:
@@ -222,6 +225,16 @@ def sha256_of_bytes(content: bytes) -> str:
 def sha256_of(value: Any) -> str:
     """Hex digest of a JSON value in one canonical spelling."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _give_way(folder: Path) -> None:
+    """Remove a folder where a file has to go, if nothing is in it."""
+    try:
+        folder.rmdir()
+    except OSError as error:
+        raise InputError(
+            "a folder is where a file has to go", where=str(folder), next="move it away, and try again"
+        ) from error
 
 
 def _temporary(path: Path) -> Path:

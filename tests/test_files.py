@@ -245,3 +245,14 @@ def test_numbers_are_finite_where_that_is_asked(text: str) -> None:
     parse_json(text)
     with pytest.raises(ValueError, match="no number"):
         parse_json(text, finite=True)
+
+
+def test_an_empty_folder_gives_way_and_a_full_one_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.mkdir()
+    write_json(path, 1)
+    assert path.read_text() == "1\n"
+    (tmp_path / "y.json/inside").mkdir(parents=True)
+    with pytest.raises(InputError, match="a folder is where a file has to go"):
+        write_json(tmp_path / "y.json", 1)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["x.json", "y.json"]

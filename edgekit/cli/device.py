@@ -33,10 +33,10 @@ def device_ls(as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        from edgekit.cli.views.console import console_on
+        from edgekit.cli.views.console import console_on, plain
         from edgekit.cli.views.device import devices_view
 
-        console_on(sys.stdout).print(devices_view(rows))
+        console_on(sys.stdout).print(devices_view(plain(rows)))
 
 
 @devices.command("show")
@@ -63,10 +63,10 @@ def device_probe(name: DeviceName = "local", as_json: Json = False) -> None:
     if as_json:
         print_json(about)
     else:
-        from edgekit.cli.views.console import console_on
+        from edgekit.cli.views.console import console_on, plain
         from edgekit.cli.views.device import probe_view
 
-        console_on(sys.stdout).print(probe_view(name, about))
+        console_on(sys.stdout).print(probe_view(name, plain(about)))
 
 
 @devices.command("check")

@@ -73,10 +73,14 @@ def _read_samples(source: Path) -> npt.NDArray[Any]:
     import numpy as np
 
     try:
-        loaded = np.load(source, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                loaded = _by_name({name: loaded[name] for name in loaded.files}, source)
+        with source.open("rb") as stream:
+            zipped = stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+            stream.seek(0)
+            if zipped:
+                with np.load(stream, allow_pickle=False) as found:
+                    loaded = _by_name({name: found[name] for name in found.files}, source)
+        if not zipped:
+            loaded = np.load(source, mmap_mode="r", allow_pickle=False)
         if not isinstance(loaded, np.ndarray):
             raise ValueError("no array")
     except DataError:

@@ -270,6 +270,8 @@ _FOLDERS = ("stages", "artifacts", "answers", "measurements", "logs", "work")
 def _check_places(path: Path) -> None:
     """What would be in the way of the run's files, told before anything is computed for them."""
     wrong = [f"{name} is a folder" for name in _FILES if (path / name).is_dir()]
+    flat = [one for name in ("answers", "measurements") for one in (path / name).glob("*")]
+    wrong += [f"{one.relative_to(path)} is a folder" for one in flat if one.is_dir()]
     there = [path / name for name in _FOLDERS if os.path.lexists(path / name)]
     wrong += [f"{one.name} is no folder" for one in there if not one.is_dir()]
     if wrong:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgekit.caching import Entry
+from edgekit.errors import printable
 from edgekit.progress import Event
 from edgekit.units import human_bytes, human_count, human_ns, human_seconds, human_share, score_name
 
@@ -180,6 +181,15 @@ def recipes_view(infos: Sequence[Any]) -> RenderableType:
         purpose = Text(f"can't be used: {info.fault}", "red") if info.fault else Text(info.description)
         table.add_row(Text(info.name, "bold"), purpose, Text(str(info.path), "dim"))
     return table
+
+
+def plain(value: Any) -> Any:
+    """JSON values whose texts a terminal shows and doesn't obey: names in a file may hold anything."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {plain(key): plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def cache_view(folder: Path, entries: Sequence[Entry]) -> RenderableType:

@@ -208,8 +208,8 @@ def _told(error: Exception) -> str:
     """The first fault, with its place."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return f"no {error}" if isinstance(error, KeyError) else _first_line(error)
+        return printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 300)
+    return printable(f"no {error}", 300) if isinstance(error, KeyError) else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:
