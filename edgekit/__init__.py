@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgekit.errors import EdgekitError
     from edgekit.opening import load_workload
     from edgekit.pipeline import compress
+    from edgekit.ragged import Ragged
     from edgekit.recipe import Recipe, load_recipe
     from edgekit.report import Report
     from edgekit.tasks import (
@@ -36,6 +37,7 @@ __all__ = [
     "EdgekitError",
     "Outputs",
     "Preprocessing",
+    "Ragged",
     "Recipe",
     "Reconstruction",
     "Regression",
@@ -55,6 +57,7 @@ __all__ = [
 _HOMES = {
     "edgekit.errors": ("EdgekitError",),
     "edgekit.pipeline": ("compress",),
+    "edgekit.ragged": ("Ragged",),
     "edgekit.recipe": ("Recipe", "load_recipe"),
     "edgekit.report": ("Report",),
     "edgekit.tasks": (

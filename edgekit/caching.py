@@ -1,6 +1,7 @@
 """Where edgekit's cache is, what lies in it, and its bound.
 
-Everything in it can be made or fetched again, so that it may be removed at any time.
+Everything in it can be made or fetched again, so that it may be removed at any time: all but the notes of
+what this user's edgekit made itself (``made.py``), which are neither listed nor removed.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BUILD_LOCK", "Entry", "cache_folder", "clear", "entries", "most_bytes", "trim"]
+__all__ = ["BUILD_LOCK", "MADE", "Entry", "cache_folder", "clear", "entries", "most_bytes", "trim"]
 
 _MOST_BYTES = 4 << 30  # an image of the emulated board with its tools, packages and wheels is about 1 GiB
 _YOUNG_SECONDS = 3600.0
 BUILD_LOCK = "build.lock"
+MADE = "made"  # see ``made.remember_made``
 _BOARD, _RUNNING = "board", "running"  # boards that are switched on, and locks, are no copies of anything
 _WHAT = {
     "vega": "the drawing library of report.html",
     "latency": "layers that were measured for latency targets",
     "speed": "choices that trainings measured",
+    "code": "what each part of a run can execute",
     "data": "decoded samples that memory doesn't hold",
     "bench": "results that could be kept nowhere else",
     "cpp": "headers for C++ bundles",
@@ -126,7 +129,7 @@ def _is_built() -> bool:
 def _inside(folder: Path) -> Iterator[Path]:
     with contextlib.suppress(OSError):
         for path in sorted(folder.iterdir()):
-            if path.name != _RUNNING and path.suffix != ".lock":
+            if path.name not in (_RUNNING, MADE) and path.suffix != ".lock":
                 yield path
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from edgekit.files import atomic_write
+from edgekit.files import atomic_write, require_file
 
 __all__ = ["Checkpoint", "Part", "copied", "read", "restore", "write"]
 
@@ -70,6 +70,7 @@ def read(path: Path, identity: str) -> tuple[Checkpoint | None, str]:
     if not path.exists():
         return None, ""
     try:
+        require_file(path)
         values = torch.load(path, map_location="cpu", weights_only=True)
         if values.pop("version") != _VERSION:
             return None, "it was written by another version"

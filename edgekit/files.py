@@ -1,4 +1,8 @@
-"""Files that are either whole or not there: temporary name, fsync, rename; and their hashes."""
+"""Files that are either whole or not there: temporary name, fsync, rename; their hashes; and what is read.
+
+Everything that somebody else may have made is opened here: a pipe, a device or a socket where a file should
+be is refused at once, and a text has a largest size.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,11 @@ import math
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgekit.caching import cache_folder
 from edgekit.errors import DiskFullError, InputError
@@ -104,6 +109,80 @@ def refuse_unwritable(path: Path) -> None:
         raise full or InputError("this file can't be written", where=str(path), got=got or "") from error
 
 
+class NotAFile(OSError):
+    """Something else than a regular file, or more of it than there may be; ``strerror`` says what."""
+
+
+def opened(path: Path) -> BinaryIO:
+    """A regular file, open for reading. Unlike ``open`` it never waits for whoever writes into a pipe.
+
+    Raises OSError: it can't be read, or is no file (NotAFile).
+    """
+    # Without O_NONBLOCK opening a pipe waits for its other end; regular files don't know it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _require_regular(os.fstat(descriptor), path)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def require_file(path: Path) -> None:
+    """Raise OSError unless this is a regular file: for those that libraries open themselves."""
+    _require_regular(path.stat(), path)
+
+
+def read_bytes(path: Path, most: int = 256 << 20) -> bytes:
+    """The content of a file of at most so many bytes. Raises OSError: see ``opened``; NotAFile: larger."""
+    with opened(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > most:
+            raise NotAFile(errno.EFBIG, f"{size} bytes, more than the {most} that it may have", str(path))
+        return stream.read()
+
+
+def read_text(path: Path, most: int = 64 << 20) -> str:
+    """The same as UTF-8. Raises OSError: see ``read_bytes``; UnicodeDecodeError (a ValueError)."""
+    return read_bytes(path, most).decode("utf-8")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of a folder, by the name that a record has for it. Raises ValueError if that leads out of it."""
+    path = folder / name
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{name!r} leads out of the folder")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{name!r} leads out of the folder, through a link")
+    return path
+
+
+def _require_regular(found: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise NotAFile(errno.EINVAL, f"{kind_of(found.st_mode)}, not a file", str(path))
+
+
+def what_is(path: Path) -> str:
+    """What lies at a path, for messages: "a pipe", "nothing there"."""
+    try:
+        return kind_of(path.stat().st_mode)
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        return "nothing there" if missing else str(error.strerror)
+
+
+def kind_of(mode: int) -> str:
+    """What a mode is that of, with its article: "a pipe"."""
+    kinds = {
+        stat.S_IFREG: "a file",
+        stat.S_IFDIR: "a folder",
+        stat.S_IFLNK: "a link",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """A JSON value, written atomically; by default for a person to read. Raises DiskFullError."""
     text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
@@ -126,8 +205,8 @@ def parse_json(content: bytes | str, *, finite: bool = False) -> Any:
 
 
 def read_json(path: Path, *, finite: bool = False) -> Any:
-    """The JSON value that a file holds. Raises OSError, and ValueError as ``parse_json``."""
-    return parse_json(path.read_bytes(), finite=finite)
+    """A file's JSON value. Raises OSError: see ``read_bytes``; ValueError: see ``parse_json``."""
+    return parse_json(read_bytes(path), finite=finite)
 
 
 def _refused(name: str) -> float:
@@ -211,7 +290,7 @@ def _free(path: Path) -> int:
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with opened(path) as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -24,6 +24,7 @@ from edgekit.scratch import scratch
 
 __all__ = ["call"]
 
+# Started with -P: a json.py in the current folder, which may be anybody's, isn't Python's.
 _CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from edgekit import guarded; "
 _CHILD += "guarded._answer()"
 _TAIL_BYTES = 600  # of what the process wrote to standard error: the runtime's own last words
@@ -64,7 +65,7 @@ def call(
     with tempfile.TemporaryFile() as log, scratch() as folder:
         try:
             done = subprocess.run(
-                [sys.executable, "-c", _CHILD, json.dumps(sys.path)],
+                [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path)],
                 input=request.encode(),
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -143,7 +143,7 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> R
     """Find, read, override and check a recipe.
 
     Args:
-        recipe: a name (looked up in ``./recipes``, the user's configuration folder, the package), the path of
+        recipe: a name (looked up in the user's configuration folder, the package, ``./recipes``), the path of
             a YAML file, or a Recipe.
         overrides: ``path=value`` each, the value in YAML: ``stages.prune.speedup=3``, ``seed=7``,
             ``stages[0].training.epochs=2``. A stage is named by its kind or by its index, all of them by
@@ -225,7 +225,9 @@ def _read(path: Path) -> Any:
     except configfile.YamlError as error:
         raise RecipeError("this is no YAML of a recipe", where=str(path), got=str(error)) from None
     except OSError as error:
-        raise RecipeError("the recipe can't be read", where=str(path), got=str(error)) from None
+        raise RecipeError(
+            "the recipe can't be read", where=str(path), got=error.strerror or str(error)
+        ) from None
 
 
 def _name_of(recipe: str | Path | Recipe) -> str:

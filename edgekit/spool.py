@@ -18,7 +18,7 @@ from edgekit.caching import cache_folder
 from edgekit.errors import DataError, DiskFullError
 from edgekit.files import disk_full
 
-__all__ = ["Spool", "is_mapped", "memory_limit"]
+__all__ = ["Spool", "is_mapped", "memory_limit", "one_shape"]
 
 _SHARE = 4  # one data set may take this part of the memory
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -40,6 +40,12 @@ def is_mapped(array: np.ndarray[Any, Any]) -> bool:
             return True
         base = base.base
     return False
+
+
+def one_shape(where: str) -> str:
+    """What to do about samples of several shapes."""
+    more = ", or give the workload a task with unequal_targets" if "targets" in where else ""
+    return f"resize or pad the samples to one shape first{more}"
 
 
 class Spool:
@@ -136,5 +142,5 @@ class Spool:
             where=self.where,
             got=got,
             expected="samples of one shape and a numeric type",
-            next="resize or pad the samples to one shape first",
+            next=one_shape(self.where),
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["Named", "Table"]
+__all__ = ["Named", "Table", "collected"]
 
 
 class Named(Protocol):
@@ -74,3 +76,10 @@ class Table(Mapping[str, Row]):
         if row.name in self._rows:
             raise ValueError(f"two {self.what}s are called {row.name!r}")
         self._rows[row.name] = row
+
+
+def collected(package: str, path: Iterable[str]) -> list[Any]:
+    """The ``ROW`` of each of a package's modules that has one, by the modules' names."""
+    modules = sorted(one.name for one in iter_modules(path))
+    rows = (getattr(import_module(f"{package}.{name}"), "ROW", None) for name in modules)
+    return [row for row in rows if row is not None]

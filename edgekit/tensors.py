@@ -3,6 +3,7 @@
 A model with one tensor in and one out is given and gives a plain ``Tensor`` everywhere; one with several a
 ``NamedTensors``, in the order of the workload's inputs or the model's outputs. ``Tensors`` is either. What
 only counts, cuts and joins samples treats both alike; what looks at numbers goes through ``each``.
+``Targets`` may also be of unequal number (``ragged.Ragged``), by themselves or under one of the names.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgekit.ragged import Ragged
+
 __all__ = [
     "Joined",
     "NamedTensors",
     "Sequences",
+    "Targets",
     "Tensors",
     "apply",
     "cat",
@@ -44,8 +48,8 @@ class NamedTensors:
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = dict(tensors)
-        counts = {len(one) for one in self._tensors.values()}
-        if len(counts) != 1:
+        counts = {None if isinstance(one, Tensor) and not one.dim() else len(one) for one in tensors.values()}
+        if len(counts) != 1 or None in counts:
             shapes = {name: tuple(one.shape) for name, one in self._tensors.items()}
             raise ValueError(f"tensors of one length were expected, got {shapes}")
 
@@ -79,6 +83,10 @@ class NamedTensors:
             return self._tensors[key]
         return self.map(lambda one: one[key])
 
+    def replaced(self, name: str, values: Tensor) -> NamedTensors:
+        """The same with another tensor under ``name``."""
+        return self._like({**self._tensors, name: values})
+
     def map(self, function: Callable[[Tensor], Tensor]) -> NamedTensors:
         """``function`` of each."""
         return self._like({name: function(one) for name, one in self._tensors.items()})
@@ -105,7 +113,7 @@ class NamedTensors:
 
     def contiguous(self) -> NamedTensors:
         """Each in one piece."""
-        return self.map(Tensor.contiguous)
+        return self.map(lambda one: one.contiguous())
 
     def detach(self) -> NamedTensors:
         """Without their gradients."""
@@ -113,7 +121,7 @@ class NamedTensors:
 
     def cpu(self) -> NamedTensors:
         """In ordinary memory."""
-        return self.map(Tensor.cpu)
+        return self.map(lambda one: one.cpu())
 
     def clone(self) -> NamedTensors:
         """A copy of each."""
@@ -198,10 +206,16 @@ class Sequences(NamedTensors):
 
 
 Tensors: TypeAlias = Tensor | NamedTensors
+Targets: TypeAlias = Tensor | NamedTensors | Ragged
 _T = TypeVar("_T", Tensor, NamedTensors, Tensors)
+_B = TypeVar("_B", Tensor, NamedTensors, Ragged, Tensors, Targets)
 
 
-def each(values: Tensors, name: str = "output") -> list[tuple[str, Tensor]]:
+@overload
+def each(values: Tensors, name: str = "output") -> list[tuple[str, Tensor]]: ...
+@overload
+def each(values: Targets, name: str = "output") -> list[tuple[str, Tensor | Ragged]]: ...
+def each(values: Targets, name: str = "output") -> Any:
     """All tensors with their names; ``name`` is that of a plain one."""
     return list(values.items()) if isinstance(values, NamedTensors) else [(name, values)]
 
@@ -240,12 +254,14 @@ def pairs(one: Tensors, other: Tensors) -> list[tuple[str, Tensor, Tensor]]:
     raise KeyError("one tensor and several")
 
 
-def cat(parts: Sequence[_T]) -> _T:
+def cat(parts: Sequence[_B]) -> _B:
     """Samples of all parts in one, in a row."""
     first = parts[0]
     if isinstance(first, NamedTensors):
-        joined = {name: torch.cat([part[name] for part in parts]) for name in first.names}  # type: ignore[index]
-        return first._like(joined)
+        own: list[Any] = list(parts)
+        return first._like({name: cat([part[name] for part in own]) for name in first.names})
+    if isinstance(first, Ragged):
+        return Ragged.cat(parts)  # type: ignore[arg-type]
     return torch.cat(parts)  # type: ignore[arg-type]
 
 

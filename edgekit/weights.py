@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import WeightsError
+from edgekit.files import atomic_write, what_is
 
-__all__ = ["load_weights", "read_weights"]
+__all__ = ["load_weights", "read_weights", "save_weights"]
 
 _NESTS = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights
 _PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and torch.compile
@@ -38,6 +39,17 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict(weights, strict=False)
 
 
+def save_weights(model: nn.Module, path: Path) -> None:
+    """All parameters and buffers, tied ones each by its own name, as safetensors; whole or not at all.
+
+    Raises DiskFullError.
+    """
+    from safetensors.torch import save
+
+    state = {name: value.detach().clone().contiguous() for name, value in model.state_dict().items()}
+    atomic_write(path, save(state))
+
+
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The tensors in ``path`` by name, on the CPU. Raises WeightsError as ``load_weights`` does."""
     path = Path(path)
@@ -45,7 +57,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise WeightsError(
             "no such weights file",
             where=str(path),
-            got="a folder" if path.is_dir() else "nothing there",
+            got=what_is(path),
             expected="a .safetensors or .pt file",
         )
     loaded = _safetensors(path) if path.suffix == ".safetensors" else _torch_file(path)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from edgekit import caching
 from edgekit.cli import app as cli
 from edgekit.devices.board.cache import built
+from edgekit.made import made_here, remember_made
 
 MB = 1_000_000
 
@@ -49,6 +50,18 @@ def test_it_is_shown_the_largest_first_and_removed(cache: Path) -> None:
     assert caching.entries() == []
     assert "is empty" in call().stdout
     assert "is empty" in call("clear").stdout
+
+
+def test_what_was_made_here_is_remembered_when_the_cache_is_removed(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember_made("bundle", "0" * 64)
+    monkeypatch.setattr("edgekit.made._now", set())  # as another process sees it
+    put(cache / "vega/embed.js", 10)
+    call("clear")
+    assert not (cache / "vega").exists()
+    assert made_here("bundle", "0" * 64)
+    assert not made_here("bundle", "1" * 64)
 
 
 @pytest.mark.parametrize("busy", ["switched on", "built"])

@@ -412,17 +412,17 @@ def test_any_override_gives_a_recipe_or_a_recipe_error(text: str, mine: Path) ->
 # --- where recipes are found -----------------------------------------------------------------------------
 
 
-def test_names_are_found_in_the_folder_then_at_the_user_s_then_in_the_package(
+def test_names_are_found_at_the_user_s_then_in_the_package_and_never_taken_by_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     shipped = find_recipe("mobile")
     users, local = tmp_path / "config/edgekit/recipes/mobile.yaml", tmp_path / "recipes/mobile.yaml"
-    for path, description in ((users, "the user's"), (local, "the folder's")):
+    for path, description in ((local, "the folder's"), (users, "the user's")):
         path.parent.mkdir(parents=True)
         path.write_text(f"description: {description}\n{MINIMAL}")
-        assert load_recipe("mobile").description == description
+        assert (load_recipe("mobile").description == description) is (path == users)
     assert load_recipe(shipped).description not in ("the user's", "the folder's")
     assert len([info for info in list_recipes() if info.name == "mobile"]) == 1
 

@@ -20,7 +20,7 @@ from edgekit.units import human_bytes
 from edgekit.workload import items
 from edgekit.workload import samples as module
 from edgekit.workload.samples import Samples
-from tests.training.test_training import bars, config, identical, small, workload
+from tests.training.small import bars, config, identical, small, workload
 
 
 @pytest.fixture(autouse=True)

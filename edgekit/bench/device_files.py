@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.runtimes import RUNTIMES
-from edgekit.runtimes.device import op_profile, runtimes
+from edgekit.runtimes.device import op_profile, program_file, runtimes
 
 _HERE = Path(__file__).parent
 WORKER = "worker.py"
@@ -19,5 +19,5 @@ _SHARED = ("sensors.py", "energy.py", "timing.py", "answers.py", "inbox.py", "st
 def device_files() -> list[Path]:
     """Those of all runtimes, whichever one is asked for later."""
     own = [one.device_file for one in RUNTIMES.values()]
-    shared = [Path(runtimes.__file__), Path(op_profile.__file__), *(_HERE / name for name in _SHARED)]
-    return [*shared, *own, _HERE / WORKER]
+    beside = [Path(str(one.__file__)) for one in (runtimes, op_profile, program_file)]
+    return [*beside, *(_HERE / name for name in _SHARED), *own, _HERE / WORKER]

@@ -109,7 +109,7 @@ def _parts(inputs: Path, device: Device, part_bytes: int, progress: Progress) ->
     if not len(samples):
         raise MeasurementError("there are no samples", where=inputs.name)
     size = max(1, part_bytes // max(1, samples[0].nbytes))
-    if device.transport == "local" or len(samples) <= size:
+    if device.here or len(samples) <= size:
         yield inputs
         return
     with scratch() as folder:
@@ -132,7 +132,7 @@ def _answers(
         copy = Path(folder) / "outputs.npy"
         link.pull(target, copy)
         outputs: npt.NDArray[Any] = np.load(copy, allow_pickle=False)
-    if device.transport != "local":  # where the inputs are the user's own
+    if not device.here:  # where the inputs are the user's own
         link.run(["rm", "-f", source, target], timeout_seconds=device.timeout_seconds)
     return outputs
 

@@ -16,7 +16,7 @@ from edgekit.devices.device import Device
 from edgekit.devices.transport import Message, Process, Transport
 from edgekit.errors import MeasurementError, UnreachableError
 from edgekit.progress import Event, Progress, silent
-from edgekit.runtimes import RUNTIMES
+from edgekit.runtimes import RUNTIMES, native
 
 T = TypeVar("T")
 
@@ -31,7 +31,8 @@ class Candidate:
     """One file in one runtime with a number of threads. ``layout``: the file's, see ``evaluate``.
 
     ``sample``: what it is timed on, where that isn't what all others are. ``backend``: an execution provider
-    or a delegate, "" for the runtime's default on the CPU.
+    or a delegate, "" for the runtime's default on the CPU. ``native``: compiled code is run even if somebody
+    else compiled it.
     """
 
     artifact: Path
@@ -40,6 +41,7 @@ class Candidate:
     layout: Layout = "auto"
     sample: Path | None = None
     backend: str = ""
+    native: bool = False
 
     def __str__(self) -> str:
         plural = "" if self.threads == 1 else "s"
@@ -124,6 +126,8 @@ class Session:
             "threads": self.candidate.threads,
             "layout": self.candidate.layout,
         }
+        if self.candidate.native or native.is_ours(self.candidate.artifact):
+            request["native"] = True
         if self.candidate.backend:
             request["backend"] = self.candidate.backend
         if self.device.affinity:
@@ -174,7 +178,7 @@ def _hint(answer: Message, candidate: Candidate, device: Device) -> str:
     kind, error = answer.get("kind"), answer["error"]
     if kind == "ModuleNotFoundError":
         runtime = RUNTIMES[candidate.runtime]
-        if device.transport == "local":
+        if device.here:
             return runtime.install()
         return f"on the device: {device.interpreter} -m pip install {runtime.package}"
     if kind == "OSError" and "No space left" in error:

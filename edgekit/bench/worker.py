@@ -12,10 +12,11 @@ on standard input::
 
 and one answer each, ``{"error": …, "kind": …}`` if it failed. Optional: of all "patience", the seconds of
 silence after which the process writes to standard error where it is; of ``load`` "layout", "backend",
-"affinity" (cores) and, instead of a sample, "random" (a seed); of ``evaluate`` "start", "states" and
-"stacked". Several inputs, and several outputs, are one structured array. Before its answer
-``evaluate`` tells ``{"done": 640, "total": 10000}`` now and then: the worker is alive, and so many rows are
-on the disk. If standard input ends while it works, the host is gone, and the process leaves at once.
+"native" (compiled code may be loaded), "affinity" (cores) and, instead of a sample, "random" (a seed); of
+``evaluate`` "start", "states" and "stacked". Several inputs, and several outputs, are one structured array.
+Before its answer ``evaluate`` tells ``{"done": 640, "total": 10000}`` now and then: the worker is alive, and
+so many rows are on the disk. If standard input ends while it works, the host is gone, and the process leaves
+at once.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Worker:
         self._patience = 0.0
         self._sensors, self._meter = sensors.Sensors(root), energy.Meter(root)
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Write one line to the host."""
         self._answer.write(json.dumps(message) + "\n")
         self._answer.flush()
@@ -94,6 +95,7 @@ class Worker:
         backend: str = "",
         affinity: Sequence[int] = (),
         random: int | None = None,
+        native: bool = False,
     ) -> dict[str, Any]:
         """Load a file; with a sample, or a random one, also run it once, and leave it bound for ``time``."""
         if sample is not None and random is not None:
@@ -102,6 +104,8 @@ class Worker:
             keep_to(affinity)  # before the runtime starts its threads
         self._slow = timing.planted(artifact, self._clock)
         kind = runtimes.find(runtime)
+        if not native and kind.native(artifact):
+            raise ValueError("the file is compiled code, and nobody said that it may run")
         self._model, self._layout, self._bound = None, layout, False
         base = sensors.peak_rss_bytes()
         start = self._clock()
@@ -209,12 +213,12 @@ class Worker:
                     break
                 if time.monotonic() - told > TELL_SECONDS:
                     file.settle()
-                    self.tell({"done": begin, "total": len(samples)})
+                    self.send({"done": begin, "total": len(samples)})
                     told = time.monotonic()
                 rows = answer(samples[begin : begin + size], size)
             file.settle()
             shape = list(file.shape)
-        self.tell({"done": begin, "total": len(samples)})
+        self.send({"done": begin, "total": len(samples)})
         return {"shape": shape, "runtime_version": self._model.version, "sha256": answers.sha256(outputs)}
 
     def _answered(self, samples: Any, size: int) -> Any:
@@ -256,7 +260,7 @@ class Worker:
             except Exception as error:  # whatever a runtime raises is the host's to judge
                 answer = {"error": str(error).strip() or repr(error), "kind": type(error).__name__}
             answered()
-            self.tell(answer)
+            self.send(answer)
 
 
 def keep_to(cores: Sequence[int]) -> None:
@@ -280,7 +284,7 @@ def main() -> None:
     os.dup2(2, 1)
     worker = Worker(channel)
     try:
-        worker.tell({"ready": True, "python": sys.version.split()[0], "pid": os.getpid()})
+        worker.send({"ready": True, "python": sys.version.split()[0], "pid": os.getpid()})
         requests = inbox.Requests(0)
         worker.serve(requests, requests.answered)
     except BrokenPipeError:

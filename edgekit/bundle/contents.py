@@ -123,8 +123,8 @@ class Output:
 
     Args:
         end: what the file gives.
-        task: ``Task.describe()``: kind ("classification", "token-classification", "segmentation",
-            "regression", "reconstruction"), metric, num_classes.
+        task: ``Task.describe()``, for people: kind, metric. What is done with the answers follows from
+            ``class_axis``.
         classes: names in the order of labels: any text whatever; None if nobody named them.
         class_axis: which dimension of ``end.shape`` holds the class scores, in the file's layout; None for
             tasks without classes.
@@ -150,7 +150,13 @@ class Output:
         """Names of the classes; their numbers where nobody named them, none where there are no classes."""
         if self.classes is not None:
             return self.classes
-        return tuple(map(str, range(int(self.task.get("num_classes", 0)))))
+        count = 0 if self.class_axis is None else self.end.shape[self.class_axis]
+        return tuple(map(str, range(count)))
+
+    @property
+    def one_class(self) -> bool:
+        """Whether a sample has one class, and not one at each of many places: scores are (1, C)."""
+        return self.class_axis is not None and len(self.end.shape) == 2
 
 
 @dataclass(frozen=True)

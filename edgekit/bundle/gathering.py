@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit import __version__
 from edgekit.bundle.choosing import choose
+from edgekit.bundle.common import check_version
 from edgekit.bundle.contents import Contents, Format, Input, ModelFile, Output, Tensor
 from edgekit.errors import InputError, RunFolderError
 from edgekit.files import sha256_of_bytes
 from edgekit.progress import Event, Progress, silent
 from edgekit.runs.folder import Damaged, check_files, read_record
+from edgekit.runs.manifest import read_manifest
 
 if TYPE_CHECKING:
     from edgekit.report import Report
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["GOLDEN", "gather"]
 
 GOLDEN = 16  # samples in a bundle; targets for small memories take fewer
-_CARD = "MODEL_CARD.md"
 
 
 def gather(
@@ -54,11 +55,12 @@ def gather(
 
     Raises:
         RunFolderError: not finished, or damaged.
-        InputError: no such file, or none that the target takes.
+        InputError: no such file, or none that the target takes; a name or a version that can't be one.
         WorkloadError: another workload than the run's.
     """
     from edgekit.pipeline import reopening
 
+    check_version(version)
     identity = reopening.identity_of(run)
     again = f"edgekit bundle {run} my_workload.py --target …"
     reopening.require_workload(run, workload, identity, again)
@@ -74,7 +76,7 @@ def gather(
 
 def _manifest(run: Path) -> dict[str, Any]:
     try:
-        found = read_record(run / "manifest.json")
+        found = read_manifest(run)
     except Damaged as damage:
         raise RunFolderError("the run folder is damaged", where=str(run), got=str(damage)) from None
     if found is None or "card" not in found:
@@ -84,12 +86,15 @@ def _manifest(run: Path) -> dict[str, Any]:
 
 def _report(run: Path) -> Report:
     from edgekit.report import Report
+    from edgekit.report.summary import REPORT_KEY
 
     try:
+        record = read_record(run / REPORT_KEY)
+        if record is None or "report.json" not in record["files"] or not (run / "report.json").exists():
+            raise _unfinished(run, "no record of its report")
+        check_files(run, record["files"])
         return Report.load(run)
-    except OSError:
-        raise _unfinished(run, "no report.json") from None
-    except ValueError as error:
+    except (OSError, Damaged, ValueError) as error:
         raise RunFolderError(
             "the run folder is damaged", where=str(run / "report.json"), got=str(error).splitlines()[0]
         ) from None
@@ -139,7 +144,7 @@ def _contents(
         macs=next((one.macs for one in report.artifacts if one.file == entry["file"]), 0),
         parameters=next((one.parameters for one in report.artifacts if one.file == entry["file"]), 0),
         card=manifest["card"],
-        card_markdown=_card(run),
+        card_markdown=_card(run, manifest["card"]),
         latency={
             (one.device, one.threads): one.p50_ns
             for one in report.measurements
@@ -161,11 +166,16 @@ def _checked(name: str) -> str:
     return name
 
 
-def _card(run: Path) -> str:
+def _card(run: Path, card: dict[str, Any]) -> str:
+    """Written anew from the manifest's: nothing else says that the file beside it is the run's."""
+    from edgekit.report.card import markdown
+
     try:
-        return (run / _CARD).read_text(encoding="utf-8")
-    except OSError:
-        raise _unfinished(run, f"no {_CARD}") from None
+        return markdown(card)
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
+        raise RunFolderError(
+            "the run folder is damaged", where=str(run), got=f"no model card ({type(error).__name__})"
+        ) from None
 
 
 # --- its ends --------------------------------------------------------------------------------------------
@@ -212,13 +222,11 @@ def _ends(
 
 def _tasks(workload: Workload) -> dict[str, Task]:
     """By output, "" being any; of a model that streams, what a step of it means."""
-    from edgekit.tasks import Classification, Regression, TokenClassification
+    from edgekit.tasks import Regression
 
     found = {part.name: part.task for part in workload.task.parts()}
     if workload.states:
-        for name, task in found.items():
-            if isinstance(task, TokenClassification):  # a class for each step
-                found[name] = Classification(task.num_classes)
+        found = {name: task.at_step() for name, task in found.items()}
         found |= {name: Regression() for name in workload.states}
     return found
 
@@ -237,7 +245,7 @@ def _named(name: str, known: Mapping[str, Any], what: str) -> str:
 def _classes(workload: Workload, task: Task) -> tuple[str, ...] | None:
     """The workload's names of classes, for every output that has as many."""
     several = workload.task.outputs or workload.states
-    if several and len(workload.classes or ()) != getattr(task, "num_classes", None):
+    if several and len(workload.classes or ()) != task.class_count:
         return None
     return workload.classes
 
@@ -288,7 +296,7 @@ def _torch_answers(workload: Workload, example: Any) -> Any:
 
 def _class_axis(task: Task, source: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
     """Where the class scores are in the file's output, which may have moved the channels to the end."""
-    axis = getattr(task, "class_dim", None)
+    axis = task.class_dim
     if axis is None:
         return None
     axis %= len(source)

@@ -13,8 +13,9 @@ import torch
 from edgekit.bundle.answering import Answerer, tolerance_of
 from edgekit.bundle.contents import Format, Raw
 from edgekit.execution import call, mode
+from edgekit.ragged import Ragged
 from edgekit.runtimes.device.runtimes import parts
-from edgekit.tensors import NamedTensors, Sequences, Tensors, cat, each, to_numpy
+from edgekit.tensors import NamedTensors, Sequences, Targets, Tensors, cat, each, to_numpy
 from edgekit.workload.preprocessing import NamedPreprocessing, Preprocessing
 
 if TYPE_CHECKING:
@@ -77,16 +78,17 @@ def _steps(workload: Workload, raw: NamedTensors) -> NamedTensors:
     )
 
 
-def _labels(targets: Tensors) -> torch.Tensor:
+def _labels(targets: Targets) -> torch.Tensor | Ragged:
     """Of several outputs those that have one label for a sample, if any have."""
     found = [one for _, one in each(targets)]
-    return next((one for one in found if one.dim() == 1 and not one.is_floating_point()), found[0])
+    labels = [one for one in found if isinstance(one, torch.Tensor) and one.dim() == 1]
+    return next((one for one in labels if not one.is_floating_point()), found[0])
 
 
 def spread(targets: Any, count: int) -> list[int]:
     """Indices of samples: each class in turn where there is one label a sample, else evenly spread."""
     total = len(targets)
-    if targets.dim() == 1 and not targets.is_floating_point():
+    if isinstance(targets, torch.Tensor) and targets.dim() == 1 and not targets.is_floating_point():
         waiting: dict[int, list[int]] = {}
         for index, label in enumerate(targets[: 4096 + count].tolist()):
             waiting.setdefault(label, []).append(index)

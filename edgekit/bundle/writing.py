@@ -14,13 +14,15 @@ from edgekit.bundle.contents import Contents
 from edgekit.bundle.targets import NAMES, load
 from edgekit.bundle.targets.base import Files, Settings, Target
 from edgekit.errors import InputError
-from edgekit.files import disk_full, sha256_of_bytes
+from edgekit.files import disk_full, sha256, sha256_of_bytes
+from edgekit.made import remember_made
 from edgekit.progress import Event, Progress, silent
 from edgekit.runs.folder import Damaged, check_files, read_record, write_record
 
-__all__ = ["RECORD", "bundle", "default_folder", "write"]
+__all__ = ["MADE", "RECORD", "bundle", "default_folder", "write"]
 
 RECORD = "bundle.json"
+MADE = "bundle"  # see ``made.remember_made``
 _BUNDLES = Path("bundles")  # below the current folder
 _SAFE = re.compile(r"[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*")
 
@@ -90,6 +92,7 @@ def write(contents: Contents, target: Target, settings: Settings, out: Path, *, 
     """
     if contents.several and not target.several:
         raise _one_alone(contents, target)
+    common.check_version(contents.version)
     _refuse(out, force)
     safe = replace(contents, model=replace(contents.model, name=_plain(contents.model.name)))
     files = {**common.documents(safe), **target.files(safe, settings)}
@@ -98,6 +101,7 @@ def write(contents: Contents, target: Target, settings: Settings, out: Path, *, 
         fresh.mkdir(parents=True)
         _fill(fresh, files)
         write_record(fresh / RECORD, safe.model.sha256, _about(safe, target), _digests(files))
+        remember_made(MADE, sha256(fresh / RECORD))
         _put(fresh, out)
         _remove_leftovers(out)
     except OSError as error:

@@ -16,6 +16,7 @@ import edgekit
 from edgekit.cli.bench import bench
 from edgekit.cli.bundle import bundle
 from edgekit.cli.cache import cache
+from edgekit.cli.choices import TableCommand
 from edgekit.cli.compare import compare, gate
 from edgekit.cli.compress import compress
 from edgekit.cli.device import devices
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (compress, inspect, prune, export, bench, compare, gate, report, bundle):
-    app.command()(command)
+    app.command(cls=TableCommand)(command)
 app.add_typer(recipes, name="recipe")
 app.add_typer(devices, name="device")
 app.add_typer(cache, name="cache")

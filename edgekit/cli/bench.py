@@ -18,7 +18,7 @@ def bench(
         list[str],
         typer.Argument(
             metavar="ARTIFACT|RUN...",
-            help="Exported files (.onnx, .tflite, .pte, .pt2), measured in turns; or a run folder.",
+            help="Exported files ({suffixes}), measured in turns; or a run folder.",
             show_default=False,
         ),
     ],
@@ -72,6 +72,13 @@ def bench(
         Path | None,
         typer.Option("--out", "-o", metavar="FILE", help="Where the results go (.json).", show_default=False),
     ] = None,
+    allow_compiled: Annotated[
+        bool,
+        typer.Option(
+            "--allow-compiled",
+            help="Run AOTInductor packages (.pt2) that somebody else compiled: native code.",
+        ),
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -96,6 +103,7 @@ def bench(
             min_runs=min_runs,
             profile=profile,
             out=out,
+            allow_compiled=allow_compiled,
             progress=progress,
         )
     if as_json:

@@ -32,9 +32,7 @@ def bundle(
     ] = None,
     target: Annotated[
         str,
-        typer.Option(
-            "--target", "-t", metavar="NAME", help="python, cpp, android, ios or arduino.", show_default=False
-        ),
+        typer.Option("--target", "-t", metavar="NAME", help="{targets}.", show_default=False),
     ] = "",
     artifact: Annotated[
         str,
@@ -79,6 +77,12 @@ def bundle(
         bool,
         typer.Option("--check", help="Compare a bundle's files with their sha256, and run its golden test."),
     ] = False,
+    allow_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-code", help="With --check: run the golden test even of a bundle that somebody else made."
+        ),
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -114,7 +118,7 @@ def bundle(
                 force=force,
                 progress=progress,
             )
-        found = look(folder, progress=progress)
+        found = look(folder, allow_code=allow_code, progress=progress)
     if as_json:
         told = {"passed": found.tried.passed, "told": found.tried.told, "figures": found.tried.figures}
         print_json({**found.about, "folder": str(folder), "golden_test": told})

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from edgekit.cli.explain import explain
+from edgekit.cli.explain import explain, not_written
 from edgekit.cli.streams import say
 from edgekit.errors import EdgekitError, StageError, printable
-from edgekit.files import disk_full
+from edgekit.files import read_bytes
 
 if TYPE_CHECKING:
     from edgekit.cli.streams import Streams
@@ -72,7 +72,7 @@ def print_json(data: Any) -> None:
 
 def shown(path: Path) -> str:
     """A file's text for a terminal: what isn't UTF-8, or would be obeyed, is escaped."""
-    text = path.read_bytes().decode("utf-8", "backslashreplace")
+    text = read_bytes(path, most=64 << 20).decode("utf-8", "backslashreplace")
     return printable(text, len(text))
 
 
@@ -152,7 +152,7 @@ def _beside(view: RunView, streams: Streams) -> Bystander | None:
 
 
 def _show_log(error: Exception, streams: Streams) -> None:
-    unexpected = not isinstance(error, EdgekitError) and disk_full(error) is None
+    unexpected = not isinstance(error, EdgekitError) and not_written(error) is None
     if (unexpected or isinstance(error, StageError)) and (tail := streams.tail()):
         streams.terminal.write(f"The last that libraries printed (--debug shows all):\n{tail}\n\n")
         streams.terminal.flush()

@@ -10,8 +10,6 @@ import typer
 
 from edgekit.cli.common import Json, Quiet, exits, print_json, run_view
 
-_FILES = {".onnx", ".tflite", ".pte", ".pt2"}
-
 
 @exits
 def compare(
@@ -39,8 +37,9 @@ def compare(
     emulated and a real one, are refused.
     """
     from edgekit.bench.compare import compare as compared
+    from edgekit.formats import by_suffix
 
-    if second is not None and {first.suffix, second.suffix} <= _FILES:
+    if second is not None and by_suffix(first.suffix) and by_suffix(second.suffix):
         with run_view(quiet=quiet) as progress:
             from edgekit.pipeline.benchmarking import bench
 

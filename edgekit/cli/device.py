@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgekit.cli.choices import TableCommand
 from edgekit.cli.common import Json, Quiet, complete, exits, print_json, run_view, shown
 from edgekit.cli.device_install import device_install
 from edgekit.cli.streams import say
@@ -89,7 +90,7 @@ def device_check(name: DeviceName = "local", as_json: Json = False, quiet: Quiet
         raise typer.Exit(1)
 
 
-@devices.command("add")
+@devices.command("add", cls=TableCommand)
 @exits
 def device_add(
     name: Annotated[
@@ -101,7 +102,7 @@ def device_add(
             "--address",
             "-a",
             metavar="WHERE",
-            help="ssh: [user@]host or a name in ssh_config; adb: a serial or host:port.",
+            help="{addresses}.",
             show_default=False,
         ),
     ],

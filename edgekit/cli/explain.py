@@ -18,6 +18,7 @@ _OF_PATHS = (
     errno.EIO,
     errno.ESTALE,
 )
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _TRACEBACK = 8000  # characters of a user's own
 
 
@@ -26,7 +27,7 @@ def explain(error: BaseException, command: str) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         error = Interrupted("interrupted", next=f"the same command goes on where it was: {command}")
     if not isinstance(error, (InputError, Interrupted)):
-        error = disk_full(error) or _given(error) or error
+        error = not_written(error) or _given(error) or error
     if isinstance(error, WorkloadError) and error.user_traceback:
         traceback = printable(error.user_traceback.rstrip(), _TRACEBACK)
         return f"{traceback}\n\nerror: {error}", error.exit_code
@@ -41,6 +42,19 @@ def explain(error: BaseException, command: str) -> tuple[str, int]:
     )
 
 
+def not_written(error: BaseException) -> DiskFullError | None:
+    """The error for a full disk, or a place that may not be used, if that is what ``error`` comes from."""
+    full = disk_full(error)
+    if full is None and isinstance(error, OSError) and error.errno in _FORBIDDEN:
+        return DiskFullError(
+            "no permission",  # to read or to write: nobody knows any more what was tried
+            where=_file_of(error),
+            got=error.strerror or str(error),
+            next="choose another place, for example with --out",
+        )
+    return full
+
+
 def _given(error: BaseException) -> InputError | None:
     """The error for a path that can't be one, or memory that there isn't; None for anything else."""
     if isinstance(error, MemoryError):
@@ -51,16 +65,10 @@ def _given(error: BaseException) -> InputError | None:
         )
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return InputError("a name holds what is no Unicode", got=repr(error.object))
-    if not isinstance(error, OSError):
-        return None
-    where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return DiskFullError(
-            "no permission",
-            where=where,
-            got=error.strerror or str(error),
-            next="choose another place, for example with --out",
-        )
-    if error.errno in _OF_PATHS:
-        return InputError("this path can't be used", where=where, got=error.strerror or str(error))
+    if isinstance(error, OSError) and error.errno in _OF_PATHS:
+        return InputError("this path can't be used", where=_file_of(error), got=error.strerror or str(error))
     return None
+
+
+def _file_of(error: OSError) -> str:
+    return os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""

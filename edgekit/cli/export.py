@@ -35,7 +35,7 @@ def export(
             "--format",
             "-f",
             metavar="LIST",
-            help="Any of onnx, litert, executorch, aotinductor (for NVIDIA GPUs).",
+            help="Any of {formats}.",
             show_default=True,
         ),
     ] = "onnx,litert",
@@ -45,7 +45,7 @@ def export(
             "--precision",
             "-p",
             metavar="LIST",
-            help="Of fp32, fp16, bf16, int8, int8-dynamic, int16x8; by default int8 where there is an int8 "
+            help="Of {precisions}; by default int8 where there is an int8 "
             "graph, and fp16 for aotinductor alone.",
             show_default=False,
         ),

@@ -55,7 +55,7 @@ def prune(
     ] = "",
     runtime: Annotated[
         str | None,
-        typer.Option("--runtime", metavar="NAME", help="onnxruntime or litert.", show_default="onnxruntime"),
+        typer.Option("--runtime", metavar="NAME", help="{runtimes}.", show_default="onnxruntime"),
     ] = None,
     precision: Annotated[
         str | None,
@@ -75,7 +75,7 @@ def prune(
         typer.Option(
             "--importance",
             metavar="NAME",
-            help="magnitude, taylor, hessian, bn_scale, fpgm, lamp or random.",
+            help="{criteria}.",
         ),
     ] = "magnitude",
     scope: Annotated[
@@ -180,10 +180,11 @@ def _config(wanted: dict[str, Any]) -> PruneConfig:
     """The prune stage's settings. Raises InputError if they are none."""
     from pydantic import ValidationError
 
-    from edgekit.stages.prune_config import MEASURES, PruneConfig
+    from edgekit.pruning.importance.criteria import CRITERIA
+    from edgekit.stages.prune_config import PruneConfig
 
     choices = {
-        "importance": (*MEASURES, "random", "auto"),
+        "importance": (*CRITERIA, "auto"),
         "scope": (*_SCOPES, "auto"),
         "blocks": ("auto", "may_leave", "stay"),
     }

@@ -92,15 +92,16 @@ def recipe_cp(
 ) -> None:
     """Copy a recipe to make it your own. Never overwrites."""
     from edgekit.errors import RecipeError
-    from edgekit.files import atomic_create
+    from edgekit.files import atomic_create, read_bytes
     from edgekit.recipe import find_recipe
 
     source = find_recipe(name)
     target = destination / source.name if destination.is_dir() else destination
     if target.suffix not in (".yaml", ".yml"):
         target = target.with_name(target.name + ".yaml")
+    content = read_bytes(source)
     try:
-        atomic_create(target, source.read_bytes())
+        atomic_create(target, content)
     except FileExistsError:
         raise RecipeError(
             "this file is already there, and is left as it is", where=str(target), next="give another name"

@@ -17,6 +17,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from edgekit.errors import did_you_mean
+from edgekit.files import opened
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -51,9 +52,13 @@ def shipped_folder(kind: Kind) -> Path:
 
 
 def folders(kind: Kind) -> list[Path]:
-    """Where names are looked up, first match wins: current folder, the user's folder, what is shipped."""
+    """Where names are looked up, first match wins: the user's folder, what is shipped, the current folder.
+
+    The current folder may be somebody else's, and a profile says which programs run: it adds names, and takes
+    the place of none.
+    """
     found: list[Path] = []
-    for folder in (Path(kind), user_folder(kind), shipped_folder(kind)):
+    for folder in (user_folder(kind), shipped_folder(kind), Path(kind)):
         if not any(_same(folder, other) for other in found):
             found.append(folder)
     return found
@@ -83,6 +88,24 @@ def find(kind: Kind, name: str | Path) -> Path | None:
         except (OSError, RuntimeError):  # a name that no file can have; a home that there isn't
             return None
     return listing(kind).get(str(name))
+
+
+def is_own(kind: Kind, path: Path) -> bool:
+    """Whether a file is the user's own, or comes with edgekit, by the folder that it lies in."""
+    return any(_same(path.parent, folder) for folder in (user_folder(kind), shipped_folder(kind)))
+
+
+def told(kind: Kind, name: str | Path) -> str:
+    """What to say of the file that a name stands for, where the current folder has one; else ""."""
+    if is_path(name) or any(_same(Path(kind), one) for one in (user_folder(kind), shipped_folder(kind))):
+        return ""
+    here = [Path(kind) / f"{name}{suffix}" for suffix in SUFFIXES]
+    found, beside = find(kind, name), next((one for one in here if one.is_file()), None)
+    if found is None or beside is None:
+        return ""
+    if found == beside:
+        return f"{name} is {beside}"
+    return f"{name} is {found}; {beside} isn't used, unless it is named by this path: ./{beside}"
 
 
 def _same(a: Path, b: Path) -> bool:
@@ -237,8 +260,10 @@ def _number(text: str, kind: type[int] | type[float]) -> int | float:
 
 
 def read_yaml(path: Path) -> Any:
-    """Plain data from a configuration file. Raises OSError, and YamlError for whatever it holds else."""
-    with path.open("rb") as stream:
+    """Plain data from a configuration file. Raises OSError: it can't be read, or is no regular file; and
+    YamlError for whatever it holds else.
+    """
+    with opened(path) as stream:
         content = stream.read(_MOST_BYTES + 1)
     try:
         return parse_yaml(content.decode("utf-8"))

@@ -21,7 +21,7 @@ def resolve_threads(threads: int | Literal["all"], device: Device) -> int:
         return threads
     if device.cores is not None:
         return device.cores
-    if device.transport == "local":
+    if device.here:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return len(probe(device)["affinity"])
 

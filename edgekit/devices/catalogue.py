@@ -8,6 +8,7 @@ from typing import Any
 from edgekit.config import configfile
 from edgekit.devices.asking import probe
 from edgekit.devices.device import Device, list_devices, load_device
+from edgekit.devices.transports import addressed
 from edgekit.errors import DeviceError, EdgekitError
 from edgekit.files import atomic_write
 
@@ -22,7 +23,7 @@ def catalogue() -> list[dict[str, Any]]:
         except EdgekitError as error:
             rows.append({**row, "fault": str(error)})
             continue
-        reach = device.address or (device.cpu if device.emulated else "")
+        reach = device.address or device.settings.place
         about = {"transport": device.transport, "address": reach, "arch": device.arch}
         rows.append({**row, **about, "description": device.description})
     return rows
@@ -52,12 +53,12 @@ def add(
         MeasurementError: the device can't be reached, or says nothing.
     """
     base = load_device(like)
-    if base.transport not in ("ssh", "adb"):
+    if not base.kind.address:
         raise DeviceError(
             "only boards and phones are added",
             where=like,
             got=f"transport {base.transport}",
-            expected="ssh or adb",
+            expected=addressed(),
         )
     path = configfile.user_folder("devices") / f"{name}.yaml"
     if path.exists():

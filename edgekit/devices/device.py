@@ -1,26 +1,25 @@
 """Device profiles: a board, how it is reached, and what runs on it.
 
-A profile is one YAML file. Names are looked up in: the given path, ``./devices``, the user's configuration
-folder, the package. Reading one needs no torch.
+A profile is one YAML file. Names are looked up in the user's configuration folder, in the package, and then
+in ``./devices``; a path is a path. Reading one needs no torch.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from edgekit.config import configfile
+from edgekit.devices.transports import TRANSPORTS, TransportKind, TransportName, TransportSettings
 from edgekit.errors import DeviceError, did_you_mean
 from edgekit.runtimes import RuntimeName
 
-if TYPE_CHECKING:
-    pass
-
-TransportName = Literal["local", "ssh", "adb", "emulated", "fake", "none"]
 Arch = Literal["x86_64", "aarch64", "armv7l", "armv6l", "riscv64", "cortex-m"]
 
 
@@ -41,10 +40,11 @@ class Device(BaseModel):
     and passwords belong into ssh_config, the agent, or adb's own pairing.
 
     ``transport`` "none" is a class of device that can't be reached, such as a microcontroller: its memory is
-    a budget that files are checked against.
+    a budget that files are checked against. A transport may have settings of its own, beside these (see
+    ``settings``); others are refused.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")  # files of results are named like it
     description: str = ""
@@ -54,8 +54,6 @@ class Device(BaseModel):
     transport: TransportName
     address: str = ""  # ssh: [user@]host or an alias of ssh_config; adb: a serial or host:port
     port: int | None = Field(default=None, ge=1, le=65535)
-    cpu: str = ""  # emulated: the CPU model, such as cortex-a76
-    via: Literal["ssh", "adb"] = "ssh"  # emulated: by which way the board is reached
     python: str = ""  # the interpreter there; empty: python3, and on this machine the one that runs edgekit
     setup: tuple[str, ...] = ()  # variables for everything that runs there, NAME=VALUE
     work_folder: str = ""  # where edgekit may write; empty: /tmp, on Android /data/local/tmp
@@ -84,12 +82,24 @@ class Device(BaseModel):
     temperature_limit_celsius: float | None = Field(default=None, gt=0, le=150)
     quirks: tuple[str, ...] = ()  # what its users should know, one sentence each
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_settings(cls, data: Any, handler: ModelWrapValidatorHandler[Device]) -> Device:
+        """All faults together: those of the fields above, and those of the transport's own settings."""
+        faults: list[InitErrorDetails] = []
+        device = None
+        try:
+            device = handler(data)
+        except ValidationError as error:
+            faults += _details(error)
+        if isinstance(data, Mapping):
+            faults += _faults_of_settings(data, cls.model_fields)
+        if faults or device is None:
+            raise ValidationError.from_exception_data(cls.__name__, faults)
+        return device
+
     @model_validator(mode="after")
     def _agrees(self) -> Device:
-        if self.transport == "emulated" and not self.cpu:
-            raise ValueError("an emulated device needs `cpu`, such as cortex-a76")
-        if self.transport != "emulated" and self.cpu:
-            raise ValueError("`cpu` is for emulated devices; a real one's is looked up there")
         for one in self.setup:
             if not re.match(r"^[A-Za-z_][A-Za-z0-9_]*=", one):
                 raise ValueError(f"setup: {one!r} is no NAME=VALUE")
@@ -100,12 +110,33 @@ class Device(BaseModel):
     @property
     def interpreter(self) -> str:
         """Path or name of the Python that runs on the device."""
-        return self.python or (sys.executable if self.transport == "local" else "python3")
+        return self.python or (sys.executable if self.here else "python3")
+
+    @property
+    def kind(self) -> TransportKind:
+        """The row of its transport."""
+        return TRANSPORTS[self.transport]
+
+    @property
+    def settings(self) -> TransportSettings:
+        """What its profile says for its transport alone."""
+        return self.kind.settings.model_validate(self.model_extra or {})
+
+    @property
+    def here(self) -> bool:
+        """Whether it is the machine that edgekit runs on."""
+        return self.kind.here
+
+    @property
+    def starts_programs(self) -> bool:
+        """Whether the profile says which program runs, or loads a library, or whom to connect to."""
+        named = self.python or self.setup or self.delegates or self.benchmark_model
+        return bool(named) or self.transport in ("ssh", "adb")
 
     @property
     def emulated(self) -> bool:
         """Whether its clock counts instructions: exact, and no measure of time."""
-        return self.transport == "emulated"
+        return self.kind.counts_instructions
 
     @property
     def unit(self) -> Literal["ns", "instructions"]:
@@ -141,7 +172,7 @@ def load_device(name: str | Path) -> Device:
     try:
         return Device.model_validate(content)
     except ValidationError as error:
-        faults = configfile.faults_of(error, Device, content)
+        faults = configfile.faults_of(error, Device, content, known=_keys(content.get("transport")))
         raise DeviceError(
             "\n".join(["wrong device profile", *(f"  - {fault}" for fault in faults)]), where=str(path)
         ) from None
@@ -150,6 +181,38 @@ def load_device(name: str | Path) -> Device:
 def list_devices() -> dict[str, Path]:
     """Name → file of every profile that can be named; of two with one name, the one that is found first."""
     return configfile.listing("devices")
+
+
+def _settings(transport: Any) -> type[TransportSettings]:
+    known = isinstance(transport, str) and transport in TRANSPORTS
+    return TRANSPORTS[transport].settings if known else TransportSettings
+
+
+def _keys(transport: Any) -> tuple[str, ...]:
+    return (*Device.model_fields, *_settings(transport).model_fields)
+
+
+def _faults_of_settings(data: Mapping[Any, Any], common: Collection[str]) -> Iterator[InitErrorDetails]:
+    own = {key: value for key, value in data.items() if key not in common}
+    settings = _settings(data.get("transport"))
+    for key in own.keys() - settings.model_fields.keys():
+        others = [row.title for row in TRANSPORTS.values() if key in row.settings.model_fields]
+        if others:
+            fault = PydanticCustomError(
+                "other_transport", "is for {others} alone", {"others": " and ".join(others)}
+            )
+            yield InitErrorDetails(type=fault, loc=(key,), input=own.pop(key))
+    try:
+        settings.model_validate(own)
+    except ValidationError as error:
+        yield from _details(error)
+
+
+def _details(error: ValidationError) -> Iterator[InitErrorDetails]:
+    """Its faults, to be raised together with others."""
+    for fault in error.errors(include_url=False):
+        told = PydanticCustomError(fault["type"], fault["msg"])
+        yield InitErrorDetails(type=told, loc=fault["loc"], input=fault["input"])
 
 
 def _unknown(name: str | Path) -> DeviceError:

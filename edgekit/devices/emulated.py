@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.devices.device import Device, load_device
+from edgekit.devices.transports import EmulatedSettings
 from edgekit.errors import DeviceError
 from edgekit.progress import Progress, silent
 
@@ -33,7 +34,7 @@ def open_emulated(device: Device, *, progress: Progress = silent) -> ShellTransp
 
     with contextlib.ExitStack() as stack:
         # Whoever uses it last switches it off, unless `edgekit device start` said that it stays.
-        running = stack.enter_context(board.booted(device.cpu, progress))
+        running = stack.enter_context(board.booted(_settings(device).cpu, progress))
         link = _connect(device, running)
         _then(link, stack.pop_all())
     return link
@@ -43,14 +44,14 @@ def start(name: str | Path, *, progress: Progress = silent) -> RunningBoard:
     """Boot the board of a profile, and leave it running."""
     from edgekit.devices import board
 
-    return board.start(_emulated(name).cpu, progress=progress)
+    return board.start(_settings(_emulated(name)).cpu, progress=progress)
 
 
 def stop(name: str | Path) -> bool:
     """Switch it off; whether it was running."""
     from edgekit.devices import board
 
-    return board.stop(_emulated(name).cpu)
+    return board.stop(_settings(_emulated(name)).cpu)
 
 
 def facts(running: RunningBoard) -> dict[str, Any]:
@@ -79,12 +80,18 @@ def _emulated(name: str | Path) -> Device:
     return device
 
 
+def _settings(device: Device) -> EmulatedSettings:
+    settings = device.settings
+    assert isinstance(settings, EmulatedSettings)  # the row says so
+    return settings
+
+
 def _connect(device: Device, running: RunningBoard) -> ShellTransport:
     from edgekit.devices.adb import open_adb
     from edgekit.devices.ssh import open_ssh
 
     setup = (*_SETUP, *device.setup)
-    if device.via == "adb":
+    if _settings(device).via == "adb":
         there = device.model_copy(update={"address": f"127.0.0.1:{running.adb_port}", "setup": setup})
         return open_adb(there, adb=running.adb_argv, env=running.adb_env)
     there = device.model_copy(update={"address": "root@127.0.0.1", "port": running.ssh_port, "setup": setup})

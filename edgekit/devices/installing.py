@@ -19,6 +19,7 @@ from edgekit.config import configfile
 from edgekit.devices.device import Device, find_device, load_device
 from edgekit.devices.profile_setup import pointed_at, write_setup
 from edgekit.devices.transport import Transport, linked
+from edgekit.devices.transports import addressed
 from edgekit.devices.wheels import OLDEST_GLIBC, Board, download, requirements
 from edgekit.errors import DeviceError, MeasurementError
 from edgekit.files import sha256
@@ -219,11 +220,11 @@ def _answered(answer: dict[str, Any], device: Device, verb: str) -> dict[str, An
 
 
 def _refuse_others(device: Device) -> None:
-    if device.transport not in ("ssh", "adb"):
+    if not device.kind.address:
         raise DeviceError(
             "runtimes are put on boards only",
             where=device.name,
             got=f"transport {device.transport}",
-            expected="ssh or adb",
-            next="pip install numpy onnxruntime ai-edge-litert" if device.transport == "local" else "",
+            expected=addressed(),
+            next="pip install numpy onnxruntime ai-edge-litert" if device.here else "",
         )

@@ -203,7 +203,9 @@ def gpus(root: Path) -> list[str]:
 
 def providers() -> list[str] | None:
     """ONNX Runtime's execution providers; None if it can't be loaded."""
-    code = "import json, onnxruntime; print(json.dumps(onnxruntime.get_available_providers()))"
+    # Not from the current folder, which may be anybody's: -P, which says so, is Python 3.11's.
+    code = "import sys; sys.path[:] = [path for path in sys.path if path]; import json, onnxruntime; "
+    code += "print(json.dumps(onnxruntime.get_available_providers()))"
     try:
         lines = output(sys.executable, "-c", code).splitlines()
         return [str(one) for one in json.loads(lines[-1])]

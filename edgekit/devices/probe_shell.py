@@ -34,7 +34,7 @@ _SAFE = re.compile(r"^(?:proc|sys|etc)(?:/(?!\.)[\w.:@-]+)+$")
 
 def without_python(device: Device) -> bool:
     """Whether a device is asked through its shell, and measured with the program that its profile names."""
-    return device.transport == "adb" and not device.python and bool(device.benchmark_model)
+    return device.kind.python_optional and not device.python and bool(device.benchmark_model)
 
 
 def probe_shell(device: Device, link: Transport) -> dict[str, Any]:

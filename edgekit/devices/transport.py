@@ -12,13 +12,13 @@ MeasurementError happened on the device, and would happen again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edgekit.devices.transports import TRANSPORTS
 from edgekit.errors import DeviceError, did_you_mean
 from edgekit.progress import Progress, silent
 
@@ -96,16 +96,6 @@ class Transport(Protocol):
     ) -> None: ...
 
 
-# Transport → module: opener in it, a function of a Device.
-TRANSPORTS: dict[str, tuple[str, str]] = {
-    "local": ("edgekit.devices.local", "open_local"),
-    "ssh": ("edgekit.devices.ssh", "open_ssh"),
-    "adb": ("edgekit.devices.adb", "open_adb"),
-    "emulated": ("edgekit.devices.emulated", "open_emulated"),
-    "fake": ("edgekit.devices.fake", "open_fake"),
-}
-
-
 def connect(device: Device) -> Transport:
     """Open the transport that a device's profile names.
 
@@ -113,23 +103,13 @@ def connect(device: Device) -> Transport:
         DeviceError: there is no way to such a device, or its profile lacks what the way needs.
         UnreachableError: nobody answers.
     """
-    if device.transport == "none":
-        raise DeviceError(
-            "nothing can be run on this device: its profile is a memory budget",
-            where=device.name,
-            next=f"edgekit inspect FILE --device {device.name} says if a file fits; compress without it, "
-            "for a microcontroller with --recipe microcontroller",
-        )
-    try:
-        module, name = TRANSPORTS[device.transport]
-    except KeyError:
+    if device.transport not in TRANSPORTS:
         raise DeviceError(
             f"unknown transport {device.transport!r}",
             where=device.name,
             next=did_you_mean(device.transport, TRANSPORTS),
-        ) from None
-    opener: Callable[[Device], Transport] = getattr(import_module(module), name)
-    return opener(device)
+        )
+    return device.kind.open(device)
 
 
 @contextlib.contextmanager

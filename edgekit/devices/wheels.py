@@ -61,7 +61,7 @@ def download(wanted: Sequence[str], board: Board, folder: Path) -> list[Path]:
         )
     version = ".".join(map(str, board.version))
     argv = [
-        *(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"),
+        *(sys.executable, "-P", "-m", "pip", "--quiet", "--disable-pip-version-check", "download"),
         *("--only-binary=:all:", "--dest", str(folder)),
         *("--implementation", "cp", "--python-version", version),
         *(word for name in board.platforms for word in ("--platform", name)),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgekit.batching import batch_size
 from edgekit.execution import Forward, mode, spans
 from edgekit.tasks import Task
-from edgekit.tensors import Tensors
+from edgekit.tensors import NamedTensors, Targets, Tensors
 from edgekit.workload.preprocessing import Preprocessing
 
 __all__ = ["EPSILONS", "Channels", "NoGradient", "fgsm_signs", "moved"]
@@ -20,7 +20,7 @@ EPSILONS = (1 / 255, 2 / 255, 4 / 255, 8 / 255)  # in shares of the range of raw
 _BATCH = 64
 
 
-def fgsm_signs(model: nn.Module, task: Task, inputs: Tensor, targets: Tensors) -> Tensor:
+def fgsm_signs(model: nn.Module, task: Task, inputs: Tensors, targets: Targets, name: str = "") -> Tensor:
     """(N, …) of -1, 0 and 1: the direction in which the loss grows (Goodfellow, Shlens and Szegedy 2015,
     "Explaining and Harnessing Adversarial Examples", §4).
 
@@ -28,6 +28,7 @@ def fgsm_signs(model: nn.Module, task: Task, inputs: Tensor, targets: Tensors) -
         model: trained; as it was afterwards.
         inputs: (N, …) as it takes them, floating point.
         targets: (N, …), as the task wants them.
+        name: of several inputs the one that is meant; of sequences it is (N, T, …).
 
     Raises NoGradient: none arrives at the inputs.
     """
@@ -36,10 +37,12 @@ def fgsm_signs(model: nn.Module, task: Task, inputs: Tensor, targets: Tensors) -
     size = batch_size(model, inputs, _BATCH, keeps=True)
     with mode(model, training=False), torch.enable_grad():
         for start, end in spans(len(inputs), size):
-            part = inputs[start:end].detach().clone().requires_grad_()
+            part = inputs[start:end].detach()
+            own = (part[name] if isinstance(part, NamedTensors) else part).clone().requires_grad_()
+            given = part.replaced(name, own) if isinstance(part, NamedTensors) else own
             try:
-                loss = task.loss(forward(part).float(), targets[start:end])
-                (gradient,) = torch.autograd.grad(loss, part, allow_unused=True)
+                loss = task.loss(forward(given).float(), targets[start:end])
+                (gradient,) = torch.autograd.grad(loss, own, allow_unused=True)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:  # torch.inference_mode, or an op without a derivative

@@ -15,7 +15,10 @@ from edgekit.diagnosis.confidence import Calibration, Temperature, calibration, 
 from edgekit.diagnosis.errors import Errors, errors
 from edgekit.diagnosis.flips import Churn, Flip, churn, flips
 from edgekit.diagnosis.groups import GroupRow, per_group
-from edgekit.tasks import Classification, Segmentation, Task, TokenClassification
+from edgekit.diagnosis.scores import SampleScores, sample_scores
+from edgekit.drawing import shuffled
+from edgekit.tasks import Task
+from edgekit.tensors import Targets
 
 __all__ = ["Confused", "Judged", "judge"]
 
@@ -57,51 +60,64 @@ class Judged:
     temperature: Temperature | None = None
     groups: tuple[GroupRow, ...] = ()
     errors: Errors | None = None
+    scores: SampleScores | None = None
     output: str = ""
 
 
 def judge(
-    task: Task, targets: Tensor, before: Tensor, after: Tensor, groups: Sequence[str] | None = None
+    task: Task, targets: Targets, before: Tensor, after: Tensor, groups: Sequence[str] | None = None
 ) -> Judged:
     """Compare the answers of a file (``after``) with those of the original (``before``).
 
     Args:
         task: what they mean.
-        targets: (N, …), as the task wants them.
+        targets: (N, …), as the task wants them. Where they aren't one label for each row of class scores, nor
+            one number for each output, samples are compared by the task's own score.
         before, after: outputs of equal shape, (N, …).
         groups: N names.
 
     Raises ValueError for shapes that don't fit each other.
     """
     if before.shape != after.shape or len(targets) != len(before):
-        shapes = tuple(targets.shape), tuple(before.shape), tuple(after.shape)
-        raise ValueError(f"expected targets (N, …) and outputs of equal shape, got {shapes}")
-    if task.logits(before[:1]) is None:
-        return Judged("samples", len(targets), errors=errors(_flat(targets), _flat(before), _flat(after)))
-    return _classes(task, targets, before, after, groups)
+        shapes = len(targets), tuple(before.shape), tuple(after.shape)
+        raise ValueError(f"expected N targets and outputs (N, …) of equal shape, got {shapes}")
+    if not isinstance(targets, Tensor) or not _one_by_one(task, targets, before):
+        return Judged("samples", len(targets), scores=sample_scores(task, targets, before, after))
+    return _VIEWS[task.view](task, targets, before, after, groups)
+
+
+def _one_by_one(task: Task, targets: Tensor, outputs: Tensor) -> bool:
+    """Whether each answer has a target of its own, to be held against it."""
+    scores = task.logits(outputs[:1])
+    if scores is None:
+        return targets.shape == outputs.shape
+    return targets.numel() == len(outputs) * len(scores)
+
+
+def _numbers(
+    task: Task, targets: Tensor, before: Tensor, after: Tensor, groups: Sequence[str] | None
+) -> Judged:
+    return Judged(task.unit, len(targets), errors=errors(_flat(targets), _flat(before), _flat(after)))
 
 
 def _classes(
     task: Task, targets: Tensor, before: Tensor, after: Tensor, groups: Sequence[str] | None
 ) -> Judged:
     labels = targets.reshape(-1)
-    ignored = getattr(task, "ignore_label", None)
-    counted = torch.ones_like(labels, dtype=torch.bool) if ignored is None else labels != ignored
-    rows = torch.nonzero(counted).flatten()
-    most = len(rows) if isinstance(task, Classification) else _most_answers(task, before)
+    rows = torch.nonzero(task.counted(labels)).flatten()
+    most = len(rows) if task.per_sample else _most_answers(task, before)
     if len(rows) > most:
-        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:most]
-        rows = rows[chosen.sort().values]
+        rows = rows[shuffled(len(rows), 0)[:most].sort().values]
     wanted = labels[rows].numpy()
     scores = [_scores(task, outputs, rows) for outputs in (before, after)]
     one, other = (each.argmax(1) for each in scores)
     shares = probabilities(scores[0]), probabilities(scores[1])
     number = scores[0].shape[1]
     matrices = [confusion(wanted, one, number), confusion(wanted, other, number)]
-    single = isinstance(task, Classification)
+    single = task.per_sample
     calibrated = len(wanted) >= 2
     return Judged(
-        unit=_unit(task),
+        unit=task.unit,
         samples=len(wanted),
         churn=churn(wanted, one, other),
         classes=tuple(per_class(wanted, one, other, number)),
@@ -120,19 +136,13 @@ def _classes(
 def _most_answers(task: Task, outputs: Tensor) -> int:
     """Of pixels or tokens, of which there are many in each sample."""
     scores = task.logits(outputs[:1])
-    assert scores is not None  # judge() looked
+    assert scores is not None  # as its view is that of classes
     return max(1, min(MOST_ANSWERS, _MOST_SCORES // scores.shape[1]))
-
-
-def _unit(task: Task) -> str:
-    if isinstance(task, Segmentation):
-        return "pixels"
-    return "tokens" if isinstance(task, TokenClassification) else "samples"
 
 
 def _scores(task: Task, outputs: Tensor, rows: Tensor) -> npt.NDArray[np.floating]:
     logits = task.logits(outputs)
-    assert logits is not None  # judge() looked
+    assert logits is not None  # as its view is that of classes
     chosen: npt.NDArray[np.floating] = logits[rows].float().numpy()
     return chosen
 
@@ -160,3 +170,6 @@ def _groups(
 def _flat(values: Tensor) -> npt.NDArray[np.float64]:
     found: npt.NDArray[np.float64] = values.reshape(len(values), -1).double().numpy()
     return found
+
+
+_VIEWS = {"classes": _classes, "numbers": _numbers}  # by a task's ``view``

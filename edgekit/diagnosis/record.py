@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from edgekit.diagnosis.judged import Judged
 
-__all__ = ["Attacked", "Corrupted", "Diagnosis", "LayerRow", "Seen"]
+__all__ = ["Attacked", "Corrupted", "Diagnosis", "LayerRow", "Seen", "corruption_name"]
 
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class Corrupted:
-    """Scores of original and file on the same corrupted samples."""
+    """Scores of original and file on the same corrupted samples.
+
+    ``input``: which of several was corrupted. ``outputs``: before and after of each of several.
+    """
 
     corruption: str
     severity: int  # 1 … 5
     before: float
     after: float
+    input: str = ""
+    outputs: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def corruption_name(one: Corrupted) -> str:
+    """With its input's name, where there are several."""
+    return f"{one.corruption} of {one.input}" if one.input else one.corruption
 
 
 @dataclass(frozen=True)
 class Attacked:
     """Scores on samples that were changed, each value by ``epsilon``, so that the trained model errs.
 
-    ``epsilon``: in shares of the range of raw values.
+    ``epsilon``: in shares of the range of raw values. ``input``, ``outputs``: see ``Corrupted``.
     """
 
     epsilon: float
     before: float
     after: float
+    input: str = ""
+    outputs: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,8 @@ class Seen:
     """A sample to look at: a picture (PNG, as a data URI), a wave (min and max along the time), or text."""
 
     row: int
-    image: str = ""
+    # Nothing else: a page that shows it fetches nothing.
+    image: Annotated[str, Field(pattern=r"^(data:image/png;base64,[A-Za-z0-9+/=]*)?$")] = ""
     wave: tuple[tuple[float, float], ...] = ()
     text: str = ""
 
@@ -69,8 +82,8 @@ class Diagnosis:
     """Files against the original (``reference``), each on the whole validation set.
 
     ``probed``: the file that was put to the probes on changed samples, ``probe_samples`` of them, where the
-    original scores ``clean_before`` and the file ``clean_after`` as long as nothing is changed. ``missing``:
-    what couldn't be said, and why.
+    original scores ``clean_before`` and the file ``clean_after`` as long as nothing is changed;
+    ``clean_outputs``: of each of several. ``missing``: what couldn't be said, and why.
     """
 
     reference: str
@@ -80,6 +93,7 @@ class Diagnosis:
     probe_samples: int = 0
     clean_before: float | None = None
     clean_after: float | None = None
+    clean_outputs: dict[str, tuple[float, float]] = field(default_factory=dict)
     corrupted: tuple[Corrupted, ...] = ()
     attacked: tuple[Attacked, ...] = ()
     seen: tuple[Seen, ...] = ()  # the samples whose answer flipped in ``probed``

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edgekit.diagnosis.corruptions import fitting, value_range
+from edgekit.diagnosis.corruptions import kind_of, value_range
 from edgekit.diagnosis.record import Seen
 from edgekit.tensors import NamedTensors, Tensors
 from edgekit.workload import Workload
@@ -44,14 +44,15 @@ def seen_of(workload: Workload, rows: Sequence[int]) -> tuple[Seen, ...]:
         return tuple(Seen(row, image=_png(one, low, high)) for row, one in zip(rows, pictures, strict=True))
     if workload.decode is not None:
         return tuple(Seen(row, text=_short(workload.text_of(workload.validation, row) or "")) for row in rows)
-    kinds = fitting(samples, layout)
-    if "clipping" in kinds and samples.ndim == 2:
+    kind = kind_of(samples, layout)
+    view = kind.view(samples) if kind is not None else ""
+    if view == "wave":
         return tuple(Seen(row, wave=_wave(one)) for row, one in zip(rows, samples, strict=True))
-    if "clipping" in kinds:  # features over time: a picture of them, time to the right
+    if view == "spectrogram":  # features over time: a picture of them, time to the right
         flat = samples.reshape(len(samples), *samples.shape[-2:]).transpose(0, 2, 1)[:, ::-1, :, None]
         low, high = map(float, value_range(flat))
         return tuple(Seen(row, image=_png(one, low, high)) for row, one in zip(rows, flat, strict=True))
-    if "typos" in kinds:
+    if view == "ids":
         return tuple(Seen(row, text=_text(one)) for row, one in zip(rows, samples, strict=True))
     return tuple(Seen(row) for row in rows)
 

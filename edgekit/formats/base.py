@@ -33,6 +33,7 @@ class Format(ABC):
     Attributes:
         name: in recipes, on the command line and in reports.
         title: for people.
+        remark: what its files are for alone, in help; "" if they are for anything.
         suffix: of its files; two formats may share one.
         runtimes: the names of those that read it. The first is the one by which a file is judged.
         precisions: that it has.
@@ -51,6 +52,7 @@ class Format(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    remark: ClassVar[str] = ""
     suffix: ClassVar[str]
     runtimes: ClassVar[tuple[str, ...]]
     precisions: ClassVar[tuple[Precision, ...]]

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit import guarded
 from edgekit.errors import InputError, MeasurementError, MissingExtraError
-from edgekit.files import sha256
+from edgekit.files import opened, sha256
 from edgekit.formats import FORMATS, Format
 from edgekit.formats.onnx.ends import companions, size_of
 from edgekit.inspecting.judged import judged
@@ -35,6 +35,7 @@ def inspect_artifact(path: Path, *, top: int | None = None) -> dict[str, Any]:
         MissingExtraError: what reads this kind of file isn't installed.
     """
     format = format_of(path)
+    companions(path)  # what it says of files beside it is looked at before anybody follows it
     limits: dict[str, Any] = {"where": str(path), "next": NEXT, "timeout_seconds": _TIMEOUT_SECONDS}
     found: dict[str, Any]
     if format == INT8_GRAPH:
@@ -75,7 +76,7 @@ def format_of(path: Path) -> str:
     Raises InputError: not a file, empty, or neither content nor name of a known kind.
     """
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             head = stream.read(16)
     except OSError as error:
         raise InputError(

@@ -25,7 +25,7 @@ def describe(device: Device, arena_bytes: int | None, stored_bytes: int = 0) -> 
     Raises:
         MeasurementError: this machine's Python can't answer.
     """
-    facts = probe(device) if device.transport == "local" else None
+    facts = probe(device) if device.here else None
     return {
         "name": device.name,
         "description": device.description,

@@ -6,6 +6,7 @@ lower.py        ops spelled as others that every runtime has in integer
 placement.py    where quantisers go (a torchao Quantizer)
 calibration.py  NNCF places the pairs of quantise/dequantise; the steps of calibrating in order
 ranges.py       ranges from the distribution of values
+range_trial.py  which way of finding ranges brings the whole graph nearest
 spans.py        tensors whose numbers span too much for one grid
 doubts.py       whether calibration inputs are enough, and like those that come
 bias.py         what rounding the weights moves the mean by, off the biases

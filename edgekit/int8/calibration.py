@@ -7,13 +7,14 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
 
+from edgekit.drawing import shuffled
 from edgekit.errors import StageError
 from edgekit.execution import Forward, in_order, spans
 from edgekit.graph import ops
@@ -25,7 +26,8 @@ from edgekit.int8.joins import join
 from edgekit.int8.lower import lower
 from edgekit.int8.masks import masks_by_addition
 from edgekit.int8.placement import EdgeQuantizer, last_layers
-from edgekit.int8.ranges import float_values, histograms, mse_weight_scales, set_ranges
+from edgekit.int8.range_trial import nearest
+from edgekit.int8.ranges import Histogram, float_values, histograms, mse_weight_scales, set_ranges
 from edgekit.int8.scores import free_coarse_scores, part_from_grid
 from edgekit.int8.sharing import share_weight_pairs
 from edgekit.int8.spans import too_wide
@@ -47,12 +49,13 @@ class CalibrationOptions:
     """How ranges are found.
 
     ``ranges``: of activations, the whole range that was seen, or cut at ``percentile`` at both ends, or where
-    the mean squared error is least. ``weight_ranges``: the largest weight of each channel, or the least
-    squared error. ``bias_correction``: see ``bias.py``; ``even_heads``: see ``heads.py``. ``keep_float``: the
-    outputs whose last layers stay in float.
+    the mean squared error is least ("mse"), or the mean fourth power of the error ("l4"); "auto": whichever
+    of these but ``percentile`` brings the whole graph nearest (``range_trial.py``). ``weight_ranges``: the
+    largest weight of each channel, or the least squared error. ``bias_correction``: see ``bias.py``;
+    ``even_heads``: see ``heads.py``. ``keep_float``: the outputs whose last layers stay in float.
     """
 
-    ranges: Literal["minmax", "percentile", "mse"] = "mse"
+    ranges: Literal["auto", "minmax", "percentile", "mse", "l4"] = "auto"
     percentile: float = 99.99
     weight_ranges: Literal["minmax", "mse"] = "minmax"
     bias_correction: bool = True
@@ -97,10 +100,12 @@ def estimate(
     options: CalibrationOptions | None = None,
     *,
     doubt: Callable[[str], None] | None = None,
+    tell: Callable[[dict[str, float]], None] | None = None,
 ) -> fx.GraphModule:
     """The first part of ``calibrate``, with the same arguments: every grid is found, every clamp still there.
 
-    ``doubt`` is told of layers whose numbers no one grid can hold (``spans.py``).
+    ``doubt`` is told of layers whose numbers no one grid can hold (``spans.py``), ``tell`` how near (dB) each
+    way of finding ranges came, if several were tried.
 
     The graph is lowered (see ``lower``), NNCF's post-training quantisation finds the smallest and the largest
     value of each tensor on the placement of ``EdgeQuantizer``, the options' estimators look closer, and all
@@ -129,12 +134,31 @@ def estimate(
     fit_weight_scales(
         quantized, mse_weight_scales if options.weight_ranges == "mse" else minmax_weight_scales
     )
-    _look_closer(quantized, batches, options, doubt)
-    free_coarse_scores(quantized)
-    unify(quantized)
-    join(quantized)
-    quantize_constants(quantized)
-    return quantized
+    counted = _count(quantized, batches, options)
+    doubts: dict[str, list[str]] = {}
+
+    def finish(ranges: str, made: fx.GraphModule) -> fx.GraphModule:
+        if ranges != "minmax":
+            set_ranges(made, counted, ranges, options.percentile)
+        doubts[ranges] = _doubts(made, counted)
+        free_coarse_scores(made)
+        unify(made)
+        join(made)
+        quantize_constants(made)
+        return made
+
+    taken: str = options.ranges
+    if taken == "auto":
+        finished, tried = nearest(quantized, batches, lambda way: finish(way, copy.deepcopy(quantized)))
+        taken = max(tried, key=lambda way: tried[way])
+        if tell is not None:
+            tell(tried)
+    else:
+        finished = finish(taken, quantized)
+    if doubt is not None:
+        for one in doubts[taken]:
+            doubt(one)
+    return finished
 
 
 def _ordered(graph: fx.GraphModule, batches: Iterable[Tensors]) -> Streamed:
@@ -187,17 +211,14 @@ def _by_name(batch: Tensors) -> Any:
     return batch.as_dict() if isinstance(batch, NamedTensors) else batch
 
 
-def _look_closer(
-    graph: fx.GraphModule,
-    batches: Iterable[Tensors],
-    options: CalibrationOptions,
-    doubt: Callable[[str], None] | None,
-) -> None:
-    """One more pass over the data for all estimators that need one."""
+def _count(
+    graph: fx.GraphModule, batches: Iterable[Tensors], options: CalibrationOptions
+) -> dict[str, Histogram]:
+    """One more pass over the data for all estimators that need one; biases are corrected by it, in place."""
     counted = histograms(graph) if options.ranges != "minmax" else {}
     means = ChannelMeans(graph) if options.bias_correction else None
     if not counted and means is None:
-        return
+        return counted
 
     def look(node: fx.Node, arguments: list[Any]) -> None:
         if node.name in counted:
@@ -206,14 +227,17 @@ def _look_closer(
             means.look(node, arguments)
 
     float_values(graph, batches, look)
-    set_ranges(graph, counted, options.ranges, options.percentile)
-    for node in per_tensor(graph):
-        if doubt is None or node.name not in counted:
-            continue
-        if why := too_wide(counted[node.name], grid_of(node)[0]):
-            doubt(f"layer {layer_name(node.args[0])}: {why}")
     if means is not None:
         correct_biases(graph, means)
+    return counted
+
+
+def _doubts(graph: fx.GraphModule, counted: Mapping[str, Histogram]) -> list[str]:
+    found = []
+    for node in per_tensor(graph):
+        if node.name in counted and (why := too_wide(counted[node.name], grid_of(node)[0])):
+            found.append(f"layer {layer_name(node.args[0])}: {why}")
+    return found
 
 
 def calibration_batches(inputs: Tensor, samples: int, *, batch_size: int, seed: int) -> Iterator[Tensor]:
@@ -221,7 +245,7 @@ def calibration_batches(inputs: Tensor, samples: int, *, batch_size: int, seed: 
 
     The same for each batch size; a last single row joins the batch before it.
     """
-    order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))[:samples]
+    order = shuffled(len(inputs), seed)[:samples]
     for start, end in spans(len(order), batch_size):
         yield inputs[order[start:end]]
 

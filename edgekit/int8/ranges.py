@@ -19,6 +19,7 @@ from edgekit.int8.unify import HIGH, LOW, grid_for, grid_of, has_known_grid, per
 from edgekit.tensors import Tensors
 
 __all__ = [
+    "FloatModel",
     "Histogram",
     "float_values",
     "histograms",
@@ -113,11 +114,15 @@ def percentile_range(histogram: Histogram, percentile: float) -> tuple[float, fl
     return histogram.quantile(1 - share), histogram.quantile(share)
 
 
-def mse_range(histogram: Histogram) -> tuple[float, float]:
+def mse_range(histogram: Histogram, power: int = 2) -> tuple[float, float]:
     """The range whose int8 grid has the least mean squared error over the values, rounding and clipping.
 
     (Nagel et al. 2021, arXiv 2106.08295, section 3.1.) Searched: both ends drawn in together, by eighths of a
     power of two; then, twice, each end by itself, by 32nds. Never worse than the whole range.
+
+    Args:
+        power: of the error's size, 2 or 4: with the fourth power (an L4 norm; Nahshan et al. 2019, arXiv
+            1911.07190, section 3) little is cut off, as large errors count more.
     """
     ends = (min(histogram.smallest, 0.0), max(histogram.largest, 0.0))
     filled = histogram.counts > 0
@@ -126,7 +131,8 @@ def mse_range(histogram: Histogram) -> tuple[float, float]:
     def error(candidate: tuple[float, float]) -> float:
         scale, zero_point = grid_for(*candidate)
         integers = (values / scale).round().clamp_(LOW - zero_point, HIGH - zero_point)
-        return float((integers.mul_(scale).sub_(values).square_() * counts).sum())
+        errors = integers.mul_(scale).sub_(values).square_()
+        return float(((errors.square_() if power == 4 else errors) * counts).sum())
 
     best = min(((ends[0] * f, ends[1] * f) for f in (2 ** (-k / 8) for k in range(57))), key=error)
     for _ in range(2):
@@ -162,8 +168,8 @@ def set_ranges(graph: fx.GraphModule, found: Mapping[str, Histogram], ranges: st
         histogram = found.get(node.name)
         if histogram is None:
             continue
-        if ranges == "mse":
-            low, high = mse_range(histogram)
+        if ranges in ("mse", "l4"):
+            low, high = mse_range(histogram, 4 if ranges == "l4" else 2)
         else:
             low, high = percentile_range(histogram, percentile)
         set_grid(node, grid_for(low, high))
@@ -189,14 +195,18 @@ def float_values(
     Args:
         look: called for every node with the values of its arguments, before it computes.
     """
-    interpreter = _FloatModel(graph, look)
+    interpreter = FloatModel(graph, look)
     with torch.no_grad():
         for batch in batches:
             interpreted(interpreter, batch)
 
 
-class _FloatModel(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, look: Callable[[fx.Node, list[Any]], None]) -> None:
+class FloatModel(fx.Interpreter):
+    """The float model that an int8 graph came from; ``look`` as for ``float_values``."""
+
+    def __init__(
+        self, graph: fx.GraphModule, look: Callable[[fx.Node, list[Any]], None] | None = None
+    ) -> None:
         super().__init__(graph)
         self.look = look
 
@@ -204,7 +214,8 @@ class _FloatModel(fx.Interpreter):
         if n.op != "call_function":
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        self.look(n, list(args))
+        if self.look is not None:
+            self.look(n, list(args))
         if n.target in ops.QUANTIZE or n.target in ops.DEQUANTIZE:
             return args[0]
         return self.call_function(n.target, args, kwargs)

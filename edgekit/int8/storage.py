@@ -10,10 +10,11 @@ import torch
 from torch import fx
 
 from edgekit.errors import WeightsError
-from edgekit.files import atomic_write
+from edgekit.files import atomic_write, require_file
 from edgekit.graph.capture import export_program, name_ends
 from edgekit.graph.normalize import normalize
-from edgekit.runtimes.device.runtime_torch import compiled
+from edgekit.runtimes import native
+from edgekit.runtimes.device import program_file
 from edgekit.tensors import Tensors, cat
 
 
@@ -39,9 +40,10 @@ def load(path: Path) -> fx.GraphModule:
     """The graph that ``save`` wrote.
 
     Raises:
-        WeightsError: the file is missing or damaged, or the other kind of ``.pt2``: compiled code.
+        WeightsError: the file is missing or damaged, holds something that would be executed, or is the other
+            kind of ``.pt2``: compiled code.
     """
-    if _is_compiled(path):
+    if native.is_native(path):
         raise WeightsError(
             "this file is compiled code, and holds no graph",
             where=str(path),
@@ -50,9 +52,18 @@ def load(path: Path) -> fx.GraphModule:
             next=f"edgekit bench {path} measures it; the graph that it was made of lies in its run folder",
         )
     try:
-        with warnings.catch_warnings(), path.open("rb") as stream:
+        require_file(path)
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.load(stream)
+            program = program_file.load(torch, str(path))
+    except program_file.Refused as error:
+        raise WeightsError(
+            "this file isn't a graph alone, and nothing of it was executed",
+            where=str(path),
+            got=str(error),
+            expected="an int8_graph.pt2, as the qat stage writes it",
+            next="if it lies in a run folder, somebody changed it there: run edgekit compress in a new one",
+        ) from None
     except Exception as error:
         raise WeightsError(
             "can't read the int8 graph",
@@ -69,11 +80,3 @@ def load(path: Path) -> fx.GraphModule:
     name_ends(graph)
     normalize(graph)
     return graph
-
-
-def _is_compiled(path: Path) -> bool:
-    """Whether it is an AOTInductor package: told by its list of contents, of which nothing is loaded."""
-    try:
-        return compiled(str(path))
-    except (OSError, ValueError):
-        return False

@@ -35,7 +35,6 @@ from edgekit.formats import FORMATS
 from edgekit.progress import Progress, silent, told_while_reading
 
 if TYPE_CHECKING:
-    from edgekit.devices.device import Device
     from edgekit.recipe import Recipe
     from edgekit.report import Report
     from edgekit.workload import Workload
@@ -116,22 +115,25 @@ def _compress(
 ) -> Report:
     # What costs nothing to check comes before what imports torch.
     from edgekit.monitor import trackers
+    from edgekit.pipeline import places
     from edgekit.recipe import load_recipe
 
+    places.tell_place(progress, "recipes", recipe)
     checked = load_recipe(recipe, overrides)
-    profiles = _devices(devices or checked.benchmark.devices)
+    profiles = places.profiles(devices, checked.benchmark.devices, progress)
     _require_extras(checked)
     trackers.require(log)
 
     from edgekit.bench.benchmark import check_device_identity
-    from edgekit.files import atomic_write, write_json
+    from edgekit.files import atomic_write, sha256, write_json
     from edgekit.opening import load_workload
     from edgekit.pipeline import chain, distributed, finishing, preflight
     from edgekit.pipeline.connections import Connections
     from edgekit.pipeline.job import Job
     from edgekit.recipe import dump
     from edgekit.report import page
-    from edgekit.runs.folder import RunFolder, run_name
+    from edgekit.report.summary import REPORT_KEY
+    from edgekit.runs.folder import RunFolder, run_name, write_record
     from edgekit.training.computing import parallel
     from edgekit.training.computing.device import idle_gpu
 
@@ -167,6 +169,9 @@ def _compress(
         rungs = chain.run_stages(job)
         report, broken = finishing.finish(job, rungs)
         write_json(run.path / "report.json", report.to_json())
+        write_record(
+            run.path / REPORT_KEY, fingerprint, {}, {"report.json": sha256(run.path / "report.json")}
+        )
         page.write([page.load(run.path)], run.path / "report.html")
         distributed.end(report)
         if broken is not None:
@@ -200,29 +205,27 @@ def _identity(workload: Workload, fingerprint: str, recipe: Recipe) -> dict[str,
     }
 
 
-def _devices(names: Sequence[str | Path]) -> tuple[Device, ...]:
-    from edgekit.devices.device import load_device
-
-    profiles = [load_device(name) for name in names]
-    return tuple({profile.name: profile for profile in profiles}.values())
-
-
 def _check_trainings(recipe: Recipe, workload: Workload) -> None:
-    """Raise WorkloadError if a stage would mix what can't be mixed, StageError if it needs a GPU and there is
-    none: before the hours that stages before it take.
+    """Raise WorkloadError if a stage would mix or bound what can't be, StageError if it needs a GPU and there
+    is none: before the hours that stages before it take.
     """
     from edgekit.pipeline.chain import trainings
     from edgekit.training.computing.device import training_device
     from edgekit.training.data.mixing import check_mixing
+    from edgekit.workload.matching import check_bounded
 
     for stage in recipe.stages:
         for training in trainings(stage):
             check_mixing(training, workload)
+            if training.epochs > 0 and training.distillation.continuous == "bounded":
+                check_bounded(workload)
             if training.epochs > 0:
                 training_device(training, stage.kind)
 
 
 def _require_extras(recipe: Recipe) -> None:
     """Raise MissingExtraError before an hour of training, not after it."""
-    for format in dict.fromkeys(("onnx", *recipe.exports.formats)):  # the reference file is ONNX
+    from edgekit.pipeline.planning import REFERENCE_FORM
+
+    for format in dict.fromkeys((REFERENCE_FORM[0], *recipe.exports.formats)):
         FORMATS[format].require()

@@ -16,8 +16,9 @@ from edgekit.formats.exporting import export
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.planning import REFERENCE, Planned, plan
-from edgekit.runs.folder import Damaged, check_files, read_record, write_record
+from edgekit.runs.folder import Damaged, check_files, write_record
 from edgekit.runs.keys import code_version
+from edgekit.runs.manifest import MANIFEST, read_manifest
 from edgekit.tensors import shapes
 
 __all__ = ["REFERENCE", "Manifest", "Planned", "export_all", "metadata", "write_early", "write_missing"]
@@ -37,12 +38,12 @@ class Manifest:
     """
 
     def __init__(self, job: Job, planned: Sequence[Planned], keep: Collection[str] | None = ()) -> None:
-        self.job, self.path = job, job.run.path / "manifest.json"
+        self.job, self.path = job, job.run.path / MANIFEST
         self.planned = planned
         self.entries: dict[str, dict[str, Any]] = {}
         self.card: dict[str, Any] | None = None
         try:
-            record = read_record(self.path) or {"artifacts": []}
+            record = read_manifest(job.run.path) or {"artifacts": []}
         except Damaged as damage:
             job.tell("warning", "export", f"{damage}; the files are exported anew")
             record = {"artifacts": []}
@@ -223,7 +224,7 @@ def _key(job: Job, one: Planned, rungs: Sequence[Rung]) -> str:
             "model": one.rung.digest,
             "of": one.rung.key,
             "metadata": metadata(job, one, rungs),
-            "code": code_version("export"),
+            "code": code_version(f"export {one.format}"),
         }
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,10 +23,12 @@ from edgekit.errors import (
     Interrupted,
     MeasurementError,
 )
-from edgekit.files import disk_full, refuse_unwritable, sha256
+from edgekit.files import disk_full, refuse_unwritable, sha256, what_is
 from edgekit.formats import FORMATS, by_suffix
 from edgekit.formats.onnx.ends import companions, refuse_free
 from edgekit.pipeline import samples_of_files
+from edgekit.pipeline.foreign_code import refuse_code
+from edgekit.pipeline.places import tell_place
 from edgekit.progress import Event, Progress, silent
 from edgekit.scratch import scratch
 
@@ -60,6 +62,7 @@ def bench(
     min_runs: int = 50,
     profile: bool = False,
     out: Path | None = None,
+    allow_compiled: bool = False,
     progress: Progress = silent,
 ) -> tuple[Record, Path]:
     """Measure files on a device, all of them in turns.
@@ -77,15 +80,19 @@ def bench(
         min_runs: see ``bench.measure``.
         profile: also say which ops take how long.
         out: where the record is written; by default ``benchmarks/`` of the run, or ``bench-results/`` here.
+        allow_compiled: run AOTInductor packages that somebody else compiled; nothing keeps native code from
+            whatever the user may do.
         progress: told what happens.
 
     Returns:
         The record, and its file.
 
     Raises:
-        InputError: a target that is none, an unknown device, inputs that don't fit.
+        InputError: a target that is none or would execute something, an unknown device, inputs that don't
+            fit.
         MeasurementError: the device can't be reached, or nothing could be measured.
     """
+    tell_place(progress, "devices", device)
     profile_of = device if isinstance(device, Device) else load_device(device)
     if out is not None:
         refuse_unwritable(out)
@@ -102,6 +109,7 @@ def bench(
             min_runs=min_runs,
             profile=profile,
             out=out,
+            allow_compiled=allow_compiled,
             progress=progress,
         )
     except KeyboardInterrupt:
@@ -126,9 +134,12 @@ def _bench(
     min_runs: int,
     profile: bool,
     out: Path | None,
+    allow_compiled: bool,
     progress: Progress,
 ) -> tuple[Record, Path]:
     subjects, run = _subjects(targets)
+    for one in subjects:
+        refuse_code(one.path, allow_compiled)
     source = _workload(workload, run, inputs)
     _refuse(subjects, profile_of, sampled=source is not None or inputs is not None)
     started = Event("stage-start", "benchmark", f"{len(subjects)} files on {profile_of.name}")
@@ -138,6 +149,7 @@ def _bench(
         counts = _threads(threads, profile_of, about)
         prepared = _Prepared(Path(folder), source, inputs, samples, subjects)
         candidates = _candidates(subjects, runtimes, counts, profile_of, prepared)
+        candidates = [replace(one, native=allow_compiled) for one in candidates]
         record = benchmark(
             candidates,
             profile_of,
@@ -170,7 +182,7 @@ def _refuse(subjects: Sequence[_Subject], device: Device, *, sampled: bool) -> N
         if not sampled:
             refuse_free(one.path)
         beside = [other.name for other in companions(one.path)]
-        if beside and device.transport != "local":
+        if beside and not device.here:
             raise InputError(
                 "weights beside the file can't be taken to a device",
                 where=str(one.path),
@@ -224,7 +236,7 @@ def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | Non
             runs.append(path)
             found += _of_run(path)
         elif not path.is_file():
-            raise InputError("nothing to measure", where=str(target), got="nothing there", next="ls runs")
+            raise InputError("nothing to measure", where=str(target), got=what_is(path), next="ls runs")
         elif by_suffix(path.suffix) is None:
             raise InputError(
                 "no runtime for such a file",
@@ -244,10 +256,12 @@ def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | Non
 
 
 def _of_run(path: Path) -> list[_Subject]:
-    from edgekit.runs.folder import Damaged, check_files, read_record
+    from edgekit.runs.folder import Damaged, check_files, check_plain
+    from edgekit.runs.manifest import read_manifest
 
+    check_plain(path)
     try:
-        manifest = read_record(path / "manifest.json")
+        manifest = read_manifest(path)
         if manifest is not None:
             check_files(path, manifest["files"])
     except Damaged as damage:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import fx, nn
 
 from edgekit.config.settings import TrainingConfig
@@ -27,7 +27,7 @@ from edgekit.runs.folder import write_record
 from edgekit.runs.keys import code_version, model_digest
 from edgekit.stages import STAGES
 from edgekit.stages.base import Form, Shipping, Stage, StageConfig, StageContext, StageResult
-from edgekit.stages.shipping import identity
+from edgekit.stages.shipping import identity, unused
 from edgekit.tensors import Tensors, cat
 from edgekit.training import evaluate
 from edgekit.training.computing import parallel
@@ -99,7 +99,7 @@ def untold(job: Job) -> Rung:
     """The model as it was given, before anybody has asked how good it is."""
     # A copy: what a workload holds isn't changed.
     model = copy.deepcopy(job.workload.model).eval()
-    key = sha256_of({"step": "baseline", "workload": job.fingerprint, "code": code_version("stages")})
+    key = sha256_of({"step": "baseline", "workload": job.fingerprint, "code": code_version("baseline")})
     nothing = Figures(accuracy=0, parameters=0, macs=0)
     return Rung("", model, key, nothing, model_digest(model), form_of(model))
 
@@ -114,11 +114,17 @@ def trainings(config: BaseModel) -> Iterator[TrainingConfig]:
             yield from trainings(value)
 
 
+class _Told(Figures):
+    """What a record of figures holds."""
+
+    seconds: float = Field(ge=0)
+
+
 def _trained(job: Job) -> Rung:
     """The model as it was given, with what it can do."""
     rung = untold(job)
     path = job.run.path / "baseline.json"
-    if (record := job.finished(path, rung.key, "baseline")) is None:
+    if (record := job.finished(path, rung.key, "baseline", _Told.model_validate)) is None:
         path.unlink(missing_ok=True)
         job.tell("stage-start", "baseline", "the trained model")
         figures, answers = _figures(job, rung.model, "baseline", path, rung.key)
@@ -146,7 +152,7 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
             "seed": job.recipe.seed,
             "workload": job.fingerprint,
             "parent": [parent.key, parent.digest],
-            "code": code_version("stages"),
+            "code": code_version(config.kind, unused(config)),
         }
     )
     folder = StageFolder(job, job.run.stage(index, config.kind), config.kind, key)
@@ -236,7 +242,7 @@ def _figures(
     job: Job, model: nn.Module, part: str, path: Path, key: str
 ) -> tuple[dict[str, Any], Tensors | None]:
     """accuracy, parameters, macs and seconds, from the record in ``path`` or measured; and the outputs."""
-    if (record := job.finished(path, key, part)) is not None:
+    if (record := job.finished(path, key, part, _Told.model_validate)) is not None:
         return record, None
     started = time.monotonic()
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,12 @@ from edgekit.pipeline.probing import Probing
 from edgekit.runs.folder import write_record
 from edgekit.runs.keys import code_version
 from edgekit.stages.base import Form
-from edgekit.tensors import NamedTensors, Tensors
+from edgekit.tensors import Targets, Tensors
 from edgekit.training.computing.memory import give_back
 from edgekit.units import human_share
+from edgekit.workload import Workload
 
-__all__ = ["RECORD", "diagnose_all"]
+__all__ = ["RECORD", "diagnose_all", "judged_file"]
 
 RECORD = "diagnosis.json"
 _LAYER_SAMPLES, _FEWEST_LAYER_SAMPLES = 256, 16
@@ -52,18 +53,40 @@ def diagnose_all(job: Job, rungs: Sequence[Rung], manifest: Manifest, probed: st
             "workload": job.fingerprint,
             "groups": job.workload.groups,
             "settings": settings.model_dump(mode="json"),
-            "code": [code_version("diagnosis"), code_version("bench")],
+            "code": code_version("diagnosis"),
         }
     )
     path = job.run.path / RECORD
-    if (record := job.finished(path, key, "diagnose")) is not None:
+    if (record := job.finished(path, key, "diagnose", _read)) is not None:
         job.tell("stage-skipped", "diagnose", f"{len(manifest.planned)} files")
-        return Diagnosis.from_json(record["diagnosis"])
+        return _read(record)
     job.tell("stage-start", "diagnose", "what compression broke")
     found = _Diagnosing(job, rungs, manifest, probed).run()
     write_record(path, key, {"diagnosis": found.to_json()})
+    for text in _spoiled(found):
+        job.tell("note", "diagnose", text)
     job.tell("stage-end", "diagnose", _summary(found))
     return found
+
+
+def _read(record: dict[str, Any]) -> Diagnosis:
+    return Diagnosis.from_json(record["diagnosis"])
+
+
+def judged_file(job: Job, original: dict[str, Any], file: dict[str, Any]) -> Judged:
+    """A file against the original's, by the answers that their evaluations kept."""
+    before, after = answers_of(job, original), answers_of(job, file)
+    assert before is not None
+    assert after is not None
+    return _most_changed(job.workload, job.workload.validation.targets, before, after)
+
+
+def _most_changed(workload: Workload, targets: Targets, before: Tensors, after: Tensors) -> Judged:
+    """Of several outputs the one whose answers agree least."""
+    parts = {part.task.agreement(part.of(after), part.of(before)): part for part in workload.task.parts()}
+    part = parts[min(parts)]
+    judged = judge(part.task, part.target(targets), part.of(before), part.of(after), workload.groups)
+    return dataclasses.replace(judged, output=part.name)
 
 
 def _kept(manifest: Manifest, one: Planned) -> Any:
@@ -104,17 +127,8 @@ class _Diagnosing:
         for one in self.manifest.planned:
             after = answers_of(self.job, entries[one.file]["evaluation"])
             if one.file != REFERENCE and after is not None:
-                found[one.file] = self._most_changed(targets, before, after)
+                found[one.file] = _most_changed(self.workload, targets, before, after)
         return found
-
-    def _most_changed(self, targets: Tensors, before: Tensors, after: Tensors) -> Judged:
-        """Of several outputs the one whose answers agree least."""
-        parts = {
-            part.task.agreement(part.of(after), part.of(before)): part for part in self.workload.task.parts()
-        }
-        part = parts[min(parts)]
-        judged = judge(part.task, part.of(targets), part.of(before), part.of(after), self.workload.groups)
-        return dataclasses.replace(judged, output=part.name)
 
     def _seen(self, rows: Sequence[int]) -> tuple[Seen, ...]:
         try:
@@ -140,9 +154,6 @@ class _Diagnosing:
         """The fields of a Diagnosis that come from probes; none where they can't be run, or aren't wanted."""
         if not self.settings.samples or not (self.settings.corruptions or self.settings.adversarial):
             return {}
-        if isinstance(self.workload.validation.inputs, NamedTensors):
-            self.missing.append("robustness: nobody says which of several inputs may be corrupted")
-            return {}
         planned = {one.file: one for one in self.manifest.planned}
         probing = Probing(self.job, self.rungs[0].model, [planned[REFERENCE], planned[self.probed]])
         try:
@@ -152,6 +163,23 @@ class _Diagnosing:
             return {}
         self.missing += probing.missing
         return found
+
+
+def _spoiled(found: Diagnosis) -> Iterator[str]:
+    """Of several inputs each one, and of several outputs: means over all that was done to it."""
+    probes = (("corrupted", found.corrupted), ("under attack", found.attacked))
+    for what, rows in probes:
+        for name in dict.fromkeys(one.input for one in rows if one.input):
+            own = [one for one in rows if one.input == name]
+            told = [("score", [(one.before, one.after) for one in own])]
+            told += [(output, [one.outputs[output] for one in own]) for output in own[0].outputs]
+            means = []
+            for output, pairs in told:
+                before, after = (
+                    human_share(sum(pair[side] for pair in pairs) / len(pairs)) for side in (0, 1)
+                )
+                means.append(f"{output} {before} → {after}")
+            yield f"{name} {what}: {', '.join(means)}"
 
 
 def _summary(found: Diagnosis) -> str:

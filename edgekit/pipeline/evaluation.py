@@ -30,7 +30,6 @@ from edgekit.runs.keys import code_version
 from edgekit.runtimes import RUNTIMES
 from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
 from edgekit.stages.base import Form
-from edgekit.tasks import Outputs
 from edgekit.tensors import NamedTensors, Sequences, Tensors, apply, each, from_numpy, shapes, to_numpy
 from edgekit.units import human_share, score_name
 from edgekit.workload import Workload
@@ -140,7 +139,7 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
         "device": device.name,
         "backend": backend,
         "accuracy": task.score(answers, targets),
-        **({"scores": task.scores(answers, targets)} if isinstance(task, Outputs) else {}),
+        **({"scores": scores} if (scores := task.scores(answers, targets)) else {}),
         "agreement": task.agreement(answers, rungs[-1].answers(job)),
         "parity": task.agreement(answers, source),
         "coverage": _coverage(job, path, one),
@@ -211,7 +210,7 @@ def _lost(job: Job, one: Planned, rungs: Sequence[Rung], answers: Tensors) -> di
         three = [part.of(values) for values in (plain.answers(job), one.rung.answers(job), answers)]
         if three[0].dim() < 2:
             continue
-        axis = getattr(part.task, "class_dim", 1)  # behind the tokens, where each has an answer
+        axis = part.task.channel_dim
         if lost := lost_channels(*(values.movedim(axis, 1) for values in three)):
             found.append({**lost, **({"output": part.name} if part.name else {})})
     return min(found, key=lambda lost: lost["worst"][0]["snr_db"], default={})
@@ -318,7 +317,7 @@ def batch_for(job: Job, one: Planned) -> int:
 def _counted(job: Job, path: Path, one: Planned) -> coverage.Coverage:
     """Where the file is meant to run: an ONNX file that is spelled for ARM is float in part on x86."""
     there = next((device for device in job.devices if FORMATS[one.format].runtime in device.runtimes), None)
-    if there is None or there.transport == "local":
+    if there is None or there.here:
         return FORMATS[one.format].coverage(path)
     return FORMATS[one.format].coverage(path, there, job.connections.to(there))
 
@@ -329,7 +328,7 @@ def device_for(job: Job, one: Planned) -> Device:
     On others, which are slower and further away, some samples are asked when they are measured.
     """
     for device in job.devices:
-        if device.transport == "local" and FORMATS[one.format].runtime in device.runtimes:
+        if device.here and FORMATS[one.format].runtime in device.runtimes:
             return device
     return Device(name="local", transport="local", runtimes=(FORMATS[one.format].runtime,))
 
@@ -344,9 +343,7 @@ def _key(job: Job, manifest: Manifest, one: Planned, rungs: Sequence[Rung]) -> s
             "device": device_for(job, one).model_dump(mode="json"),
             "backend": backend_for(job, one),
             "runtimes": further_runtimes(job, one),
-            "devices": [
-                device.model_dump(mode="json") for device in job.devices if device.transport != "local"
-            ],
-            "code": code_version("bench"),
+            "devices": [device.model_dump(mode="json") for device in job.devices if not device.here],
+            "code": code_version("evaluation"),
         }
     )

@@ -13,16 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import InputError
+from edgekit.errors import InputError, RunFolderError
+from edgekit.files import what_is
 from edgekit.formats import FORMATS, INT8_GRAPH, PRECISIONS, Precision, has, pairs
 from edgekit.pipeline.export_request import ExportRequest, export_request
+from edgekit.pipeline.places import profiles
 from edgekit.progress import Event, Progress, silent
 from edgekit.scratch import scratch
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from edgekit.devices.device import Device
     from edgekit.pipeline.artifacts import Manifest, Planned
     from edgekit.pipeline.chain import Rung
     from edgekit.pipeline.job import Job
@@ -71,7 +72,7 @@ def export_files(
     raise InputError(
         "nothing to export from",
         where=str(source),
-        got="a file of another kind" if path.is_file() else "nothing there",
+        got="a file of another kind" if path.is_file() else what_is(path),
         expected="a run folder, an int8_graph.pt2 or a workload file (.py)",
         next="`edgekit compress` makes a run",
     )
@@ -95,7 +96,7 @@ def _from_run(
     from edgekit.recipe import load_recipe
 
     recipe = load_recipe(path / "recipe.yaml")
-    devices = _devices([device] if device is not None else recipe.benchmark.devices)
+    devices = profiles([device] if device is not None else [], recipe.benchmark.devices, progress)
 
     from edgekit.pipeline.artifacts import Manifest
     from edgekit.pipeline.job import Job
@@ -183,7 +184,7 @@ def _alone(
     from edgekit.runs.keys import model_digest
 
     devices, recipe = (
-        _devices([device or "local"]),
+        profiles([device or "local"], [], progress),
         Recipe(name="export", exports=ExportConfig(precisions=("fp32",))),
     )
     nothing = Figures(accuracy=0, parameters=0, macs=0)  # the manifest holds what the files can do
@@ -216,7 +217,7 @@ def _graph_alone(
     from edgekit.formats.options import ExportOptions, Target
     from edgekit.graph import ops
 
-    (profile,) = _devices([device or "local"])
+    (profile,) = profiles([device or "local"], [], progress)
     if what.temperature == "fitted":
         raise InputError(
             "an int8 graph alone knows no fitted temperature",
@@ -245,12 +246,6 @@ def _graph_alone(
 
 
 # --- what all share --------------------------------------------------------------------------------------
-
-
-def _devices(names: Sequence[str | Path]) -> tuple[Device, ...]:
-    from edgekit.devices.device import load_device
-
-    return tuple(load_device(name) for name in names)
 
 
 def _pairs(what: ExportRequest, progress: Progress) -> list[tuple[str, Precision]]:
@@ -292,22 +287,38 @@ def _planned(job: Job, rungs: Sequence[Rung], what: ExportRequest) -> list[Plann
 
 
 def _fitted(job: Job, one: Planned) -> float:
-    """What the run's diagnosis found for this very file, or for the first one of its precision."""
-    from edgekit.pipeline.diagnosing import RECORD
-    from edgekit.report.page import load
+    """What fits the answers of this very file, or of the first one of its precision.
 
-    found = load(job.run.path).diagnosis
-    files = {} if found is None else found.files
-    same = [name for name in files if f"_{one.precision}" in Path(name).name]
-    for name in (one.file, *same):
-        judged = files.get(name)
-        if judged is not None and judged.temperature is not None:
-            return float(f"{judged.temperature.value:.4g}")  # stands in the file's name
+    Fitted anew, to answers whose sha256 the manifest has: what diagnosis.json says isn't relied on.
+    """
+    from edgekit.pipeline.artifacts import REFERENCE
+    from edgekit.pipeline.diagnosing import judged_file
+    from edgekit.runs.folder import Damaged, check_files
+    from edgekit.runs.manifest import read_manifest
+
+    files: dict[str, Any] = {}
+    try:
+        for entry in (read_manifest(job.run.path) or {"artifacts": []})["artifacts"]:
+            kept = (entry["evaluation"] or {}).get("answers")
+            if kept is not None and (entry.get("options") or {}).get("temperature", 1) == 1:
+                files[entry["file"]] = entry["evaluation"]
+        same = [name for name in files if f"_{one.precision}" in Path(name).name]
+        for name in (one.file, *same):
+            if name == REFERENCE or not {name, REFERENCE} <= files.keys():
+                continue
+            for needed in (name, REFERENCE):
+                kept = files[needed]["answers"]
+                check_files(job.run.path, {kept["file"]: kept["sha256"]})
+            judged = judged_file(job, files[REFERENCE], files[name])
+            if judged.temperature is not None:
+                return float(f"{judged.temperature.value:.4g}")  # stands in the file's name
+    except Damaged as damage:
+        raise RunFolderError("the run folder is damaged", where=str(job.run.path), got=str(damage)) from None
     raise InputError(
-        f"no temperature was fitted for {one.precision} files",
-        where=str(job.run.path / RECORD),
-        got="no diagnosis" if found is None else f"temperatures of {', '.join(files) or 'no file'}",
-        next="give a number: --temperature 1.5; `edgekit compress` fits one for each file of a classifier",
+        f"no temperature can be fitted for {one.precision} files",
+        where=str(job.run.path),
+        got=f"answers of {', '.join(files) or 'no file'}",
+        next="give a number: --temperature 1.5; one is fitted for files of a classifier",
     )
 
 

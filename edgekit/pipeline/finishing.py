@@ -46,7 +46,7 @@ def check_guard(recipe: Recipe, workload: Workload) -> None:
     """Raise WorkloadError if a limit can't ever be looked at: before an hour of training, not after it."""
     limits = recipe.guard.limits
     faults = []
-    if not any(hasattr(part.task, "num_classes") for part in workload.task.parts()):
+    if all(part.task.class_count is None for part in workload.task.parts()):
         faults += [f"{name} needs a task with classes" for name in _WITHOUT_CLASSES if name in limits]
     if "group_gap_increase" in limits and len(set(workload.groups or ())) < 2:
         faults.append("group_gap_increase needs a workload whose `groups` name at least two groups")
@@ -157,7 +157,7 @@ def _key(job: Job, rungs: Sequence[Rung]) -> str:
         "devices": [device.name for device in job.devices],
         "rungs": [rung.key for rung in rungs],
         "groups": job.workload.groups,
-        "code": [code_version(part) for part in ("export", "bench", "diagnosis")],
+        "code": [code_version(part) for part in ("export", "evaluation", "bench", "diagnosis")],
     }
     return sha256_of(values)
 
@@ -166,12 +166,19 @@ def _kept(job: Job, rungs: Sequence[Rung]) -> list[_Dropped]:
     path = job.run.path / RECORD
     if job.recipe.guard.otherwise != "fall_back" or not path.exists():
         return []
-    record = job.finished(path, _key(job, rungs), "guard")
+    record = job.finished(path, _key(job, rungs), "guard", _read)
     if record is None:
         return []
-    found = [_Dropped(one["stage"], one["before"], tuple(one["messages"])) for one in record["dropped"]]
+    found = _read(record)
     job.tell("note", "guard", "; ".join(map(_told, found)))
     return found
+
+
+def _read(record: dict[str, Any]) -> list[_Dropped]:
+    return [
+        _Dropped(str(one["stage"]), str(one["before"]), tuple(map(str, one["messages"])))
+        for one in record["dropped"]
+    ]
 
 
 def _keep(job: Job, rungs: Sequence[Rung], dropped: Sequence[_Dropped]) -> None:

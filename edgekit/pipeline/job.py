@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +11,7 @@ from edgekit.devices.device import Device
 from edgekit.pipeline.connections import Connections
 from edgekit.progress import Event, Progress
 from edgekit.recipe import Recipe
-from edgekit.runs.folder import Damaged, RunFolder, finished
+from edgekit.runs.folder import Damaged, RunFolder, finished, holds
 from edgekit.workload import Workload
 
 if TYPE_CHECKING:
@@ -44,10 +45,18 @@ class Job:
         """Emit an event."""
         self.progress(Event(kind, part, message, done=done, total=total))
 
-    def finished(self, path: Path, key: str, part: str) -> dict[str, Any] | None:
-        """The record of what is finished with this key; None, with a warning, if it is damaged."""
+    def finished(
+        self, path: Path, key: str, part: str, check: Callable[[dict[str, Any]], object] = bool
+    ) -> dict[str, Any] | None:
+        """The record of what is finished with this key; None, with a warning, if it is damaged.
+
+        ``check`` raises ValueError, KeyError or TypeError if the record doesn't hold what it should.
+        """
         try:
-            return finished(path, key)
+            record = finished(path, key)
+            if record is not None:
+                holds(path, record, check)
+            return record
         except Damaged as damage:
             self.tell("warning", part, f"{damage}; made anew")
             return None

@@ -130,13 +130,13 @@ def _sample(job: Job) -> Path:
 
 def _inputs(job: Job, manifest: Manifest, device: Device, *, raw: bool) -> Path:
     """The samples that are asked on the device, preprocessed, or as raw pixels."""
-    limit = 1 if device.transport == "local" else max(1, job.recipe.benchmark.samples)
+    limit = 1 if device.here else max(1, job.recipe.benchmark.samples)
     return write_inputs(job.workload, job.run.work / (_PIXELS if raw else _ASKED), limit, raw=raw)
 
 
 def _check(job: Job, manifest: Manifest, device: Device, raw: bool) -> Check | None:
     """How answers are judged; on this machine all files were evaluated already, on all samples."""
-    if device.transport == "local" or not job.recipe.benchmark.samples:
+    if device.here or not job.recipe.benchmark.samples:
         return None
     pixels = _inputs(job, manifest, device, raw=True) if raw else None
     prepared = _inputs(job, manifest, device, raw=False)

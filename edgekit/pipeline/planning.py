@@ -13,6 +13,7 @@ from edgekit.pipeline.job import Job
 from edgekit.stages.base import Form
 
 REFERENCE = "artifacts/original_fp32.onnx"
+REFERENCE_FORM: tuple[str, Precision] = ("onnx", "fp32")  # its format and precision
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def plan(job: Job, rungs: Sequence[Rung]) -> list[Planned]:
     for format, precision in pairs(exports.formats, possible(exports.precisions, quantised=quantised)):
         one = planned_for(job, rungs, format, precision, options)
         # Without a stage that changed the float model, its plain ONNX file is the original's.
-        same = (one.format, one.precision, one.rung.digest) == ("onnx", "fp32", rungs[0].digest)
+        same = (one.format, one.precision) == REFERENCE_FORM and one.rung.digest == rungs[0].digest
         if not (same and not FORMATS[format].tags(options, precision)):
             planned.append(one)
     return planned
@@ -49,7 +50,7 @@ def options_of(job: Job) -> ExportOptions:
 
 def reference(original: Rung, options: ExportOptions) -> Planned:
     """The original's plain fp32 ONNX file."""
-    return Planned(REFERENCE, "onnx", "fp32", original, ExportOptions(target=options.target))
+    return Planned(REFERENCE, *REFERENCE_FORM, original, ExportOptions(target=options.target))
 
 
 def possible(wanted: Sequence[Precision], *, quantised: bool) -> tuple[Precision, ...]:

@@ -113,8 +113,9 @@ class _Rehearsal:
             found.append(("what can be cut", lambda: self._cut(*cut)))
         found.append((Path(planning.REFERENCE).name, lambda: self._keep(reference)))
         float_files = [one for one in self.files if one[1] not in INT8_GRAPH]
-        if shipped is self.original.model and not FORMATS["onnx"].tags(self.options, "fp32"):
-            float_files = [one for one in float_files if one != ("onnx", "fp32")]  # the reference
+        format, precision = planning.REFERENCE_FORM
+        if shipped is self.original.model and not FORMATS[format].tags(self.options, precision):
+            float_files = [one for one in float_files if one != planning.REFERENCE_FORM]
         if any(STAGES[one.kind].ensures is Form.FLOAT for one in self.job.recipe.stages):
             found += [self._file(shipped, *one) for one in float_files]
         else:
@@ -281,7 +282,7 @@ def _key(job: Job, original: chain.Rung, options: ExportOptions, files: list[tup
             "files": files,
             "options": options.describe(),
             "microcontroller": job.recipe.exports.microcontroller,
-            "code": code_version("export"),
+            "code": code_version("preflight"),
         }
     )
 

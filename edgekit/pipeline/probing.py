@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,32 @@ from edgekit.bench.evaluating import answering
 from edgekit.bench.session import Candidate
 from edgekit.devices.asking import resolve_threads
 from edgekit.diagnosis.adversarial import EPSILONS, Channels, NoGradient, fgsm_signs, moved
-from edgekit.diagnosis.corruptions import SEVERITIES, corrupted_parts, fitting, span_of
+from edgekit.diagnosis.corruptions import SEVERITIES, corrupted_parts, span_of
 from edgekit.diagnosis.record import Attacked, Corrupted
+from edgekit.diagnosis.spoiling import Spoilable, mask_of, unmasked
+from edgekit.drawing import shuffled
 from edgekit.execution import spans
 from edgekit.formats import FORMATS
 from edgekit.pipeline.artifacts import Manifest, Planned
 from edgekit.pipeline.evaluation import backend_for, batch_for, device_for
 from edgekit.pipeline.job import Job
-from edgekit.tensors import Tensors, cat, from_numpy, shaped, shapes
+from edgekit.tasks import Outputs
+from edgekit.tensors import NamedTensors, Tensors, cat, from_numpy, shaped, shapes, to_numpy
+from edgekit.workload.preprocessing import NamedPreprocessing, Preprocessing
 
 __all__ = ["Probing"]
 
 _PART_BYTES = 32 << 20  # of samples, as the model takes them, that are corrupted at once
 _ANSWER_BYTES = 256 << 20  # of one file's answers to all of them
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Of the original and of the probed file; ``outputs``: of each of several."""
+
+    before: float
+    after: float
+    outputs: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class Probing:
@@ -40,7 +54,7 @@ class Probing:
         self.workload, self.settings = job.workload, job.recipe.diagnose
         self.missing: list[str] = []
         self.rows = self._rows()
-        sample = self.workload.example(1)
+        sample = self.workload.whole(1)
         self.spans = spans(len(self.rows), max(2, _PART_BYTES // max(1, sample.nbytes)))
 
     def run(self, manifest: Manifest) -> dict[str, Any]:
@@ -48,10 +62,12 @@ class Probing:
         with ExitStack() as stack:
             self.answers = [stack.enter_context(self._answering(one, manifest)) for one in self.both]
             clean = self._scores(self._raw(), "untouched")
+            self.spoilable = Spoilable.of(self._raw(), self.workload.preprocessing)
             return {
                 "probe_samples": len(self.rows),
-                "clean_before": clean[0],
-                "clean_after": clean[1],
+                "clean_before": clean.before,
+                "clean_after": clean.after,
+                "clean_outputs": clean.outputs,
                 "corrupted": tuple(self._corrupted()),
                 "attacked": tuple(self._attacked()),
             }
@@ -61,8 +77,7 @@ class Probing:
         count = len(self.workload.validation)
         answer = self.both[0].rung.answers(self.job)[:1].nbytes
         wanted = within(answer, min(count, self.settings.samples), _ANSWER_BYTES)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.job.recipe.seed))
-        return order[:wanted].sort().values
+        return shuffled(count, self.job.recipe.seed)[:wanted].sort().values
 
     def _answering(self, one: Planned, manifest: Manifest) -> Any:
         device = device_for(self.job, one)
@@ -74,64 +89,109 @@ class Probing:
         )
         shape = shapes(one.rung.answers(self.job))
         batch = batch_for(self.job, one)
-        return answering(candidate, device, batch=batch, output_shape=shape, progress=self.job.progress)
+        return answering(
+            candidate,
+            device,
+            batch=batch,
+            output_shape=shape,
+            streaming=self.workload.streaming,
+            progress=self.job.progress,
+        )
 
-    def _raw(self) -> Iterator[Tensor]:
+    def _raw(self) -> Iterator[Tensors]:
         inputs = self.workload.validation.inputs
-        assert isinstance(inputs, Tensor)  # several aren't probed
         for start, end in self.spans:
             yield inputs[self.rows[start:end]]
 
-    def _arrays(self) -> Iterator[np.ndarray[Any, Any]]:
+    def _arrays(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
         for part in self._raw():
-            yield part.numpy()
+            yield (part[name] if isinstance(part, NamedTensors) else part).numpy()
+
+    def _preprocessing(self, name: str) -> Preprocessing:
+        own = self.workload.preprocessing
+        return own.inputs[name] if isinstance(own, NamedPreprocessing) else own
 
     def _corrupted(self) -> Iterator[Corrupted]:
         if not self.settings.corruptions:
             return
-        layout, seed = self.workload.preprocessing.layout, self.job.recipe.seed
-        names = list(fitting(next(self._arrays()), layout))
-        if not names:
-            self.missing.append("corruptions: none are known for inputs of this kind")
-            return
-        span = span_of(self._arrays())
-        total = len(names) * len(SEVERITIES)
-        for index, (name, severity) in enumerate((n, s) for n in names for s in SEVERITIES):
-            corrupted = corrupted_parts(self._arrays(), layout, name, severity, seed=seed, span=span)
-            what = f"{name}, severity {severity}"
-            scores = self._scores(map(torch.from_numpy, corrupted), what, index, total)
-            yield Corrupted(name, severity, *scores)
+        found, seed = self.spoilable, self.job.recipe.seed
+        if unknown := found.unknown:
+            of = f" of {', '.join(unknown)}" if any(unknown) else ""
+            self.missing.append(f"corruptions{of}: none are known for inputs of this kind")
+        self._tell_left("corruptions")
+        asked = [(i, name, s) for i, names in found.corrupted.items() for name in names for s in SEVERITIES]
+        spans_of = {name: span_of(self._arrays(name)) for name in found.corrupted}
+        for index, (name, corruption, severity) in enumerate(asked):
+            corrupted = corrupted_parts(
+                self._arrays(name),
+                self._preprocessing(name).layout,
+                corruption,
+                severity,
+                seed=seed,
+                span=spans_of[name],
+            )
+            what = f"{corruption}{f' of {name}' if name else ''}, severity {severity}"
+            scores = self._scores(self._with(name, corrupted), what, index, len(asked))
+            yield Corrupted(corruption, severity, scores.before, scores.after, name, scores.outputs)
+
+    def _with(self, name: str, corrupted: Iterable[np.ndarray[Any, Any]]) -> Iterator[Tensors]:
+        """Raw samples with one of their inputs corrupted, the others as they are."""
+        for part, array in zip(self._raw(), corrupted, strict=True):
+            changed = torch.from_numpy(array)
+            if not isinstance(part, NamedTensors):
+                yield changed
+                continue
+            mask = mask_of(part, name, self.spoilable.left)
+            whole = changed if mask is None else unmasked(part[name], changed, mask)
+            yield part.replaced(name, whole)
+
+    def _tell_left(self, probe: str) -> None:
+        told = [f"{name} ({why})" for name, why in self.spoilable.left.items()]
+        if told:
+            self.missing.append(f"{probe}: left as they are: {', '.join(told)}")
 
     def _attacked(self) -> Iterator[Attacked]:
         """Moved in the space of the model's inputs: files that take pixels can't be asked."""
-        preprocessing, task = self.workload.preprocessing, self.workload.task
         if not self.settings.adversarial:
             return
-        if preprocessing.dtype != "float32":
-            self.missing.append("adversarial probe: token ids can't be moved a little")
-            return
+        found = self.spoilable
+        ids = [name for name in (*found.corrupted, *found.unknown) if name not in found.moved]
+        if ids:
+            of = f" of {', '.join(ids)}" if any(ids) else ""
+            self.missing.append(f"adversarial probe{of}: token ids can't be moved a little")
+        self._tell_left("adversarial probe")
         if any(one.options.preprocessing is not None for one in self.both):
             self.missing.append("adversarial probe: files that preprocess by themselves take whole bytes")
             return
-        black, white = span_of(self._arrays())
-        occurring = Channels.of(map(preprocessing, self._raw()), preprocessing.layout)
-        told: dict[float, list[list[Tensors]]] = {epsilon: [] for epsilon in EPSILONS}
-        for (start, end), raw in zip(self.spans, self._raw(), strict=True):
-            self.job.tell("step", "diagnose", "adversarial", done=start, total=len(self.rows))
-            inputs = preprocessing(raw)
-            targets = self.workload.validation.targets[self.rows[start:end]]
+        for name in found.moved:
             try:
-                signs = fgsm_signs(self.original, task, inputs, targets)
+                yield from self._attacked_at(name)
             except NoGradient as why:
-                self.missing.append(f"adversarial probe: no gradient arrives at the model's inputs ({why})")
-                return
-            for epsilon in EPSILONS:
-                changed = moved(inputs, signs, epsilon, float(white - black), preprocessing, occurring)
-                told[epsilon].append(self._answered(changed, changed))
-        for epsilon, parts in told.items():
-            yield Attacked(epsilon, *self._scored(parts))
+                end = f"input {name}" if name else "model's inputs"
+                self.missing.append(f"adversarial probe: no gradient arrives at the {end} ({why})")
 
-    def _scores(self, parts: Iterable[Tensor], what: str, index: int = 0, total: int = 0) -> list[float]:
+    def _attacked_at(self, name: str) -> list[Attacked]:
+        """One input moved, the others as they are. Raises NoGradient."""
+        preprocessing, task = self._preprocessing(name), self.workload.task
+        black, white = span_of(self._arrays(name))
+        prepared = (preprocessing(torch.from_numpy(array)) for array in self._arrays(name))
+        occurring = Channels.of(prepared, preprocessing.layout)
+        told: dict[float, list[list[Tensors]]] = {epsilon: [] for epsilon in EPSILONS}
+        what = f"adversarial, {name}" if name else "adversarial"
+        for (start, end), raw in zip(self.spans, self._raw(), strict=True):
+            self.job.tell("step", "diagnose", what, done=start, total=len(self.rows))
+            inputs: Tensors = self.workload.preprocessing(raw)
+            targets = self.workload.validation.targets[self.rows[start:end]]
+            signs = fgsm_signs(self.original, task, inputs, targets, name)
+            for epsilon in EPSILONS:
+                own = inputs[name] if isinstance(inputs, NamedTensors) else inputs
+                changed = moved(own, signs, epsilon, float(white - black), preprocessing, occurring)
+                given = inputs.replaced(name, changed) if isinstance(inputs, NamedTensors) else changed
+                told[epsilon].append(self._answered(given, given))
+        scored = {epsilon: self._scored(parts) for epsilon, parts in told.items()}
+        return [Attacked(e, one.before, one.after, name, one.outputs) for e, one in scored.items()]
+
+    def _scores(self, parts: Iterable[Tensors], what: str, index: int = 0, total: int = 0) -> _Scores:
         """Of both files on raw samples that come in parts. ``index`` of ``total``: of what is asked."""
         told = []
         for part in parts:
@@ -139,21 +199,28 @@ class Probing:
             told.append(self._answered(part, self.workload.preprocessing(part)))
         return self._scored(told)
 
-    def _answered(self, raw: Tensor, inputs: Tensor) -> list[Tensors]:
+    def _answered(self, raw: Tensors, inputs: Tensors) -> list[Tensors]:
         """What each file says to a part: pixels go to those that take them."""
         path = self.job.run.work / "probe.npy"
         found: dict[str, Tensors] = {}
         for answer, one in zip(self.answers, self.both, strict=True):
             if one.file in found:  # the original itself is what is recommended
                 continue
-            pixels = raw if self.workload.preprocessing.layout == "NHWC" else raw.movedim(1, -1)
-            takes = inputs if one.options.preprocessing is None else pixels
-            np.save(path, takes.contiguous().numpy())
+            takes = inputs
+            if one.options.preprocessing is not None:
+                assert isinstance(raw, Tensor)  # pixels: ``embed.refuse``
+                takes = raw if self.workload.preprocessing.layout == "NHWC" else raw.movedim(1, -1)
+            np.save(path, to_numpy(takes.contiguous()))
             outputs = from_numpy(np.ascontiguousarray(answer(path))).float()
             found[one.file] = shaped(outputs, shapes(one.rung.answers(self.job)))
         path.unlink()
         return [found[one.file] for one in self.both]
 
-    def _scored(self, told: Sequence[Sequence[Tensors]]) -> list[float]:
-        targets = self.workload.validation.targets[self.rows]
-        return [self.workload.task.score(cat(list(each)), targets) for each in zip(*told, strict=True)]
+    def _scored(self, told: Sequence[Sequence[Tensors]]) -> _Scores:
+        targets, task = self.workload.validation.targets[self.rows], self.workload.task
+        before, after = (cat(list(each)) for each in zip(*told, strict=True))
+        if not isinstance(task, Outputs):
+            return _Scores(task.score(before, targets), task.score(after, targets))
+        one, other = task.scores(before, targets), task.scores(after, targets)
+        outputs = {name: (one[name], other[name]) for name in one}
+        return _Scores(min(one.values()), min(other.values()), outputs)

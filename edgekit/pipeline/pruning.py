@@ -5,7 +5,6 @@ Made with the very functions of the prune stage, so that a plan from here is one
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import InputError, PruneError
 from edgekit.progress import Event, Progress, silent
-from edgekit.stages.prune_config import MEASURES, Measure, PruneConfig, Ranking
+from edgekit.pruning.importance.criteria import CRITERIA, tried
+from edgekit.stages.prune_config import PruneConfig, Ranking
 from edgekit.stages.targets import TargetConfig
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ def make_plan(
         InputError: a workload with faults; a folder that can't be written.
     """
     from edgekit.pruning import build
-    from edgekit.pruning.importance.gradients import backward_for
     from edgekit.pruning.importance.sensitivity import training_inputs
     from edgekit.stages.base import StageContext
     from edgekit.stages.prune_goals import Aiming
@@ -84,7 +83,7 @@ def make_plan(
             goal,
             importance,
             scope,
-            backward_for(importance, workload, seed=seed),
+            CRITERIA[importance].backward(workload, seed=seed),
             training_inputs(workload, seed=seed),
         )
     finally:
@@ -95,7 +94,7 @@ def make_plan(
     return _result(workload, plan, built.describe(), out, samples, progress, seed if reconstruct else None)
 
 
-def _named(config: PruneConfig) -> tuple[Measure, Ranking]:
+def _named(config: PruneConfig) -> tuple[str, Ranking]:
     """Importance and scope. Raises InputError if one is "auto"."""
     if config.importance == "auto" or config.scope == "auto":
         name = "importance" if config.importance == "auto" else "scope"
@@ -103,7 +102,7 @@ def _named(config: PruneConfig) -> tuple[Measure, Ranking]:
             f"{name} auto trains",
             where=f"--{name}",
             next="`edgekit compress` does it; here, name one"
-            + (": " + ", ".join(MEASURES) if name == "importance" else ""),
+            + (": " + ", ".join(tried()) if name == "importance" else ""),
         )
     return config.importance, config.scope
 
@@ -129,7 +128,7 @@ def replay_plan(
     try:
         plan, _ = read_plan(path)
         workload = _load(target, progress)
-        small = _cut(workload, plan)
+        small = plan.applied_to(workload.model)
     except PruneError as error:
         where = error.where or str(path)
         raise InputError(
@@ -169,15 +168,14 @@ def analyse_sensitivity(
     from edgekit.files import write_json
     from edgekit.pruning import build
     from edgekit.pruning.importance.accuracy_curves import analyse, can_plot
-    from edgekit.pruning.importance.criteria import importances
-    from edgekit.pruning.importance.gradients import backward_for
+    from edgekit.pruning.importance.scores import importances
 
     importance, _ = _named(config or PruneConfig())
     workload = _load(target, progress)
     _tell(progress, "looking for groups of channels")
     said = partial(_tell, progress)
     prepared = build.prepare(workload.model, workload.example(2), seed=seed, tell=said)
-    backward = backward_for(importance, workload, seed=seed)
+    backward = CRITERIA[importance].backward(workload, seed=seed)
     worth = importances(prepared.found, importance, seed=seed, backward=backward)
     rows = _drawn(workload, samples or 512, seed)
 
@@ -206,12 +204,6 @@ def _load(target: str | Path | Workload | None, progress: Progress) -> Workload:
     return workload
 
 
-def _cut(workload: Workload, plan: Plan) -> nn.Module:
-    small = copy.deepcopy(workload.model)
-    plan.apply(small)
-    return small
-
-
 def _result(
     workload: Workload,
     plan: Plan,
@@ -222,21 +214,19 @@ def _result(
     refit: int | None,
 ) -> dict[str, Any]:
     """``refit``: the seed by which training inputs are drawn; None if what stays keeps its weights."""
-    from safetensors.torch import save
-
     from edgekit.files import atomic_write
     from edgekit.training.evaluation import evaluate
+    from edgekit.weights import save_weights
 
-    small = _cut(workload, plan)
+    small = plan.applied_to(workload.model)
     more: dict[str, Any] = {}
     if refit is not None and plan.touched:
         more = _refitted(small, workload, plan, refit, samples, progress)
     _tell(progress, "asking both models")
     before, after = (evaluate(model, workload, limit=samples).score for model in (workload.model, small))
     folder = _folder(out, workload)
-    tensors = {name: value.detach().clone().contiguous() for name, value in small.state_dict().items()}
     atomic_write(folder / PLAN, plan.to_json().encode())
-    atomic_write(folder / WEIGHTS, save(tensors))
+    save_weights(small, folder / WEIGHTS)
     count = len(workload.validation)
     accuracy = {
         "before": before,
@@ -287,10 +277,9 @@ def _folder(out: str | Path | None, workload: Workload) -> Path:
 
 
 def _drawn(workload: Workload, samples: int, seed: int) -> Any:
-    import torch
+    from edgekit.drawing import shuffled
 
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(len(workload.train), generator=generator)[:samples].sort().values
+    return shuffled(len(workload.train), seed)[:samples].sort().values
 
 
 def _tell(progress: Progress, message: str) -> None:

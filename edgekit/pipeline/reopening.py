@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from edgekit.pipeline.chain import Rung, form_of
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.stage_folder import METRICS
 from edgekit.report import Figures
-from edgekit.runs.folder import Damaged, check_files, read_record
+from edgekit.runs.folder import Damaged, check_files, check_plain, holds, read_record
 from edgekit.runs.keys import model_digest
 from edgekit.stages import STAGES
 from edgekit.stages.base import StageContext
@@ -21,6 +22,7 @@ from edgekit.workload import Workload
 
 def identity_of(path: Path) -> dict[str, Any]:
     """Which run a folder is: workload, fingerprint, recipe, stages. Raises RunFolderError if it is none."""
+    check_plain(path)
     try:
         record = read_record(path / "run.json")
     except Damaged as damage:
@@ -33,11 +35,15 @@ def identity_of(path: Path) -> dict[str, Any]:
             expected="a folder that `edgekit compress` made",
             next="ls runs",
         )
-    found = record["run"]
-    assert isinstance(found, dict)
+    found = record.get("run")
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in _IDENTITY):
+        raise RunFolderError(
+            "the run folder is damaged", where=str(path / "run.json"), got="it doesn't say which run it is"
+        )
     return found
 
 
+_IDENTITY = ("workload", "fingerprint", "recipe")
 DEMO = "digits"  # the embedded demo's workload, which needs no file
 
 
@@ -76,7 +82,7 @@ def load_rungs(job: Job) -> list[Rung]:
     Raises RunFolderError if a stage isn't finished, or damaged.
     """
     model = copy.deepcopy(job.workload.model).eval()
-    baseline = _record(job, job.run.path / "baseline.json")
+    baseline = _record(job, job.run.path / "baseline.json", Figures.model_validate)
     figures = Figures.model_validate(baseline)
     rungs = [Rung("", model, baseline["key"], figures, model_digest(model), form_of(model))]
     for index, config in enumerate(job.recipe.stages, 1):
@@ -88,15 +94,18 @@ def load_rungs(job: Job) -> list[Rung]:
             raise _unfinished(job, f"{config.kind}: {damage}") from None
         context = StageContext(job.workload, rungs[0].model, folder, job.recipe.seed, job.progress)
         result = STAGES[config.kind].load(rungs[-1].model, config, context)
-        figures = Figures.model_validate(_record(job, folder / METRICS))
+        told = _record(job, folder / METRICS, Figures.model_validate)
+        figures = Figures.model_validate(told)
         digest, form = model_digest(result.model), form_of(result.model)
         rungs.append(Rung(config.kind, result.model, record["key"], figures, digest, form))
     return rungs
 
 
-def _record(job: Job, path: Path) -> dict[str, Any]:
+def _record(job: Job, path: Path, check: Callable[[dict[str, Any]], object] = bool) -> dict[str, Any]:
     try:
         record = read_record(path)
+        if record is not None:
+            holds(path, record, check)
     except Damaged as damage:
         raise _unfinished(job, str(damage)) from None
     if record is None:

@@ -58,7 +58,7 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
             objective=wanted.objective,
             max_accuracy_drop=limit,
             score=score,
-            every_channel=any(not hasattr(part.task, "num_classes") for part in job.workload.task.parts()),
+            every_channel=any(part.task.class_count is None for part in job.workload.task.parts()),
         ),
         warnings=tuple(_otherwise(records))
         + tuple(

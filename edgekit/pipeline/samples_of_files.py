@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import DataError
+from edgekit.files import opened
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -73,7 +74,7 @@ def _read_samples(source: Path) -> npt.NDArray[Any]:
     import numpy as np
 
     try:
-        with source.open("rb") as stream:
+        with opened(source) as stream:
             zipped = stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
             stream.seek(0)
             if zipped:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.errors import EdgekitError
 from edgekit.files import sha256
@@ -77,7 +80,7 @@ class StageFolder:
         self.job.tell("warning" if kind == "warning" else "note", self.kind, message)
 
     def _load_finished(self, load: Callable[[], StageResult]) -> tuple[StageResult, float] | None:
-        record = self.job.finished(self.path / _DONE, self.key, self.kind)
+        record = self.job.finished(self.path / _DONE, self.key, self.kind, _Done.model_validate)
         if record is None:
             return None
         try:
@@ -107,6 +110,17 @@ class StageFolder:
         except Damaged:
             return "damaged"
         return None if record is None else str(record["key"])
+
+
+class _Done(BaseModel):
+    """What a finished stage's record holds."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    changed: bool
+    note: str
+    details: dict[str, Any]
+    seconds: float = Field(ge=0)
 
 
 def trained_seconds(result: StageResult) -> float:

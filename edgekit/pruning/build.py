@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -20,7 +19,8 @@ from edgekit.pruning.goals.removable_blocks import Block, leaving
 from edgekit.pruning.goals.search import Goal, Limits, Search
 from edgekit.pruning.goals.search_loop import Aim
 from edgekit.pruning.goals.shipped import Shipped
-from edgekit.pruning.importance.criteria import Backward, Importance, Worth, importances
+from edgekit.pruning.importance.criteria import Backward
+from edgekit.pruning.importance.scores import Worth, importances
 from edgekit.pruning.importance.sensitivity import Counting, Inputs, curves, untold
 from edgekit.pruning.plans.plan import Plan
 from edgekit.tensors import Tensors
@@ -121,7 +121,7 @@ def for_goal(
     goal: Goal,
     limits: Limits,
     *,
-    importance: Importance = "magnitude",
+    importance: str = "magnitude",
     scope: Scope = "global",
     patterns: Mapping[str, float] | None = None,
     seed: int = 0,
@@ -178,7 +178,7 @@ class _Wanted:
 
     goal: Goal
     limits: Limits
-    importance: Importance
+    importance: str
     scope: Scope
     patterns: Mapping[str, float]
     backward: Backward | None
@@ -202,7 +202,7 @@ class _Wanted:
             "global" if self.scope == "global" else "local",
             lambda: _built(prepared, search, worth, looked_at),
             lambda made: (made.before, made.after),
-            lambda made: _cut(model, made.plan),
+            lambda made: made.plan.applied_to(model),
         )
         if built is None:
             furthest = _built(prepared, search, worth, check=False)  # the search stands at its end
@@ -250,7 +250,7 @@ def check_reachable(
     made = aim.everything(
         lambda: _built(prepared, search, worth, check=False),
         lambda made: (made.before, made.after),
-        lambda made: _cut(prepared.model, made.plan),
+        lambda made: made.plan.applied_to(prepared.model),
     )
     furthest = made or _built(prepared, search, worth, check=False)  # the search stands at its end
     whole = (*furthest.whole, *ignored(prepared.found, patterns))
@@ -292,14 +292,8 @@ def _search(
 def _built(prepared: Prepared, search: Search, worth: Worth, check: bool = True) -> Built:
     model, example, found = prepared.model, prepared.example, prepared.found
     plan = found.plan(search.removed(), search.gone)
-    small = _cut(model, plan)
+    small = plan.applied_to(model)
     if plan.touched and check:
         groups.check(plan, model, example, seed=prepared.seed)
     before, after = macs.count(model, example), macs.count(small, example)
     return Built(plan, before, after, tuple(found.whole), worth.by_magnitude, lost=search.lost)
-
-
-def _cut(model: nn.Module, plan: Plan) -> nn.Module:
-    small = copy.deepcopy(model)
-    plan.apply(small)
-    return small

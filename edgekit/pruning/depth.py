@@ -207,14 +207,19 @@ def _without(
 def _distance(outputs: Tensors, original: Tensors, task: Task) -> float:
     total = 0.0
     for part in task.parts():
-        own, whole = part.of(outputs), part.of(original)
-        rows, wanted = part.task.logits(own), part.task.logits(whole)
-        if rows is None or wanted is None:
-            distance = continuous_loss(own, whole, kind="mse")
-        else:
-            distance = distillation_loss(rows, wanted, kind="classical", temperature=1.0)
+        distance = part.task.teacher_loss(part.of(outputs), part.of(original), None, _Distances())
         total += part.weight * float(distance)
     return total
+
+
+class _Distances:
+    """The plainest there are."""
+
+    def scores(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        return distillation_loss(student, teacher, kind="classical", temperature=1.0)
+
+    def numbers(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return continuous_loss(student, teacher, kind="mse")
 
 
 def _answer(model: nn.Module, inputs: Tensors) -> Tensors:

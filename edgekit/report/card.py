@@ -13,7 +13,8 @@ from edgekit import __version__
 from edgekit.diagnosis.classes import worst
 from edgekit.diagnosis.groups import gap
 from edgekit.diagnosis.judged import Judged
-from edgekit.diagnosis.record import Corrupted, Diagnosis
+from edgekit.diagnosis.record import Corrupted, Diagnosis, corruption_name
+from edgekit.diagnosis.scores import scores_text
 from edgekit.report.summary import Artifact, Report
 from edgekit.units import human_bytes, human_count, human_ns, human_share
 
@@ -110,14 +111,17 @@ def weaknesses(found: Diagnosis, file: str) -> list[str]:
             against = f"{human_share(lost.before)} → {human_share(lost.after)}"
             told.append(f"Lost most robustness by compression under {_named(lost)}: {against}.")
     if found.probed == file and found.attacked:
-        last = found.attacked[-1]
+        most = max(one.epsilon for one in found.attacked)
+        last = min((one for one in found.attacked if one.epsilon == most), key=lambda one: one.after)
         size = f"{last.epsilon * 255:.0f}/255"
-        told.append(f"A change of every value by {size}, made to mislead, leaves {human_share(last.after)}.")
+        of = f" of {last.input}" if last.input else ""
+        left = human_share(last.after)
+        told.append(f"A change of every value{of} by {size}, made to mislead, leaves {left}.")
     return told
 
 
 def _named(one: Corrupted) -> str:
-    return f"{one.corruption} of severity {one.severity}"
+    return f"{corruption_name(one)} of severity {one.severity}"
 
 
 def _of_answers(found: Diagnosis, judged: Judged) -> list[str]:
@@ -149,6 +153,8 @@ def _of_answers(found: Diagnosis, judged: Judged) -> list[str]:
         told.append(
             f"Root mean square error {judged.errors.rmse_after:.4g}, {judged.errors.rmse_before:.4g} before."
         )
+    if judged.scores is not None:
+        told.append(f"{scores_text(judged.scores)}.")
     return told
 
 

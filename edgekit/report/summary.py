@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgekit.files import read_bytes
 from edgekit.formats import FormatName, Precision
 
 SCHEMA = 1
+REPORT_KEY = "report.key"  # the record of report.json
 
 
 class _Part(BaseModel):
@@ -20,9 +22,9 @@ class _Part(BaseModel):
 class Figures(_Part):
     """Of a model: the task's score on the whole validation set, and its size. ``macs``: for one sample."""
 
-    accuracy: float
-    parameters: int
-    macs: int
+    accuracy: float = Field(allow_inf_nan=False)
+    parameters: int = Field(ge=0)
+    macs: int = Field(ge=0)
 
 
 class StageRow(Figures):
@@ -85,14 +87,14 @@ class Artifact(_Part):
     format: FormatName
     precision: Precision
     sha256: str
-    size_bytes: int
+    size_bytes: int = Field(ge=0)
     accuracy: float
     scores: dict[str, float] = {}  # of several outputs by name, of which ``accuracy`` is the lowest
     agreement: float
     int8_coverage: float | None
     parity: float
-    parameters: int
-    macs: int
+    parameters: int = Field(ge=0)
+    macs: int = Field(ge=0)
     parent: str = ""  # the stage whose model it is: "prune", or "" for the trained model
     float_layers: tuple[FloatLayer, ...] = ()
     snr_db: float | None = None  # of its outputs, against the torch model that it was exported from
@@ -143,7 +145,7 @@ class Measured(_Part):
     runtime: str
     threads: int
     backend: str = ""  # execution provider or delegate; "" is the runtime's default on the CPU
-    p50_ns: int
+    p50_ns: int = Field(ge=0)
     p90_ns: int
     samples: int
     p50_low_ns: int | None = None
@@ -254,4 +256,4 @@ class Report(_Part):
     @classmethod
     def load(cls, folder: Path) -> Report:
         """The report of a run folder. Raises OSError if there is none, ValueError if it is damaged."""
-        return cls.model_validate_json((folder / "report.json").read_bytes())
+        return cls.model_validate_json(read_bytes(folder / "report.json"))

@@ -15,7 +15,7 @@
     diagnosis.json      what compression broke, sample by sample
     guard.json          the stages that were left out as their files broke too much
     MODEL_CARD.md       what the model is, good for and bad at; also in the manifest
-    report.json         written when all of that is there
+    report.json         written when all of that is there; report.key has its sha256
     report.html         the same to look at, with pictures: one file that works offline
     work/               while a run goes on only
 
@@ -31,13 +31,23 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edgekit.errors import RunFolderError
-from edgekit.files import disk_full, read_json, remove_leftovers, sha256, sha256_of, write_json
+from edgekit.files import (
+    disk_full,
+    inside,
+    kind_of,
+    read_json,
+    remove_leftovers,
+    sha256,
+    sha256_of,
+    write_json,
+)
 
 SCHEMA = 1
 _IDENTITY = "run.json"
@@ -65,12 +75,13 @@ class RunFolder:
         run's is left exactly as it is.
 
         Raises:
-            RunFolderError: it belongs to another run, is in use, damaged, or no run folder at all.
+            RunFolderError: it belongs to another run, is in use, damaged, no run folder, or holds links.
             DiskFullError: it can't be created or written.
         """
         path = path.absolute()
         try:
             _check_device_identity(path)
+            check_plain(path)
             _check_places(path)
             new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
@@ -199,10 +210,15 @@ def read_record(path: Path) -> dict[str, Any] | None:
         record = read_json(path)
         told = record.pop("sha256")
         right = told == sha256_of(record)
+        if not isinstance(record["key"], str) or not all(
+            isinstance(name, str) and isinstance(digest, str) for name, digest in record["files"].items()
+        ):
+            raise TypeError("no record")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(f"{path.name} can't be read ({type(error).__name__})") from None
+        told = str(error.strerror) if isinstance(error, OSError) else type(error).__name__
+        raise Damaged(f"{path.name} can't be read ({told})") from None
     if not right:
         raise Damaged(f"{path.name} was changed since it was written")
     assert isinstance(record, dict)
@@ -210,12 +226,14 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def check_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Raise Damaged unless every file is there with its sha256."""
+    """Raise Damaged unless every file is there, inside of the folder, with its sha256."""
     for name, expected in files.items():
         try:
-            found = sha256(folder / name)
+            found = sha256(inside(folder, name))
         except OSError as error:
-            raise Damaged(f"{name} can't be read ({os.strerror(error.errno or 0)})") from None
+            raise Damaged(f"{name} can't be read ({error.strerror})") from None
+        except ValueError as error:
+            raise Damaged(str(error)) from None
         if found != expected:
             raise Damaged(f"{name} was changed since it was written")
 
@@ -231,6 +249,41 @@ def finished(path: Path, key: str) -> dict[str, Any] | None:
         return None
     check_files(path.parent, record["files"])
     return record
+
+
+def holds(path: Path, record: dict[str, Any], check: Callable[[dict[str, Any]], object]) -> None:
+    """Raise Damaged if ``check`` raises: a record that fits its own sha256 may still hold anything."""
+    try:
+        check(record)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        said = str(error).splitlines() or [""]
+        raise Damaged(
+            f"{path.name} doesn't hold what it should ({said[0] or type(error).__name__})"
+        ) from None
+
+
+def check_plain(path: Path) -> None:
+    """Raise RunFolderError if a run folder holds anything but files and folders.
+
+    edgekit makes no links: one would have it write, or delete, somewhere else. What is no file can keep a
+    reader waiting for ever.
+    """
+    for place, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            one = Path(place, name)
+            try:
+                mode = one.lstat().st_mode
+            except FileNotFoundError:  # another process works in the folder
+                continue
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                to = f" to {one.readlink()}" if stat.S_ISLNK(mode) else ""
+                raise RunFolderError(
+                    "the run folder holds what edgekit never makes",
+                    where=str(path),
+                    got=f"{one.relative_to(path)}: {kind_of(mode)}{to}",
+                    expected="files and folders",
+                    next="remove that if it is yours; if somebody else made this folder, don't trust it",
+                )
 
 
 # --- who a folder belongs to -----------------------------------------------------------------------------
@@ -284,7 +337,11 @@ def _check_places(path: Path) -> None:
 
 
 def _take_lock(path: Path) -> int:
-    handle = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    # Not through a link, which may have been put there since the folder was looked at.
+    handle = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if os.fstat(handle).st_nlink > 1:
+        os.close(handle)
+        raise RunFolderError("the lock is another file as well", where=str(path / _LOCK), next="remove it")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

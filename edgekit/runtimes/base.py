@@ -40,7 +40,7 @@ class Runtime:
             providers, delegates.
         on_gpu: the backends that are measured in its place on a device that is a GPU; None: ``backends``.
         depthwise_multiple: channels that its depthwise kernels for int8 take at a time, if the rest is slow.
-        device_file: see above.
+        own_file: ``device_file``, if it is another than ``device/runtime_NAME.py``.
     """
 
     name: str
@@ -52,11 +52,12 @@ class Runtime:
     backends: Callable[[Device], tuple[str, ...]] = _none
     on_gpu: tuple[str, ...] | None = None
     depthwise_multiple: int = 1
-    device_file: Path = Path()
+    own_file: Path | None = None
 
-    def __post_init__(self) -> None:
-        if self.device_file == Path():
-            object.__setattr__(self, "device_file", _DEVICE / f"runtime_{self.name}.py")
+    @property
+    def device_file(self) -> Path:
+        """What goes to a device and runs files there."""
+        return self.own_file or _DEVICE / f"runtime_{self.name}.py"
 
     @property
     def package(self) -> str:

@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
+from edgekit.drawing import shuffled
 from edgekit.errors import StageError
 from edgekit.progress import Event
 from edgekit.pruning.build import Built, Scope
-from edgekit.pruning.importance.criteria import Backward, Importance
-from edgekit.pruning.importance.gradients import backward_for
+from edgekit.pruning.importance.criteria import CRITERIA, Backward
 from edgekit.training import evaluate, train
 from edgekit.training.computing import parallel
 from edgekit.training.early_stopping import split
@@ -37,12 +36,12 @@ __all__ = ["Build", "Candidate", "Verdict", "choose", "parted"]
 class Candidate(NamedTuple):
     """What a trial tries."""
 
-    importance: Importance
+    importance: str
     scope: Scope
 
 
 # A plan by one candidate; not checked by export and gradients, which the winner's is later.
-Build = Callable[[Candidate, Backward | None], Built]
+Build = Callable[[Candidate, "Backward | None"], Built]
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,7 @@ def parted(workload: Workload, samples: int, held_out: int, seed: int) -> tuple[
     count = len(workload.train)
     held = min(held_out, max(1, count // 4))
     rest, judged = split(count, held / count, seed)
-    generator = torch.Generator().manual_seed(seed)
-    return rest[torch.randperm(len(rest), generator=generator)[:samples]].sort().values, judged
+    return rest[shuffled(len(rest), seed)[:samples]].sort().values, judged
 
 
 def choose(
@@ -137,8 +135,8 @@ def choose(
         context.progress(Event("note", "prune", message))
         folder = part(name)
         if (known := folder.done()) is None:
-            measure = candidate.importance
-            backward = backward_for(measure, context.workload, seed=context.seed, rows=trained_on)
+            criterion = CRITERIA[candidate.importance]
+            backward = criterion.backward(context.workload, seed=context.seed, rows=trained_on)
             built = build(candidate, backward)
             known = {"plan": built.plan.to_json(), "speedup": built.speedup}
             same = next((other for other, plan in plans.items() if plan == known["plan"]), None)
@@ -176,8 +174,7 @@ def _tried(
     workload: Workload,
     judged: Tensor,
 ) -> dict[str, Any]:
-    start, small = time.monotonic(), copy.deepcopy(model)
-    built.plan.apply(small)
+    start, small = time.monotonic(), built.plan.applied_to(model)
     found: dict[str, Any] = {"score": None}
     try:
         train(

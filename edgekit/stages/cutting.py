@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from edgekit import macs
 from edgekit.errors import PruneError
+from edgekit.files import read_text
 from edgekit.macs import Complexity
 from edgekit.progress import Event
 from edgekit.pruning import build
 from edgekit.pruning.build import Built, Prepared
 from edgekit.pruning.compose import compose
 from edgekit.pruning.goals.search import Goal
-from edgekit.pruning.importance.criteria import Backward
-from edgekit.pruning.importance.gradients import backward_for
+from edgekit.pruning.importance.criteria import CRITERIA, Backward
 from edgekit.pruning.importance.sensitivity import Inputs, training_inputs
 from edgekit.pruning.importance.sparse import GroupPenalty
 from edgekit.pruning.plans.plan import Plan
@@ -139,8 +139,8 @@ class Cutting:
 
     def _built(self, prepared: Callable[[], Prepared], goal: Goal) -> Built:
         rows = self.trial_rows[0] if self.config.by_trial else None
-        measure = self.choice.importance
-        backward = backward_for(measure, self.context.workload, seed=self.context.seed, rows=rows)
+        criterion = CRITERIA[self.choice.importance]
+        backward = criterion.backward(self.context.workload, seed=self.context.seed, rows=rows)
         return self._for_goal(prepared(), goal, self.choice, backward)
 
     def _for_goal(
@@ -164,7 +164,7 @@ class Cutting:
 
     def _cut(self, model: nn.Module, plan: Plan, suffix: str = "") -> nn.Module:
         """A smaller copy, healed where that brings it nearer to ``model``."""
-        small = stage_files.cut(model, plan)
+        small = plan.applied_to(model)
         if self.config.reconstruct is False or not plan.touched:
             return small
         part = self._part(f"reconstruction{suffix}")
@@ -319,7 +319,7 @@ class Cutting:
 def read_plan(path: str | Path) -> tuple[Plan, str]:
     """A plan and the text that it was read from. Raises PruneError if there is none, or it is no plan."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(Path(path))
     except (OSError, UnicodeDecodeError) as error:
         raise PruneError(
             "the pruning plan can't be read",

@@ -42,7 +42,7 @@ def load(model: nn.Module, config: PruneConfig, context: StageContext) -> StageR
     Raises:
         PruneError, WeightsError: files are missing, damaged, or don't fit ``model``.
     """
-    result = stage_files.load(stage_files.cut(model, stage_files.read_plan(context.folder)), context.folder)
+    result = stage_files.load(stage_files.read_plan(context.folder).applied_to(model), context.folder)
     drop_parts(context.folder)  # of a stage that was killed after its last file
     return result
 

@@ -6,15 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from edgekit.pruning.importance.criteria import CriterionName, tried
 from edgekit.stages.base import Config, StageConfig, TrainingConfig
 from edgekit.stages.targets import MAIN, TargetConfig
 
-__all__ = ["MEASURES", "Measure", "PruneConfig", "Ranking", "SparseConfig", "TrialConfig"]
+__all__ = ["PruneConfig", "Ranking", "SparseConfig", "TrialConfig"]
 
-Measure = Literal["magnitude", "taylor", "hessian", "bn_scale", "fpgm", "lamp", "random"]
 Ranking = Literal["global", "local", "isomorphic"]  # among all groups, none, those of the same structure
 _WHAT_IS_CUT = ("shrink", "importance", "scope", "blocks", "max_ratio", "limits", "ignore", "steps")
-MEASURES: tuple[Measure, ...] = ("magnitude", "taylor", "hessian", "bn_scale", "fpgm", "lamp")
 
 
 class TrialConfig(Config):
@@ -23,7 +22,7 @@ class TrialConfig(Config):
     On training data that it didn't learn from; validation data is never looked at.
     """
 
-    candidates: tuple[Measure, ...] = Field(MEASURES, min_length=1)  # of importance: auto
+    candidates: tuple[CriterionName, ...] = Field(tried(), min_length=1)  # of importance: auto
     scopes: tuple[Ranking, ...] = Field(("global", "local", "isomorphic"), min_length=1)  # of scope: auto
     samples: int = Field(2048, ge=2, le=10_000_000)  # training samples that each learns from
     held_out: int = Field(1024, ge=1, le=1_000_000)  # training samples that judge; a quarter at most
@@ -48,7 +47,7 @@ class PruneConfig(TargetConfig, StageConfig):
     plan: str | None = Field(None, min_length=1)  # a plan.json to replay, which says already what is cut
     # Channels of what is cut; 8 or 16 suit SIMD kernels. auto: what the device's kernels like, by measuring.
     channel_multiple: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 8
-    importance: Measure | Literal["auto"] = "magnitude"  # auto: by a trial
+    importance: CriterionName | Literal["auto"] = "magnitude"  # auto: by a trial
     scope: Ranking | Literal["auto"] = "global"  # auto: by a trial
     # Whole residual blocks, with the global scope. auto: they may leave where time is aimed at.
     blocks: Literal["auto", "may_leave", "stay"] = "auto"

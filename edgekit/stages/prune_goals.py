@@ -15,7 +15,7 @@ from edgekit.pruning import build
 from edgekit.pruning.build import Built, Prepared, Scope
 from edgekit.pruning.goals.search import Goal, Limits
 from edgekit.pruning.goals.shipped import Shipped
-from edgekit.pruning.importance.criteria import Backward, Importance
+from edgekit.pruning.importance.criteria import Backward
 from edgekit.pruning.importance.sensitivity import Inputs
 from edgekit.stages.base import StageContext
 from edgekit.stages.prune_config import PruneConfig
@@ -81,7 +81,7 @@ class Aiming:
         self,
         prepared: Prepared,
         goal: Goal,
-        importance: Importance,
+        importance: str,
         scope: Scope,
         backward: Backward | None,
         inputs: Inputs,
@@ -98,7 +98,7 @@ class Aiming:
         self,
         prepared: Prepared,
         goal: Goal,
-        importance: Importance,
+        importance: str,
         scope: Scope,
         backward: Backward | None,
         inputs: Inputs,

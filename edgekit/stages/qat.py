@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from edgekit.files import read_json
 from edgekit.progress import Event
 from edgekit.stages import stage_files
 from edgekit.stages.base import StageConfig, StageContext, StageResult, TrainingConfig
@@ -34,7 +35,7 @@ class QatConfig(StageConfig):
     kind: Literal["qat"] = "qat"
     calibration_samples: int = Field(1024, ge=1, le=1_000_000)
     calibration_batch: int = Field(64, ge=1, le=4096)  # samples in memory at a time, at most
-    ranges: Literal["minmax", "percentile", "mse"] = "mse"  # of activations
+    ranges: Literal["auto", "mse", "l4", "minmax", "percentile"] = "auto"  # of activations
     percentile: float = Field(99.99, gt=50, le=100)  # cut at both ends, with ranges: percentile
     weight_ranges: Literal["minmax", "mse"] = "minmax"  # of each channel of weights
     bias_correction: bool = True  # what rounding the weights moves a layer's mean by, off its bias
@@ -121,9 +122,9 @@ def _frozen_text(model: nn.Module, frozen: Collection[str]) -> str:
 
 def _how(config: QatConfig) -> str:
     """What differs from the defaults is told."""
-    ranges = {"minmax": "minmax", "percentile": f"percentile {config.percentile:g}", "mse": ""}
+    ranges = {"percentile": f"percentile {config.percentile:g}", "auto": ""}
     weights = {"minmax": "", "mse": "weights by mse"}
-    told = [ranges[config.ranges], weights[config.weight_ranges]]
+    told = [ranges.get(config.ranges, config.ranges), weights[config.weight_ranges]]
     told.append("" if config.bias_correction else "no bias correction")
     told = [part for part in told if part]
     return f"calibrated ({', '.join(told)})" if told else "calibrated"
@@ -131,8 +132,6 @@ def _how(config: QatConfig) -> str:
 
 def _kept_doubts(context: StageContext) -> list[str]:
     """Those of the calibration that a continued training goes on from; none where they can't be read."""
-    from edgekit.files import read_json
-
     with contextlib.suppress(OSError, ValueError):
         doubts = read_json(context.folder / DOUBTS)
         if isinstance(doubts, list):
@@ -218,11 +217,17 @@ def _calibrate(
         weight_ranges=config.weight_ranges,
         bias_correction=config.bias_correction,
         even_heads=config.even_heads,
-        keep_float=getattr(workload.task, "keep_float", ()),
+        keep_float=workload.task.keep_float,
     )
     doubts = _doubts(config, context)
     graph = capture(model, workload.example(1))
-    made = estimate(graph, Streamed(draw), options, doubt=doubts.append)
+
+    def tell(tried: dict[str, float]) -> None:
+        taken = max(tried, key=lambda way: tried[way])
+        told = ", ".join(f"{way} {decibels:.1f} dB" for way, decibels in tried.items())
+        context.progress(Event("note", "qat", f"ranges of activations tried: {told}; {taken} is taken"))
+
+    made = estimate(graph, Streamed(draw), options, doubt=doubts.append, tell=tell)
     if not any(node.target in ops.DEQUANTIZE for node in made.graph.nodes):
         raise _nothing_in_int8(made)
     return made, doubts

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from edgekit.pruning import build
 from edgekit.pruning.depth import blocks
 from edgekit.pruning.goals.search import Limits
-from edgekit.stages import stage_files
 from edgekit.stages.cutting import read_plan
 from edgekit.tensors import Tensors
 
@@ -40,7 +39,7 @@ def check_cut(
     """
     if config.plan is not None:
         plan, _ = read_plan(config.plan)
-        stage_files.cut(model, plan)
+        plan.applied_to(model)
         return None
     prepared = build.prepare(model, example, seed=seed, tell=tell)
     if config.blocks_may_leave and blocks(model, example):

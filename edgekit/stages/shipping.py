@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edgekit.devices.device import Device
     from edgekit.pruning.goals.shipped import Precision, Shipped
 
-__all__ = ["identity", "shipped_for"]
+__all__ = ["identity", "shipped_for", "unused"]
 
 
 def identity(config: object, shipping: Shipping | None) -> dict[str, Any]:
@@ -26,6 +26,12 @@ def identity(config: object, shipping: Shipping | None) -> dict[str, Any]:
     if config.needs_time:
         found["device"] = _device(config, shipping).model_dump(mode="json")
     return {"shipped": found}
+
+
+def unused(config: object) -> tuple[str, ...]:
+    """What a stage with these settings doesn't execute, as "module:name": writing files, and timing them."""
+    needed = isinstance(config, TargetConfig) and config.needs_files
+    return () if needed else (f"{shipped_for.__module__}:{shipped_for.__qualname__}",)
 
 
 def shipped_for(config: TargetConfig, context: StageContext) -> Shipped | None:
@@ -78,5 +84,5 @@ def _device(config: TargetConfig, shipping: Shipping | None) -> Device:
     if config.device:
         named = [device for device in devices if device.name == config.device]
         return named[0] if named else load_device(config.device)
-    timed = [device for device in devices if not device.emulated and device.transport != "none"]
+    timed = [device for device in devices if not device.emulated and device.kind.reachable]
     return (*timed, *devices, Device(name="local", transport="local"))[0]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import EdgekitError, PruneError
+from edgekit.files import read_json, read_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,13 +24,9 @@ CHECKPOINT = "checkpoint.pt"
 
 def save(result: StageResult, folder: Path) -> None:
     """Write weights and summary (last, as a sign that all is there), and drop the checkpoint."""
-    from safetensors.torch import save as to_bytes
+    from edgekit.weights import save_weights
 
-    from edgekit.files import atomic_write
-
-    state = result.model.state_dict()
-    tensors = {name: value.detach().clone().contiguous() for name, value in state.items()}
-    atomic_write(folder / WEIGHTS, to_bytes(tensors))
+    save_weights(result.model, folder / WEIGHTS)
     save_summary(result, folder)
 
 
@@ -58,7 +54,6 @@ def load(model: nn.Module, folder: Path) -> StageResult:
 
 def load_summary(model: nn.Module, folder: Path) -> StageResult:
     """``model`` with what the report says of it. Raises PruneError if that is missing or damaged."""
-    from edgekit.files import read_json
     from edgekit.stages.base import StageResult
 
     try:
@@ -79,16 +74,9 @@ def read_plan(folder: Path) -> Plan:
     from edgekit.pruning.plans.plan import Plan
 
     try:
-        return Plan.from_json((folder / PLAN).read_text(), where=str(folder / PLAN))
+        return Plan.from_json(read_text(folder / PLAN), where=str(folder / PLAN))
     except (OSError, UnicodeDecodeError) as error:
         raise PruneError("a pruning plan can't be read", where=str(folder / PLAN), got=str(error)) from error
-
-
-def cut(model: nn.Module, plan: Plan) -> nn.Module:
-    """A smaller copy."""
-    small = copy.deepcopy(model)
-    plan.apply(small)
-    return small
 
 
 def write_plan(plan: Plan, folder: Path) -> None:
@@ -103,8 +91,8 @@ def begun(folder: Path, model: nn.Module, settings: dict[str, Any]) -> tuple[Pla
     from edgekit.pruning.plans.plan import Plan
 
     try:
-        plan = Plan.from_json((folder / PLAN).read_text())
-        cut(model, plan)
+        plan = Plan.from_json(read_text(folder / PLAN))
+        plan.applied_to(model)
     except (OSError, UnicodeDecodeError, EdgekitError):
         return None
     described = plan.settings.get("result")

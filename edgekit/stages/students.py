@@ -58,7 +58,7 @@ def build(
         if kind == "depth":
             left, all_ = len(details["kept_blocks"]), len(details["removed_blocks"])
             note += f", {left} of {left + all_} residual blocks left"
-        return stage_files.cut(model, plan), note, details
+        return plan.applied_to(model), note, details
     if kind == "given":
         return _given(context), "the workload's student", {}
     if kind == "self":
@@ -69,7 +69,7 @@ def build(
 def rebuild(kind: Kind, model: nn.Module, context: StageContext) -> nn.Module:
     """The finished stage's student, but for its weights. Raises PruneError if the plan is damaged."""
     if kind in ("width", "depth"):
-        return stage_files.cut(model, stage_files.read_plan(context.folder))
+        return stage_files.read_plan(context.folder).applied_to(model)
     return _given(context) if kind == "given" else copy.deepcopy(model)
 
 
@@ -148,14 +148,12 @@ def _narrower(model: nn.Module, config: DistillConfig, context: StageContext) ->
 
 
 def _shallower(model: nn.Module, config: DistillConfig, context: StageContext) -> tuple[Plan, dict[str, Any]]:
-    import torch
-
+    from edgekit.drawing import shuffled
     from edgekit.pruning.depth import shallower
 
     assert config.depth is not None  # checked when the configuration was made
     train = context.workload.train
-    generator = torch.Generator().manual_seed(context.seed)
-    rows = torch.randperm(len(train), generator=generator)[:_SAMPLES]
+    rows = shuffled(len(train), context.seed)[:_SAMPLES]
     inputs = context.workload.preprocessing(train.inputs[rows])
     found = shallower(model, inputs, config.depth, context.workload.task)
     return found.plan, found.describe()

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit.files import read_json
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -52,13 +54,11 @@ class Part:
 
     def finish(self, content: dict[str, Any], model: nn.Module | None = None) -> None:
         """Keep JSON values, and the weights of ``model``. Raises DiskFullError."""
-        from safetensors.torch import save
-
-        from edgekit.files import atomic_write, write_json
+        from edgekit.files import write_json
+        from edgekit.weights import save_weights
 
         if model is not None:
-            state = {name: value.detach().clone().contiguous() for name, value in model.state_dict().items()}
-            atomic_write(self.folder / _WEIGHTS, save(state))
+            save_weights(model, self.folder / _WEIGHTS)
         write_json(self.folder / _DONE, content)
         self.checkpoint.unlink(missing_ok=True)
 
@@ -70,8 +70,6 @@ def drop_parts(stage: Path) -> None:
 
 
 def _read(path: Path) -> Any:
-    from edgekit.files import read_json
-
     try:
         return read_json(path)
     except (OSError, ValueError):

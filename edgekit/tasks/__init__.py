@@ -21,6 +21,7 @@ base.py        what every task says
 classes.py     classes of samples, tokens and pixels
 continuous.py  numbers
 outputs.py     several outputs, each with a task of its own
+teachers.py    what several teachers answer together
 """
 
 from __future__ import annotations

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from edgekit.tensors import NamedTensors, Tensors
+from edgekit.tasks.teachers import averaged
+from edgekit.tensors import NamedTensors, Targets, Tensors
 
-__all__ = ["Part", "Task", "kind_of", "share_of"]
+__all__ = ["Part", "Task", "TeacherLosses", "kind_of", "share_of"]
 
 
 class Part(NamedTuple):
@@ -23,20 +25,52 @@ class Part(NamedTuple):
     weight: float
 
     def of(self, values: Tensors) -> Tensor:
-        """Its tensor among outputs or targets."""
+        """Its tensor among outputs."""
         return values[self.name] if isinstance(values, NamedTensors) else values
+
+    def target(self, values: Targets) -> Any:
+        """Its tensor among targets; a ``Ragged`` for a task with ``unequal_targets``."""
+        return values[self.name] if isinstance(values, NamedTensors) else values
+
+
+class TeacherLosses(Protocol):
+    """The distances between a student's answers and a teacher's among which a task chooses; scalars."""
+
+    def scores(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        """Of rows of class scores (M, C); ``labels``: (M,), where they are known."""
+
+    def numbers(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Of numbers of any one shape."""
 
 
 class Task(ABC):
     """The interface. ``kind`` names the task in reports, ``metric`` names the number that ``score`` gives.
 
-    Outputs and targets are tensors; several by name (``NamedTensors``) for ``Outputs`` alone.
+    Outputs and targets are tensors; several by name (``NamedTensors``) for ``Outputs`` alone. What isn't
+    abstract says how it is for numbers; docs/adding-a-task.md tells what a new task has to say.
+
+    Attributes:
+        spatial_targets: whether targets lie on the grid of the inputs: they can't stay behind when an
+            augmentation moves the inputs.
+        class_dim: where class scores stand in outputs (N, …), the best of which is the answer; None: nowhere.
+        view: as what the report compares and draws answers. "classes" needs ``logits``.
+        unit: what it counts.
+        unequal_targets: whether each sample has targets of its own number (boxes, letters): a ``Ragged``.
+        per_sample: whether each sample has one answer, so that single samples can be shown with theirs.
+        stepwise: whether outputs have an answer for each step of a sequence, (N, T, …).
+        keep_float: names of outputs whose last layer isn't put into int8.
     """
 
     kind: ClassVar[str]
     metric: ClassVar[str]
-    # Targets that lie on the grid of the inputs can't stay behind when an augmentation moves the inputs.
     spatial_targets: ClassVar[bool] = False
+    class_dim: ClassVar[int | None] = None
+    view: ClassVar[Literal["classes", "numbers"]] = "numbers"
+    unit: ClassVar[str] = "samples"
+    per_sample: ClassVar[bool] = True
+    stepwise: ClassVar[bool] = False
+    unequal_targets: ClassVar[bool] = False
+    keep_float: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -69,9 +103,71 @@ class Task(ABC):
         Tasks without classes ignore ``label_smoothing`` and ``weights``.
         """
 
-    @abstractmethod
+    @property
+    def class_count(self) -> int | None:
+        """How many classes it has; None: its answers are none."""
+        return None
+
+    @property
+    def channel_dim(self) -> int:
+        """Where the channels of outputs stand that int8 may lose one by one: the classes, else behind N."""
+        return 1 if self.class_dim is None else self.class_dim
+
     def logits(self, outputs: Any) -> Tensor | None:
-        """Rows of class scores (M, C) for distillation, or None where outputs are continuous."""
+        """Rows of class scores (M, C), one for each target; None where there are none."""
+        return None
+
+    def counted(self, targets: Tensor) -> Tensor:
+        """Which targets count: bool, of their shape. Others are padding, or void."""
+        return torch.ones_like(targets, dtype=torch.bool)
+
+    def counts(self, targets: Tensor) -> bool:
+        """Whether any of them does. Answered without a look at them where all do."""
+        return True
+
+    def chance_loss(self, targets: Any) -> float | None:
+        """The loss of a model that knows nothing: of numbers the variance of the targets. None: of targets
+        that are no numbers for each output (boxes, letters), where a model has to be asked.
+        """
+        numbers = isinstance(targets, Tensor) and targets.is_floating_point()
+        return float(targets.var(correction=0)) if numbers else None
+
+    def teacher_loss(
+        self,
+        outputs: Tensor,
+        taught: Tensor,
+        targets: Tensor | None,
+        losses: TeacherLosses,
+        *,
+        labelled: bool = True,
+    ) -> Tensor:
+        """How far outputs are from a teacher's, a scalar.
+
+        Args:
+            outputs: of the student; gradients flow to them.
+            taught: of the teacher, of the same shape.
+            targets: of the same samples, if they are known and one tensor.
+            losses: what is told apart by the recipe.
+            labelled: False: the targets are a teacher's answers, all of which count.
+        """
+        student, teacher = self.logits(outputs), self.logits(taught.float())
+        if student is None or teacher is None:
+            return losses.numbers(outputs, taught)
+        # Where rows have no label each (letters, at places that nobody knows), the teacher's answer counts.
+        own = targets is not None and targets.numel() == len(student)
+        return losses.scores(student, teacher, targets.reshape(-1) if own and targets is not None else None)
+
+    def together(self, answers: Sequence[Tensor]) -> Tensor:
+        """What several teachers answer together, in the form of one's outputs."""
+        return averaged(answers, self.class_dim)
+
+    def at_step(self) -> Task:
+        """What one step of a model that streams answers."""
+        return self
+
+    def scores(self, outputs: Any, targets: Any) -> dict[str, float]:
+        """By output, the score of its own task; {} where there is one output."""
+        return {}
 
     @abstractmethod
     def answers(self, outputs: Any) -> Any:
@@ -93,7 +189,8 @@ class Task(ABC):
 
     def describe(self) -> dict[str, Any]:
         """The task as JSON, as kept in the report and in every artifact."""
-        return {"kind": self.kind, "metric": self.metric, **asdict(self)}  # type: ignore[call-overload]
+        own: dict[str, Any] = asdict(self) if is_dataclass(self) else {}
+        return {"kind": self.kind, "metric": self.metric, **own}
 
 
 def share_of(hits: Tensor) -> float:

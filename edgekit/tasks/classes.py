@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from edgekit.errors import DataError, WorkloadError
-from edgekit.tasks.base import Task, kind_of, share_of
+from edgekit.tasks.base import Task, TeacherLosses, kind_of, share_of
 
 __all__ = ["Classification", "Segmentation", "TokenClassification"]
 
@@ -33,6 +34,7 @@ class _Classes(Task):
     ignore_label: int | None = None
 
     class_dim: ClassVar[int] = 1
+    view: ClassVar[Literal["classes", "numbers"]] = "classes"
     outputs_form: ClassVar[str]
     targets_form: ClassVar[str]
     target_dims: ClassVar[int]
@@ -105,20 +107,48 @@ class _Classes(Task):
     def logits(self, outputs: Tensor) -> Tensor:
         return outputs.movedim(self.class_dim, -1).reshape(-1, outputs.shape[self.class_dim])
 
+    @property
+    def class_count(self) -> int:
+        return self.num_classes
+
+    def counted(self, targets: Tensor) -> Tensor:
+        if self.ignore_label is None:
+            return super().counted(targets)
+        return targets != self.ignore_label
+
+    def counts(self, targets: Tensor) -> bool:
+        return self.ignore_label is None or not bool((targets == self.ignore_label).all())
+
+    def chance_loss(self, targets: Tensor) -> float:
+        """Of equal scores for all classes."""
+        return math.log(self.num_classes)
+
+    def teacher_loss(
+        self,
+        outputs: Tensor,
+        taught: Tensor,
+        targets: Tensor | None,
+        losses: TeacherLosses,
+        *,
+        labelled: bool = True,
+    ) -> Tensor:
+        """Between class scores, of what counts."""
+        student, teacher = self.logits(outputs), self.logits(taught.float())
+        labels = None if targets is None else targets.reshape(-1)
+        if labelled and labels is not None and self.ignore_label is not None:
+            rows = torch.nonzero(labels != self.ignore_label)[:, 0]
+            student, teacher, labels = student[rows], teacher[rows], labels[rows]
+        return losses.scores(student, teacher, labels)
+
     def answers(self, outputs: Tensor) -> Tensor:
         """The class with the highest score; shape of the targets."""
         return outputs.argmax(self.class_dim)
 
     def score(self, outputs: Tensor, targets: Tensor) -> float:
-        return share_of((self.answers(outputs) == targets)[self._counted(targets)])
+        return share_of((self.answers(outputs) == targets)[self.counted(targets)])
 
     def agreement(self, outputs: Tensor, reference: Tensor) -> float:
         return share_of(self.answers(outputs) == self.answers(reference))
-
-    def _counted(self, targets: Tensor) -> Tensor:
-        if self.ignore_label is None:
-            return torch.ones_like(targets, dtype=torch.bool)
-        return targets != self.ignore_label
 
 
 @dataclass(frozen=True)
@@ -139,9 +169,16 @@ class TokenClassification(_Classes):
     kind: ClassVar[str] = "token-classification"
     metric: ClassVar[str] = "top-1 of tokens"
     class_dim: ClassVar[int] = -1
+    unit: ClassVar[str] = "tokens"
+    per_sample: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = True
     outputs_form: ClassVar[str] = "(N, T, C)"
     targets_form: ClassVar[str] = "(N, T)"
     target_dims: ClassVar[int] = 2
+
+    def at_step(self) -> Task:
+        """A class for the step."""
+        return Classification(self.num_classes)
 
 
 @dataclass(frozen=True)
@@ -154,13 +191,15 @@ class Segmentation(_Classes):
 
     kind: ClassVar[str] = "segmentation"
     metric: ClassVar[str] = "mean IoU"
+    unit: ClassVar[str] = "pixels"
+    per_sample: ClassVar[bool] = False
     spatial_targets: ClassVar[bool] = True
     outputs_form: ClassVar[str] = "(N, C, H, W)"
     targets_form: ClassVar[str] = "(N, H, W)"
     target_dims: ClassVar[int] = 3
 
     def score(self, outputs: Tensor, targets: Tensor) -> float:
-        counted = self._counted(targets)
+        counted = self.counted(targets)
         pairs = targets[counted].long() * self.num_classes + self.answers(outputs)[counted]
         table = torch.bincount(pairs, minlength=self.num_classes**2)
         table = table.reshape(self.num_classes, self.num_classes).double()

@@ -49,9 +49,6 @@ class _Continuous(Task):
     ) -> Tensor:
         return F.mse_loss(outputs, targets.to(outputs.dtype))
 
-    def logits(self, outputs: Tensor) -> None:
-        return None
-
     def answers(self, outputs: Tensor) -> Tensor:
         """The outputs themselves."""
         return outputs.float()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgekit.errors import DataError, WorkloadError
 from edgekit.tasks.base import Part, Task
-from edgekit.tensors import NamedTensors, Tensors
+from edgekit.tensors import NamedTensors, Targets, Tensors
 
 __all__ = ["Outputs"]
 
@@ -80,12 +80,17 @@ class Outputs(Task):
         """Whether any of the targets lies on the grid of the inputs."""
         return any(task.spatial_targets for task in self.tasks.values())
 
+    @property
+    def unequal_targets(self) -> bool:  # type: ignore[override]
+        """Whether any of the targets is of unequal number."""
+        return any(task.unequal_targets for task in self.tasks.values())
+
     def parts(self) -> Iterator[Part]:
         """One for each output."""
         for name, task in self.tasks.items():
             yield Part(name, task, float(self.weights.get(name, 1.0)))
 
-    def check_targets(self, targets: Tensors, *, where: str = "targets") -> None:
+    def check_targets(self, targets: Targets, *, where: str = "targets") -> None:
         """Raise DataError unless there are targets for each output, each fitting its task."""
         known = targets.names if isinstance(targets, NamedTensors) else ()
         if set(known) != set(self.tasks):
@@ -96,9 +101,9 @@ class Outputs(Task):
                 expected=f"a dict of targets for {', '.join(self.tasks)}",
             )
         for part in self.parts():
-            part.task.check_targets(part.of(targets), where=f"{where}: {part.name}")
+            part.task.check_targets(part.target(targets), where=f"{where}: {part.name}")
 
-    def check_outputs(self, outputs: Tensors, targets: Tensors) -> None:
+    def check_outputs(self, outputs: Tensors, targets: Targets) -> None:
         """Raise DataError unless all outputs are there, and fit their targets."""
         known = outputs.names if isinstance(outputs, NamedTensors) else ("one tensor",)
         if missing := [name for name in self.tasks if name not in known]:
@@ -109,12 +114,12 @@ class Outputs(Task):
                 expected=f"outputs {', '.join(missing)}, too",
             )
         for part in self.parts():
-            part.task.check_outputs(part.of(outputs), part.of(targets))
+            part.task.check_outputs(part.of(outputs), part.target(targets))
 
     def loss(
         self,
         outputs: Tensors,
-        targets: Tensors,
+        targets: Targets,
         *,
         label_smoothing: float = 0.0,
         weights: Tensor | None = None,
@@ -123,24 +128,20 @@ class Outputs(Task):
         losses = self._each(
             lambda part: (
                 part.weight
-                * part.task.loss(part.of(outputs), part.of(targets), label_smoothing=label_smoothing)
+                * part.task.loss(part.of(outputs), part.target(targets), label_smoothing=label_smoothing)
             )
         )
         return torch.stack(list(losses.values())).sum()
-
-    def logits(self, outputs: Tensors) -> None:
-        """None: each part has its own."""
-        return None
 
     def answers(self, outputs: Tensors) -> NamedTensors:
         """Of each output."""
         return NamedTensors(self._each(lambda part: part.task.answers(part.of(outputs))))
 
-    def scores(self, outputs: Tensors, targets: Tensors) -> dict[str, float]:
+    def scores(self, outputs: Tensors, targets: Targets) -> dict[str, float]:
         """Of each output, by its own task's metric."""
-        return self._each(lambda part: part.task.score(part.of(outputs), part.of(targets)))
+        return self._each(lambda part: part.task.score(part.of(outputs), part.target(targets)))
 
-    def score(self, outputs: Tensors, targets: Tensors) -> float:
+    def score(self, outputs: Tensors, targets: Targets) -> float:
         """The lowest."""
         return min(self.scores(outputs, targets).values())
 

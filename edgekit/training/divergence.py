@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from edgekit.execution import Forward, mode, spans
 from edgekit.tasks import Task
-from edgekit.tensors import Tensors, each
+from edgekit.tensors import Targets, Tensors, each
 from edgekit.workload import Workload
 
-__all__ = ["Diverged", "Watch", "chance_loss", "without_numbers"]
+__all__ = ["Diverged", "Watch", "chance_loss", "some", "without_numbers"]
 
 _FACTOR = 10.0  # times the usual loss
 _PATIENCE = 5  # steps in a row: a single odd batch is no divergence
 _LOOKED_AT, _BATCH = 4096, 64  # training samples
+_FEW = 16
 
 
 class Diverged(Exception):
@@ -70,14 +71,31 @@ class Watch:
             raise Diverged("weights are NaN or infinite at the end of the epoch")
 
 
-def chance_loss(task: Task, targets: Tensors) -> float:
-    """The loss of a model that knows nothing: ln(C) with C classes, else the variance of the targets."""
+def chance_loss(task: Task, targets: Targets, asked: Callable[[], tuple[Tensors, Targets]]) -> float:
+    """The loss of a model that knows nothing, as each task says of its targets.
+
+    Of targets that are no numbers for each output (boxes, letters) it is the loss of one and the same answer
+    to everything, the mean of a model's. ``asked``: its outputs for a few samples, and their targets.
+    """
     loss = 0.0
     for part in task.parts():
-        classes = getattr(part.task, "num_classes", None)
-        alone = math.log(classes) if classes else float(part.of(targets).var(correction=0))
+        own = part.target(targets)
+        alone = part.task.chance_loss(own)
+        if alone is None:
+            outputs, wanted = asked()
+            same = part.of(outputs).mean(0, keepdim=True).expand_as(part.of(outputs))
+            told = float(part.task.loss(same, part.target(wanted)))
+            alone = told if math.isfinite(told) else 0.0
         loss += part.weight * alone
     return loss
+
+
+def some(model: nn.Module, workload: Workload, rows: Tensor) -> tuple[Tensors, Targets]:
+    """A model's answers to the first few of the training samples at ``rows``, and what is right."""
+    chosen = rows[:_FEW]
+    with mode(model, training=False), torch.no_grad():
+        answers = Forward(model)(workload.preprocessing(workload.train.inputs[chosen]))
+    return answers.float(), workload.train.targets[chosen]
 
 
 def without_numbers(model: nn.Module, workload: Workload, rows: Tensor) -> list[int]:

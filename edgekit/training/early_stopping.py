@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from edgekit.config.settings import EarlyStoppingConfig
+from edgekit.drawing import shuffled
 from edgekit.errors import StageError
 from edgekit.training.seeds import seed_of
 
@@ -31,8 +31,7 @@ def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
             expected="at least 1 sample held out and 2 to train on",
             next="set early_stopping to null, or another held_out",
         )
-    generator = torch.Generator().manual_seed(seed_of(seed, "", 0, "held-out"))
-    order = torch.randperm(count, generator=generator)
+    order = shuffled(count, seed_of(seed, "", 0, "held-out"))
     return order[held:].sort().values, order[:held].sort().values
 
 

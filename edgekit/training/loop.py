@@ -41,7 +41,7 @@ from edgekit.training.computing.speed import autocast_of, check_compiled, choose
 from edgekit.training.data.ahead import ahead
 from edgekit.training.data.batches import Batch, Batches
 from edgekit.training.data.class_weights import balanced
-from edgekit.training.divergence import Diverged, Watch, chance_loss, without_numbers
+from edgekit.training.divergence import Diverged, Watch, chance_loss, some, without_numbers
 from edgekit.training.early_stopping import Stopper
 from edgekit.training.evaluation import evaluate
 from edgekit.training.failures import diverged_twice, no_gradient, no_numbers
@@ -179,7 +179,7 @@ class _Training:
         self.group.check(self.batches.size)
         progress = progress if self.group.is_first else silent
         self.meter = Meter(stage, config.epochs, self.batches.images, progress)
-        self.watch = Watch(chance_loss(workload.task, targets))
+        self.watch = Watch(chance_loss(workload.task, targets, lambda: some(model, workload, self.rows)))
         self.average = Average(model, config.ema_decay) if config.ema_decay is not None else None
         self.stopper = Stopper(config.early_stopping) if config.early_stopping is not None else None
         own = {"average": self.average, "stopper": self.stopper, "features": self.teaching.features}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgekit.drawing import shuffled
 from edgekit.training.evaluation import evaluate
 from edgekit.units import human_share
 from edgekit.workload import Workload
@@ -73,8 +74,7 @@ def _noise(found: dict[str, Any], rows: dict[str, Tensor]) -> float:
 
 
 def _some(rows: Tensor, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return rows[torch.randperm(len(rows), generator=generator)[:_SAMPLES]].sort().values
+    return rows[shuffled(len(rows), seed)[:_SAMPLES]].sort().values
 
 
 def _width(found: dict[str, Any]) -> float:

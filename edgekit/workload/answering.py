@@ -20,7 +20,15 @@ from edgekit.execution import answered, called, outputs_of
 from edgekit.tensors import NamedTensors, Tensors, each, found, named
 from edgekit.workload.loading import user_traceback
 
-__all__ = ["answer", "check_inputs", "check_steady", "check_training", "check_types", "parameters_of"]
+__all__ = [
+    "answer",
+    "check_inputs",
+    "check_once",
+    "check_steady",
+    "check_training",
+    "check_types",
+    "parameters_of",
+]
 
 # Of the largest answer. Kernels round otherwise for another batch size; mixed samples do far more.
 _AGAIN, _ALONE = 1e-4, 1e-2
@@ -78,12 +86,41 @@ def answer(model: nn.Module, inputs: Tensors, where: str, *, alone: bool = False
     for name, one in each(outputs):
         if not alone and (not one.dim() or len(one) != len(inputs)):
             raise _unlike({name: one}, inputs, where)
+        if name in inputs_of(inputs):
+            raise WorkloadError(
+                "an output is called as an input is",
+                where=where,
+                got=f"{name!r} on both sides",
+                expected="a name for each, as files need them",
+                next=f"return it under another name from forward(), {name}_out for one",
+            )
         if not bool(torch.isfinite(one).all()):
             told = f" in its output {name!r}" if isinstance(outputs, NamedTensors) else ""
             raise WorkloadError(
                 f"the model answers NaN or infinity{told}", where=where, expected="finite outputs"
             )
     return outputs
+
+
+def inputs_of(inputs: Tensors) -> tuple[str, ...]:
+    """Their names in files."""
+    return inputs.names if isinstance(inputs, NamedTensors) else ("input",)
+
+
+def check_once(outputs: Tensors, where: str) -> None:
+    """Raise WorkloadError if two outputs are one and the same tensor: files can't tell them apart."""
+    seen: dict[tuple[object, ...], str] = {}
+    for name, one in each(outputs):
+        place = (one.data_ptr(), tuple(one.shape), one.stride(), one.dtype)
+        if one.numel() and place in seen:
+            raise WorkloadError(
+                "two outputs are one and the same tensor",
+                where=where,
+                got=f"{seen[place]} and {name}",
+                expected="a tensor for each",
+                next=f"leave {name} out of the task's outputs",
+            )
+        seen[place] = name
 
 
 def _unlike(outputs: dict[str, Tensor], inputs: Tensors, where: str) -> WorkloadError:
@@ -112,12 +149,18 @@ def check_inputs(model: nn.Module, names: Sequence[str], where: str) -> None:
         parameters = inspect.signature(model.forward).parameters.values()
     except (TypeError, ValueError):
         return
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
-        return
     known = [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     needed = [one.name for one in parameters if one.name in known and one.default is one.empty]
     extra = [name for name in names if name not in known]
     missing = [name for name in needed if name not in names]
+    if extra and (not known or any(one.kind is one.VAR_KEYWORD for one in parameters)):
+        raise WorkloadError(
+            "the model's inputs have no names of their own",
+            where=where,
+            got=f"forward{inspect.signature(model.forward)}, and inputs {', '.join(names)}",
+            expected="parameters with names, which are the inputs' names in files as well",
+            next=f"wrap the model in a module with forward(self, {', '.join(names)})",
+        )
     if extra or missing:
         told = [f"no input {', '.join(missing)}"] if missing else []
         told += [f"inputs {', '.join(extra)}, which it doesn't take"] if extra else []
@@ -126,7 +169,7 @@ def check_inputs(model: nn.Module, names: Sequence[str], where: str) -> None:
             where=where,
             got="; ".join(told),
             expected=f"inputs by the names of forward's parameters: {', '.join(known)}",
-            next="name the arrays of the data so: {'" + (known[0] if known else "x") + "': …}",
+            next=f"name the arrays of the data so: {{{', '.join(f'{one!r}: …' for one in needed or known)}}}",
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +14,7 @@ import torch
 
 from edgekit.errors import DataError, EdgekitError, WorkloadError
 from edgekit.progress import Event, reading
+from edgekit.ragged import Gathering
 from edgekit.spool import Spool, memory_limit
 from edgekit.workload.loading import user_traceback
 
@@ -67,11 +68,12 @@ class Spools:
 
     Args:
         where: what they are, for messages: "train inputs".
+        unequal: keys of what is of another number in each item; "" for the item itself.
     """
 
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self.spools: dict[str | None, Spool] = {}
+    def __init__(self, where: str, unequal: Collection[str] = ()) -> None:
+        self.where, self.unequal = where, unequal
+        self.spools: dict[str | None, Spool | Gathering] = {}
         self.stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -82,12 +84,16 @@ class Spools:
 
     def add(self, item: Any) -> None:
         """Raises what ``Spool.add`` raises, and DataError for an item with other keys than the first."""
-        parts = dict(item) if isinstance(item, Mapping) else {None: item}
+        single = "" in self.unequal or not isinstance(item, Mapping)
+        parts = {None: item} if single else dict(item)
         if not self.spools:
             limit = memory_limit() // max(1, len(parts))
             for key in parts:
                 where = self.where if key is None else f"{self.where}: {key}"
-                self.spools[key] = self.stack.enter_context(Spool(where, limit))
+                if (key or "") in self.unequal:
+                    self.spools[key] = Gathering(where)
+                else:
+                    self.spools[key] = self.stack.enter_context(Spool(where, limit))
         if parts.keys() != self.spools.keys():
             known = ", ".join(map(str, self.spools))
             raise DataError(

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from edgekit.errors import EdgekitError, WorkloadError, did_you_mean
+from edgekit.files import what_is
 
 __all__ = ["call", "user_code", "user_traceback"]
 
@@ -48,7 +49,7 @@ def _parse(spec: str, default: str) -> tuple[Path, str]:
     raise WorkloadError(
         "no such workload file",
         where=str(path),
-        got="not a Python file" if path.is_file() else "a folder" if path.is_dir() else "nothing there",
+        got="not a Python file" if path.is_file() else what_is(path),
         expected="FILE.py or FILE.py:FUNCTION",
         next=did_you_mean(path.name, candidates) if candidates else "leave it out to use the embedded demo",
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from edgekit.errors import DataError
 from edgekit.progress import Event, reading
-from edgekit.spool import Spool, is_mapped, memory_limit
-from edgekit.tensors import NamedTensors, Tensors, apply, each
+from edgekit.ragged import Ragged
+from edgekit.spool import Spool, is_mapped, memory_limit, one_shape
+from edgekit.tensors import NamedTensors, Targets, Tensors, each
 from edgekit.units import human_bytes
 from edgekit.workload.items import Spools, items, map_style
 
@@ -30,10 +31,11 @@ class Samples:
     """inputs (N, …) and targets (N, …), raw: bytes stay bytes, and preprocessing happens per batch.
 
     Either may be several tensors by name, and may lie in a mapped file: then it is read where it is indexed.
+    Targets may be of unequal number for each sample (``Ragged``), if the task says so.
     """
 
     inputs: Tensors
-    targets: Tensors
+    targets: Targets
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -44,12 +46,16 @@ class Samples:
         return True
 
     @classmethod
-    def of(cls, data: Any, name: str = "data", *, names: Sequence[str] = ()) -> Samples:
+    def of(
+        cls, data: Any, name: str = "data", *, names: Sequence[str] = (), unequal: Collection[str] = ()
+    ) -> Samples:
         """Take ``(inputs, targets)`` of arrays, tensors or lists, or a dataset (map-style or iterable) of
         such pairs; or ``(inputs, None)``: then a model's answers will be the targets (see ``Unlabelled``).
 
         Inputs of a model that takes several are a dict of arrays, or a tuple of them, whose names ``names``
         says (the parameters of ``forward``); in a dataset, each item's are. Targets may be a dict as well.
+        ``unequal``: targets of these outputs are of another number in each sample, "" where there is one: a
+        list of what each sample has (see ``Ragged.of``), or a ``Ragged``. They stay in memory.
 
         ``name`` ("train", "validation") stands in messages. A dataset is read once, so random transforms in
         it are frozen: leave them to ``Augmentation``. What it decodes stays in memory up to a quarter of it,
@@ -69,9 +75,8 @@ class Samples:
         if isinstance(data, Samples):
             inputs, targets = data.inputs, data.targets
         else:
-            inputs, targets = _split(data, name, names)
-        x, y = _tensors(inputs, f"{name} inputs"), _tensors(targets, f"{name} targets")
-        y = apply(lambda one: one.float() if one.is_floating_point() else one.long(), y)
+            inputs, targets = _split(data, name, names, unequal)
+        x, y = _tensors(inputs, f"{name} inputs"), _targets(targets, f"{name} targets", unequal)
         if len(x) != len(y):
             raise DataError(
                 "inputs and targets differ in number",
@@ -81,7 +86,8 @@ class Samples:
             )
         _check_inputs(x, name)
         for key, one in each(y, "targets"):
-            _check_finite(one, f"{name} {key}")
+            if isinstance(one, Tensor):
+                _check_finite(one, f"{name} {key}")
         return cls(x, y)
 
 
@@ -91,10 +97,10 @@ class Unlabelled(Samples):
     A workload says which model: its own, the original one.
     """
 
-    answer: Callable[[Tensors], Tensors] | None
-    known: Tensors | None
+    answer: Callable[[Tensors], Targets] | None
+    known: Targets | None
 
-    def __init__(self, inputs: Tensors, answer: Callable[[Tensors], Tensors] | None = None) -> None:
+    def __init__(self, inputs: Tensors, answer: Callable[[Tensors], Targets] | None = None) -> None:
         """``answer``: from all raw inputs (N, …) to targets (N, …)."""
         object.__setattr__(self, "inputs", inputs)
         object.__setattr__(self, "answer", answer)
@@ -106,7 +112,7 @@ class Unlabelled(Samples):
         return False
 
     @property
-    def targets(self) -> Tensors:
+    def targets(self) -> Targets:
         """Raises DataError outside of a workload."""
         if self.known is None:
             if self.answer is None:
@@ -122,7 +128,7 @@ class Unlabelled(Samples):
         return self.known
 
 
-def _split(data: Any, name: str, names: Sequence[str]) -> tuple[Any, Any]:
+def _split(data: Any, name: str, names: Sequence[str], unequal: Collection[str]) -> tuple[Any, Any]:
     """The two halves of a pair, or of every item of a dataset; several of a kind by name."""
     if (
         isinstance(data, Sequence)
@@ -138,7 +144,7 @@ def _split(data: Any, name: str, names: Sequence[str]) -> tuple[Any, Any]:
             got=type(data).__name__,
             expected="(inputs, targets) of arrays, or a dataset: with len() and indices, or iterable",
         )
-    with Spools(f"{name} inputs") as inputs, Spools(f"{name} targets") as targets:
+    with Spools(f"{name} inputs") as inputs, Spools(f"{name} targets", unequal) as targets:
         began = time.monotonic()
         for i, pair in enumerate(items(data, name)):
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -207,7 +213,10 @@ def _tensors(values: Any, where: str) -> Tensors:
             got=", ".join(map(repr, wrong)),
             expected="names as Python's variables have them, such as those of forward's parameters",
         )
-    tensors = {name: _tensor(one, f"{where}: {name}") for name, one in values.items()}
+    tensors = {
+        name: one if isinstance(one, Ragged) else _tensor(one, f"{where}: {name}")
+        for name, one in values.items()
+    }
     if len({len(one) for one in tensors.values()}) != 1:
         raise DataError(
             "inputs and targets of a sample go together, and these differ in number",
@@ -215,7 +224,50 @@ def _tensors(values: Any, where: str) -> Tensors:
             got=", ".join(f"{len(one)} {name}" for name, one in tensors.items()) or "an empty dict",
             expected="as many of each",
         )
-    return NamedTensors(tensors)
+    return NamedTensors(cast(dict[str, Tensor], tensors))
+
+
+def _targets(values: Any, where: str, unequal: Collection[str]) -> Targets:
+    """In float32 and int64. Raises DataError, see ``_tensors`` and ``Ragged.of``."""
+    if "" in unequal:
+        return _ragged(values, where)
+    if isinstance(values, NamedTensors):
+        values = values.as_dict()
+    if isinstance(values, Mapping):
+        ragged = {name: _ragged(one, f"{where}: {name}") for name, one in values.items() if name in unequal}
+        # A NamedTensors cuts and joins them as it does tensors.
+        several = _tensors({**values, **ragged}, where)
+        assert isinstance(several, NamedTensors)
+        return several.map(_widened)
+    widened: Tensor = _widened(_tensor(values, where))
+    return widened
+
+
+def _widened(values: Any) -> Any:
+    if isinstance(values, Ragged):
+        return values.map(_widened)
+    return values.float() if values.is_floating_point() else values.long()
+
+
+def _ragged(values: Any, where: str) -> Ragged:
+    """One entry for each sample. Raises DataError."""
+    if isinstance(values, Ragged):
+        for name, one, _ in values.tensors():
+            if one.is_floating_point() and not bool(torch.isfinite(one).all()):
+                raise DataError(
+                    "NaN or infinity in the data", where=f"{where} {name}".strip(), expected="finite numbers"
+                )
+        return values.cpu().contiguous().map(_widened)
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise DataError(
+            "targets of unequal number are a list",
+            where=where,
+            got=f"a dict of {', '.join(map(str, values))}"
+            if isinstance(values, Mapping)
+            else type(values).__name__,
+            expected="one entry for each sample: arrays (n, …), or dicts or tuples of them",
+        )
+    return Ragged.of(values, where)
 
 
 def _tensor(values: Any, where: str) -> Tensor:
@@ -245,7 +297,7 @@ def _array(values: Any, where: str) -> np.ndarray[Any, Any]:
             where=where,
             got=str(error),
             expected="samples of one shape and a numeric type",
-            next="resize or pad the samples to one shape first",
+            next=one_shape(where),
         ) from error
 
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.batching import batch_size
-from edgekit.errors import DataError, WorkloadError
+from edgekit.errors import WorkloadError
 from edgekit.execution import Forward, call, mode, select_outputs, spans
 from edgekit.leaves import detach_kept
-from edgekit.tasks import Task, TokenClassification
-from edgekit.tensors import NamedTensors, Sequences, Tensors, cat, each
-from edgekit.workload import answering, streaming, words
-from edgekit.workload.fingerprint import digest_model, digest_tensor
+from edgekit.tasks import Task
+from edgekit.tensors import NamedTensors, Sequences, Targets, Tensors, cat, each
+from edgekit.workload import answering, matching, streaming, words
+from edgekit.workload.fingerprint import digest_model, digest_targets, digest_task, digest_tensor
 from edgekit.workload.loading import user_code
 from edgekit.workload.preprocessing import Augmentation, NamedPreprocessing, Preprocessing
 from edgekit.workload.samples import Samples, Unlabelled
@@ -39,7 +39,7 @@ class Workload:
         name: short; it names the run folder.
         model: trained, on the CPU. It takes what ``preprocessing`` gives, several inputs by their names, and
             returns a tensor, or a tuple, list, dict or dataclass of them, nested or not.
-        task: what outputs and targets mean; ``Outputs`` for several.
+        task: what outputs and targets mean; ``Outputs`` for several; or a ``Task`` of your own.
         train, validation: ``Samples``, or what ``Samples.of`` takes: ``(inputs, targets)`` or a dataset. Raw,
             as they come before ``preprocessing``. Calibration and training see ``train`` only. Without
             labels, ``(inputs, None)``: the model's own answers are the targets. Training then learns from its
@@ -135,11 +135,11 @@ class Workload:
             if isinstance(one, nn.Module):
                 detach_kept(one)  # stages copy models
                 select_outputs(one, wanted)
-        names = answering.parameters_of(model)
-        data = {
-            split: Samples.of(given, split, names=names)
-            for split, given in (("train", train), ("validation", validation))
-        }
+        names, unequal = answering.parameters_of(model), matching.unequal_of(task)
+        splits = (("train", train), ("validation", validation))
+        data = matching.in_one_order(
+            {split: Samples.of(given, split, names=names, unequal=unequal) for split, given in splits}
+        )
         if states:
             data = streaming.with_states(data, model, states)
         raw = data["train"].inputs
@@ -148,7 +148,7 @@ class Workload:
                 None if preprocessing is _PLAIN else preprocessing,
                 raw,
                 states,
-                stacked=isinstance(task, TokenClassification),
+                stacked=task.stepwise,
             )
         elif not isinstance(preprocessing, Preprocessing) or isinstance(preprocessing, NamedPreprocessing):
             raise WorkloadError(
@@ -193,7 +193,7 @@ class Workload:
         """How files are asked for whole sequences: "states" and "stacked"; {} where there are none."""
         if not self.states:
             return {}
-        return {"states": self.states, "stacked": isinstance(self.task, TokenClassification)}
+        return {"states": self.states, "stacked": self.task.stepwise}
 
     def whole(self, n: int = 1) -> Tensors:
         """The first ``n`` validation inputs, preprocessed; sequences with all of their steps."""
@@ -233,16 +233,16 @@ class Workload:
             )
         return text
 
-    def _answers(self, raw: Tensors) -> Tensors:
+    def _answers(self, raw: Tensors) -> Targets:
         """The model's answers to raw inputs (N, …), in the form of targets: in eval mode and float32."""
         forward = Forward(self.model)
         size = batch_size(self.model, self.preprocessing(raw[:2]), _BATCH)
         with mode(self.model, training=False), torch.no_grad():
             told = [
-                self.task.answers(forward(self.preprocessing(raw[start:end])))
+                matching.answered(self.task, forward(self.preprocessing(raw[start:end])))
                 for start, end in spans(len(raw), size)
             ]
-        answers: Tensors = cat(told).contiguous()
+        answers: Targets = cat(told).contiguous()
         return answers
 
     def build_student(self) -> nn.Module | None:
@@ -270,7 +270,7 @@ class Workload:
             DataError: shapes, labels or values that don't fit model or task.
             WorkloadError: a model that fails on its own data, or settings that contradict each other.
         """
-        self._check_data()
+        matching.check_data(self.name, self.task, self.train, self.validation)
         self._check_settings()
         self.text_of(self.validation, 0)
         outputs = self._check_model(self.model, "model")
@@ -288,25 +288,9 @@ class Workload:
                     expected=str(wanted),
                 )
 
-    def _check_data(self) -> None:
-        train, validation = self.train, self.validation
-        labelled = train.labelled and validation.labelled
-        for part in ("inputs", "targets") if labelled else ("inputs",):
-            told = [_forms(getattr(split, part)) for split in (train, validation)]
-            if told[0] != told[1]:
-                raise DataError(
-                    f"train and validation {part} differ in shape or type",
-                    where=f"workload {self.name}",
-                    got=f"train {told[0]}, validation {told[1]}",
-                    expected="the same for both",
-                )
-        for split, samples in (("train", train), ("validation", validation)):
-            if samples.labelled:
-                self.task.check_targets(samples.targets, where=f"{split} targets")
-
     def _check_settings(self) -> None:
         where = f"workload {self.name}"
-        classes = getattr(self.task, "num_classes", None)
+        classes = self.task.class_count
         if self.classes is not None and classes is not None and len(self.classes) != classes:
             raise WorkloadError(
                 "names of classes don't fit the task",
@@ -360,11 +344,15 @@ class Workload:
                 next=f"Workload(outputs=[{outputs.names[0]!r}], …) takes one; several have a task each: "
                 f"task=Outputs({{{outputs.names[0]!r}: {type(self.task).__name__}(…), …}})",
             )
+        answering.check_once(outputs, where)
         # Labels of the whole split were looked at; a batch may well hold none that count.
         labels = (
-            self.validation.targets[:_CHECKED] if self.validation.labelled else self.task.answers(outputs)
+            self.validation.targets[:_CHECKED]
+            if self.validation.labelled
+            else matching.answered(self.task, outputs)
         )
         self.task.check_outputs(outputs, labels)
+        matching.check_task(self.name, self.task, outputs, labels)
         if not self.states:
             answering.check_steady(model, inputs, outputs, where)
         return outputs
@@ -393,14 +381,15 @@ class Workload:
         if self.states:
             described["states"] = self.states
         digest.update(json.dumps(described, sort_keys=True).encode())
+        digest_task(digest, self.task)
         for model in (self.model, self.build_student(), *self.teachers):
             digest_model(digest, model)
         for split in (self.train, self.validation):
             for name, one in each(split.inputs, "inputs"):
                 digest_tensor(digest, name, one)
             if split.labelled:
-                for name, one in each(split.targets, "targets"):
-                    digest_tensor(digest, name, one)
+                for name, target in each(split.targets, "targets"):
+                    digest_targets(digest, name, target)
             else:
                 digest.update(b"targets: the model's answers")
         return digest.hexdigest()
@@ -420,11 +409,6 @@ def _wanted(task: Task, outputs: Sequence[str] | None) -> tuple[str, ...]:
     else:
         return names
     raise WorkloadError("wrong kind of argument", where="Workload(outputs=…)", got=got, expected=expected)
-
-
-def _forms(values: Tensors) -> str:
-    """Shape of a sample and type, of each tensor, in words."""
-    return ", ".join(f"{name} {tuple(one.shape[1:])} {one.dtype}".strip() for name, one in each(values, ""))
 
 
 def _shapes(outputs: Tensors) -> object:

@@ -222,14 +222,17 @@ def test_torch_runs_a_compiled_package(
     wanted = np.load(program[1])
     np.save(tmp_path / "x.npy", wanted["inputs"])
     worker = start()
-    loaded = worker.ask(load(package("told"), random=0))
+    loaded = worker.ask(load(package("told"), native=True, random=0))
     assert (loaded["shape"], loaded["batch"], loaded["backend"]) == ([3, 8, 8], 1, "")
     assert min(worker.ask(QUICK)["samples_ns"]) > 0
     assert "fused kernels" in worker.ask({"do": "profile", "runs": 1})["reason"]
     request = {"do": "evaluate", "inputs": str(tmp_path / "x.npy"), "outputs": str(tmp_path / "y.npy")}
     worker.ask(request | {"batch": 64})
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), wanted["outputs"], rtol=1e-4, atol=1e-5)
-    assert "takes samples of shape" in worker.ask(load(package("told"), sample=_saved(tmp_path)))["error"]
+    assert (
+        "takes samples of shape"
+        in worker.ask(load(package("told"), native=True, sample=_saved(tmp_path)))["error"]
+    )
 
 
 @pytest.mark.slow
@@ -238,11 +241,14 @@ def test_a_package_that_does_not_say_what_its_input_is_still_reads_no_other_memo
 ) -> None:
     np.save(tmp_path / "x.npy", np.load(program[1])["inputs"])
     worker = start()
-    loaded = worker.ask(load(package("untold"), sample=str(tmp_path / "x.npy")))
+    loaded = worker.ask(load(package("untold"), native=True, sample=str(tmp_path / "x.npy")))
     assert (loaded["shape"], loaded["dtype"]) == (None, None)
     assert min(worker.ask(QUICK)["samples_ns"]) > 0
-    assert "unmatched dim value" in worker.ask(load(package("untold"), sample=_saved(tmp_path)))["error"]
-    assert "give a sample" in worker.ask(load(package("untold"), random=0))["error"]
+    assert (
+        "unmatched dim value"
+        in worker.ask(load(package("untold"), native=True, sample=_saved(tmp_path)))["error"]
+    )
+    assert "give a sample" in worker.ask(load(package("untold"), native=True, random=0))["error"]
 
 
 @pytest.mark.gpu

@@ -36,39 +36,45 @@ def script(root: Path) -> ModuleType:
         sys.modules.pop("networks", None)
 
 
-def files(script: ModuleType, snr_db: float = 40.0, **p50_us: float) -> Any:
+@pytest.fixture(scope="module")
+def comparison(script: ModuleType) -> ModuleType:
+    """What it makes of measured files."""
+    return sys.modules["int8_comparison"]
+
+
+def files(comparison: ModuleType, snr_db: float = 40.0, **p50_us: float) -> Any:
     """A network's files, the ones not named as slow as can be; 9 timings each around the given p50."""
     found = {}
-    for key, variant in script.VARIANTS.items():
+    for key, variant in comparison.VARIANTS.items():
         middle = round(1000 * p50_us.get(key, 1000))
         raw = [middle + step for step in range(-4, 5)]
         snr = snr_db if variant.precision == "int8" else 130.0
-        found[key] = script.File(variant, Path(key), raw_ns=raw, snr_db=snr, coverage=1.0, size_bytes=10)
+        found[key] = comparison.File(variant, Path(key), raw_ns=raw, snr_db=snr, coverage=1.0, size_bytes=10)
     return found
 
 
-def test_the_fastest_right_file_of_edgekit_is_recommended(script: ModuleType) -> None:
-    one = files(script, fp32_onnx=200, int8_onnx=150, int8_litert=100, quantize_static=50)
-    assert script.recommended(one) is one["int8_litert"]
+def test_the_fastest_right_file_of_edgekit_is_recommended(comparison: ModuleType) -> None:
+    one = files(comparison, fp32_onnx=200, int8_onnx=150, int8_litert=100, quantize_static=50)
+    assert comparison.recommended(one) is one["int8_litert"]
     one["int8_litert"].error = "crashed"
-    assert script.recommended(one) is one["int8_onnx"]
-    one["int8_onnx"].snr_db = script.MIN_SNR_DB - 0.1
-    assert script.recommended(one) is one["fp32_onnx"]
+    assert comparison.recommended(one) is one["int8_onnx"]
+    one["int8_onnx"].snr_db = comparison.MIN_SNR_DB - 0.1
+    assert comparison.recommended(one) is one["fp32_onnx"]
     for file in one.values():
         file.raw_ns = []
-    assert script.recommended(one) is None
+    assert comparison.recommended(one) is None
 
 
-def test_a_file_without_answers_to_compare_is_not_recommended(script: ModuleType) -> None:
-    one = files(script, int8_onnx=1)
+def test_a_file_without_answers_to_compare_is_not_recommended(comparison: ModuleType) -> None:
+    one = files(comparison, int8_onnx=1)
     one["int8_onnx"].snr_db = None
-    assert script.recommended(one) is not one["int8_onnx"]
+    assert comparison.recommended(one) is not one["int8_onnx"]
 
 
 @pytest.mark.parametrize("latencies", [(200, 220, 150, 100), (100, 220, 150, 120), (90, 80, 100, 120)])
-def test_it_is_the_choice_that_edgekit_makes(script: ModuleType, latencies: tuple[int, ...]) -> None:
+def test_it_is_the_choice_that_edgekit_makes(comparison: ModuleType, latencies: tuple[int, ...]) -> None:
     keys = ("fp32_onnx", "fp32_litert", "int8_onnx", "int8_litert")
-    one = files(script, **dict(zip(keys, latencies, strict=True)))
+    one = files(comparison, **dict(zip(keys, latencies, strict=True)))
     artifacts = [
         Artifact.model_construct(
             file=key, format=key.split("_")[1], precision=key.split("_")[0], accuracy=0.9, size_bytes=10
@@ -86,40 +92,40 @@ def test_it_is_the_choice_that_edgekit_makes(script: ModuleType, latencies: tupl
         for key in keys
     ]
     told = recommend(artifacts, measurements, accuracy=0.9, reference="fp32_onnx")
-    assert script.recommended(one).path.name == told.artifact
+    assert comparison.recommended(one).path.name == told.artifact
 
 
-def test_slower_counts_networks_by_p50(script: ModuleType) -> None:
+def test_slower_counts_networks_by_p50(comparison: ModuleType) -> None:
     results = {
-        "a": files(script, fp32_onnx=100, int8_onnx=101, quantize_static=300, nncf=100),
-        "b": files(script, fp32_onnx=100, int8_onnx=99, quantize_static=300, nncf=99),
+        "a": files(comparison, fp32_onnx=100, int8_onnx=101, quantize_static=300, nncf=100),
+        "b": files(comparison, fp32_onnx=100, int8_onnx=99, quantize_static=300, nncf=99),
     }
-    count = script.count_slower
-    assert count(results, script.chosen("int8_onnx")) == 1
-    assert count(results, script.chosen("quantize_static")) == 2
-    assert count(results, script.chosen("nncf")) == 0
-    assert count(results, script.recommended) == 0
+    count = comparison.count_slower
+    assert count(results, comparison.chosen("int8_onnx")) == 1
+    assert count(results, comparison.chosen("quantize_static")) == 2
+    assert count(results, comparison.chosen("nncf")) == 0
+    assert count(results, comparison.recommended) == 0
     results["a"]["quantize_static"].raw_ns = []
-    assert count(results, script.chosen("quantize_static")) == 1  # not measured: its row says so
+    assert count(results, comparison.chosen("quantize_static")) == 1  # not measured: its row says so
 
 
-def test_geometric_mean(script: ModuleType) -> None:
-    assert script.geometric_mean([1, 4]) == pytest.approx(2)
-    assert script.geometric_mean([3]) == pytest.approx(3)
-    assert script.geometric_mean([]) == math.inf
+def test_geometric_mean(comparison: ModuleType) -> None:
+    assert comparison.geometric_mean([1, 4]) == pytest.approx(2)
+    assert comparison.geometric_mean([3]) == pytest.approx(3)
+    assert comparison.geometric_mean([]) == math.inf
 
 
-def test_ratio_lies_within_its_interval(script: ModuleType) -> None:
+def test_ratio_lies_within_its_interval(comparison: ModuleType) -> None:
     rng = np.random.default_rng(0)
     pairs = [
         (rng.normal(100, 5, 300).astype(int).tolist(), rng.normal(mean, 5, 300).astype(int).tolist())
         for mean in (200, 800)
     ]
     for timed, expected in ((pairs[:1], 2), (pairs, 4)):
-        found = script.ratio_of(timed)
+        found = comparison.ratio_of(timed)
         assert found["ratio"] == pytest.approx(expected, rel=0.05)
         assert found["ratio_low"] < found["ratio"] < found["ratio_high"]
-    assert set(script.ratio_of([]).values()) == {None}
+    assert set(comparison.ratio_of([]).values()) == {None}
 
 
 def test_snr(script: ModuleType) -> None:
@@ -129,14 +135,14 @@ def test_snr(script: ModuleType) -> None:
     assert script.snr_db(reference * 0, reference) == -math.inf
 
 
-def test_rows(script: ModuleType) -> None:
+def test_rows(comparison: ModuleType) -> None:
     results = {
-        "a": files(script, fp32_onnx=100, int8_litert=50, quantize_static=200, nncf=400),
-        "b": files(script, fp32_onnx=100, int8_onnx=20, quantize_static=20, nncf=80),
+        "a": files(comparison, fp32_onnx=100, int8_litert=50, quantize_static=200, nncf=400),
+        "b": files(comparison, fp32_onnx=100, int8_onnx=20, quantize_static=20, nncf=80),
     }
-    first, *others = script.rows(results)
+    first, *others = comparison.rows(results)
     assert [row["peer_name"] for row in (first, *others)] == [
-        script.VARIANTS[key].title for key in script.PEERS
+        comparison.VARIANTS[key].title for key in comparison.PEERS
     ]
     assert (first["edgekit"], first["peer"]) == pytest.approx((1000**0.5, 4000**0.5), abs=0.01)
     assert first["ratio"] == pytest.approx(2)
@@ -147,25 +153,27 @@ def test_rows(script: ModuleType) -> None:
     assert [row["edgekit_file"] for row in against_fp32[:2]] == ["edgekit int8 LiteRT", "edgekit int8 ONNX"]
 
 
-def test_a_failed_peer_keeps_its_row(script: ModuleType) -> None:
-    results = {name: files(script, int8_onnx=10, nncf=30) for name in "ab"}
-    results["b"]["nncf"] = script.File(script.VARIANTS["nncf"], Path("nncf"), error="RuntimeError: no")
-    nncf = script.rows(results)[-1]
+def test_a_failed_peer_keeps_its_row(comparison: ModuleType) -> None:
+    results = {name: files(comparison, int8_onnx=10, nncf=30) for name in "ab"}
+    results["b"]["nncf"] = comparison.File(
+        comparison.VARIANTS["nncf"], Path("nncf"), error="RuntimeError: no"
+    )
+    nncf = comparison.rows(results)[-1]
     assert (nncf["ratio"], nncf["networks"]) == (pytest.approx(3), 1)
     assert "1 of 2" in nncf["error"]
     row = next(row for row in nncf["details"] if row["name"] == "b")
     assert (row["peer"], row["ratio"]) == (None, None)
     assert row["error"].endswith("RuntimeError: no")
-    assert "failed: RuntimeError: no" in script.table(results)
+    assert "failed: RuntimeError: no" in comparison.table(results)
 
 
-def test_verdicts(script: ModuleType) -> None:
-    good = files(script, fp32_onnx=100, int8_onnx=50, quantize_static=110)
-    *_, never_slower, twice = script.verdicts({"a": good})
+def test_verdicts(comparison: ModuleType) -> None:
+    good = files(comparison, fp32_onnx=100, int8_onnx=50, quantize_static=110)
+    *_, never_slower, twice = comparison.verdicts({"a": good})
     assert never_slower.startswith("PASS")
     assert twice.startswith("PASS")
-    bad = files(script, fp32_onnx=100, int8_onnx=70, quantize_static=110, torch_fp32=60)
-    *_, never_slower, twice = script.verdicts({"a": bad})
+    bad = files(comparison, fp32_onnx=100, int8_onnx=70, quantize_static=110, torch_fp32=60)
+    *_, never_slower, twice = comparison.verdicts({"a": bad})
     assert never_slower.startswith("FALLS SHORT")
     assert twice.startswith("FALLS SHORT")
 

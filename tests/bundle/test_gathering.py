@@ -97,7 +97,7 @@ def test_choice_of_the_file(run_folder: Path) -> None:
         chosen(formats=("litert",), precisions=("fp16",))
 
 
-@pytest.mark.parametrize("name", ["report.json", "manifest.json", "MODEL_CARD.md"])
+@pytest.mark.parametrize("name", ["report.json", "report.key", "manifest.json"])
 def test_an_unfinished_run_says_how_it_goes_on(copied: Path, name: str) -> None:
     (copied / name).unlink()
     with pytest.raises(RunFolderError, match=r"isn't finished[\s\S]*goes on where it was"):

@@ -39,17 +39,18 @@ def test_local_is_this_machine_with_its_runtimes(away: Path) -> None:
     assert device.interpreter == sys.executable
 
 
-def test_current_folder_wins_over_the_users_and_the_users_over_the_package(
+def test_the_users_win_over_the_package_and_the_current_folder_over_none(
     away: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = away / "config"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
-    for folder, text in ((config / "edgekit" / "devices", "the user's"), (away / "devices", "the folder's")):
+    for folder, text in ((away / "devices", "the folder's"), (config / "edgekit" / "devices", "the user's")):
         folder.mkdir(parents=True)
         path = folder / "local.yaml"
         path.write_text(f"name: local\ntransport: local\ndescription: {text}\n")
-        assert load_device("local").description == text
-        assert list_devices()["local"].resolve() == path
+        taken = text == "the user's"
+        assert (load_device("local").description == text) is taken
+        assert (list_devices()["local"].resolve() == path) is taken
 
 
 def test_unknown_name_gets_a_suggestion(away: Path) -> None:

@@ -10,7 +10,7 @@ from edgekit.diagnosis.corruptions import (
     SEVERITIES,
     corrupt,
     corrupted_parts,
-    fitting,
+    kind_of,
     span_of,
     value_range,
 )
@@ -54,7 +54,14 @@ CASES = {
     "features as images": (features()[:, None], "any"),
     "tokens": (ids(), "any"),
 }
-EVERY = [(case, name) for case, (samples, layout) in CASES.items() for name in fitting(samples, layout)]
+
+
+def known(samples: np.ndarray, layout: str) -> list[str]:
+    kind = kind_of(samples, layout)
+    return [] if kind is None else list(kind.corruptions)
+
+
+EVERY = [(case, name) for case, (samples, layout) in CASES.items() for name in known(samples, layout)]
 
 
 @pytest.mark.parametrize(("case", "name"), EVERY)
@@ -95,12 +102,12 @@ def test_black_and_white_are_those_of_all_parts() -> None:
 
 
 def test_what_each_kind_of_data_can_suffer() -> None:
-    assert list(fitting(photos(), "NHWC")) == [
+    assert known(photos(), "NHWC") == [
         *("noise", "blur", "brightness", "contrast", "jpeg", "pixelate", "shift")
     ]
-    assert list(fitting(waves(), "any")) == ["noise", "gain", "time shift", "clipping"]
-    assert list(fitting(ids(), "any")) == ["typos"]
-    assert not fitting(np.zeros((3, 6), np.float32), "any")  # a vector of anything
+    assert known(waves(), "any") == ["noise", "gain", "time shift", "clipping"]
+    assert known(ids(), "any") == ["typos"]
+    assert not known(np.zeros((3, 6), np.float32), "any")  # a vector of anything
     with pytest.raises(KeyError):
         corrupt(ids(), "any", "blur", 1)
     with pytest.raises(ValueError, match="severity"):

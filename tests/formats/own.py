@@ -26,7 +26,7 @@ INFLATING = Runtime(
     title="The inflating runtime",
     packages=("onnxruntime",),
     module="zlib",
-    device_file=Path(__file__).with_name("runtime_inflating.py"),
+    own_file=Path(__file__).with_name("runtime_inflating.py"),
 )
 
 
@@ -35,7 +35,7 @@ AGAIN = Runtime(
     title="The other inflating runtime",
     packages=("onnxruntime",),
     module="zlib",
-    device_file=Path(__file__).with_name("runtime_inflating_again.py"),
+    own_file=Path(__file__).with_name("runtime_inflating_again.py"),
 )
 
 

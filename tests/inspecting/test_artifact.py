@@ -215,7 +215,7 @@ def test_paths_that_lead_nowhere(files: Files) -> None:
     with pytest.raises(InputError, match="did you mean 'int8.tflite'") as caught:
         inspect(files["tflite"].with_name("int8.tflit"))
     assert caught.value.exit_code == 2
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match="a folder, not a file"):
         inspect(files["tflite"].parent)
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from edgekit.errors import StageError
 from edgekit.graph import ops
 from edgekit.graph.capture import capture
-from edgekit.int8.calibration import CalibrationOptions, Streamed, calibrate
+from edgekit.int8 import range_trial
+from edgekit.int8.calibration import CalibrationOptions, Streamed, calibrate, estimate, settle
 from edgekit.int8.ranges import (
     BINS,
     Histogram,
@@ -83,6 +84,20 @@ def test_least_squares_range_beats_all_that_plain_search_finds(seed: int) -> Non
     others = [(ends[0] * a, ends[1] * b) for a in np.linspace(0.1, 1, 10) for b in np.linspace(0.1, 1, 10)]
     assert found <= 1.02 * min(error_of(values, *other) for other in others)
     assert found < 0.99 * error_of(values, *ends)  # a tail: something is to be won
+
+
+def test_the_fourth_power_cuts_less_off() -> None:
+    values = skewed(3)
+    histogram = counted(values)
+    squared, fourth = mse_range(histogram), mse_range(histogram, 4)
+    assert squared[1] - squared[0] < fourth[1] - fourth[0] <= float(values.max() - values.min())
+
+    def error(low: float, high: float) -> float:
+        scale, zero_point = grid_for(low, high)
+        integers = np.clip(np.rint(values / scale) + zero_point, -128, 127)
+        return float((((integers - zero_point) * scale - values) ** 4).mean())
+
+    assert error(*fourth) < min(error(*squared), error(float(values.min()), float(values.max())))
 
 
 def test_values_without_a_tail_keep_nearly_their_whole_range() -> None:
@@ -244,3 +259,46 @@ def test_streamed_batches_give_the_graph_that_a_list_gives() -> None:
 def test_data_that_is_used_up_after_one_pass_is_refused() -> None:
     with pytest.raises(StageError, match="gone through only once"):
         calibrate(capture(seeded(Residual), images(1)), iter([images(4)]))
+
+
+@pytest.mark.parametrize("loud", [False, True])
+def test_the_ranges_that_bring_the_answers_nearest_are_taken(loud: bool) -> None:
+    """And they are no others than those that were asked for by name."""
+    model, batches = seeded(Residual), [images(16, seed) for seed in range(4)]
+    if loud:
+        batches = [
+            batch * torch.where(torch.arange(16) == 3, 6.0, 1.0)[:, None, None, None] for batch in batches
+        ]
+    graph, said = capture(model, images(1)), []
+    found = settle(estimate(graph, batches, CalibrationOptions(), tell=said.append))
+    given = torch.cat(batches)
+    with torch.no_grad():
+        wanted = model(given)
+        by_name = {
+            way: calibrate(graph, batches, CalibrationOptions(way))(given) for way in ("mse", "l4", "minmax")
+        }
+        taken = found(given)
+    quality = {way: snr_db(wanted, answers) for way, answers in by_name.items()}
+    assert set(said[0]) == set(quality)
+    best = max(said[0], key=said[0].__getitem__)
+    assert torch.equal(taken, by_name[best])
+    assert quality[best] >= max(quality.values()) - 0.2  # biases were not yet rounded when it was chosen
+    assert not loud or quality[best] > min(quality.values()) + 0.5  # there was something to choose
+
+
+def test_large_answers_are_tried_on_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory doesn't grow with the size of the answers, nor does the choice hang on the batches."""
+    seen: list[int] = []
+    original = range_trial._decibels
+
+    def looked(graph: Any, rows: Any) -> float:
+        seen.append(sum(len(given) for given, _ in rows))
+        return original(graph, rows)
+
+    monkeypatch.setattr(range_trial, "_decibels", looked)
+    graph, samples = capture(seeded(Residual), images(1)), images(80, 5)
+    for size in (7, 80):
+        calibrate(graph, list(samples.split(size)))
+    monkeypatch.setattr(range_trial, "_BYTES", 1)
+    calibrate(graph, list(samples.split(20)))
+    assert seen == [65] * 3 + [64] * 3 + [8] * 3

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.diagnosis.record import Diagnosis
 from edgekit.inspecting import inspect
 from edgekit.inspecting.model import inspect_model
 from edgekit.pipeline import compress
@@ -14,6 +15,7 @@ from edgekit.pipeline.benchmarking import bench
 from edgekit.report import Report
 from tests.named import nets
 from tests.named.test_streaming import workload as streaming
+from tests.spelling import int8_onnx
 
 RECIPE = """
 description: several tensors
@@ -25,6 +27,10 @@ benchmark: {threads: [1], min_seconds: 0.02, min_runs: 3}
 diagnose: {samples: 8}
 recommend: {max_accuracy_drop: 100}
 """
+
+
+def diagnosis(folder: Path) -> Diagnosis:
+    return Diagnosis.from_json(json.loads((folder / "diagnosis.json").read_text())["diagnosis"])
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +54,7 @@ class TestSeveral:
         for step in report.ladder:
             assert step.outputs.keys() == {"scores", "boxes", "map"}
             assert step.snr_db == min(one["snr_db"] for one in step.outputs.values())
-        files = [step for step in report.ladder if step.rung.endswith(("int8.onnx", "int8.tflite"))]
+        files = [step for step in report.ladder if step.rung.endswith((int8_onnx("int8"), "int8.tflite"))]
         assert len(files) == 2
         assert all(step.worst_channel_db and step.worst_channel_db > 30 for step in files)
 
@@ -58,8 +64,8 @@ class TestSeveral:
         assert before / after >= 1.3
 
     def test_files_are_inspected_by_these_names(self, run: Path) -> None:
-        for suffix in ("onnx", "tflite"):
-            found = inspect(run / f"artifacts/garden_int8.{suffix}")
+        for name in (int8_onnx("garden_int8"), "garden_int8.tflite"):
+            found = inspect(run / "artifacts" / name)
             assert [one["name"] for one in found["inputs"]] == ["image", "numbers"]
             assert [one["name"] for one in found["outputs"]] == ["scores", "boxes", "map"]
 
@@ -73,10 +79,28 @@ class TestSeveral:
     def test_the_page_shows_them_one_by_one(self, run: Path) -> None:
         text = (run / "report.html").read_text()
         assert "Outputs one by one" in text
+        assert "blur of image" in text
+        assert "Each output under each corruption" in text
+        assert "8/255 of numbers: boxes" in text
+
+    def test_each_input_is_spoiled_by_itself_and_each_output_judged(self, run: Path) -> None:
+        found = diagnosis(run)
+        assert {one.input for one in found.corrupted} == {"image"}
+        assert len({(one.corruption, one.severity) for one in found.corrupted}) == len(found.corrupted) == 35
+        assert "corruptions of numbers: none are known for inputs of this kind" in found.missing
+        assert [one.input for one in found.attacked] == ["image"] * 4 + ["numbers"] * 4
+        for one in (*found.corrupted, *found.attacked):
+            assert one.outputs.keys() == {"scores", "boxes", "map"}
+            assert one.before == min(before for before, _ in one.outputs.values())
+            assert one.after == min(after for _, after in one.outputs.values())
+        # The original answers as its labels say, which are its own, until something is done to its inputs.
+        assert found.clean_outputs["scores"][0] == 1.0
+        hardest = {one.input: one for one in found.attacked}
+        assert all(one.outputs["boxes"][0] < found.clean_outputs["boxes"][0] for one in hardest.values())
 
     def test_a_file_is_measured_and_judged_again(self, run: Path, tmp_path: Path) -> None:
         record, _ = bench(
-            [str(run / "artifacts/garden_int8.onnx")],
+            [str(run / "artifacts" / int8_onnx("garden_int8"))],
             workload=nets.workload(),
             samples=8,
             min_seconds=0.02,
@@ -100,9 +124,14 @@ def test_a_model_that_streams_goes_the_whole_way(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(recipe.replace("epochs: 1", "epochs: 0"))
     report = compress(streaming(), tmp_path / "recipe.yaml", out=tmp_path / "run")
     files = {Path(one.file).name: one for one in report.artifacts}
-    assert files["spotter_int8.onnx"].accuracy > 0.9
+    assert files[int8_onnx("spotter_int8")].accuracy > 0.9
     assert files["spotter_int8.tflite"].accuracy > 0.9
-    metadata = inspect(tmp_path / "run/artifacts/spotter_int8.onnx")
+    found = diagnosis(tmp_path / "run")  # over whole sequences, their states fed back
+    assert {one.input for one in (*found.corrupted, *found.attacked)} == {"frame"}
+    assert "time shift" in {one.corruption for one in found.corrupted}
+    assert "corruptions: left as they are: h_in (a state)" in found.missing
+    assert found.attacked[-1].before < found.clean_before
+    metadata = inspect(tmp_path / "run/artifacts" / int8_onnx("spotter_int8"))
     assert [one["name"] for one in metadata["inputs"]] == ["frame", "h_in"]
     assert [one["name"] for one in metadata["outputs"]] == ["scores", "h_out"]
     assert json.loads(metadata["metadata"]["preprocessing"])["states"] == {"h_out": "h_in"}

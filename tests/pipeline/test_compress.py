@@ -283,7 +283,7 @@ def test_a_damaged_leftover_of_a_killed_stage_starts_it_over(
 
 
 def test_other_code_makes_the_stages_anew(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain, "code_version", lambda part: "after a fix")
+    monkeypatch.setattr(chain, "code_version", lambda *_: "after a fix")
 
     def stop(event: Event) -> None:
         if event.kind == "stage-end" and event.stage == "distill":

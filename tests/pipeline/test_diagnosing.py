@@ -14,7 +14,7 @@ from sklearn.metrics import recall_score
 from torch import nn
 
 from edgekit import Classification, Workload
-from edgekit.diagnosis.corruptions import fitting
+from edgekit.diagnosis.corruptions import kind_of
 from edgekit.diagnosis.record import Diagnosis
 from edgekit.pipeline import compress, diagnosing, probing
 from edgekit.report import Report
@@ -68,7 +68,7 @@ def test_it_is_what_the_files_themselves_answered(undisturbed: tuple[Run, Report
     assert by_file[INT8].accuracy == pytest.approx(hits / len(targets))
 
 
-def test_both_files_are_asked_about_the_same_spoiled_samples(tmp_path: Path, recipe: Path) -> None:
+def test_both_files_are_asked_about_the_same_corrupted_samples(tmp_path: Path, recipe: Path) -> None:
     workload = tiny.workload()
     overrides = ["diagnose.samples=1000", "recommend.objective=size"]
     report = compress(workload, recipe, out=tmp_path / "run", overrides=overrides)
@@ -79,9 +79,10 @@ def test_both_files_are_asked_about_the_same_spoiled_samples(tmp_path: Path, rec
     assert found.probe_samples == len(workload.validation)
     assert found.clean_before == pytest.approx(by_file[ORIGINAL])
     assert found.clean_after == pytest.approx(by_file[INT8])
-    names = fitting(workload.validation.inputs.numpy(), "NHWC")
+    kind = kind_of(workload.validation.inputs.numpy(), "NHWC")
+    assert kind is not None
     assert [(one.corruption, one.severity) for one in found.corrupted] == [
-        (name, severity) for name in names for severity in range(1, 6)
+        (name, severity) for name in kind.corruptions for severity in range(1, 6)
     ]
     hardest = [one.before for one in found.corrupted if one.severity == 5]
     assert found.clean_before is not None

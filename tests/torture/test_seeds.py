@@ -118,9 +118,9 @@ NO_RECORDS = {
 
 
 @pytest.fixture
-def copy(finished: Path, tmp_path: Path) -> Path:
+def copy(trained: Path, tmp_path: Path) -> Path:
     """A copy of a run's folder that may be spoilt."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("text", NO_RECORDS.values(), ids=NO_RECORDS)
@@ -182,8 +182,8 @@ def test_values_that_contradict_each_other_cost_one_section(copy: Path) -> None:
     assert "Learning curves" in (copy / "report.html").read_text()
 
 
-def test_a_whole_run_is_shown_whole(finished: Path) -> None:
-    run = page.load(finished)
+def test_a_whole_run_is_shown_whole(trained: Path) -> None:
+    run = page.load(trained)
     assert run.missing == ()
     assert "damaged values" not in page.build([run], scripts=False)
 

@@ -59,8 +59,8 @@ def test_settings(seed: int, count: int) -> None:
         message(load_recipe, "mobile", [text])
 
 
-def test_plans(finished: Path, tmp_path: Path, seed: int, count: int) -> None:
-    whole = json.loads((finished / "stages/2-prune/plan.json").read_text())
+def test_plans(trained: Path, tmp_path: Path, seed: int, count: int) -> None:
+    whole = json.loads((trained / "stages/2-prune/plan.json").read_text())
 
     def read(content: bytes) -> None:
         try:
@@ -73,16 +73,16 @@ def test_plans(finished: Path, tmp_path: Path, seed: int, count: int) -> None:
         assert message(read, content) == ""
 
 
-def test_run_folders(finished: Path, tmp_path: Path, seed: int, count: int) -> None:
+def test_run_folders(trained: Path, tmp_path: Path, seed: int, count: int) -> None:
     run = tmp_path / "run"
     names = [
-        path.relative_to(finished)
+        path.relative_to(trained)
         for pattern in ("*.json", "stages/*/*.json", "stages/*/training.csv")
-        for path in sorted(finished.glob(pattern))
+        for path in sorted(trained.glob(pattern))
     ]
     for name in names:
         (run / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(finished / name, run / name)
+        shutil.copyfile(trained / name, run / name)
 
     def shown() -> None:
         found = page.load(run)
@@ -97,15 +97,15 @@ def test_run_folders(finished: Path, tmp_path: Path, seed: int, count: int) -> N
             target = random.choice((None, "nowhere", path.name))
             path.mkdir() if target is None else path.symlink_to(target)
         elif name.suffix == ".json":
-            path.write_bytes(mutations.json_text(random, json.loads((finished / name).read_text())))
+            path.write_bytes(mutations.json_text(random, json.loads((trained / name).read_text())))
         else:
-            path.write_bytes(mutations.yaml_text(random, (finished / name).read_text()))
+            path.write_bytes(mutations.yaml_text(random, (trained / name).read_text()))
         message(shown)
         if path.is_dir():
             path.rmdir()
         elif os.path.lexists(path):
             path.unlink()
-        shutil.copyfile(finished / name, path)
+        shutil.copyfile(trained / name, path)
 
 
 def test_samples(tmp_path: Path, seed: int, count: int) -> None:
@@ -126,7 +126,7 @@ def test_samples(tmp_path: Path, seed: int, count: int) -> None:
 
 @pytest.mark.parametrize("name", ["original_fp32.onnx", "tiny_int8*.onnx"])
 def test_models(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, seed: int, count: int
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, seed: int, count: int
 ) -> None:
     """All in this process, which is quicker than one for each file: a crash fails the whole test."""
     from edgekit.cli.views.inspect import inspect_view
@@ -140,7 +140,7 @@ def test_models(
             raise MeasurementError(what, where=where, got=str(error), next=next) from error
 
     monkeypatch.setattr(guarded, "call", here)
-    (whole,) = (finished / "artifacts").glob(name)
+    (whole,) = (trained / "artifacts").glob(name)
     path = tmp_path / "model.onnx"
 
     def looked_at() -> None:

@@ -20,7 +20,7 @@ from edgekit.training.computing import speed
 from edgekit.training.computing.cuda_graphs import Graphed, NotGraphed
 from edgekit.training.computing.speed import Choice, Precision
 from edgekit.training.distillation.taps import Taps
-from tests.training.test_training import Killed, Small, config, identical, kill_in, run, small, workload
+from tests.training.small import Killed, Small, config, identical, kill_in, run, small, workload
 
 pytestmark = [
     pytest.mark.gpu,

@@ -19,7 +19,7 @@ from edgekit.progress import Event
 from edgekit.training import TrainingHistory
 from edgekit.training.computing.device import CPU, idle_gpu, place, training_device
 from edgekit.training.steps.descent import Descent
-from tests.training.test_training import Killed, config, identical, kill_in, run, small, workload
+from tests.training.small import Killed, config, identical, kill_in, run, small, workload
 
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]

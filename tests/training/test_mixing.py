@@ -16,7 +16,7 @@ from edgekit.tasks import Segmentation, TokenClassification
 from edgekit.training.data.batches import Batch, Batches
 from edgekit.training.data.mixing import Mixing, check_mixing
 from edgekit.workload import Preprocessing, Workload
-from tests.training.test_training import Killed, bars, config, identical, kill_in, run, small, workload
+from tests.training.small import Killed, bars, config, identical, kill_in, run, small, workload
 
 SEEDS = st.integers(0, 2**32)
 

@@ -14,7 +14,7 @@ from edgekit.training.computing import cuda_graphs
 from edgekit.training.computing.cuda_graphs import Graphed, NotGraphed
 from edgekit.training.computing.device import CPU
 from edgekit.training.distillation.taps import Taps
-from tests.training.test_training import small
+from tests.training.small import small
 
 IMAGES = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 

@@ -17,7 +17,7 @@ from edgekit.training.computing.remembered import Memory
 from edgekit.training.computing.speed import Choice, choose
 from edgekit.training.data.batches import Batches
 from edgekit.training.teachers.teacher import Teacher
-from tests.training.test_training import Killed, config, identical, kill_in, run, small, workload
+from tests.training.small import Killed, config, identical, kill_in, run, small, workload
 
 
 @pytest.fixture(autouse=True)

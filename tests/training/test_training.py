@@ -1,10 +1,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,97 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.errors import StageError
-from edgekit.progress import Event, silent
+from edgekit.progress import Event
 from edgekit.stages.base import DistillationConfig, TrainingConfig
-from edgekit.tasks import Classification, Regression, Segmentation, Task, TokenClassification
-from edgekit.training import TrainingHistory, evaluate, train
-from edgekit.workload import Augmentation, Preprocessing, Workload
+from edgekit.tasks import Regression, Segmentation, Task, TokenClassification
+from edgekit.training import evaluate
+from edgekit.workload import Preprocessing
+from tests.training.small import Killed, Small, config, identical, kill_in, run, small, workload
 
 NO_TEACHER = DistillationConfig(loss="none")
-
-
-class Small(nn.Module):
-    """Convolution, batch norm, dropout, linear: everything that keeps a state or draws random numbers."""
-
-    def __init__(self, outputs: int = 3) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 6, 3, padding=1)
-        self.bn = nn.BatchNorm2d(6)
-        self.drop = nn.Dropout(0.3)
-        self.linear = nn.Linear(6 * 4 * 4, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = nn.functional.max_pool2d(torch.relu(self.bn(self.conv(x))), 2)
-        logits: Tensor = self.linear(self.drop(x.flatten(1)))
-        return logits
-
-
-def small(seed: int = 0) -> Small:
-    torch.manual_seed(seed)
-    return Small().eval()
-
-
-def bars(n: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Noisy 8x8 byte images; the class is which third is bright."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(3, (n,), generator=generator)
-    images = torch.randint(0, 120, (n, 8, 8, 1), generator=generator)
-    for image, label in zip(images, labels, strict=True):
-        image[3 * int(label) : 3 * int(label) + 2] += 100
-    return images.to(torch.uint8), labels
-
-
-def workload(**changes: Any) -> Workload:
-    settings: dict[str, Any] = {
-        "name": "bars",
-        "model": small(),
-        "task": Classification(3),
-        "train": bars(70, 0),
-        "validation": bars(33, 1),
-        "preprocessing": Preprocessing(layout="NHWC", scale=1 / 255, mean=(0.3,), std=(0.3,)),
-        "augmentation": Augmentation(horizontal_flip=True, shift=1),
-    }
-    return Workload(**{**settings, **changes})
-
-
-def config(**changes: Any) -> TrainingConfig:
-    return TrainingConfig(**{"epochs": 4, "batch_size": 16, "lr": 0.05, **changes})
-
-
-def run(
-    model: nn.Module, folder: Path, settings: TrainingConfig | None = None, **changes: Any
-) -> TrainingHistory:
-    arguments: dict[str, Any] = {
-        "teacher": small(9),
-        "workload": workload(),
-        "config": settings or config(),
-        "seed": 0,
-        "checkpoint": folder / "checkpoint.pt",
-        "stage": "prune",
-        "progress": silent,
-    }
-    return train(model, **{**arguments, **changes})
-
-
-def identical(a: nn.Module, b: nn.Module) -> bool:
-    one, other = a.state_dict(), b.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
-def without_times(entry: dict[str, float]) -> dict[str, float]:
-    return {key: value for key, value in entry.items() if key not in ("seconds", "images_per_second")}
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_in(epoch: int, kind: str) -> Callable[[Event], None]:
-    def progress(event: Event) -> None:
-        if event.epoch == epoch and event.kind == kind:
-            raise Killed
-
-    return progress
 
 
 class TestTrain:
@@ -243,113 +156,6 @@ def test_learning_rate_warms_up_and_falls_along_a_cosine(
     run(small(), tmp_path, settings)
     assert seen == pytest.approx(lr_of(settings, 4))
     assert max(seen) <= settings.lr
-
-
-class TestResume:
-    @pytest.mark.parametrize("epoch", [1, 3, 4])
-    @pytest.mark.parametrize("kind", ["step", "epoch"])
-    @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-    def test_killed_and_continued_equals_undisturbed(
-        self, epoch: int, kind: str, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("edgekit.monitor.meter._SECONDS_BETWEEN_STEPS", 0.0)
-        settings = config(optimizer=optimizer, lr=0.01)
-        undisturbed, continued = small(), small()
-        (tmp_path / "a").mkdir()
-        (tmp_path / "b").mkdir()
-        expected = run(undisturbed, tmp_path / "a", settings)
-        with pytest.raises(Killed):
-            run(small(), tmp_path / "b", settings, progress=kill_in(epoch, kind))
-        events: list[Event] = []
-        got = run(continued, tmp_path / "b", settings, progress=events.append)
-        assert identical(continued, undisturbed)
-        timeless = [[without_times(e) for e in history.epochs] for history in (expected, got)]
-        assert timeless[0] == timeless[1]
-        assert {e.epoch for e in events if e.kind == "epoch"} == set(range(epoch, 5))
-
-    def test_a_finished_training_is_not_repeated(self, tmp_path: Path) -> None:
-        first, second = small(), small()
-        run(first, tmp_path)
-        events: list[Event] = []
-        history = run(second, tmp_path, progress=events.append)
-        assert identical(first, second)
-        assert len(history.epochs) == 4
-        assert [e.kind for e in events] == ["note"]
-
-    @pytest.mark.parametrize("damage", ["cut", "empty", "text", "other-file"])
-    def test_a_damaged_checkpoint_is_ignored_with_a_warning(self, damage: str, tmp_path: Path) -> None:
-        path = tmp_path / "checkpoint.pt"
-        undisturbed, model = small(), small()
-        run(undisturbed, tmp_path)
-        whole = path.read_bytes()
-        if damage == "other-file":
-            torch.save({"a": torch.zeros(3)}, path)
-        else:
-            path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"checkpoint"}[damage])
-        events: list[Event] = []
-        run(model, tmp_path, progress=events.append)
-        assert events[0].kind == "warning"
-        assert "starting over" in events[0].message
-        assert identical(model, undisturbed)
-
-    @pytest.mark.parametrize(
-        "changes", [{"seed": 1}, {"stage": "qat"}, {"settings": config(lr=0.04)}, {"teacher": None}]
-    )
-    def test_a_checkpoint_of_another_training_is_ignored(
-        self, changes: dict[str, Any], tmp_path: Path
-    ) -> None:
-        run(small(), tmp_path, config(epochs=1))
-        events: list[Event] = []
-        run(small(), tmp_path, **{"settings": config(epochs=1), **changes, "progress": events.append})
-        assert events[0].kind == "warning"
-        assert "other settings" in events[0].message
-
-    def test_a_checkpoint_of_another_architecture_leaves_the_model_alone(self, tmp_path: Path) -> None:
-        class Renamed(Small):
-            def __init__(self) -> None:
-                super().__init__()
-                self.register_buffer("more", torch.zeros(1))
-
-        run(small(), tmp_path, config(epochs=1))
-        torch.manual_seed(0)
-        model, events = Renamed(), list[Event]()
-        run(model, tmp_path, config(epochs=1), progress=events.append)
-        assert "don't fit" in events[0].message
-
-    def test_nothing_but_the_checkpoint_is_left(self, tmp_path: Path) -> None:
-        run(small(), tmp_path)
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "training.csv"]
-
-    def test_kill_9(self, tmp_path: Path) -> None:
-        code = (
-            "import sys, time; sys.path.insert(0, sys.argv[2]); from tests.training.test_training import *\n"
-            "from pathlib import Path\n"
-            "def progress(event):\n"
-            "    if event.kind == 'epoch':\n"
-            "        print(event.epoch, flush=True); time.sleep(0.05)\n"
-            "run(small(), Path(sys.argv[1]), config(epochs=40), progress=progress)\n"
-        )
-        root = str(Path(__file__).resolve().parents[2])
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), root],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-        )
-        assert process.stdout is not None
-        with process.stdout:
-            for line in process.stdout:
-                if int(line) == 5:
-                    process.send_signal(signal.SIGKILL)
-                    break
-            process.wait(timeout=60)
-        assert process.returncode == -signal.SIGKILL
-        (tmp_path / "undisturbed").mkdir()
-        continued, undisturbed, events = small(), small(), list[Event]()
-        run(continued, tmp_path, config(epochs=40), progress=events.append)
-        run(undisturbed, tmp_path / "undisturbed", config(epochs=40))
-        assert events[0].message.startswith("continuing after epoch")
-        assert identical(continued, undisturbed)
 
 
 def exported(model: nn.Module, example: Tensor) -> nn.Module:

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edgekit.devices.transports import TRANSPORTS
 from edgekit.units import human_bytes
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def devices_view(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
         if "fault" in row:
             table.add_row(Text(row["name"], "bold"), "", Text(row["fault"], "red"))
             continue
-        reach = "nothing: a budget" if row["transport"] == "none" else row["transport"]
+        reach = TRANSPORTS[row["transport"]].shown or row["transport"]
         table.add_row(
             Text(row["name"], "bold"), f"{reach} {row['address']}".strip(), Text(row["description"])
         )

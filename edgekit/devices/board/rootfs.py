@@ -191,7 +191,18 @@ def compile_python(root: Path) -> bool:
     options = ("-q", "-s", root, "-p", "/", "--invalidation-mode", "unchecked-hash")
     host.run(
         # Some of the packages' own tests don't compile on purpose.
-        [sys.executable, "-W", "ignore", "-m", "compileall", *options, "-x", "/tests?/|lib2to3", *folders],
+        [
+            sys.executable,
+            "-P",
+            "-W",
+            "ignore",
+            "-m",
+            "compileall",
+            *options,
+            "-x",
+            "/tests?/|lib2to3",
+            *folders,
+        ],
         what="the board's Python packages can't be compiled",
         failure=DeviceError,
     )

@@ -69,7 +69,7 @@ def _pip(verb: str, *arguments: str | Path, what: str) -> None:
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
     host.run(
         [
-            *(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", verb),
+            *(sys.executable, "-P", "-m", "pip", "--quiet", "--disable-pip-version-check", verb),
             *("--only-binary=:all:", "--python-version", PYTHON, "--implementation", "cp"),
             *platforms,
             *arguments,

@@ -4,55 +4,51 @@ images.py  noise, blur, brightness, contrast, JPEG, pixelate, shift (after Hendr
            "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations")
 audio.py   noise, gain, time shift, clipping; of waveforms and of features over time
 text.py    typos, in token ids
+base.py    what a corruption is, and a kind of inputs
+
+Each is one row of the table of its kind; docs/adding-a-corruption.md says how another one is added.
 
 Corrupted are raw samples, as they come before the preprocessing, in their own type and range.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-from edgekit.diagnosis.corruptions.audio import AUDIO
-from edgekit.diagnosis.corruptions.images import image_corruptions, value_range
-from edgekit.diagnosis.corruptions.text import TEXT
+from edgekit.diagnosis.corruptions.audio import SOUND
+from edgekit.diagnosis.corruptions.base import SEVERITIES, Corruption, InputKind, Samples, Span
+from edgekit.diagnosis.corruptions.images import IMAGES, value_range
+from edgekit.diagnosis.corruptions.text import TOKENS
+from edgekit.tables import Table
 
 __all__ = [
+    "KINDS",
     "SEVERITIES",
+    "Corruption",
+    "InputKind",
     "Samples",
     "Span",
     "corrupt",
     "corrupted_parts",
-    "fitting",
+    "kind_of",
     "span_of",
     "value_range",
 ]
 
-SEVERITIES = (1, 2, 3, 4, 5)
-_WAVEFORM = 400  # values: 25 ms at 16 kHz
-Samples = npt.NDArray[np.generic]
-Span = tuple[np.float32, np.float32]  # the values that are black and white
-Corruption = Callable[[Samples, int, np.random.Generator], Samples]
+KINDS: Table[InputKind] = Table("kind of inputs", (IMAGES, TOKENS, SOUND))
 
 
-def fitting(samples: Samples, layout: str, span: Span | None = None) -> Mapping[str, Corruption]:
-    """The corruptions that these samples can suffer, by name; none for what they aren't known for.
+def kind_of(samples: Samples, layout: str) -> InputKind | None:
+    """The kind that these samples are of; None: no corruption is known for them.
 
     Args:
         samples: (N, …) raw samples.
         layout: of the preprocessing: "NCHW" and "NHWC" are images; of the rest integers (N, T) are token
             ids, numbers (N, T), T >= 400, waveforms, and (N, T, F) or (N, 1, T, F) features over time.
-        span: black and white of images, where these are a part of the samples (see ``span_of``).
     """
-    if layout in ("NCHW", "NHWC"):
-        return image_corruptions(layout, span)
-    if np.issubdtype(samples.dtype, np.integer):
-        return TEXT if samples.ndim == 2 else {}
-    if samples.ndim == 2:
-        return AUDIO if samples.shape[1] >= _WAVEFORM else {}  # a short row is a vector of anything
-    return AUDIO if samples.ndim == 3 or (samples.ndim == 4 and samples.shape[1] == 1) else {}
+    return next((kind for kind in KINDS.values() if kind.fits(samples, layout)), None)
 
 
 def corrupt(samples: Samples, layout: str, name: str, severity: int, *, seed: int = 0) -> Samples:
@@ -83,7 +79,9 @@ def corrupted_parts(
     # Each corruption draws numbers of its own, so that leaving one out changes no other.
     own = np.random.default_rng([seed, severity, *name.encode()])
     for part in parts:
-        yield fitting(part, layout, span)[name](part, severity, own)
+        if (kind := kind_of(part, layout)) is None:
+            raise KeyError(f"no corruption is known for such samples, {name!r} neither")
+        yield kind.corrupted(part, layout, span, name, severity, own)
 
 
 def span_of(parts: Iterable[Samples]) -> Span:

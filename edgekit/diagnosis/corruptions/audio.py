@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AUDIO"]
+from edgekit.diagnosis.corruptions.base import Corruption, InputKind, Samples, Span
+from edgekit.tables import Table
 
-Samples = npt.NDArray[np.generic]
-Change = Callable[[npt.NDArray[np.float32], float, np.random.Generator], npt.NDArray[np.float32]]
+__all__ = ["SOUND"]
+
+Sound = npt.NDArray[np.float32]
+_WAVEFORM = 400  # values: 25 ms at 16 kHz
 
 
 def _noise(sound: npt.NDArray[np.float32], db: float, random: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -60,23 +63,31 @@ def _inner(sound: npt.NDArray[np.float32]) -> tuple[int, ...]:
     return tuple(range(1, sound.ndim))
 
 
-# Name → change, and its amount at the five severities: dB, dB, share of the time, share of the values.
-_CHANGES: dict[str, tuple[Change, tuple[float, ...]]] = {
-    "noise": (_noise, (30, 24, 18, 12, 6)),
-    "gain": (_gain, (2, 4, 6, 9, 12)),
-    "time shift": (_time_shift, (0.02, 0.05, 0.1, 0.15, 0.2)),
-    "clipping": (_clipping, (0.01, 0.02, 0.05, 0.1, 0.2)),
-}
+def _fits(samples: Samples, layout: str) -> bool:
+    if np.issubdtype(samples.dtype, np.integer):
+        return False
+    if samples.ndim == 2:
+        return bool(samples.shape[1] >= _WAVEFORM)  # a short row is a vector of anything
+    return samples.ndim == 3 or (samples.ndim == 4 and samples.shape[1] == 1)
 
 
-def _of(change: Change, amounts: tuple[float, ...]) -> Callable[..., Samples]:
-    def corruption(samples: Samples, severity: int, random: np.random.Generator) -> Samples:
-        changed = change(samples.astype(np.float32), amounts[severity - 1], random)
-        return np.ascontiguousarray(changed.astype(samples.dtype))
-
-    return corruption
+def _applied(samples: Samples, layout: str, span: Span | None, change: Callable[[Sound], Sound]) -> Samples:
+    return np.ascontiguousarray(change(samples.astype(np.float32)).astype(samples.dtype))
 
 
-AUDIO: Mapping[str, Callable[[Samples, int, np.random.Generator], Samples]] = {
-    name: _of(*one) for name, one in _CHANGES.items()
-}
+# Amounts: dB, dB, share of the time, share of the values.
+SOUND = InputKind(
+    name="sound",
+    fits=_fits,
+    applied=_applied,
+    view=lambda samples: "wave" if samples.ndim == 2 else "spectrogram",
+    corruptions=Table(
+        "corruption of sound",
+        (
+            Corruption("noise", _noise, (30, 24, 18, 12, 6)),
+            Corruption("gain", _gain, (2, 4, 6, 9, 12)),
+            Corruption("time shift", _time_shift, (0.02, 0.05, 0.1, 0.15, 0.2)),
+            Corruption("clipping", _clipping, (0.01, 0.02, 0.05, 0.1, 0.2)),
+        ),
+    ),
+)

@@ -4,17 +4,18 @@ the range from black to white.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["image_corruptions", "value_range"]
+from edgekit.diagnosis.corruptions.base import Corruption, InputKind, Samples, Span
+from edgekit.tables import Table
+
+__all__ = ["IMAGES", "value_range"]
 
 Values = npt.NDArray[np.float32]  # (N, H, W, C), 0 … 1
-Samples = npt.NDArray[np.generic]
-Change = Callable[[Values, float, np.random.Generator], Values]
 
 _SIDE = 32
 _BLOCK = 8
@@ -112,40 +113,16 @@ def _cosines() -> npt.NDArray[np.float32]:
     return found
 
 
-# Name → change, and its amount at the five severities: those of CIFAR-10-C (Hendrycks and Dietterich 2019)
-# for noise, blur, brightness, contrast and JPEG; pixelate and shift are pixels of 32.
-_CHANGES: dict[str, tuple[Change, tuple[float, ...]]] = {
-    "noise": (_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
-    "blur": (_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
-    "brightness": (_brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),
-    "contrast": (_contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
-    "jpeg": (_jpeg, (80, 65, 58, 50, 40)),
-    "pixelate": (_pixelate, (1.25, 1.5, 2.0, 2.5, 3.0)),
-    "shift": (_shift, (1, 2, 3, 4, 6)),
-}
-
-
-def image_corruptions(
-    layout: str, span: tuple[np.float32, np.float32] | None = None
-) -> Mapping[str, Callable[[Samples, int, np.random.Generator], Samples]]:
-    """By name, for images of a layout: "NCHW" or "NHWC". ``span``: black and white, if not those of the
-    samples that come.
-    """
-
-    def of(change: Change, amounts: tuple[float, ...]) -> Callable[..., Samples]:
-        def corruption(samples: Samples, severity: int, random: np.random.Generator) -> Samples:
-            black, white = span or value_range(samples)
-            values = (samples.astype(np.float32) - black) / (white - black)
-            images = values if layout == "NHWC" else values.transpose(0, 2, 3, 1)
-            changed = np.clip(change(images, amounts[severity - 1], random), 0, 1)
-            back = (changed if layout == "NHWC" else changed.transpose(0, 3, 1, 2)) * (white - black) + black
-            if np.issubdtype(samples.dtype, np.integer):
-                back = np.rint(back)
-            return np.ascontiguousarray(back.astype(samples.dtype))
-
-        return corruption
-
-    return {name: of(*one) for name, one in _CHANGES.items()}
+def _applied(samples: Samples, layout: str, span: Span | None, change: Callable[[Values], Values]) -> Samples:
+    """On values from 0 (black) to 1 (white), channels last; what leaves that range is clipped."""
+    black, white = span or value_range(samples)
+    values = (samples.astype(np.float32) - black) / (white - black)
+    images = values if layout == "NHWC" else values.transpose(0, 2, 3, 1)
+    changed = np.clip(change(images), 0, 1)
+    back = (changed if layout == "NHWC" else changed.transpose(0, 3, 1, 2)) * (white - black) + black
+    if np.issubdtype(samples.dtype, np.integer):
+        back = np.rint(back)
+    return np.ascontiguousarray(back.astype(samples.dtype))
 
 
 def value_range(samples: Samples) -> tuple[np.float32, np.float32]:
@@ -158,3 +135,25 @@ def value_range(samples: Samples) -> tuple[np.float32, np.float32]:
         return np.float32(0), np.float32(greatest if 0 < greatest < 128 else 255)
     low, high = np.float32(samples.min(initial=0)), np.float32(samples.max(initial=0))
     return low, high if high > low else low + np.float32(1)
+
+
+# Amounts are those of CIFAR-10-C (Hendrycks and Dietterich 2019) for noise, blur, brightness, contrast and
+# JPEG; pixelate and shift are pixels of 32.
+IMAGES = InputKind(
+    name="images",
+    fits=lambda samples, layout: layout in ("NCHW", "NHWC"),
+    applied=_applied,
+    view=lambda samples: "",  # those that can be shown need no corruption to be known
+    corruptions=Table(
+        "corruption of images",
+        (
+            Corruption("noise", _noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
+            Corruption("blur", _blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
+            Corruption("brightness", _brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),
+            Corruption("contrast", _contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
+            Corruption("jpeg", _jpeg, (80, 65, 58, 50, 40)),
+            Corruption("pixelate", _pixelate, (1.25, 1.5, 2.0, 2.5, 3.0)),
+            Corruption("shift", _shift, (1, 2, 3, 4, 6)),
+        ),
+    ),
+)

@@ -5,24 +5,25 @@ What stands at the end of a row again and again (padding: the id that ends most 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["TEXT"]
+from edgekit.diagnosis.corruptions.base import Corruption, InputKind, Samples, Span
+from edgekit.tables import Table
 
-Samples = npt.NDArray[np.generic]
-_SHARES = (0.02, 0.05, 0.1, 0.15, 0.2)  # of the tokens, at the five severities
+__all__ = ["TOKENS"]
+
+Ids = npt.NDArray[np.int64]
 
 
-def _typos(samples: Samples, severity: int, random: np.random.Generator) -> Samples:
+def _typos(ids: Ids, share: float, random: np.random.Generator) -> Ids:
     """Each hit token changes places with the next one, or becomes another one of those that occur."""
-    ids = samples.astype(np.int64)
     length = ids.shape[1]
     lengths = _lengths(ids)
     inside = np.arange(length) < lengths[:, None]
-    hit = (random.random(ids.shape) < _SHARES[severity - 1]) & inside
+    hit = (random.random(ids.shape) < share) & inside
     swap = hit & (random.random(ids.shape) < 0.5)
     swap[:, -1:] = False
     swap[:, :-1] &= inside[:, 1:]
@@ -37,7 +38,7 @@ def _typos(samples: Samples, severity: int, random: np.random.Generator) -> Samp
     other = random.choice(occurring, ids.shape) if occurring.size else ids
     replaced = hit & ~taken
     changed[replaced] = other[replaced]
-    return changed.astype(samples.dtype)
+    return changed
 
 
 def _lengths(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -53,4 +54,15 @@ def _lengths(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.where(other.any(1), last, 0)
 
 
-TEXT: Mapping[str, Callable[[Samples, int, np.random.Generator], Samples]] = {"typos": _typos}
+def _applied(samples: Samples, layout: str, span: Span | None, change: Callable[[Ids], Ids]) -> Samples:
+    return change(samples.astype(np.int64)).astype(samples.dtype)
+
+
+# Amounts: shares of the tokens.
+TOKENS = InputKind(
+    name="token ids",
+    fits=lambda samples, layout: np.issubdtype(samples.dtype, np.integer) and samples.ndim == 2,
+    applied=_applied,
+    view=lambda samples: "ids",
+    corruptions=Table("corruption of tokens", (Corruption("typos", _typos, (0.02, 0.05, 0.1, 0.15, 0.2)),)),
+)

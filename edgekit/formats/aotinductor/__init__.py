@@ -22,6 +22,7 @@ class AOTInductor(Format):
     """See the module."""
 
     name, title, suffix = "aotinductor", "AOTInductor", ".pt2"
+    remark = "for NVIDIA GPUs"
     runtimes = ("torch",)
     precisions = ("fp32", "fp16", "bf16")
     modules, install = ("torch",), "torch"

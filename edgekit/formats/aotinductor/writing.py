@@ -20,12 +20,13 @@ from torch.utils import _pytree as pytree
 
 from edgekit.errors import ExportError, MissingExtraError
 from edgekit.execution import arguments, interpreted
-from edgekit.files import atomic_write, disk_full
+from edgekit.files import atomic_write, disk_full, sha256_of_bytes
 from edgekit.formats import embed
 from edgekit.formats.options import ExportOptions, Processor
 from edgekit.formats.precisions import Precision
 from edgekit.graph import ops
 from edgekit.graph.capture import export_program
+from edgekit.runtimes import native
 from edgekit.scratch import scratch
 from edgekit.tensors import NamedTensors, Tensors, apply, cat
 
@@ -91,6 +92,7 @@ def write(
             next="leave aotinductor out of exports.formats to get the other files",
         ) from error
     atomic_write(path, content)
+    native.remember(sha256_of_bytes(content))
 
 
 def _plain(example: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from edgekit.errors import ExportError
 from edgekit.formats.options import Io
 
 _IDENTIFIER = b"TFL3"
@@ -77,7 +78,7 @@ def shorten_names(model: Any) -> None:
 def name_ends(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     """Give the ends their names, as tensors and in the signature, and bring them into this order.
 
-    The converter calls them by their place: "args_0", "output_1".
+    The converter calls them by their place: "args_0", "output_1". Raises ExportError: two are one tensor.
     """
     graph = model.subgraphs[0]
     (signature,) = model.signatureDefs
@@ -85,7 +86,16 @@ def name_ends(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None
         entries = sorted(getattr(signature, side), key=lambda one: _place(_text(one.name)))
         if len(entries) != len(names):
             raise ValueError(f"the converter left {len(entries)} of {len(names)} {side} ({', '.join(names)})")
+        told: dict[int, str] = {}
         for entry, name in zip(entries, names, strict=True):
+            if entry.tensorIndex in told:
+                raise ExportError(
+                    f"the converter makes one tensor of two {side}, as they are computed alike",
+                    where="LiteRT export",
+                    got=f"{told[entry.tensorIndex]} and {name}",
+                    next="leave one of them out of the task's outputs, or litert out of exports.formats",
+                )
+            told[entry.tensorIndex] = name
             entry.name = graph.tensors[entry.tensorIndex].name = name
         setattr(signature, side, entries)
         setattr(graph, side, [entry.tensorIndex for entry in entries])

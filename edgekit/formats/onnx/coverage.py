@@ -37,7 +37,7 @@ def of_onnx(path: Path, device: Device | None = None, link: Transport | None = N
     Raises MeasurementError: the runtime can't load or run the file.
     """
     with telling(path):
-        if device is None or link is None or device.transport == "local":
+        if device is None or link is None or device.here:
             return _onnx(path)
         return _onnx_there(path, device, link)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import InputError
+from edgekit.files import inside, require_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -17,7 +18,10 @@ __all__ = ["companions", "refuse_free", "size_of"]
 
 
 def companions(path: Path) -> tuple[Path, ...]:
-    """The files beside an ONNX file that hold weights of it; none for other kinds, or a damaged one."""
+    """The files beside an ONNX file that hold weights of it; none for other kinds, or a damaged one.
+
+    Raises InputError for one that names something else than a file in its own folder.
+    """
     model = _model(path)
     if model is None:
         return ()
@@ -27,9 +31,21 @@ def companions(path: Path) -> tuple[Path, ...]:
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    found = (path.parent / name for name in sorted(names))
-    inside = path.parent.resolve()
-    return tuple(one for one in found if one.is_file() and one.resolve().is_relative_to(inside))
+    found = []
+    for name in sorted(names):
+        try:
+            one = inside(path.parent, name)
+            if one.exists():
+                require_file(one)
+                found.append(one)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                "the file has its weights where none belong",
+                where=str(path),
+                got=str(error.strerror if isinstance(error, OSError) else error),
+                expected="files beside it",
+            ) from None
+    return tuple(found)
 
 
 def size_of(path: Path) -> int:

@@ -176,9 +176,7 @@ def _train_and_export(found: Found, trial: Trial) -> None:
 
 def _unexportable(plan: Plan, model: nn.Module, example: Tensors) -> str:
     """Why only the whole model can be exported; "" if both can, or neither."""
-    small = copy.deepcopy(model)
-    plan.apply(small)
-    reason = exports(small, example[:1])
+    reason = exports(plan.applied_to(model), example[:1])
     if not reason or exports(model, example[:1]):
         return ""
     return f"the model can't be exported without some of its channels ({reason})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -122,9 +121,7 @@ def by_preferred_multiple(
     if timed and len(plans) > 1:
         models = []
         for step, built in plans.items():
-            small = copy.deepcopy(prepared.model)
-            built.plan.apply(small)
-            models.append((f"step-{step}", small, prepared.example))
+            models.append((f"step-{step}", built.plan.applied_to(prepared.model), prepared.example))
         times = dict(zip(plans, shipped.latencies_ns(models), strict=True))
         best = min(plans, key=lambda step: times[step])
         told["latency_ms"] = {str(step): round(time / 1e6, 4) for step, time in times.items()}

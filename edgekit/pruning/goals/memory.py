@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import numpy.typing as npt
 from torch import nn
@@ -36,8 +34,7 @@ class PeakMemory:
         slopes = {}
         for done, group in enumerate(found.groups, 1):
             gone = max(1, group.channels // 2)
-            small = copy.deepcopy(model)
-            found.plan({group.name: list(range(gone))}).apply(small)
+            small = found.plan({group.name: list(range(gone))}).applied_to(model)
             after = _levels(small, example, shipped)
             if after.shape == levels.shape:
                 slopes[group.name] = (levels - after) / gone

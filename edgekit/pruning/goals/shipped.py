@@ -94,7 +94,7 @@ class Shipped(AbstractContextManager["Shipped"]):
         reason = ""
         if self.device.emulated:
             reason = "it is emulated: it counts instructions, which are no measure of time"
-        elif self.device.transport == "none":
+        elif not self.device.kind.reachable:
             reason = "it can't be reached"
         elif without_python(self.device):
             reason = "it has no Python, so that only whole models are measured there"

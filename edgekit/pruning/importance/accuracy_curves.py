@@ -6,7 +6,6 @@ The model is cut and asked, not trained: after training everything is better, an
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 from edgekit.errors import MissingExtraError
 from edgekit.pruning.build import Prepared
 from edgekit.pruning.coupling.groups import Group
-from edgekit.pruning.importance.criteria import Worth
+from edgekit.pruning.importance.scores import Worth
 from edgekit.training.evaluation import evaluate
 from edgekit.workload import Workload
 
@@ -147,6 +146,5 @@ def _removals(group: Group, ratios: Sequence[float]) -> list[int]:
 
 
 def _score(prepared: Prepared, group: Group, gone: list[int], workload: Workload, rows: Tensor) -> float:
-    small = copy.deepcopy(prepared.model)
-    prepared.found.plan({group.name: sorted(gone)}).apply(small)
+    small = prepared.found.plan({group.name: sorted(gone)}).applied_to(prepared.model)
     return evaluate(small, workload, split="train", rows=rows).score

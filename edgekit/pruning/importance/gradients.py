@@ -1,4 +1,4 @@
-"""Gradients of the task's loss on some training samples, for the measures of importance that need them."""
+"""Gradients of the task's loss on some training samples, for the criteria of importance that need them."""
 
 from __future__ import annotations
 
@@ -6,35 +6,34 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.batching import batch_size
+from edgekit.drawing import shuffled
 from edgekit.execution import call, spans
-from edgekit.pruning.importance.criteria import Backward, Importance
+from edgekit.pruning.importance.criteria.base import Backward
 from edgekit.workload import Workload
 
-__all__ = ["backward_for"]
+__all__ = ["mean_gradients", "mean_squared_gradients"]
 
 _SAMPLES = 1024
 _SINGLE_SAMPLES = 128  # each is a pass of its own
 _BATCH = 128
 
 
-def backward_for(
-    importance: Importance, workload: Workload, *, seed: int, rows: Tensor | None = None
-) -> Backward | None:
-    """What ``importances`` needs for this measure; None if it needs no gradients.
+def mean_gradients(workload: Workload, *, seed: int, rows: Tensor | None = None) -> Backward:
+    """Puts gradients of the mean loss on a model.
 
     The samples are training samples without augmentation, drawn with ``seed`` from ``rows`` (all if None).
     """
-    if importance == "taylor":
-        return lambda model: _mean(model, workload, _drawn(workload, rows, seed, _SAMPLES))
-    if importance == "hessian":
-        return lambda model: _mean_square(model, workload, _drawn(workload, rows, seed, _SINGLE_SAMPLES))
-    return None
+    return lambda model: _mean(model, workload, _drawn(workload, rows, seed, _SAMPLES))
+
+
+def mean_squared_gradients(workload: Workload, *, seed: int, rows: Tensor | None = None) -> Backward:
+    """Puts the mean squares of single samples' gradients on a model, in place of gradients; else likewise."""
+    return lambda model: _mean_square(model, workload, _drawn(workload, rows, seed, _SINGLE_SAMPLES))
 
 
 def _drawn(workload: Workload, rows: Tensor | None, seed: int, most: int) -> Tensor:
     rows = torch.arange(len(workload.train)) if rows is None else rows
-    generator = torch.Generator().manual_seed(seed)
-    return rows[torch.randperm(len(rows), generator=generator)[:most]]
+    return rows[shuffled(len(rows), seed)[:most]]
 
 
 def _mean(model: nn.Module, workload: Workload, chosen: Tensor) -> None:

@@ -8,7 +8,6 @@ loses.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.batching import Footprint, fitting, footprint
+from edgekit.drawing import shuffled
 from edgekit.execution import Forward, call, mode, spans
 from edgekit.pruning.coupling.found import Found, Group
 from edgekit.pruning.plans.plan import Plan
@@ -47,8 +47,7 @@ def training_inputs(workload: Workload, *, seed: int, rows: Tensor | None = None
 
     def drawn(count: int) -> Tensors:
         known = torch.arange(len(workload.train)) if rows is None else rows
-        generator = torch.Generator().manual_seed(seed)
-        chosen = known[torch.randperm(len(known), generator=generator)[:count]]
+        chosen = known[shuffled(len(known), seed)[:count]]
         inputs: Tensors = workload.preprocessing(workload.train.inputs[chosen])
         return inputs
 
@@ -124,8 +123,7 @@ def damages(
         order = scores[group.name].argsort(stable=True)
         seen[group.name] = []
         for count in cut[group.name]:
-            small = copy.deepcopy(model)
-            found.plan({group.name: sorted(order[:count].tolist())}).apply(small)
+            small = found.plan({group.name: sorted(order[:count].tolist())}).applied_to(model)
             seen[group.name].append(whole.damage(small))
             done += 1
             tell(done, trials)
@@ -146,8 +144,7 @@ def damages_without(
     whole = _Whole(model, inputs, _work(model, inputs, macs), len(names))
     seen = {}
     for done, name in enumerate(names, 1):
-        small = copy.deepcopy(model)
-        Plan(replacements=(Replacement(name, IDENTITY),)).apply(small)
+        small = Plan(replacements=(Replacement(name, IDENTITY),)).applied_to(model)
         try:
             damage = whole.damage(small)
         except Exception:  # whatever the model's code asks of that block

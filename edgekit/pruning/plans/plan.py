@@ -6,6 +6,7 @@ torch-pruning isn't needed. Together with the weights (safetensors) it is the wh
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -84,6 +85,12 @@ class Plan:
                 each for each in self.replacements if each.by == IDENTITY or stays(each.layer)
             ),
         )
+
+    def applied_to(self, model: nn.Module) -> nn.Module:
+        """A smaller copy; ``model`` itself is left as it is. Raises PruneError as ``apply`` does."""
+        small = copy.deepcopy(model)
+        self.apply(small)
+        return small
 
     def apply(self, model: nn.Module) -> None:
         """Shrink ``model`` in place. It is unchanged if an error is raised.

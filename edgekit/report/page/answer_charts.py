@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekit.diagnosis.confidence import Calibration
 from edgekit.diagnosis.judged import Judged
-from edgekit.diagnosis.record import Diagnosis
+from edgekit.diagnosis.record import Diagnosis, corruption_name
 from edgekit.report.page.chart_parts import (
     MOST_ROWS,
     PERCENT,
@@ -179,11 +179,16 @@ def attacks(diagnosis: Diagnosis) -> Spec:
         {"severity": 0.0, "when": when, "accuracy": clean}
         for when, clean in (("before", diagnosis.clean_before), ("after", diagnosis.clean_after))
     ]
-    rows += [
-        {"severity": one.epsilon * 255, "when": when, "accuracy": getattr(one, when)}
-        for one in diagnosis.attacked
-        for when in ("before", "after")
-    ]
+    for epsilon in dict.fromkeys(one.epsilon for one in diagnosis.attacked):
+        own = [one for one in diagnosis.attacked if one.epsilon == epsilon]  # of several inputs, one each
+        rows += [
+            {
+                "severity": epsilon * 255,
+                "when": when,
+                "accuracy": sum(getattr(one, when) for one in own) / len(own),
+            }
+            for when in ("before", "after")
+        ]
     return _lines(rows, "severity", "change of every value, in 1/255 of the range", "Accuracy under attack")
 
 
@@ -215,7 +220,7 @@ def heat(diagnosis: Diagnosis) -> Spec:
     """By corruption and severity, by how much the file falls behind the original."""
     rows = [
         {
-            "corruption": one.corruption,
+            "corruption": corruption_name(one),
             "severity": one.severity,
             "before": one.before,
             "after": one.after,

@@ -8,21 +8,25 @@ from dataclasses import dataclass
 from edgekit.diagnosis.flips import Churn, Flip
 from edgekit.diagnosis.intervals import Share
 from edgekit.diagnosis.judged import Judged
-from edgekit.diagnosis.record import Diagnosis, Seen
+from edgekit.diagnosis.record import Corrupted, Diagnosis, Seen, corruption_name
+from edgekit.diagnosis.scores import SampleScores
 from edgekit.report.page.facts import Table, points, signed
 from edgekit.report.page.loaded import LoadedRun
 from edgekit.units import human_share
 
 __all__ = [
     "Look",
+    "attack_table",
     "calibration_text",
     "churn_text",
     "class_names",
     "class_table",
     "confused_table",
+    "corrupted_outputs_table",
     "corruption_table",
     "group_table",
     "looks",
+    "score_table",
 ]
 
 
@@ -82,15 +86,53 @@ def confused_table(judged: Judged, names: Sequence[str], most: int = 12) -> Tabl
 
 
 def corruption_table(diagnosis: Diagnosis) -> Table:
-    """Mean over the severities of each corruption."""
-    rows = []
-    for name in dict.fromkeys(one.corruption for one in diagnosis.corrupted):
-        own = [one for one in diagnosis.corrupted if one.corruption == name]
-        before, after = (sum(getattr(one, side) for one in own) / len(own) for side in ("before", "after"))
-        rows.append(
-            (name, human_share(before), human_share(after), f"{signed(100 * (after - before), 1)} points")
-        )
+    """Mean over the severities of each corruption, of each input where there are several."""
+    rows = [
+        _change(name, [(one.before, one.after) for one in own])
+        for name, own in _by_name(diagnosis.corrupted).items()
+    ]
     return Table(("corruption, mean of 5 severities", "before", "after", "change"), tuple(rows))
+
+
+def corrupted_outputs_table(diagnosis: Diagnosis) -> Table | None:
+    """The same for each of several outputs; None where there is one."""
+    rows = [
+        _change(f"{name}: {output}", [one.outputs[output] for one in own])
+        for name, own in _by_name(diagnosis.corrupted).items()
+        for output in own[0].outputs
+    ]
+    return Table(("corruption: output", "before", "after", "change"), tuple(rows)) if rows else None
+
+
+def attack_table(diagnosis: Diagnosis) -> Table | None:
+    """Each change of each input, and what it does to each output; None where there is one of both."""
+    rows = []
+    for one in diagnosis.attacked:
+        name = f"{one.epsilon * 255:.0f}/255" + (f" of {one.input}" if one.input else "")
+        rows.append(_change(name, [(one.before, one.after)]))
+        rows += [_change(f"{name}: {output}", [pair]) for output, pair in one.outputs.items()]
+    several = any(one.input or one.outputs for one in diagnosis.attacked)
+    return Table(("change of every value", "before", "after", "change"), tuple(rows)) if several else None
+
+
+def _by_name(corrupted: Sequence[Corrupted]) -> dict[str, list[Corrupted]]:
+    found: dict[str, list[Corrupted]] = {}
+    for one in corrupted:
+        found.setdefault(corruption_name(one), []).append(one)
+    return found
+
+
+def _change(name: str, pairs: Sequence[tuple[float, float]]) -> tuple[str, ...]:
+    before, after = (sum(pair[side] for pair in pairs) / len(pairs) for side in (0, 1))
+    return name, human_share(before), human_share(after), f"{signed(100 * (after - before), 1)} points"
+
+
+def score_table(scores: SampleScores, most: int = 20) -> Table:
+    """The samples whose own score fell most."""
+    rows = [
+        (f"sample {one.row}", human_share(one.before), human_share(one.after)) for one in scores.worse[:most]
+    ]
+    return Table(("sample", "score before", "after"), tuple(rows))
 
 
 def churn_text(one: Churn, unit: str) -> str:

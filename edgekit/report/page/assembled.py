@@ -17,6 +17,7 @@ from markupsafe import Markup
 from edgekit import __version__
 from edgekit.caching import cache_folder
 from edgekit.diagnosis.groups import gap
+from edgekit.diagnosis.scores import scores_text
 from edgekit.errors import printable
 from edgekit.files import atomic_write
 from edgekit.report.page import answer_charts, answers, charts, facts
@@ -206,6 +207,10 @@ class _Page:
                 facts.Table(("sample", "error before", "after"), rows), "Samples whose error grew most"
             )
             return
+        if judged.scores is not None:
+            yield _text(f"{scores_text(judged.scores)}.")
+            yield _table(answers.score_table(judged.scores), "Samples whose score fell most")
+            return
         names = answers.class_names(run, judged)
         if judged.churn is not None:
             yield _text(answers.churn_text(judged.churn, judged.unit))
@@ -263,15 +268,23 @@ class _Page:
                 "heat", answer_charts.heat(found), "By how much the file lies above or below the original."
             )
             yield _table(answers.corruption_table(found), "Corruptions")
+            if (table := answers.corrupted_outputs_table(found)) is not None:
+                yield _table(table, "Each output under each corruption", folded=True)
         if found.attacked:
             yield _heading("Adversarial probe")
             yield _text(
                 "One step along the sign of the gradient of the trained model (FGSM), given to both files: "
                 "an attack that was made for the original."
             )
+            several = any(one.input for one in found.attacked)
+            caption = "Accuracy against the size of the change"
             yield from self._chart(
-                "attacks", answer_charts.attacks(found), "Accuracy against the size of the change."
+                "attacks",
+                answer_charts.attacks(found),
+                f"{caption}, mean over the inputs, each changed by itself." if several else f"{caption}.",
             )
+            if (table := answers.attack_table(found)) is not None:
+                yield _table(table, "Each input and each output under attack", folded=True)
 
     def _layers(self, run: LoadedRun) -> Iterator[Block]:
         table = facts.layer_table(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from collections.abc import Callable
@@ -14,10 +15,11 @@ from pydantic import ValidationError
 
 from edgekit.diagnosis.record import Diagnosis
 from edgekit.errors import RunFolderError, printable
-from edgekit.files import read_json
+from edgekit.files import read_json, read_text
 from edgekit.formats import FORMATS
 from edgekit.report.page.layers import Executed, Kernel
 from edgekit.report.summary import Figures, Report, StageRow
+from edgekit.runs.folder import check_plain
 
 __all__ = ["Curve", "LoadedRun", "load"]
 
@@ -57,7 +59,9 @@ class LoadedRun:
 
 
 def load(folder: Path) -> LoadedRun:
-    """Read what is there. Raises RunFolderError if it is no run folder."""
+    """Read what is there. Raises RunFolderError if it is no run folder, or holds links."""
+    if folder.is_dir():
+        check_plain(folder)
     try:
         identity = read_json(folder / _IDENTITY)["run"]
         workload, recipe = str(identity["workload"]), str(identity["recipe"])
@@ -122,8 +126,8 @@ class _Reader:
         found = []
         for path in sorted((self.folder / "stages").rglob("training.csv")):
             try:
-                with path.open(encoding="utf-8", newline="") as stream:
-                    rows = [_numbers(row) for row in csv.DictReader(stream)]
+                stream = io.StringIO(read_text(path), newline="")
+                rows = [_numbers(row) for row in csv.DictReader(stream)]
             except (OSError, ValueError, csv.Error) as error:
                 self.missing.append(f"{path.relative_to(self.folder)} is damaged: {_first_line(error)}")
                 continue

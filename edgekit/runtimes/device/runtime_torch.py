@@ -13,6 +13,7 @@ import json
 import os
 import warnings
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
 import numpy as np
@@ -45,6 +46,10 @@ class TorchModel(Model):
         cls.torch = importlib.import_module("torch")
         cls.version = cls.torch.__version__
 
+    @classmethod
+    def native(cls, artifact: str) -> bool:
+        return compiled(artifact)
+
     def __init__(self, artifact: str, threads: int, backend: str = "") -> None:
         if backend not in ("", CUDA):
             raise ValueError(f"torch has no backend {backend!r} here; expected '' (the CPU) or 'cuda'")
@@ -73,7 +78,7 @@ class TorchModel(Model):
             warnings.simplefilter("ignore")  # what torch has to say of itself
             if holds(artifact, b"quantized_decomposed"):  # ops that torch knows only after this
                 importlib.import_module("torch.ao.quantization.fx._decomposed")
-            program = self.torch.export.load(artifact)
+            program = sibling("program_file").load(self.torch, artifact)
             if self.backend:
                 passes = importlib.import_module("torch.export.passes")
                 program = passes.move_to_device_pass(program, self.backend)
@@ -205,6 +210,8 @@ class TorchModel(Model):
 
 def entries(artifact: str) -> list[str]:
     """What a .pt2 archive holds. Raises ValueError if it is none."""
+    if not Path(artifact).is_file():  # opening a pipe would wait for its other end
+        raise ValueError(f"{artifact} is no file")
     try:
         with zipfile.ZipFile(artifact) as archive:
             return archive.namelist()

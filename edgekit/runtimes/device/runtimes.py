@@ -58,6 +58,11 @@ class Model:
         """Import the runtime, so that loading a model is timed alone."""
         raise NotImplementedError
 
+    @classmethod
+    def native(cls, artifact: str) -> bool:
+        """Whether a file is code of the processor, and loading it executes it. Raises ValueError: damaged."""
+        return False
+
     def bind(self, inputs: Any) -> None:
         """Put a batch, as ``arrange`` returns it, where ``invoke`` finds it."""
         raise NotImplementedError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgekit.config.settings import TrainingConfig
-from edgekit.tensors import Tensors
+from edgekit.tensors import Targets, Tensors
 from edgekit.training.data.mixing import Mixed, Mixing, check_mixing
 from edgekit.training.seeds import seed_of
 from edgekit.workload import Workload
@@ -20,19 +20,19 @@ __all__ = ["Batch", "Batches"]
 @dataclass(frozen=True, eq=False)
 class Batch:
     """``rows``: (N,) positions in the training data; ``inputs``: (N, …) as the model takes them;
-    ``targets``: (N, …). ``mixed``: how the inputs were mixed, or None; ``targets`` are then those of the
-    larger share.
+    ``targets``: (N, …), or ``Ragged``. ``mixed``: how the inputs were mixed, or None; ``targets`` are then
+    those of the larger share.
     """
 
     rows: Tensor
     inputs: Tensors
-    targets: Tensors
+    targets: Targets
     mixed: Mixed | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def task_loss(self, loss: Callable[[Tensors], Tensor]) -> Tensor:
+    def task_loss(self, loss: Callable[[Targets], Tensor]) -> Tensor:
         """``loss`` of the targets; of both targets, by their shares, where inputs are mixed."""
         return loss(self.targets) if self.mixed is None else self.mixed.loss(loss)
 

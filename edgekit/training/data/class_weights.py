@@ -7,12 +7,12 @@ from torch import Tensor
 
 from edgekit.errors import StageError
 from edgekit.tasks import Task
-from edgekit.tensors import Tensors
+from edgekit.tensors import Targets
 
 __all__ = ["balanced"]
 
 
-def balanced(task: Task, targets: Tensors) -> Tensor:
+def balanced(task: Task, targets: Targets) -> Tensor:
     """(C,) float32: N / (K * n_c) for a class with n_c of the N labels that count, K classes having any.
 
     Every class has the same share of the loss then (King and Zeng 2001, "Logistic Regression in Rare Events
@@ -20,7 +20,7 @@ def balanced(task: Task, targets: Tensors) -> Tensor:
 
     Raises StageError if the task has no classes.
     """
-    classes = getattr(task, "num_classes", None)
+    classes = task.class_count
     if classes is None or not isinstance(targets, Tensor):
         raise StageError(
             "class weights need a task with classes",
@@ -29,9 +29,7 @@ def balanced(task: Task, targets: Tensors) -> Tensor:
             next='set class_weights to "none"',
         )
     labels = targets.reshape(-1).long()
-    ignored = getattr(task, "ignore_label", None)
-    if ignored is not None:
-        labels = labels[labels != ignored]
+    labels = labels[task.counted(labels)]
     counts = torch.bincount(labels, minlength=classes).double()
     seen = counts > 0
     weights = torch.ones(classes, dtype=torch.float64)

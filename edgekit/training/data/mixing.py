@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgekit.config.settings import TrainingConfig
 from edgekit.errors import WorkloadError
-from edgekit.tensors import Tensors
+from edgekit.tensors import Targets
 from edgekit.workload import Workload
 
 __all__ = ["Mixed", "Mixing", "check_mixing"]
@@ -31,7 +31,7 @@ class Mixed:
     others: Tensor
     share: float
 
-    def loss(self, loss: Callable[[Tensors], Tensor]) -> Tensor:
+    def loss(self, loss: Callable[[Targets], Tensor]) -> Tensor:
         """``loss`` of both targets, by their shares (Zhang et al. 2018, section 2)."""
         first = loss(self.targets)
         return first if self.share == 1 else self.share * first + (1 - self.share) * loss(self.others)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from edgekit.config.settings import TrainingConfig
+from edgekit.config.settings import DistillationConfig, TrainingConfig
 from edgekit.tasks import Task
 from edgekit.tasks.base import Part
-from edgekit.tensors import Tensors
+from edgekit.tensors import Targets, Tensors
 from edgekit.training.data.batches import Batch
 from edgekit.training.distillation import continuous_loss, distillation_loss
 
@@ -60,40 +61,53 @@ class Objective:
         weight = distillation.weight if self.labelled else 1.0
         return (1 - weight) * own + weight * self._told(part, outputs, batch, taught)
 
-    def _ignored(self, part: Part) -> int | None:
-        """The label that doesn't count, if there is one."""
-        return getattr(part.task, "ignore_label", None) if self.labelled else None
-
     def _own(self, part: Part, outputs: Tensor, batch: Batch) -> Tensor:
-        smoothing, weights, ignored = self.config.label_smoothing, self.weights, self._ignored(part)
+        smoothing, weights = self.config.label_smoothing, self.weights
 
-        def loss(all_targets: Tensors) -> Tensor:
-            targets = part.of(all_targets)
-            if ignored is not None and bool((targets == ignored).all()):
+        def loss(all_targets: Targets) -> Tensor:
+            targets = part.target(all_targets)
+            if self.labelled and isinstance(targets, Tensor) and not part.task.counts(targets):
                 return outputs.sum() * 0.0  # a mean over no labels would be NaN
             return part.task.loss(outputs, targets, label_smoothing=smoothing, weights=weights)
 
         return batch.task_loss(loss)
 
     def _told(self, part: Part, outputs: Tensor, batch: Batch, taught: Tensor) -> Tensor:
-        config, ignored = self.config.distillation, self._ignored(part)
-        student, teacher = part.task.logits(outputs), part.task.logits(taught.float())
-        if student is None or teacher is None:
-            return batch.task_loss(
-                lambda targets: continuous_loss(
-                    outputs, taught, kind=config.continuous, targets=part.of(targets), margin=config.margin
-                )
-            )
-        targets = part.of(batch.targets).reshape(-1)
-        if ignored is not None:
-            rows = torch.nonzero(targets != ignored)[:, 0]
-            student, teacher, targets = student[rows], teacher[rows], targets[rows]
+        losses = _TeacherLosses(self.config.distillation, part, batch)
+        targets = part.target(batch.targets)
+        # Targets of unequal number (letters, at places that nobody knows) are no labels of single rows.
+        own = targets if isinstance(targets, Tensor) else None
+        return part.task.teacher_loss(outputs, taught, own, losses, labelled=self.labelled)
+
+
+@dataclass(frozen=True)
+class _TeacherLosses:
+    """Those that the recipe names, for one output of a batch."""
+
+    config: DistillationConfig
+    part: Part
+    batch: Batch
+
+    def scores(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        config = self.config
         return distillation_loss(
             student,
             teacher,
             kind=config.loss,
             temperature=config.temperature,
-            targets=targets,
+            targets=labels,
             dkd=(config.dkd_alpha, config.dkd_beta),
             dist=(config.dist_inter, config.dist_intra),
+        )
+
+    def numbers(self, student: Tensor, teacher: Tensor) -> Tensor:
+        config, part = self.config, self.part
+        return self.batch.task_loss(
+            lambda targets: continuous_loss(
+                student,
+                teacher,
+                kind=config.continuous,
+                targets=part.target(targets) if config.continuous == "bounded" else None,
+                margin=config.margin,
+            )
         )

@@ -11,18 +11,17 @@ from edgekit.tasks import Task
 from edgekit.tensors import NamedTensors, Tensors
 from edgekit.training.computing.device import CPU
 from edgekit.training.data.batches import Batch
-from edgekit.training.distillation import averaged
 from edgekit.training.teachers.teacher import FastForms, Teacher
 
 __all__ = ["Teachers"]
 
 
 class Teachers:
-    """Answers like a single ``Teacher``; several answers are averaged (see ``distillation.averaged``).
+    """Answers like a single ``Teacher``; several answers are averaged (see ``Task.together``).
 
     Args:
         models: the original model first; it is the one whose feature maps are looked at.
-        task: says whether answers are class scores.
+        task: says what they answer together.
         precision: in which they compute.
         device: where.
         watched: layers of the original model that are looked into.
@@ -61,7 +60,6 @@ class Teachers:
         """Their outputs for the inputs of the batch, outside of inference mode."""
         answers = [one(batch) for one in self.each]
         together = {
-            part.name: averaged([part.of(one) for one in answers], getattr(part.task, "class_dim", None))
-            for part in self.task.parts()
+            part.name: part.task.together([part.of(one) for one in answers]) for part in self.task.parts()
         }
         return together[""] if "" in together else NamedTensors(together)

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from edgekit.pruning.coupling import groups
 from edgekit.pruning.coupling.groups import Found, Group
-from edgekit.pruning.importance.criteria import Importance, importances
-from edgekit.pruning.importance.gradients import backward_for
+from edgekit.pruning.importance.criteria import CRITERIA
+from edgekit.pruning.importance.scores import importances
 from edgekit.pruning.importance.slices import slices
 from edgekit.tasks import Classification
 from edgekit.workload import Workload
@@ -101,9 +101,9 @@ def by_hand(model: nn.Module, kind: str) -> Array:
 
 
 @pytest.mark.parametrize("kind", ["magnitude", "taylor", "hessian", "bn_scale", "fpgm", "lamp"])
-def test_a_measure_is_what_its_paper_says(kind: Importance) -> None:
+def test_a_measure_is_what_its_paper_says(kind: str) -> None:
     found = groups.find(WORK.model, X[:2])
-    worth = importances(found, kind, backward=backward_for(kind, WORK, seed=0))
+    worth = importances(found, kind, backward=CRITERIA[kind].backward(WORK, seed=0))
     name = group_of(found).name
     assert name not in worth.by_magnitude
     np.testing.assert_allclose(worth.scores[name].numpy(), by_hand(WORK.model.eval(), kind), rtol=1e-5)
@@ -119,7 +119,7 @@ def test_a_measure_is_what_its_paper_says(kind: Importance) -> None:
     ],
 )
 def test_torch_pruning_agrees_where_it_counts_all_weights(
-    build: type[nn.Module], kind: Importance, scorer: Callable[[], Callable[[object], Tensor | None]]
+    build: type[nn.Module], kind: str, scorer: Callable[[], Callable[[object], Tensor | None]]
 ) -> None:
     """It leaves out depthwise weights, and repeats grouped ones."""
     found = groups.find(seeded(build), inputs(build))

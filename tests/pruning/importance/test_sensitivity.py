@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgekit import batching
 from edgekit.pruning import build as building
 from edgekit.pruning.goals.search import Goal, Limits
-from edgekit.pruning.importance.criteria import importances
+from edgekit.pruning.importance.scores import importances
 from edgekit.pruning.importance.sensitivity import curves, damages, training_inputs
 from edgekit.tasks import Classification
 from edgekit.workload import Workload

@@ -61,7 +61,7 @@ def output_numbers(one: Output) -> dict[str, Any]:
         "output_size": one.end.size,
         "classes": classes,
         "positions": positions,
-        "classification": one.task["kind"] == "classification" and positions == 1,
+        "classification": one.one_class,
         "class_stride": 1 if axis is None else math.prod(one.end.shape[axis + 1 :]),
         "labels": [(text, _utf8_size(text)) for text in one.labels] if classes else [],
         "output_shape": one.end.shape,

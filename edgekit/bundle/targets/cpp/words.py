@@ -62,7 +62,7 @@ def _end(end: Tensor) -> str:
 def _use(one: Output, prediction: str, label: str) -> str:
     if one.class_axis is None:
         return f"{prediction}.values: real numbers"
-    if one.task["kind"] == "classification":
+    if one.one_class:
         return f"{prediction}.ranking[0]: the best class; .probabilities: softmax; {label}(i): its name"
     return f"{prediction}.labels: the best class of each position; {label}(i): its name"
 
@@ -71,6 +71,6 @@ def _reads_out(one: Output) -> str:
     real = "real numbers"
     if one.class_axis is None:
         return real
-    if one.task["kind"] == "classification":
+    if one.one_class:
         return f"{real}, their softmax, and all classes, best first (of equals the first, as argmax says)"
     return f"{real}, and the best class of each position"

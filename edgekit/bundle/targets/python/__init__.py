@@ -75,7 +75,7 @@ def _values(contents: Contents, package: str, runtime: str) -> dict[str, Any]:
             "name": one.end.name,
             "kind": one.task["kind"],
             "classes": one.class_axis is not None,
-            "one_class": one.task["kind"] == "classification",
+            "one_class": one.one_class,
             "end": one.end,
             "tolerance": f"{one.tolerance:g}",
             "integer": one.answers.dtype.kind in "iu",
