@@ -216,11 +216,15 @@ def _saved(record: Record, path: Path) -> Path:
 
 
 def _blame(subjects: Sequence[_Subject], inputs: Path | None) -> None:
-    """Raise InputError if what was given is why nothing could be measured: a damaged file, or its samples."""
+    """Raise InputError if what was given is why nothing could be measured: a damaged file, or its samples.
+
+    Compiled code, which only its runtime can read, is blamed for nothing.
+    """
     from edgekit.inspecting.artifact import inspect_artifact, suffixes
+    from edgekit.runtimes.native import is_native
 
     for one in subjects:
-        if one.path.suffix in suffixes():
+        if one.path.suffix in suffixes() and not is_native(one.path):
             found = inspect_artifact(one.path, top=0)
             if inputs is not None:
                 samples_of_files.refuse_misfit(inputs, found.get("inputs") or [], one.path)

@@ -138,18 +138,22 @@ def test_damaged_records_are_named_and_the_rest_is_shown(copy: Path, text: str) 
     assert command("report", str(copy), "--json").exit_code == 0
 
 
-@pytest.mark.parametrize("make", ["folder", "dangling link", "loop"])
-def test_something_else_in_the_place_of_a_record(copy: Path, make: str) -> None:
+def test_folders_in_the_place_of_records(copy: Path) -> None:
     for name in (*RECORDS[:3], "stages/3-qat/training.csv"):
-        path = copy / name
-        path.unlink()
-        if make == "folder":
-            path.mkdir()
-        else:
-            path.symlink_to(path.name if make == "loop" else "nowhere")
+        (copy / name).unlink()
+        (copy / name).mkdir()
     result = command("report", str(copy))
     assert result.exit_code == 0
     assert result.stderr.count("json") >= 3
+
+
+@pytest.mark.parametrize("to", ["nowhere", RECORDS[0]], ids=["dangling", "loop"])
+def test_links_in_the_place_of_records_are_followed_by_nobody(copy: Path, to: str) -> None:
+    (copy / RECORDS[0]).unlink()
+    (copy / RECORDS[0]).symlink_to(to)
+    result = command("report", str(copy))
+    assert result.exit_code == 2
+    assert f"{RECORDS[0]}: a link to {to}" in result.stderr
 
 
 @pytest.mark.parametrize(
