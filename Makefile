@@ -2,6 +2,7 @@
 # make test     the default test tier: CPU, offline
 # make board    the tests on the emulated ARM board, which is built once from Debian's packages (about a minute)
 # make browser  the tests of report.html in Chromium, which has to be there (apt install chromium)
+# make torture  thousands of spoilt recipes, run folders, models and samples (EDGEKIT_TORTURE=20000: of each kind)
 # make reach    networks of timm, torchvision and transformers through the whole main job (hours; see docs/reach.md)
 # make lint     ruff and mypy
 # make fix      let ruff repair what it can
@@ -19,7 +20,7 @@ STAMP := $(VENV)/.edgekit-installed
 
 NETWORKS ?=
 
-.PHONY: demo test board browser reach lint fix clean
+.PHONY: demo test board browser torture reach lint fix clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -34,6 +35,9 @@ board: $(STAMP)
 browser: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --editable ".[litert,dev,browser]"
 	$(BIN)/python -m pytest -m browser tests/report
+
+torture: $(STAMP)
+	$(BIN)/python -m pytest -m torture tests/torture
 
 # Without their dependencies: torchvision would bring another torch, and the last three are read for their weights.
 reach: $(STAMP)

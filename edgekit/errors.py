@@ -30,6 +30,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# What a person can still read. Whatever was given may stand in a message, and may be of any size.
+_MOST_CHARACTERS = 4000  # of a part of a message
+_MOST_FAULTS = 50
+_FAULT_CHARACTERS = 500
+
 
 class EdgekitError(Exception):
     """Base of the tree above.
@@ -52,10 +57,12 @@ class EdgekitError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        """One text of bounded length, which any terminal can be given."""
+        what, where = printable(self.what), printable(self.where)
+        lines = [f"{where}: {what}" if where else what]
         for label, text in (("got", self.got), ("expected", self.expected), ("next", self.next)):
             if text:
-                lines.append(f"  {label + ':':<10}{text}")
+                lines.append(f"  {label + ':':<10}{printable(text)}")
         return "\n".join(lines)
 
 
@@ -66,7 +73,7 @@ class InputError(EdgekitError):
 
 
 class RecipeError(InputError):
-    """A recipe is wrong. ``faults`` holds one line for each fault, all found at once."""
+    """A recipe is wrong. ``faults`` holds one line for each fault, all found at once (of many the first)."""
 
     def __init__(
         self,
@@ -78,7 +85,10 @@ class RecipeError(InputError):
         expected: str = "",
         next: str = "",
     ) -> None:
-        self.faults = tuple(faults)
+        told = tuple(faults)
+        self.faults = tuple(printable(fault, _FAULT_CHARACTERS) for fault in told[:_MOST_FAULTS])
+        if len(told) > _MOST_FAULTS:
+            self.faults += (f"and {len(told) - _MOST_FAULTS:,} more",)
         super().__init__(what, where=where, got=got, expected=expected, next=next)
 
     def __str__(self) -> str:
@@ -175,5 +185,21 @@ class Interrupted(EdgekitError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``"did you mean 'speedup'?"`` for a near miss, else the known names."""
     known = sorted(known)
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    close = get_close_matches(name[:_FAULT_CHARACTERS], known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def printable(text: str, most: int = _MOST_CHARACTERS) -> str:
+    """``text`` for a message: what a terminal would obey or can't show is escaped.
+
+    Line breaks and tabs stay. ``most``: characters that are kept; of more, the middle is left out.
+    """
+    if len(text) > most:
+        head, tail = most * 3 // 4, most // 4
+        left_out = len(text) - head - tail
+        text = f"{text[:head]} [… {left_out:,} characters …] {text[-tail:]}"
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one in "\n\t" or one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )

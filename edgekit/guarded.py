@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from edgekit import errors
 from edgekit.errors import EdgekitError, MeasurementError
+from edgekit.scratch import scratch
 
 __all__ = ["call"]
 
@@ -60,7 +61,8 @@ def call(
             "memory_bytes": memory_bytes or _machine_memory(),
         }
     )
-    with tempfile.TemporaryFile() as log:
+    # What the child and its runtimes leave for themselves goes with the folder, however they end.
+    with tempfile.TemporaryFile() as log, scratch() as folder:
         try:
             done = subprocess.run(
                 [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path)],
@@ -69,6 +71,7 @@ def call(
                 stderr=log,
                 timeout=timeout_seconds,
                 check=False,
+                env={**os.environ, "TMPDIR": folder},
             )
         except subprocess.TimeoutExpired:
             raise MeasurementError(
@@ -95,6 +98,9 @@ def _parse(stdout: bytes) -> dict[str, Any] | None:
 
 def _death(returncode: int, log: IO[bytes]) -> str:
     """How the child ended, and the last that it said."""
+    if returncode == -signal.SIGKILL:
+        how = "the process was killed (SIGKILL), which is how the kernel ends one when memory runs out"
+        return how + _last_words(log)
     if returncode < 0:
         with contextlib.suppress(ValueError):
             name = signal.Signals(-returncode).name

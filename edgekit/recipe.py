@@ -17,8 +17,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from edgekit.config import configfile
 from edgekit.config.settings import over_defaults
-from edgekit.errors import RecipeError, did_you_mean
-from edgekit.files import read_text
+from edgekit.errors import RecipeError, did_you_mean, printable
 from edgekit.formats import INT8_GRAPH, FormatName, Precision, has, usual, with_precision
 from edgekit.formats.options import Io
 from edgekit.stages import STAGES
@@ -203,7 +202,9 @@ def list_recipes() -> list[RecipeInfo]:
         try:
             infos.append(RecipeInfo(name, load_recipe(path).description, path))
         except RecipeError as error:
-            infos.append(RecipeInfo(name, "", path, fault="; ".join(error.faults) or error.what))
+            infos.append(
+                RecipeInfo(name, "", path, fault=printable("; ".join(error.faults) or error.what, 500))
+            )
     return infos
 
 
@@ -220,11 +221,9 @@ def _data(recipe: Recipe) -> dict[str, Any]:
 
 def _read(path: Path) -> Any:
     try:
-        return configfile.parse_yaml(read_text(path))
+        return configfile.read_yaml(path)
     except configfile.YamlError as error:
-        raise RecipeError("this is no YAML", where=str(path), got=str(error)) from None
-    except UnicodeDecodeError as error:
-        raise RecipeError("this is no UTF-8 text", where=str(path), got=str(error)) from None
+        raise RecipeError("this is no YAML of a recipe", where=str(path), got=str(error)) from None
     except OSError as error:
         raise RecipeError(
             "the recipe can't be read", where=str(path), got=error.strerror or str(error)
@@ -329,7 +328,7 @@ def _override(data: dict[str, Any], text: str, aims: set[tuple[int, str]]) -> li
     """
     path, equals, value_text = text.partition("=")
     keys = [key for key in re.split(r"\.|\[(\d+)\]", path.strip()) if key]
-    if not equals or not keys:
+    if not equals or not 0 < len(keys) <= configfile.MOST_LEVELS:
         return [f"--set {text}: must look like stages.prune.speedup=3"]
     if keys[:2] == ["stages", "*"] and isinstance(data.get("stages"), list) and data["stages"]:
         rest = ".".join(["", *keys[2:]])
@@ -375,7 +374,8 @@ def _aim(stage: dict[str, Any], key: str, aims: set[tuple[int, str]]) -> None:
 def _index(items: list[Any], key: str) -> tuple[int, str]:
     """Where ``key``, an index or a stage's kind, stands in a list; or what is wrong with it."""
     if key.isdecimal():
-        return (int(key), "") if int(key) < len(items) else (0, f"there is no [{key}], only {len(items)}")
+        index = int(key) if len(key) < 10 else len(items)
+        return (index, "") if index < len(items) else (0, f"there is no [{key}], only {len(items)}")
     kinds = [_kind(item) for item in items]
     if kinds.count(key) == 1:
         return kinds.index(key), ""

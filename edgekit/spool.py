@@ -28,7 +28,7 @@ def memory_limit() -> int:
     """Bytes of one split that are kept in memory: a quarter of what this machine (or container) has."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # "max", or no control groups
-        total = min(total, int(_CGROUP.read_text()))
+        total = min(total, int(_CGROUP.read_text(encoding="utf-8")))
     return total // _SHARE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,12 +12,15 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree as xml
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from edgekit.bench.record import Record, read_record
 from edgekit.bench.roundtrip import REFERENCE
 from edgekit.cli import app as cli
+from edgekit.errors import DiskFullError
+from edgekit.pipeline import benchmarking
 
 ONNX, LITERT = str(REFERENCE / "check.onnx"), str(REFERENCE / "check.tflite")
 QUICK = ["--min-seconds", "0", "--min-runs", "400", "--quiet"]
@@ -147,7 +151,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
         env=environment,
     )
     for _ in range(600):
-        if (tmp_path / "edgekit.lock").exists():
+        if any(tmp_path.glob("edgekit-work-*")):
             break
         time.sleep(0.1)
     time.sleep(1)
@@ -155,4 +159,47 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     _, said = process.communicate()
     assert process.returncode == 130
     assert "it measures anew" in said
-    assert [path.name for path in tmp_path.iterdir()] == ["edgekit.lock"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_is_exit_code_2_for_bench_as_for_inspect(tmp_path: Path) -> None:
+    for whole in (ONNX, LITERT):
+        path = tmp_path / Path(whole).name
+        path.write_bytes(Path(whole).read_bytes()[:300])
+        for command in (
+            ["bench", str(path), "--out", str(tmp_path / "o.json"), *QUICK],
+            ["inspect", str(path)],
+        ):
+            result = call(*command)
+            assert result.exit_code == 2, result.output
+            assert path.name in result.stderr
+
+
+def test_samples_that_do_not_fit_the_file_are_exit_code_2(tmp_path: Path) -> None:
+    samples = np.load(REFERENCE / "samples.npy")
+    np.save(tmp_path / "x.npy", np.concatenate([samples, samples], axis=-1))
+    result = call(
+        "bench", ONNX, "--input", str(tmp_path / "x.npy"), "--out", str(tmp_path / "o.json"), *QUICK
+    )
+    assert result.exit_code == 2, result.output
+    assert "these samples don't fit the file" in result.stderr
+
+
+def test_timings_that_can_not_be_written_are_kept_elsewhere(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    record = read_record(results)
+    saved = Record.save
+
+    def save(self: Record, path: Path) -> None:
+        if path.name == "o.json":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        saved(self, path)
+
+    monkeypatch.setattr(Record, "save", save)
+    with pytest.raises(DiskFullError) as caught:
+        benchmarking._saved(record, tmp_path / "o.json")
+    kept = tmp_path / "bench-results/edgekit-o.json"
+    assert str(kept) in caught.value.next
+    assert read_record(kept) == record

@@ -11,8 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.errors import DataError, DiskFullError
-from edgekit.files import atomic_write, disk_full, remove_leftovers, sha256, sha256_of, write_json
+from edgekit import files
+from edgekit.errors import DataError, DiskFullError, InputError
+from edgekit.files import (
+    atomic_create,
+    atomic_write,
+    disk_full,
+    parse_json,
+    refuse_unwritable,
+    remove_leftovers,
+    sha256,
+    sha256_of,
+    write_json,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -162,3 +173,86 @@ def test_the_hash_of_a_file(tmp_path: Path) -> None:
 def test_json_is_written_for_people(tmp_path: Path) -> None:
     write_json(tmp_path / "file", {"name": "R²"})
     assert (tmp_path / "file").read_text() == '{\n  "name": "R²"\n}\n'
+
+
+# --- places ----------------------------------------------------------------------------------------------
+
+
+def test_the_full_place_is_named_and_not_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    out, temporary = tmp_path / "out", tmp_path / "temporary"
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    left = {out: 1 << 30, temporary: 0}
+    monkeypatch.setattr(files, "_free", lambda path: left.get(path, 1 << 30))
+    told = disk_full(full, out)
+    assert told is not None
+    assert told.where == str(temporary)
+    assert "TMPDIR" in told.next
+    left[out] = 0
+    told = disk_full(full, out)
+    assert told is not None
+    assert told.where == str(out)
+    assert "TMPDIR" not in told.next
+
+
+def test_an_error_that_knows_its_file_names_it(tmp_path: Path) -> None:
+    named = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "elsewhere/x"))
+    assert str(disk_full(named, tmp_path / "run/y")).startswith(str(tmp_path / "elsewhere/x"))
+    beside = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "run/.y.1234.tmp"))
+    assert str(disk_full(beside, tmp_path / "run/y")).startswith(f"{tmp_path / 'run/y'}:")
+
+
+def test_no_folder_for_temporary_files_is_told() -> None:
+    error = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/nowhere']")
+    assert "TMPDIR" in str(disk_full(error))
+
+
+def test_a_file_is_created_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    atomic_create(path, b"one")
+    with pytest.raises(FileExistsError):
+        atomic_create(path, b"two")
+    assert path.read_bytes() == b"one"
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from edgekit.files import atomic_create\n"
+        "from edgekit.errors import DiskFullError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))\n"
+        "try: atomic_create(Path(sys.argv[1]), b'x' * 100)\n"
+        "except DiskFullError as error: sys.exit(error.exit_code)"
+    )
+    done = subprocess.run([sys.executable, "-B", "-c", code, str(tmp_path / "y")], check=False)
+    assert done.returncode == 2
+    assert [one.name for one in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_can_not_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refuse_unwritable(tmp_path / "new/x.json")
+    assert list((tmp_path / "new").iterdir()) == []
+    for wrong in (tmp_path, tmp_path / "file/x.json", tmp_path / ("x" * 300), tmp_path / "\0"):
+        with pytest.raises(InputError):
+            refuse_unwritable(wrong)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "9" * 5000, ""])
+def test_what_is_no_json_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(text)
+
+
+@pytest.mark.parametrize("text", ["NaN", "[-Infinity]", "1e999"])
+def test_numbers_are_finite_where_that_is_asked(text: str) -> None:
+    parse_json(text)
+    with pytest.raises(ValueError, match="no number"):
+        parse_json(text, finite=True)
+
+
+def test_an_empty_folder_gives_way_and_a_full_one_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.mkdir()
+    write_json(path, 1)
+    assert path.read_text() == "1\n"
+    (tmp_path / "y.json/inside").mkdir(parents=True)
+    with pytest.raises(InputError, match="a folder is where a file has to go"):
+        write_json(tmp_path / "y.json", 1)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["x.json", "y.json"]

@@ -148,6 +148,8 @@ def look_for_program(device: Device, link: Transport) -> None:
 def _ending(returncode: int) -> str:
     if returncode > 0:
         return f"exit code {returncode}"
+    if returncode == -signal.SIGKILL:
+        return "killed by SIGKILL, which is how the kernel ends a process when memory runs out"
     with contextlib.suppress(ValueError):
         return f"killed by {signal.Signals(-returncode).name}"
     return f"killed by signal {-returncode}"

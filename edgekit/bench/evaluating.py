@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgekit.devices.transport import Transport, linked
 from edgekit.errors import MeasurementError
 from edgekit.progress import Event, Progress, silent
 from edgekit.runtimes.device.runtimes import packed
+from edgekit.scratch import scratch
 
 Answering = Callable[[Path], npt.NDArray[Any]]  # inputs (.npy) → a file's own answers
 
@@ -112,7 +112,7 @@ def _parts(inputs: Path, device: Device, part_bytes: int, progress: Progress) ->
     if device.here or len(samples) <= size:
         yield inputs
         return
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+    with scratch() as folder:
         path = Path(folder) / "inputs.npy"
         for start in range(0, len(samples), size):
             np.save(path, samples[start : start + size])
@@ -128,7 +128,7 @@ def _answers(
     source = link.push(inputs)
     request = {"do": "evaluate", "inputs": source, "outputs": target, "batch": batch, **streaming}
     session.ask(request, device.timeout_seconds)
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+    with scratch() as folder:
         copy = Path(folder) / "outputs.npy"
         link.pull(target, copy)
         outputs: npt.NDArray[Any] = np.load(copy, allow_pickle=False)

@@ -6,7 +6,6 @@ one needs no torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.errors import ComparisonError
-from edgekit.files import atomic_write, read_bytes
+from edgekit.files import atomic_write, read_json
 
 SCHEMA: Literal["edgekit-bench/1"] = "edgekit-bench/1"
 
@@ -137,10 +136,10 @@ def read_record(path: str | Path) -> Record:
     """Read what ``Record.save`` wrote. Raises ComparisonError: no such file, no record, a newer schema."""
     path = Path(path)
     try:
-        content = json.loads(read_bytes(path))
+        content = read_json(path)
     except OSError as error:
         raise ComparisonError("can't be read", where=str(path), got=error.strerror or str(error)) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ComparisonError("this is no JSON", where=str(path), got=str(error)) from None
     found = content.get("schema_version") if isinstance(content, dict) else None
     if found != SCHEMA:

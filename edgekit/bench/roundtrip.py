@@ -7,7 +7,6 @@ The files that are sent, ``reference/check.onnx`` and ``check.tflite``, come fro
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -28,6 +27,7 @@ from edgekit.devices.probe_shell import without_python
 from edgekit.devices.transport import Transport, connect
 from edgekit.errors import EdgekitError, MeasurementError
 from edgekit.progress import Event, Progress, silent
+from edgekit.scratch import scratch
 
 REFERENCE = Path(__file__).parent / "reference"
 FILES: dict[str, str] = {"onnxruntime": "check.onnx", "litert": "check.tflite"}
@@ -99,7 +99,7 @@ def _identity(device: Device, link: Transport) -> str:
 
 
 def _files(link: Transport) -> str:
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+    with scratch() as folder:
         source, back = Path(folder) / _NASTY, Path(folder) / "back"
         source.write_bytes(os.urandom(1 << 18))
         start = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgekit.bundle.targets import NAMES, load
 from edgekit.bundle.targets.base import Tried
 from edgekit.bundle.writing import MADE, RECORD
-from edgekit.caching import made_here
 from edgekit.errors import BundleError, InputError
 from edgekit.files import sha256
+from edgekit.made import made_here
 from edgekit.progress import Event, Progress, silent
 from edgekit.runs.folder import Damaged, check_files, holds, read_record
+from edgekit.scratch import scratch
 
 __all__ = ["Checked", "check", "read"]
 
@@ -75,9 +75,9 @@ def check(folder: str | Path, *, allow_code: bool = False, progress: Progress = 
         )
         return Checked(path, record, len(files), Tried(None, told))
     progress(Event("note", "bundle", f"{len(files)} files are as they were written; the golden test runs"))
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
+    with scratch() as folder_here:
         # A copy of what was written, and of nothing that was added since; built in a folder of its own.
-        copy, build = Path(scratch) / "bundle", Path(scratch) / "build"
+        copy, build = Path(folder_here) / "bundle", Path(folder_here) / "build"
         build.mkdir()
         for name in (RECORD, *files):
             (copy / name).parent.mkdir(parents=True, exist_ok=True)

@@ -13,16 +13,16 @@ from edgekit.bundle import common, gathering
 from edgekit.bundle.contents import Contents
 from edgekit.bundle.targets import NAMES, load
 from edgekit.bundle.targets.base import Files, Settings, Target
-from edgekit.caching import remember_made
 from edgekit.errors import InputError
 from edgekit.files import disk_full, sha256, sha256_of_bytes
+from edgekit.made import remember_made
 from edgekit.progress import Event, Progress, silent
 from edgekit.runs.folder import Damaged, check_files, read_record, write_record
 
 __all__ = ["MADE", "RECORD", "bundle", "default_folder", "write"]
 
 RECORD = "bundle.json"
-MADE = "bundle"  # see ``caching.remember_made``
+MADE = "bundle"  # see ``made.remember_made``
 _BUNDLES = Path("bundles")  # below the current folder
 _SAFE = re.compile(r"[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*")
 

@@ -15,6 +15,7 @@ import typer
 import edgekit
 from edgekit.cli.bench import bench
 from edgekit.cli.bundle import bundle
+from edgekit.cli.cache import cache
 from edgekit.cli.choices import TableCommand
 from edgekit.cli.compare import compare, gate
 from edgekit.cli.compress import compress
@@ -24,7 +25,8 @@ from edgekit.cli.inspect import inspect
 from edgekit.cli.prune import prune
 from edgekit.cli.recipe import recipes
 from edgekit.cli.report import report
-from edgekit.errors import Interrupted
+from edgekit.cli.streams import say
+from edgekit.errors import DiskFullError, Interrupted
 
 app = typer.Typer(
     name="edgekit",
@@ -38,25 +40,40 @@ for command in (compress, inspect, prune, export, bench, compare, gate, report, 
     app.command(cls=TableCommand)(command)
 app.add_typer(recipes, name="recipe")
 app.add_typer(devices, name="device")
+app.add_typer(cache, name="cache")
 
 
 def main() -> NoReturn:
     """Entry point of the ``edgekit`` command."""
+    from edgekit.cli.streams import open_standard, unwritten
+
+    open_standard()
+    code: int | str | None = 0
     try:
         app()
     except KeyboardInterrupt:  # outside of a command: nothing had begun
-        sys.exit(Interrupted.exit_code)
+        code = Interrupted.exit_code
+    except SystemExit as end:
+        code = end.code
     finally:
         # The process ends now. Looking through all that converters left for cycles would take seconds, in
         # silence after the report; what is registered to be closed at the end is closed all the same.
         gc.disable()
         gc.freeze()
-    sys.exit(0)
+    if (failure := unwritten()) is not None and not code:
+        error = DiskFullError(
+            "standard output can't be written, and what was to be shown is lost",
+            got=failure.strerror or str(failure),
+            next="what the command made is there; send its output elsewhere",
+        )
+        say(f"error: {error}", err=True)
+        code = error.exit_code
+    sys.exit(code)
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"edgekit {edgekit.__version__}")
+        say(f"edgekit {edgekit.__version__}")
         raise typer.Exit
 
 

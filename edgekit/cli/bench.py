@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from edgekit.cli.common import Debug, Json, Quiet, complete, exits, print_json, run_view, show_tracebacks
+from edgekit.cli.streams import say
 
 
 @exits
@@ -113,7 +114,7 @@ def bench(
 
         console = console_on(sys.stdout)
         console.print(bench_view(record))
-        typer.echo(f"all timings: {path}")
+        say(f"all timings: {path}")
 
 
 def _threads(text: str) -> list[int | Literal["all"]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
 import json
@@ -9,12 +10,15 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from edgekit.cli.explain import explain, not_written
-from edgekit.errors import EdgekitError, StageError
+from edgekit.cli.streams import say
+from edgekit.errors import EdgekitError, StageError, printable
+from edgekit.files import read_bytes
 
 if TYPE_CHECKING:
     from edgekit.cli.streams import Streams
@@ -31,13 +35,13 @@ def exits(command: F) -> F:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except (typer.Exit, typer.Abort, BrokenPipeError):
+        except (typer.Exit, typer.Abort):
             raise
         except (Exception, KeyboardInterrupt) as error:
             if wants_traceback() and not isinstance(error, KeyboardInterrupt):
                 raise
             message, code = explain(error, command_line())
-            typer.echo(message, err=True)
+            say(message, err=True)
             raise typer.Exit(code) from None
 
     return wrapped  # type: ignore[return-value]  # the same signature, which Typer reads through __wrapped__
@@ -60,8 +64,16 @@ def command_line() -> str:
 
 
 def print_json(data: Any) -> None:
-    """Print the only thing on standard output."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    """Print the only thing on standard output; in ASCII where that takes no Unicode."""
+    plain = codecs.lookup(sys.stdout.encoding or "ascii").name != "utf-8"
+    text = json.dumps(data, indent=2, ensure_ascii=plain)
+    say(text.encode("utf-8", "backslashreplace").decode())  # halves of surrogates, as JSON spells them
+
+
+def shown(path: Path) -> str:
+    """A file's text for a terminal: what isn't UTF-8, or would be obeyed, is escaped."""
+    text = read_bytes(path, most=64 << 20).decode("utf-8", "backslashreplace")
+    return printable(text, len(text))
 
 
 def complete(kind: str) -> Callable[[str], list[str]]:

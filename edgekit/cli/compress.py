@@ -127,7 +127,7 @@ def compress(
     if as_json:
         print_json(report.to_json())
     else:
-        from edgekit.cli.views.console import console_on, report_view
+        from edgekit.cli.views.console import console_on, plain, report_view
 
         console = console_on(sys.stdout)
-        console.print(report_view(report.to_json(), console.width))
+        console.print(report_view(plain(report.to_json()), console.width))

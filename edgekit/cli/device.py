@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.choices import TableCommand
-from edgekit.cli.common import Json, Quiet, complete, exits, print_json, run_view
+from edgekit.cli.common import Json, Quiet, complete, exits, print_json, run_view, shown
 from edgekit.cli.device_install import device_install
+from edgekit.cli.streams import say
 
 devices = typer.Typer(
     help="Devices: where models run, and how they are reached.",
@@ -33,10 +34,10 @@ def device_ls(as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
     else:
-        from edgekit.cli.views.console import console_on
+        from edgekit.cli.views.console import console_on, plain
         from edgekit.cli.views.device import devices_view
 
-        console_on(sys.stdout).print(devices_view(rows))
+        console_on(sys.stdout).print(devices_view(plain(rows)))
 
 
 @devices.command("show")
@@ -44,13 +45,12 @@ def device_ls(as_json: Json = False) -> None:
 def device_show(name: DeviceName, as_json: Json = False) -> None:
     """Print a device's profile."""
     from edgekit.devices.device import find_device, load_device
-    from edgekit.files import read_text
 
     device = load_device(name)  # a wrong one isn't shown as if it could be used
     if as_json:
         print_json(device.model_dump(mode="json"))
     else:
-        typer.echo(read_text(find_device(name)), nl=False)
+        say(shown(find_device(name)), nl=False)
 
 
 @devices.command("probe")
@@ -64,10 +64,10 @@ def device_probe(name: DeviceName = "local", as_json: Json = False) -> None:
     if as_json:
         print_json(about)
     else:
-        from edgekit.cli.views.console import console_on
+        from edgekit.cli.views.console import console_on, plain
         from edgekit.cli.views.device import probe_view
 
-        console_on(sys.stdout).print(probe_view(name, about))
+        console_on(sys.stdout).print(probe_view(name, plain(about)))
 
 
 @devices.command("check")
@@ -131,7 +131,7 @@ def device_add(
     if as_json:
         print_json({"path": str(path), "profile": device.model_dump(mode="json", exclude_defaults=True)})
     else:
-        typer.echo(f"wrote {path}; try it with: edgekit device check {name}")
+        say(f"wrote {path}; try it with: edgekit device check {name}")
 
 
 devices.command("install")(device_install)
@@ -148,7 +148,7 @@ def device_start(name: DeviceName, as_json: Json = False, quiet: Quiet = False) 
     if as_json:
         print_json(emulated.facts(board))
     else:
-        typer.echo(emulated.told(board))
+        say(emulated.told(board))
 
 
 @devices.command("stop")
@@ -161,4 +161,4 @@ def device_stop(name: DeviceName, as_json: Json = False) -> None:
     if as_json:
         print_json({"stopped": stopped})
     else:
-        typer.echo(f"{name}: {'switched off' if stopped else 'was not running'}")
+        say(f"{name}: {'switched off' if stopped else 'was not running'}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.common import Json, Quiet, complete, exits, print_json, run_view
+from edgekit.cli.streams import say
 
 
 @exits
@@ -50,11 +51,11 @@ def device_install(
         )
         return
     listed = ", ".join(f"{package} {version}" for package, version in done.versions.items())
-    typer.echo(f"{name}: {listed}\n{'were there' if done.was_there else 'are now'} in {done.folder}")
+    say(f"{name}: {listed}\n{'were there' if done.was_there else 'are now'} in {done.folder}")
     if done.profile:
-        typer.echo(f"wrote `setup` into {done.profile}; try it with: edgekit device check {name}")
+        say(f"wrote `setup` into {done.profile}; try it with: edgekit device check {name}")
     else:
-        typer.echo(f"put this line into a profile of your own (edgekit device add):\n{done.line}")
+        say(f"put this line into a profile of your own (edgekit device add):\n{done.line}")
 
 
 def _remove(name: str, as_json: bool) -> None:
@@ -65,6 +66,6 @@ def _remove(name: str, as_json: bool) -> None:
         wrote = str(profile) if profile else None
         print_json({"removed": removed, "setup": list(setup), "profile": wrote})
         return
-    typer.echo(f"{name}: removed {', '.join(removed)}" if removed else f"{name}: nothing was installed")
+    say(f"{name}: removed {', '.join(removed)}" if removed else f"{name}: nothing was installed")
     if profile:
-        typer.echo(f"took it out of `setup` in {profile}")
+        say(f"took it out of `setup` in {profile}")

@@ -56,8 +56,8 @@ def inspect(
     if as_json:
         print_json(found)
     else:
-        from edgekit.cli.views.console import console_on
+        from edgekit.cli.views.console import console_on, plain
         from edgekit.cli.views.inspect import inspect_view
 
         console = console_on(sys.stdout)
-        console.print(inspect_view(found, console.width, top))
+        console.print(inspect_view(plain(found), console.width, top))

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.common import Json, Sets, complete, exits, print_json
+from edgekit.cli.common import Json, Sets, complete, exits, print_json, shown
+from edgekit.cli.streams import say
 
 recipes = typer.Typer(
     help="Recipes: how a model is compressed.",
@@ -52,15 +53,14 @@ def recipe_show(
     as_json: Json = False,
 ) -> None:
     """Print a recipe: its file, or what it amounts to."""
-    from edgekit.files import read_text
     from edgekit.recipe import dump, find_recipe, load_recipe
 
     if as_json:
         print_json(load_recipe(name, sets or ()).model_dump(mode="json"))
     elif effective or sets:
-        typer.echo(dump(load_recipe(name, sets or ())), nl=False)
+        say(dump(load_recipe(name, sets or ())), nl=False)
     else:
-        typer.echo(read_text(find_recipe(name)), nl=False)
+        say(shown(find_recipe(name)), nl=False)
 
 
 @recipes.command("check")
@@ -80,7 +80,7 @@ def recipe_check(name: RecipeName, sets: Sets = None, as_json: Json = False) -> 
     if as_json:
         print_json({"valid": True, "name": recipe.name, "stages": kinds})
     else:
-        typer.echo(f"{recipe.name}: can be used ({' → '.join(kinds) or 'no stages'})")
+        say(f"{recipe.name}: can be used ({' → '.join(kinds) or 'no stages'})")
 
 
 @recipes.command("cp")
@@ -92,7 +92,7 @@ def recipe_cp(
 ) -> None:
     """Copy a recipe to make it your own. Never overwrites."""
     from edgekit.errors import RecipeError
-    from edgekit.files import read_bytes
+    from edgekit.files import atomic_create, read_bytes
     from edgekit.recipe import find_recipe
 
     source = find_recipe(name)
@@ -101,8 +101,7 @@ def recipe_cp(
         target = target.with_name(target.name + ".yaml")
     content = read_bytes(source)
     try:
-        with target.open("xb") as file:
-            file.write(content)
+        atomic_create(target, content)
     except FileExistsError:
         raise RecipeError(
             "this file is already there, and is left as it is", where=str(target), next="give another name"
@@ -114,4 +113,4 @@ def recipe_cp(
     if as_json:
         print_json({"source": str(source), "path": str(target)})
     else:
-        typer.echo(f"wrote {target}; use it with: edgekit compress --recipe {shlex.quote(str(target))}")
+        say(f"wrote {target}; use it with: edgekit compress --recipe {shlex.quote(str(target))}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.common import Debug, Json, exits, print_json, show_tracebacks
+from edgekit.cli.streams import say
 from edgekit.errors import RunFolderError
 
 
@@ -49,7 +50,7 @@ def report(
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        page.write(loaded, path)
+        loaded = page.write(loaded, path)
     except OSError as error:
         full = disk_full(error, path, refused=True)
         if full is None:
@@ -61,5 +62,5 @@ def report(
         return
     for name, lines in missing.items():
         for line in lines:
-            typer.echo(f"! {name}: {line}", err=True)
-    typer.echo(path)
+            say(f"! {name}: {line}", err=True)
+    say(path)

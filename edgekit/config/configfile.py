@@ -7,21 +7,30 @@ Numbers and booleans follow YAML 1.2: ``1e-3`` is a number (PyYAML alone would m
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from edgekit.errors import did_you_mean
+from edgekit.files import opened
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 Kind = Literal["recipes", "devices"]
 SUFFIXES = (".yaml", ".yml")
+
+# Far beyond what anybody writes, and read within seconds all the same.
+_MOST_BYTES = 128 << 10
+_MOST_VALUES = 10_000  # what aliases stand for is counted as often as they stand there
+MOST_LEVELS = 50
+_MOST_FAULTS = 50
+_MOST_DIGITS = 400  # more than any float has
 
 
 # --- where -----------------------------------------------------------------------------------------------
@@ -73,8 +82,11 @@ def is_path(name: str | Path) -> bool:
 def find(kind: Kind, name: str | Path) -> Path | None:
     """The file that ``name`` stands for: the path given, or the first of its name in ``folders``."""
     if is_path(name):
-        path = Path(name).expanduser()
-        return path if path.is_file() else None
+        try:
+            path = Path(name).expanduser()
+            return path if path.is_file() else None
+        except (OSError, RuntimeError):  # a name that no file can have; a home that there isn't
+            return None
     return listing(kind).get(str(name))
 
 
@@ -104,26 +116,98 @@ def _same(a: Path, b: Path) -> bool:
 
 
 class YamlError(ValueError):
-    """Text that is no YAML; the message has line and column."""
+    """Text that is no YAML, or none of a configuration; the message has line and column."""
 
 
 @cache
 def _yaml() -> tuple[Any, Any, Any]:
-    """PyYAML with a loader and a dumper of YAML 1.2's core schema. Imported late: ``--help`` needs none."""
+    """PyYAML with a loader and a dumper of YAML 1.2's core schema. Imported late: ``--help`` needs none.
+
+    The loader refuses what would take a configuration's reader by surprise: nesting without end, aliases that
+    stand for more than memory holds or for themselves, and text that no file, terminal or JSON can take.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
+        yaml_constructors: ClassVar[
+            dict[str | None, Any]
+        ] = {}  # those of YAML 1.1, dates and sets, are left out
+        _levels = _values = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            self._levels += 1
+            self._values += 1
+            if self._levels > MOST_LEVELS:
+                raise self.fault(f"nested more than {MOST_LEVELS} levels deep", self.here())
+            if self._values > _MOST_VALUES:
+                raise self.fault(f"more than {_MOST_VALUES:,} values", self.here())
+            node = super().compose_node(parent, index)
+            self._levels -= 1
+            return node
+
+        def get_single_node(self) -> Any:
+            node = super().get_single_node()
+            if node is not None:
+                self._count(node, {})
+            return node
+
+        def _count(self, node: Any, known: dict[int, int | None]) -> int:
+            """How many values a node stands for, those behind aliases included."""
+            if id(node) in known:
+                count = known[id(node)]
+                if count is None:
+                    raise self.fault("this holds itself", node)
+                return count
+            known[id(node)] = None
+            inner = () if isinstance(node, yaml.ScalarNode) else node.value
+            if isinstance(node, yaml.MappingNode):
+                inner = itertools.chain.from_iterable(inner)
+            total = 1 + sum(self._count(one, known) for one in inner)
+            if total > _MOST_VALUES:
+                raise self.fault(f"more than {_MOST_VALUES:,} values, repeated ones counted again", node)
+            known[id(node)] = total
+            return total
+
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
             seen: set[Hashable] = set()
-            for key_node, _ in node.value:
+            for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
                 key = self.construct_object(key_node, deep=True)
-                if isinstance(key, Hashable) and key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} stands twice", key_node.start_mark
-                    )
-                if isinstance(key, Hashable):
-                    seen.add(key)
-            return super().construct_mapping(node, deep)
+                if key_node.tag == _MERGE:
+                    continue
+                if not isinstance(key, str):
+                    raise self.fault(f"a key must be text, got {_short(key)}", key_node)
+                if key in seen:
+                    raise self.fault(f"the key {_short(key)} stands twice", key_node)
+                seen.add(key)
+            mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+            return mapping
+
+        def construct_text(self, node: Any) -> str:
+            text = str(self.construct_scalar(node))
+            if (found := _UNFIT.search(text)) is not None:
+                raise self.fault(f"text can't hold the character U+{ord(found[0]):04X}", node)
+            return text
+
+        def construct_number(self, node: Any, kind: type[int] | type[float]) -> int | float:
+            text = str(self.construct_scalar(node))
+            if len(text) > _MOST_DIGITS:
+                raise self.fault(f"a number of {len(text):,} digits", node)
+            try:
+                return _number(text, kind)
+            except ValueError:
+                raise self.fault(f"this is no number: {_short(text)}", node) from None
+
+        def construct_truth(self, node: Any) -> bool:
+            text = str(self.construct_scalar(node)).lower()
+            if text not in ("true", "false"):
+                raise self.fault(f"this is neither true nor false: {_short(text)}", node)
+            return text == "true"
+
+        def here(self) -> Any:
+            return self.peek_event()  # type: ignore[no-untyped-call]
+
+        def fault(self, text: str, at: Any) -> yaml.constructor.ConstructorError:
+            return yaml.constructor.ConstructorError(None, None, text, at.start_mark)
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
@@ -146,10 +230,26 @@ def _yaml() -> tuple[Any, Any, Any]:
                 (f"tag:yaml.org,2002:{tag}", re.compile(rf"(?:{pattern})\Z"))
             )
     Loader.yaml_implicit_resolvers = Dumper.yaml_implicit_resolvers = resolvers
+    add: Any = Loader.add_constructor
     # PyYAML's own constructors read 010 as octal and 1:30 as sexagesimal.
-    Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: _number(node.value, int))
-    Loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: _number(node.value, float))
+    for tag, construct in (
+        ("int", lambda loader, node: loader.construct_number(node, int)),
+        ("float", lambda loader, node: loader.construct_number(node, float)),
+        ("bool", Loader.construct_truth),
+        ("str", Loader.construct_text),
+        ("null", Loader.construct_yaml_null),
+        ("seq", Loader.construct_yaml_seq),
+        ("map", Loader.construct_yaml_map),
+        ("merge", Loader.construct_text),
+    ):
+        add(f"tag:yaml.org,2002:{tag}", construct)
+    add(None, Loader.construct_undefined)
     return yaml, Loader, Dumper
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+# Halves of surrogate pairs, which have no UTF-8, and control characters but for tab and line breaks.
+_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 
 
 def _number(text: str, kind: type[int] | type[float]) -> int | float:
@@ -159,8 +259,24 @@ def _number(text: str, kind: type[int] | type[float]) -> int | float:
     return float(text.replace(".inf", "inf").replace(".nan", "nan"))
 
 
+def read_yaml(path: Path) -> Any:
+    """Plain data from a configuration file. Raises OSError: it can't be read, or is no regular file; and
+    YamlError for whatever it holds else.
+    """
+    with opened(path) as stream:
+        content = stream.read(_MOST_BYTES + 1)
+    try:
+        return parse_yaml(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        if len(content) > _MOST_BYTES:  # cut in the middle of a character, perhaps
+            raise _too_long() from None
+        raise YamlError(f"no UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
 def parse_yaml(text: str) -> Any:
-    """Plain data from YAML text. Raises YamlError."""
+    """Plain data from YAML text: keys are text, and nothing holds itself. Raises YamlError."""
+    if len(text) > _MOST_BYTES:
+        raise _too_long()
     yaml, loader, _ = _yaml()
     try:
         return yaml.load(text, Loader=loader)
@@ -168,6 +284,10 @@ def parse_yaml(text: str) -> Any:
         raise YamlError(_explain(error)) from None
     except (RecursionError, ValueError, TypeError) as error:
         raise YamlError(str(error) or type(error).__name__) from None
+
+
+def _too_long() -> YamlError:
+    return YamlError(f"longer than the {_MOST_BYTES >> 10} KiB that a configuration may have")
 
 
 def dump_yaml(data: Any) -> str:
@@ -195,7 +315,10 @@ def faults_of(
     """
     found: dict[str, list[str]] = {}
     inputs: dict[str, str] = {}
-    for fault in error.errors(include_url=False, include_context=False):
+    faults = error.errors(include_url=False, include_context=False)
+    for fault in faults:
+        if len(found) >= _MOST_FAULTS:
+            break
         location = list(_real(fault["loc"], data))
         where = path_text(location, prefix)
         kind = fault["type"]
@@ -213,11 +336,14 @@ def faults_of(
             found[where].append(text)
     # A list whose items are all wrong is also called too short: the items' faults are enough.
     inner = [where for where in found if where.endswith("]")]
-    return [
+    lines = [
         f"{where}: {_must(texts, inputs.get(where))}"
         for where, texts in found.items()
         if not any(other.startswith(f"{where}[") for other in inner)
     ]
+    if len(found) >= _MOST_FAULTS and len(faults) > _MOST_FAULTS:
+        lines.append(f"and more: {len(faults):,} faults in all")
+    return lines
 
 
 def _must(texts: Sequence[str], got: str | None) -> str:

@@ -41,7 +41,7 @@ def open_adb(
         raise MissingExtraError("there is no adb here", next="on Debian and Ubuntu: apt install adb")
     channel = AdbChannel(device, list(adb), dict(env or {}))
     channel.find()
-    return ShellTransport(channel, device, device.work_folder or _BASE).connect()
+    return ShellTransport(channel, device, device.work_folder or _BASE, _BASE).connect()
 
 
 class AdbChannel:

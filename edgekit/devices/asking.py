@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from edgekit.devices.device import Device
 from edgekit.devices.probe_shell import probe_shell, without_python
 from edgekit.devices.transport import Transport, connect
 from edgekit.errors import MeasurementError
+from edgekit.files import parse_json
 
 __all__ = ["probe", "resolve_threads"]
 
@@ -49,7 +49,9 @@ def probe(
     try:
         if done.returncode:
             raise ValueError(f"exit code {done.returncode}")
-        answer = json.loads(done.stdout)
+        answer = parse_json(done.stdout)
+        if not isinstance(answer, dict):
+            raise ValueError("no object")
     except ValueError as error:
         raise MeasurementError(
             "the device can't say what it is",
@@ -57,5 +59,4 @@ def probe(
             got=f"{error}: {done.stderr.strip()[-500:]}",
             expected=f"that {device.interpreter} runs on the device (Python 3.8 or later)",
         ) from None
-    assert isinstance(answer, dict)
     return answer

@@ -99,8 +99,8 @@ def fill_in(device: Device, about: dict[str, Any]) -> Device:
 def _named(name: str) -> bool:
     import re
 
-    if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]*$", name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise DeviceError(
-            "this can't be a name", got=repr(name), expected="letters, digits, '.', '_' and '-'"
+            "this can't be a name", got=repr(name), expected="at most 64 letters, digits, '.', '_' and '-'"
         )
     return True

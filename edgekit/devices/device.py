@@ -18,7 +18,6 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from edgekit.config import configfile
 from edgekit.devices.transports import TRANSPORTS, TransportKind, TransportName, TransportSettings
 from edgekit.errors import DeviceError, did_you_mean
-from edgekit.files import read_text
 from edgekit.runtimes import RuntimeName
 
 Arch = Literal["x86_64", "aarch64", "armv7l", "armv6l", "riscv64", "cortex-m"]
@@ -47,7 +46,7 @@ class Device(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")  # files of results are named like it
     description: str = ""
     like: str = ""  # the profile that this one was made from, with `edgekit device add --like`
 
@@ -160,7 +159,7 @@ def load_device(name: str | Path) -> Device:
     """
     path = find_device(name)
     try:
-        content = configfile.parse_yaml(read_text(path))
+        content = configfile.read_yaml(path)
     except (OSError, ValueError) as error:
         raise DeviceError("this device profile can't be read", where=str(path), got=str(error)) from None
     if not isinstance(content, dict):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from edgekit.devices.wheels import OLDEST_GLIBC, Board, download, requirements
 from edgekit.errors import DeviceError, MeasurementError
 from edgekit.files import sha256
 from edgekit.progress import Event, Progress, silent
+from edgekit.scratch import scratch
 from edgekit.units import human_bytes
 
 FOLDER = "edgekit-site"  # in the home of whoever edgekit is on the board
@@ -70,7 +70,7 @@ def install(
     """
     path, device = find_device(name), load_device(name)
     _refuse_others(device)
-    with linked(device, transport) as link, tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+    with linked(device, transport) as link, scratch() as folder:
         board = ask(device, link)
         wanted = list(packages) or requirements(device, board)
         progress(Event("note", "benchmark", f"downloading {', '.join(wanted)} for {device.name}"))

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from edgekit.devices.process import LocalProcess
 from edgekit.devices.transport import Completed
 from edgekit.errors import MeasurementError
 from edgekit.progress import Progress, silent
+from edgekit.scratch import Scratch
 
 __all__ = ["LocalProcess", "LocalTransport", "open_local"]
 
@@ -31,8 +31,8 @@ class LocalTransport:
     """Files stay where they are; processes are children of this one."""
 
     def __init__(self, base: str | None = None, environment: Mapping[str, str] | None = None) -> None:
-        self._base = Path(base or tempfile.gettempdir())
-        self.folder = tempfile.mkdtemp(prefix="edgekit-", dir=base)
+        self._scratch = Scratch(base)
+        self.folder = self._scratch.path
         # What runtimes write for themselves (ONNX Runtime leaves a session file) goes with the folder.
         self._environment = {"TMPDIR": self.folder, **(environment or {})}
         self._processes: list[LocalProcess] = []
@@ -86,7 +86,7 @@ class LocalTransport:
 
     @contextlib.contextmanager
     def lock(self, *, exclusive: bool, progress: Progress = silent) -> Iterator[None]:
-        with locking.held(self._base / locking.NAME, exclusive=exclusive, progress=progress, device="local"):
+        with locking.held(locking.of_this_machine(), exclusive=exclusive, progress=progress, device="local"):
             yield
 
     def reconnect(self) -> None:
@@ -96,7 +96,7 @@ class LocalTransport:
         for process in self._processes:
             process.close()
         self._processes.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._scratch.close()
 
     def __enter__(self) -> LocalTransport:
         return self

@@ -1,6 +1,7 @@
 """Who may use a device now: one edgekit alone while it times, several while they only compute.
 
-The lock is the kernel's (flock) on one file in the device's work folder, so that whoever dies lets go of it.
+The lock is the kernel's (flock) on one file of the device, so that whoever dies lets go of it. Where it is
+depends on nothing that two edgekits may have set differently: neither TMPDIR nor the profile's work folder.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ def held(path: Path, *, exclusive: bool, progress: Progress, device: str) -> Ite
         yield
     finally:
         os.close(descriptor)
+
+
+def of_this_machine() -> Path:
+    """The one file for this machine, which every user can open."""
+    return next((one for one in (Path("/tmp"), Path("/var/tmp")) if one.is_dir()), Path.home()) / NAME
 
 
 def waiting(device: str) -> Event:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from edgekit.devices.device import Device
 from edgekit.devices.probe_script import ANDROID, ISA, clusters, first, frequencies, kinds, temperatures, text
 from edgekit.devices.transport import Transport
 from edgekit.errors import MeasurementError
+from edgekit.scratch import scratch
 
 _CPU = "sys/devices/system/cpu/cpu[0-9]*"
 _ZONES = ("sys/class/thermal/thermal_zone*/type", "sys/class/thermal/thermal_zone*/temp")
@@ -52,7 +52,7 @@ def probe_shell(device: Device, link: Transport) -> dict[str, Any]:
             where=device.name,
             expected="a POSIX shell with `uname` and `cat`",
         )
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+    with scratch() as folder:
         root = _laid_out(said, Path(folder))
         return _look(root, said)
 
@@ -63,7 +63,7 @@ def zones(device: Device, link: Transport) -> dict[str, float]:
     Raises UnreachableError: the device is gone.
     """
     said = _ask(device, link, _ZONES)
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+    with scratch() as folder:
         return temperatures(_laid_out(said, Path(folder)))
 
 

@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import shlex
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from edgekit.devices.transport import Completed
 from edgekit.errors import MeasurementError, UnreachableError
 from edgekit.files import sha256
 from edgekit.progress import Event, Progress, silent
+from edgekit.scratch import scratch
 
 T = TypeVar("T")
 
@@ -92,8 +92,10 @@ def script(body: str) -> str:
 class ShellTransport:
     """A device behind a Channel. ``connect`` is called by the openers."""
 
-    def __init__(self, channel: Channel, device: Device, base: str) -> None:
+    def __init__(self, channel: Channel, device: Device, base: str, shared: str = "") -> None:
         self.channel, self.device, self.base = channel, device, base
+        # Where the lock is: of one device always the same place, wherever profiles let files go.
+        self._shared = shared or base
         self.folder = ""
         self._processes: list[RemoteProcess] = []
         self._alive: RemoteProcess | None = None
@@ -194,7 +196,7 @@ done; true"""
         raise AssertionError("unreachable")
 
     def push_all(self, sources: Sequence[Path]) -> str:
-        with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        with scratch() as folder:
             bundle = Path(folder) / "files.tar"
             _pack(sources, bundle)
             there = self.push(bundle)
@@ -235,7 +237,7 @@ done; true"""
 
     @contextlib.contextmanager
     def lock(self, *, exclusive: bool, progress: Progress = silent) -> Iterator[None]:
-        lock = _Lock(self._holder(f"{self.base}/{locking.NAME}", exclusive=exclusive), exclusive, progress)
+        lock = _Lock(self._holder(f"{self._shared}/{locking.NAME}", exclusive=exclusive), exclusive, progress)
         self._locks.append(lock)
         try:
             self._wait(lock)
@@ -247,7 +249,7 @@ done; true"""
     def _hold(self, lock: _Lock) -> None:
         """Take a lock again whose holder went with the connection."""
         lock.holder.close()
-        lock.holder = self._holder(f"{self.base}/{locking.NAME}", exclusive=lock.exclusive)
+        lock.holder = self._holder(f"{self._shared}/{locking.NAME}", exclusive=lock.exclusive)
         self._wait(lock)
 
     def _wait(self, lock: _Lock) -> None:
@@ -295,11 +297,13 @@ done; true"""
 
     def _holder(self, path: str, *, exclusive: bool) -> RemoteProcess:
         """A process that holds a lock until its standard input ends; says "held", or first "waiting"."""
-        p, kind = shlex.quote(path), "-x" if exclusive else "-s"
+        folder, own = path.rpartition("/")[0], f"{self.base}/{locking.NAME}"
+        kind = "-x" if exclusive else "-s"
         return self._open(
             f"""command -v flock >/dev/null || {{ echo none; exec cat; }}
-[ -e {p} ] || ( umask 0; : > {p} )
-exec 9<{p}
+p={shlex.quote(path)}; [ -d {shlex.quote(folder)} ] || p={shlex.quote(own)}
+[ -e "$p" ] || ( umask 0; : > "$p" )
+exec 9<"$p"
 flock -n {kind} 9 || {{ echo waiting; flock {kind} 9; }}
 echo held; exec cat"""
         )

@@ -43,7 +43,7 @@ def open_ssh(device: Device, *, options: Sequence[str] = ()) -> ShellTransport:
         )
     channel = SshChannel(device, options)
     try:
-        return ShellTransport(channel, device, device.work_folder or "/tmp").connect()
+        return ShellTransport(channel, device, device.work_folder or "/tmp", "/tmp").connect()
     except BaseException:
         channel.close()
         raise

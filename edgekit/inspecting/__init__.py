@@ -47,9 +47,9 @@ def inspect(
         JSON values; ``kind`` is "model" or "artifact". See ``inspect_model`` and ``inspect_artifact``.
 
     Raises:
-        InputError: no such file, or a damaged one; a workload or a device profile with faults.
+        InputError: no such file, or a damaged one, which its runtime refuses or crashes on; a workload or a
+            device profile with faults.
         CaptureError: ``torch.export`` can't capture the model.
-        MeasurementError: the runtime refuses the file, or crashes on it.
     """
     profile = None
     if device is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edgekit import guarded
-from edgekit.errors import InputError, MissingExtraError
+from edgekit.errors import InputError, MeasurementError, MissingExtraError
 from edgekit.files import opened, sha256
 from edgekit.formats import FORMATS, Format
 from edgekit.formats.onnx.ends import companions, size_of
@@ -29,20 +30,20 @@ def inspect_artifact(path: Path, *, top: int | None = None) -> dict[str, Any]:
     All reading is done in a child process: whatever a damaged file does to it, here it is an error.
 
     Raises:
-        InputError: no such kind of file, or one that is damaged.
+        InputError: no such kind of file, or one that is damaged; its runtime refuses it (``got`` holds its
+            own words), or crashes on it.
         MissingExtraError: what reads this kind of file isn't installed.
-        MeasurementError: its runtime refuses the file (``got`` holds its own words), or crashes on it.
     """
     format = format_of(path)
     companions(path)  # what it says of files beside it is looked at before anybody follows it
     limits: dict[str, Any] = {"where": str(path), "next": NEXT, "timeout_seconds": _TIMEOUT_SECONDS}
     found: dict[str, Any]
     if format == INT8_GRAPH:
-        found = guarded.call(look_at_graph, str(path), what="can't inspect an int8 graph", **limits)
+        found = _asked(look_at_graph, str(path), what="can't inspect an int8 graph", **limits)
     else:
         one = FORMATS[format]
         about = str(path), reference_of(one), *_runtime(one)
-        found = guarded.call(look, *about, what=f"can't inspect {called(one)}", **limits)
+        found = _asked(look, *about, what=f"can't inspect {called(one)}", **limits)
     tensors, digest = found["tensors"], sha256(path)
     return {
         "schema": 1,
@@ -58,6 +59,15 @@ def inspect_artifact(path: Path, *, top: int | None = None) -> dict[str, Any]:
         "tensors": tensors if top is None else tensors[:top],
         "activations": found["activations"] if top is None else found["activations"][:top],
     }
+
+
+def _asked(function: Callable[..., dict[str, Any]], *arguments: Any, **about: Any) -> dict[str, Any]:
+    """``guarded.call``; what goes wrong there is the fault of the file, all that the child was given."""
+    try:
+        found: dict[str, Any] = guarded.call(function, *arguments, **about)
+    except MeasurementError as error:
+        raise InputError(error.what, where=error.where, got=error.got, next=error.next) from None
+    return found
 
 
 def format_of(path: Path) -> str:

@@ -11,16 +11,26 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgekit.bench.benchmark import Check, benchmark, candidates_for
 from edgekit.bench.record import Record
 from edgekit.bench.session import Candidate
+from edgekit.caching import cache_folder
 from edgekit.devices.asking import probe
 from edgekit.devices.device import Device, load_device
 from edgekit.devices.transport import connect
-from edgekit.errors import DataError, DeviceError, InputError, Interrupted, MeasurementError
-from edgekit.files import require_file, sha256, what_is
+from edgekit.errors import (
+    DataError,
+    DeviceError,
+    DiskFullError,
+    InputError,
+    Interrupted,
+    MeasurementError,
+)
+from edgekit.files import disk_full, refuse_unwritable, sha256, what_is
 from edgekit.formats import FORMATS, by_suffix
 from edgekit.formats.onnx.ends import companions, refuse_free
+from edgekit.pipeline import samples_of_files
 from edgekit.pipeline.foreign_code import refuse_code
 from edgekit.pipeline.places import tell_place
 from edgekit.progress import Event, Progress, silent
+from edgekit.scratch import scratch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -84,6 +94,8 @@ def bench(
     """
     tell_place(progress, "devices", device)
     profile_of = device if isinstance(device, Device) else load_device(device)
+    if out is not None:
+        refuse_unwritable(out)
     try:
         return _bench(
             targets,
@@ -132,7 +144,7 @@ def _bench(
     _refuse(subjects, profile_of, sampled=source is not None or inputs is not None)
     started = Event("stage-start", "benchmark", f"{len(subjects)} files on {profile_of.name}")
     progress(started)
-    with connect(profile_of) as link, tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+    with connect(profile_of) as link, scratch() as folder:
         about = probe(profile_of, transport=link)
         counts = _threads(threads, profile_of, about)
         prepared = _Prepared(Path(folder), source, inputs, samples, subjects)
@@ -151,11 +163,10 @@ def _bench(
             progress=progress,
             transport=link,
         )
-    path = out or _path(run, profile_of, record)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    record.save(path)
+    path = _saved(record, out or _path(run, profile_of, record))
     progress(Event("stage-end", "benchmark", f"written to {path}"))
     if not record.results:
+        _blame(subjects, inputs)
         raise MeasurementError(
             "nothing could be measured",
             where=profile_of.name,
@@ -179,6 +190,44 @@ def _refuse(subjects: Sequence[_Subject], device: Device, *, sampled: bool) -> N
                 expected="one file",
                 next="put them into it: onnx.save(onnx.load('file.onnx'), 'whole.onnx')",
             )
+
+
+def _saved(record: Record, path: Path) -> Path:
+    """Write the record. Raises DiskFullError where that can't be done: it says where it is kept instead."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record.save(path)
+        return path
+    except (OSError, DiskFullError) as error:
+        full = disk_full(error, path, refused=True)
+        if full is None:
+            raise
+    for folder in (HERE, Path(tempfile.gettempdir()), cache_folder() / "bench"):
+        other = (folder / f"edgekit-{path.name}").absolute()
+        try:
+            other.parent.mkdir(parents=True, exist_ok=True)
+            record.save(other)
+        except (OSError, DiskFullError):
+            continue
+        full.next = f"nothing has to be measured again, all timings are in {other}: move that file"
+        raise full
+    full.next = "free some space, and measure again: the timings could be kept nowhere else either"
+    raise full
+
+
+def _blame(subjects: Sequence[_Subject], inputs: Path | None) -> None:
+    """Raise InputError if what was given is why nothing could be measured: a damaged file, or its samples.
+
+    Compiled code, which only its runtime can read, is blamed for nothing.
+    """
+    from edgekit.inspecting.artifact import inspect_artifact, suffixes
+    from edgekit.runtimes.native import is_native
+
+    for one in subjects:
+        if one.path.suffix in suffixes() and not is_native(one.path):
+            found = inspect_artifact(one.path, top=0)
+            if inputs is not None:
+                samples_of_files.refuse_misfit(inputs, found.get("inputs") or [], one.path)
 
 
 def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | None]:
@@ -309,7 +358,7 @@ class _Prepared:
         self.pixels: Path | None = None
         self.timed: Path | None = None  # where another sample is timed than files are asked
         if inputs is not None:
-            self.sample = _cut(inputs, folder / "inputs.npy", samples)
+            self.sample = samples_of_files.cut(inputs, folder / "inputs.npy", samples)
         elif workload is not None:
             from edgekit.pipeline.evaluation import write_inputs
 
@@ -358,41 +407,3 @@ class _Prepared:
         except DataError as error:
             raise MeasurementError("the answers don't fit the task", got=str(error)) from None
         return {"accuracy": self._workload.task.score(answers, targets)}
-
-
-def _by_name(arrays: dict[str, npt.NDArray[Any]], source: Path) -> npt.NDArray[Any]:
-    """Several inputs as one array of samples."""
-    from edgekit.runtimes.device.runtimes import packed
-
-    if not arrays or len({len(one) if one.ndim else -1 for one in arrays.values()}) != 1:
-        raise DataError(
-            "inputs of a sample go together, and these differ in number",
-            where=str(source),
-            got=", ".join(f"{name} {one.shape}" for name, one in arrays.items()) or "an empty file",
-            expected="an array (N, …) for each input, by its name",
-        )
-    rows: npt.NDArray[Any] = packed(list(arrays.items()))
-    return rows
-
-
-def _cut(source: Path, target: Path, samples: int) -> Path:
-    """The first ``samples`` of a .npy (0: one, which is timed), or of a .npz with an array for each input.
-
-    Raises DataError.
-    """
-    import zipfile
-
-    import numpy as np
-
-    try:
-        require_file(source)
-        loaded = np.load(source, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                loaded = _by_name({name: loaded[name] for name in loaded.files}, source)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError("these samples can't be read", where=str(source), got=str(error)) from None
-    if loaded.ndim < 1 or not len(loaded):
-        raise DataError("there are no samples", where=str(source), got=f"shape {loaded.shape}")
-    np.save(target, loaded[: samples or 1])
-    return target

@@ -7,11 +7,11 @@ of every batch, and take its result from the first. Then they wait for the repor
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import StageError
+from edgekit.scratch import scratch
 from edgekit.training.computing import parallel
 from edgekit.training.seeds import seeded
 
@@ -65,9 +65,9 @@ def follow(recipe: Recipe, workload: Workload) -> Report:
 
     group = parallel.current()
     model = teacher = copy.deepcopy(workload.model).eval()
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
+    with scratch() as folder_here:
         for index, config in enumerate(recipe.stages, 1):
-            folder = Path(scratch) / f"{index}-{config.kind}"
+            folder = Path(folder_here) / f"{index}-{config.kind}"
             model = _stage(model, config, StageContext(workload, teacher, folder, recipe.seed))
         return Report.from_json(group.first(dict))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import shutil
-import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from edgekit.formats import FORMATS, INT8_GRAPH, PRECISIONS, Precision, has, pai
 from edgekit.pipeline.export_request import ExportRequest, export_request
 from edgekit.pipeline.places import profiles
 from edgekit.progress import Event, Progress, silent
+from edgekit.scratch import scratch
 
 if TYPE_CHECKING:
     from torch import fx
@@ -189,7 +189,7 @@ def _alone(
     )
     nothing = Figures(accuracy=0, parameters=0, macs=0)  # the manifest holds what the files can do
     with (
-        tempfile.TemporaryDirectory(prefix="edgekit-") as folder,
+        scratch() as folder,
         RunFolder.open(Path(folder) / "run", {"workload": workload.name}) as run,
     ):
         job = Job(recipe, workload, workload.fingerprint(), devices, run, progress)

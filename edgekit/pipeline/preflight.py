@@ -13,7 +13,6 @@ model that no stage changes. The others are thrown away.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,11 +32,13 @@ from edgekit.formats import FORMATS, INT8_GRAPH, Precision, pairs
 from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions
 from edgekit.pipeline import artifacts, chain, evaluation, ladder, microcontroller, planning
+from edgekit.pipeline.foreseen import warn_of_memory
 from edgekit.pipeline.job import Job
 from edgekit.progress import silent
 from edgekit.runs.folder import write_record
 from edgekit.runs.keys import code_version
 from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
+from edgekit.scratch import scratch
 from edgekit.stages import STAGES, students
 from edgekit.stages.base import Form, StageConfig, StageContext
 from edgekit.stages.distill import DistillConfig
@@ -79,8 +80,9 @@ def rehearse(job: Job) -> None:
         return
     (job.run.path / RECORD).unlink(missing_ok=True)
     job.tell("stage-start", "preflight", "everything but the training, once")
+    warn_of_memory(job)
     started, seconds = time.monotonic(), {}
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+    with scratch() as folder:
         with _refused(job, "its stages"):
             steps = _Rehearsal(job, original, options, files, Path(folder)).steps()
         for index, (name, step) in enumerate(steps):

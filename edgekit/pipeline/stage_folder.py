@@ -54,6 +54,8 @@ class StageFolder:
 
     def begin(self) -> None:
         """Empty the folder, and note for which key."""
+        if self.path.is_symlink() or self.path.is_file():
+            self.path.unlink()
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(parents=True)
         write_record(self.path / _BEGUN, self.key, {"kind": self.kind})

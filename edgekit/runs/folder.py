@@ -42,7 +42,7 @@ from edgekit.files import (
     disk_full,
     inside,
     kind_of,
-    read_bytes,
+    read_json,
     remove_leftovers,
     sha256,
     sha256_of,
@@ -82,6 +82,7 @@ class RunFolder:
         try:
             _check_device_identity(path)
             check_plain(path)
+            _check_places(path)
             new = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path, _take_lock(path), new=new)
@@ -206,7 +207,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
         Damaged: the record is no longer what was written. Its files are not looked at, see ``check_files``.
     """
     try:
-        record = json.loads(read_bytes(path))
+        record = read_json(path)
         told = record.pop("sha256")
         right = told == sha256_of(record)
         if not isinstance(record["key"], str) or not all(
@@ -290,6 +291,12 @@ def check_plain(path: Path) -> None:
 
 def _check_device_identity(path: Path) -> None:
     """Refuse what can't be a run folder before anything is written into it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise RunFolderError(
+            "the output folder's name is no UTF-8", where=str(path), next="choose another one"
+        ) from None
     if path.exists() and not path.is_dir():
         raise RunFolderError("the output folder is a file", where=str(path), next="choose another one")
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
@@ -302,6 +309,30 @@ def _check_device_identity(path: Path) -> None:
             got=", ".join(foreign[:_DIFFERENCES]) + (", …" if len(foreign) > _DIFFERENCES else ""),
             expected="an empty folder, or one of an earlier run",
             next="choose another output folder",
+        )
+
+
+_FILES = (
+    *(_IDENTITY, _LOCK),
+    *("recipe.yaml", "preflight.json", "baseline.json", "manifest.json", "diagnosis.json", "guard.json"),
+    *("MODEL_CARD.md", "report.json", "report.html"),
+)
+_FOLDERS = ("stages", "artifacts", "answers", "measurements", "logs", "work")
+
+
+def _check_places(path: Path) -> None:
+    """What would be in the way of the run's files, told before anything is computed for them."""
+    wrong = [f"{name} is a folder" for name in _FILES if (path / name).is_dir()]
+    flat = [one for name in ("answers", "measurements") for one in (path / name).glob("*")]
+    wrong += [f"{one.relative_to(path)} is a folder" for one in flat if one.is_dir()]
+    there = [path / name for name in _FOLDERS if os.path.lexists(path / name)]
+    wrong += [f"{one.name} is no folder" for one in there if not one.is_dir()]
+    if wrong:
+        raise RunFolderError(
+            "the run folder is damaged",
+            where=str(path),
+            got=", ".join(wrong),
+            next="remove that, and run the same command again: it goes on where it was",
         )
 
 

@@ -35,6 +35,8 @@ TELL_OR_KEEP = (
     "monitor",
     "files",
     "caching",
+    "made",
+    "scratch",
     "spool",
     "checkpoint",
     "weights",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.caching import made_here, remember_made
 from edgekit.files import require_file, sha256
+from edgekit.made import made_here, remember_made
 from edgekit.runtimes.device.runtime_torch import compiled
 
 __all__ = ["is_native", "is_ours", "remember"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from edgekit.files import read_text
+from edgekit.files import read_json
 from edgekit.progress import Event
 from edgekit.stages import stage_files
 from edgekit.stages.base import StageConfig, StageContext, StageResult, TrainingConfig
@@ -134,7 +133,7 @@ def _how(config: QatConfig) -> str:
 def _kept_doubts(context: StageContext) -> list[str]:
     """Those of the calibration that a continued training goes on from; none where they can't be read."""
     with contextlib.suppress(OSError, ValueError):
-        doubts = json.loads(read_text(context.folder / DOUBTS))
+        doubts = read_json(context.folder / DOUBTS)
         if isinstance(doubts, list):
             return [str(one) for one in doubts]
     return []

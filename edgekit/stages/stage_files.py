@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import EdgekitError, PruneError
-from edgekit.files import read_text
+from edgekit.files import read_json, read_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +57,7 @@ def load_summary(model: nn.Module, folder: Path) -> StageResult:
     from edgekit.stages.base import StageResult
 
     try:
-        summary = json.loads(read_text(folder / SUMMARY))
+        summary = read_json(folder / SUMMARY)
         note, changed, details = summary["note"], summary["changed"], summary["details"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PruneError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.files import read_text
+from edgekit.files import read_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,6 +71,6 @@ def drop_parts(stage: Path) -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(read_text(path))
+        return read_json(path)
     except (OSError, ValueError):
         return None

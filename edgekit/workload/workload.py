@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from edgekit.execution import Forward, call, mode, select_outputs, spans
 from edgekit.leaves import detach_kept
 from edgekit.tasks import Task
 from edgekit.tensors import NamedTensors, Sequences, Targets, Tensors, cat, each
-from edgekit.workload import answering, matching, streaming
+from edgekit.workload import answering, matching, streaming, words
 from edgekit.workload.fingerprint import digest_model, digest_targets, digest_task, digest_tensor
 from edgekit.workload.loading import user_code
 from edgekit.workload.preprocessing import Augmentation, NamedPreprocessing, Preprocessing
@@ -125,21 +124,7 @@ class Workload:
                     got=type(value).__name__,
                     expected=expected,
                 )
-        words = about if about is not None else {}
-        if not isinstance(words, Mapping) or {type(one) for pair in words.items() for one in pair} - {str}:
-            raise WorkloadError(
-                "wrong kind of argument",
-                where="Workload(about=…)",
-                got=repr(about),
-                expected='words by their keys, {"license": "Apache-2.0"}',
-            )
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise WorkloadError(
-                "a name that can't name a folder",
-                where="Workload(name=…)",
-                got=repr(name),
-                expected="letters, digits, '.', '_' and '-'",
-            )
+        words.refuse_name(name)
         states = streaming.checked(states)
         # Of a workload that is a changed copy of another, all of its fields are given.
         own = outputs if isinstance(outputs, str) else [name for name in outputs or () if name not in states]
@@ -182,10 +167,10 @@ class Workload:
             "preprocessing": preprocessing,
             "augmentation": augmentation,
             "student": student,
-            "classes": None if classes is None else tuple(map(str, classes)),
+            "classes": words.refuse_unfit("classes", classes),
             "teachers": tuple(teachers),
-            "groups": None if groups is None else tuple(map(str, groups)),
-            "about": dict(words),
+            "groups": words.refuse_unfit("groups", groups),
+            "about": words.checked_about(about),
             "decode": decode,
             "outputs": wanted,
             "states": states,

@@ -121,11 +121,11 @@ def test_what_was_given_wrong(mine: Path, files: Files, tmp_path: Path) -> None:
         assert "Traceback" not in result.stderr or "mine.py" in result.stderr
 
 
-def test_a_refused_file_is_exit_code_1(tmp_path: Path) -> None:
+def test_a_refused_file_is_exit_code_2(tmp_path: Path) -> None:
     path = tmp_path / "x.tflite"
     path.write_bytes(b"1234TFL3 and nothing behind it")
     result = call(str(path), "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "not a valid Flatbuffer" in result.stderr
     assert not result.stdout
 

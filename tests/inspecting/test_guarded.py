@@ -51,6 +51,7 @@ def test_an_edgekit_error_stays_what_it_is() -> None:
         (getattr(faulthandler, "_sigsegv"), (), "SIGSEGV"),  # noqa: B009 - private, for this very purpose
         (os.abort, (), "SIGABRT"),
         (os._exit, (3,), "exit code 3"),
+        (os.execv, ("/bin/sh", ["sh", "-c", "kill -KILL $$"]), "when memory runs out"),
     ],
 )
 def test_a_death_is_an_error(function: Any, arguments: tuple[Any, ...], words: str) -> None:

@@ -1,8 +1,9 @@
-"""A finished run of the embedded demo, and copies of it that tests may harm."""
+"""Finished runs, copies of them that tests may harm, and how many mutations there are."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from edgekit.files import sha256_of
 from edgekit.pipeline import compress
 from tests.once import once
+from tests.pipeline import tiny
 
 # As for the bundles' tests, which share the run: what isn't looked at costs time.
 FAST = (
@@ -22,6 +24,30 @@ FAST = (
     "benchmark.min_seconds=0.01",
 )
 Forge = Callable[[Path, Callable[[dict[str, Any]], object]], None]
+
+
+@pytest.fixture(scope="session")
+def count() -> int:
+    """Mutations of each kind: 300, or as many as EDGEKIT_TORTURE says."""
+    return int(os.environ.get("EDGEKIT_TORTURE", "300"))
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """Another number gives other mutations."""
+    return int(os.environ.get("EDGEKIT_TORTURE_SEED", "0"))
+
+
+@pytest.fixture(scope="session")
+def trained() -> Path:
+    """The folder of a finished run with all stages. Nobody may change it."""
+
+    def make(folder: Path) -> None:
+        recipe = folder / "tiny.yaml"
+        recipe.write_text(tiny.RECIPE.replace("epochs: 3", "epochs: 1").replace("epochs: 2", "epochs: 1"))
+        compress(tiny.workload(), recipe, out=folder / "run")
+
+    return once("torture", make) / "run"
 
 
 @pytest.fixture(scope="session")

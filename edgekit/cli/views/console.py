@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -12,6 +13,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from edgekit.caching import Entry
+from edgekit.errors import printable
 from edgekit.progress import Event
 from edgekit.units import human_bytes, human_count, human_ns, human_seconds, human_share, score_name
 
@@ -178,6 +181,27 @@ def recipes_view(infos: Sequence[Any]) -> RenderableType:
         purpose = Text(f"can't be used: {info.fault}", "red") if info.fault else Text(info.description)
         table.add_row(Text(info.name, "bold"), purpose, Text(str(info.path), "dim"))
     return table
+
+
+def plain(value: Any) -> Any:
+    """JSON values whose texts a terminal shows and doesn't obey: names in a file may hold anything."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, Mapping):
+        return {plain(key): plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def cache_view(folder: Path, entries: Sequence[Entry]) -> RenderableType:
+    """``edgekit cache``."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head, right in (("in the cache", False), ("size", True), ("what it is", False)):
+        table.add_column(head, justify="right" if right else "left", overflow="fold")
+    for one in entries:
+        table.add_row(Text(one.name, "bold"), human_bytes(one.size_bytes), Text(one.what))
+    total = human_bytes(sum(one.size_bytes for one in entries))
+    line = f"{total} in {folder}; `edgekit cache clear` removes it" if entries else f"{folder} is empty"
+    return Group(table, Text(line)) if entries else Text(line)
 
 
 def report_view(report: Mapping[str, Any], width: int = PLAIN_WIDTH) -> RenderableType:

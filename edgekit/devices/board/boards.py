@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import secrets
 import subprocess
@@ -22,7 +21,7 @@ from edgekit.devices.board import qemu
 from edgekit.devices.board.build import BoardFiles, ensure_built
 from edgekit.devices.board.cache import cache_folder, locked, say, try_lock
 from edgekit.errors import MeasurementError
-from edgekit.files import write_json
+from edgekit.files import read_json, write_json
 from edgekit.progress import Progress, silent
 
 
@@ -196,7 +195,7 @@ def _end(board: RunningBoard) -> None:
 
 def _read(cpu: str) -> RunningBoard | None:
     try:
-        board = RunningBoard.from_json(json.loads(_path(cpu).read_text()))
+        board = RunningBoard.from_json(read_json(_path(cpu)))
     except FileNotFoundError:
         return None
     except (TypeError, KeyError, ValueError) as error:

@@ -75,8 +75,10 @@ def built(folder: Path, build: Callable[[Path], None], progress: Progress = sile
     ``build`` raises.
     """
     if folder.is_dir():
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # what is used stays in the cache
         return False
-    with locked(folder.parent / "build.lock", progress, what="builds the board"):
+    with locked(folder.parent / caching.BUILD_LOCK, progress, what="builds the board"):
         if folder.is_dir():  # by the one that was waited for
             return False
         partial = folder.with_name(f".{folder.name}.partial")
@@ -85,6 +87,7 @@ def built(folder: Path, build: Callable[[Path], None], progress: Progress = sile
         try:
             build(partial)
             partial.rename(folder)
+            caching.trim()
         except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
             full = disk_full(error, folder, refused=True)

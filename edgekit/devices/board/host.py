@@ -71,7 +71,7 @@ def run(
             words,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             env={**os.environ, "LC_ALL": "C", **(env or {})},
             check=False,

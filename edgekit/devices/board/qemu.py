@@ -107,7 +107,7 @@ def launch(
             argv(files, cpu, ports, console, pid_file),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             env={**os.environ, **files.qemu.env},
             check=False,
@@ -137,7 +137,7 @@ def wait_until_ready(pid: int, console: Path) -> None:
     end = time.monotonic() + BOOT_SECONDS
     while True:
         alive = is_ours(pid, console)  # asked before the console is read, so that its last words are seen
-        said = console.read_text(errors="replace") if console.exists() else ""
+        said = console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
         if READY in said:
             return
         late = time.monotonic() > end

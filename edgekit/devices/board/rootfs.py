@@ -153,8 +153,8 @@ def configure(root: Path, *, public_key: Path, host_key: Path) -> None:
     _write(etc / "hosts", "127.0.0.1 localhost edgekit-board\n")
     _write(etc / "nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n")
     _write(etc / "ssh/sshd_config", _SSHD)
-    _write(etc / "ssh/ssh_host_ed25519_key", host_key.read_text(), mode=0o600)
-    _write(root / "root/.ssh/authorized_keys", public_key.read_text(), mode=0o600)
+    _write(etc / "ssh/ssh_host_ed25519_key", host_key.read_text(encoding="utf-8"), mode=0o600)
+    _write(root / "root/.ssh/authorized_keys", public_key.read_text(encoding="utf-8"), mode=0o600)
     for private in ("root", "root/.ssh"):
         (root / private).chmod(0o700)
     for open_to_all in ("tmp", "var/tmp", "data/local/tmp"):
@@ -212,5 +212,5 @@ def compile_python(root: Path) -> bool:
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     path.chmod(mode)

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import platform
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from edgekit.formats.precisions import Precision
 from edgekit.graph import ops
 from edgekit.graph.capture import export_program
 from edgekit.runtimes import native
+from edgekit.scratch import scratch
 from edgekit.tensors import NamedTensors, Tensors, apply, cat
 
 _PLAIN = ExportOptions()
@@ -250,7 +250,7 @@ def _own_cache() -> Iterator[Path]:
 
     names = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
     before = {name: os.environ.get(name) for name in names}
-    with tempfile.TemporaryDirectory(prefix="edgekit-", ignore_cleanup_errors=True) as folder:
+    with scratch() as folder:
         try:
             for name in names:
                 os.environ[name] = str(Path(folder) / name.lower())

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from edgekit import guarded
 from edgekit.errors import ExportError, MeasurementError, MissingExtraError
+from edgekit.scratch import scratch
 
 __all__ = ["ALIGNMENT", "answers", "arena_bytes", "available", "refusal", "require"]
 
@@ -54,8 +55,8 @@ def arena_bytes(model: Path, *, at_least: int = 0) -> int:
     Raises:
         ExportError: TFLM refuses the file whatever the size; with what it said.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        log = Path(scratch) / "tries"
+    with scratch() as folder_here:
+        log = Path(folder_here) / "tries"
         log.touch()
         while True:
             began = len(log.read_text().split())
@@ -87,8 +88,8 @@ def answers(model: Path, inputs: npt.NDArray[Any], arena: int) -> npt.NDArray[An
 
     Raises MeasurementError: TFLM failed, or ended the process.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        given, got = Path(scratch) / "inputs.npy", Path(scratch) / "outputs.npy"
+    with scratch() as folder_here:
+        given, got = Path(folder_here) / "inputs.npy", Path(folder_here) / "outputs.npy"
         np.save(given, inputs)
         guarded.call(
             _answer,
@@ -126,7 +127,7 @@ def _bisect(model: str, log: str, at_least: int) -> int:
             )
         return not said
 
-    words = path.read_text().split()
+    words = path.read_text(encoding="utf-8").split()
     verdicts = {int(size): verdict == "yes" for size, verdict in zip(words[::2], words[1::2], strict=True)}
     good = min((size for size, fit in verdicts.items() if fit), default=0)
     bad = max((size for size, fit in verdicts.items() if not fit), default=0)
@@ -163,7 +164,7 @@ def _refusal(content: bytes, size: int) -> str:
 
 
 def _append(path: Path, word: str) -> None:
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(word + " ")
 
 

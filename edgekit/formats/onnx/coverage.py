@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from edgekit.errors import MeasurementError
 from edgekit.formats.coverage import INTEGERS, Coverage, Layer, telling
+from edgekit.scratch import scratch
 
 if TYPE_CHECKING:
     from edgekit.devices.device import Device
@@ -46,7 +46,7 @@ def _onnx(path: Path) -> Coverage:
     import onnx
     import onnxruntime
 
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         options = onnxruntime.SessionOptions()
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "trace")
@@ -61,7 +61,7 @@ def _onnx(path: Path) -> Coverage:
             feeds[value.name] = np.zeros(shape, _NUMPY[value.type])
         for _ in range(_PROFILED):
             session.run(None, feeds)
-        trace = json.loads(Path(session.end_profiling()).read_text())
+        trace = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         executed = onnx.load(options.optimized_model_filepath)
     return _counted(trace, executed)
 
@@ -70,7 +70,7 @@ def _onnx_there(path: Path, device: Device, link: Transport) -> Coverage:
     """The same on a device, which runs the file and sends home the trace and the graph."""
     import onnx
 
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         local = Path(folder)
         script = link.push(Path(__file__).with_name("trace_onnx.py"))
         there = link.push(_named(path, local / f"named-{path.name}"))

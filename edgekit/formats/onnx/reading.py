@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from edgekit.formats.onnx.ends import size_of
 from edgekit.formats.summary import INTEGERS, by_size, dtype_totals, grid, tensor_bytes
+from edgekit.scratch import scratch
 
 __all__ = ["read"]
 
@@ -236,7 +236,7 @@ def executed(path: Path) -> dict[str, Any]:
     import onnx
     import onnxruntime
 
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.optimized_model_filepath = str(Path(folder) / "executed.onnx")

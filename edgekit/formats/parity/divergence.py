@@ -13,7 +13,6 @@ either way.
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +39,7 @@ from edgekit.graph import ops
 from edgekit.graph.probes import quantized_tensors, with_probes
 from edgekit.noise import EXACT_DB, Noise, decibels
 from edgekit.runtimes.device.runtimes import parts
+from edgekit.scratch import scratch
 from edgekit.tensors import Tensors, to_numpy
 
 __all__ = [
@@ -92,7 +92,7 @@ def layer_parity(
     readers = quantized_tensors(graph)
     tallies = [_Tally(name, readers[name]) for name in names]
     own = len(ops.results(graph))
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder, torch.no_grad():
+    with scratch() as folder, torch.no_grad():
         path = Path(folder) / "probed"
         export(probed, samples[:1], path, format=format, precision="int8", metadata={}, options=options)
         run = _onnx(path, fused) if format == "onnx" else _litert(path)

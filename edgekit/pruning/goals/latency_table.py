@@ -21,7 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from edgekit.caching import cache_folder
 from edgekit.execution import called
-from edgekit.files import read_text, sha256_of, write_json
+from edgekit.files import read_json, sha256_of, write_json
 from edgekit.pruning.goals.costs import Price
 from edgekit.pruning.goals.shipped import Shipped
 from edgekit.tensors import Tensors
@@ -236,7 +236,7 @@ class LatencyTable:
     def _read(self) -> dict[str, float]:
         """What the file holds; nothing if it isn't there, or is damaged."""
         try:
-            content = json.loads(read_text(self.path))
+            content = read_json(self.path)
             if content["about"] != json.loads(json.dumps(self.about)):
                 return {}
             return {str(key): float(value) for key, value in content["ns"].items() if float(value) > 0}

@@ -6,7 +6,6 @@ Weights count for none of these, so files in int8 are calibrated on made-up numb
 from __future__ import annotations
 
 import copy
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +26,7 @@ from edgekit.formats import Format, read_by
 from edgekit.memory.arena import Arena
 from edgekit.progress import Event, Progress, silent
 from edgekit.runtimes import RUNTIMES
+from edgekit.scratch import scratch
 from edgekit.tensors import Tensors, apply
 
 __all__ = ["Precision", "Shipped"]
@@ -142,7 +142,7 @@ class Shipped(AbstractContextManager["Shipped"]):
 
     def size_bytes(self, model: nn.Module, example: Tensors) -> int:
         """Of the exported file."""
-        with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        with scratch() as folder:
             path = Path(folder) / self._name("model")
             self.write(model, example, path)
             return path.stat().st_size
@@ -154,7 +154,7 @@ class Shipped(AbstractContextManager["Shipped"]):
         """
         self.refuse_untimed()
         found: list[float] = []
-        with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        with scratch() as folder:
             for start in range(0, len(models), _AT_ONCE):
                 candidates = []
                 for name, model, example in models[start : start + _AT_ONCE]:

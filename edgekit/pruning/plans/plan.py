@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import PruneError
+from edgekit.files import parse_json
 from edgekit.pruning.plans import surgery
 from edgekit.pruning.plans.rewrites import IDENTITY, Attribute, Replaced, Replacement
 from edgekit.pruning.plans.surgery import Dim
@@ -143,7 +144,7 @@ class Plan:
     def from_json(cls, text: str, *, where: str = "") -> Plan:
         """Read what ``to_json`` wrote. Raises PruneError for anything else; ``where`` goes into it."""
         try:
-            data = json.loads(text)
+            data = parse_json(text)
             if data["format"] != FORMAT or data["version"] not in VERSIONS:
                 raise ValueError(f"format {data['format']!r}, version {data['version']!r}")
             return cls(

@@ -6,7 +6,7 @@ import functools
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from edgekit import __version__
 from edgekit.caching import cache_folder
 from edgekit.diagnosis.groups import gap
 from edgekit.diagnosis.scores import scores_text
+from edgekit.errors import printable
 from edgekit.files import atomic_write
 from edgekit.report.page import answer_charts, answers, charts, facts
 from edgekit.report.page.chart_parts import Spec
@@ -37,9 +38,15 @@ class _Section:
     blocks: list[Block]
 
 
-def write(runs: Sequence[LoadedRun], path: Path) -> None:
-    """The page of one run, or of several side by side. Raises DiskFullError."""
-    atomic_write(path, build(runs).encode("utf-8"))
+def write(runs: Sequence[LoadedRun], path: Path) -> list[LoadedRun]:
+    """The page of one run, or of several side by side. Raises DiskFullError.
+
+    Returns the runs, whose ``missing`` has grown by what their values couldn't be drawn from.
+    """
+    page = _Page(runs)
+    # Halves of surrogate pairs, which JSON can hold and UTF-8 can't, are spelled out.
+    atomic_write(path, _rendered(page, scripts=True).encode("utf-8", "backslashreplace"))
+    return page.runs
 
 
 def build(runs: Sequence[LoadedRun], *, scripts: bool = True) -> str:
@@ -49,7 +56,11 @@ def build(runs: Sequence[LoadedRun], *, scripts: bool = True) -> str:
         runs: at least one.
         scripts: whether the drawing library is put in; without it the tables are all there is.
     """
-    page = _Page(runs)
+    return _rendered(_Page(runs), scripts=scripts)
+
+
+def _rendered(page: _Page, *, scripts: bool) -> str:
+    runs = page.runs
     sections = [section for section in page.sections() if section.blocks]
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side"
     about = (
@@ -69,13 +80,14 @@ def build(runs: Sequence[LoadedRun], *, scripts: bool = True) -> str:
 
 class _Page:
     def __init__(self, runs: Sequence[LoadedRun]) -> None:
-        self.runs = runs
+        self.runs = list(runs)
         self.specs: dict[str, Spec] = {}
 
     def sections(self) -> Iterator[_Section]:
         if len(self.runs) > 1:
-            yield _Section("runs", "Side by side", list(self._beside()))
-        for index, run in enumerate(self.runs):
+            yield _Section("runs", "Side by side", self._drawn(0, "Side by side", self._beside()))
+        for index in range(len(self.runs)):
+            run = self.runs[index]
             several = len(self.runs) > 1
             prefix, more = (f"run{index + 1}-", f": {run.name}") if several else ("", "")
             for key, title, blocks in (
@@ -86,9 +98,23 @@ class _Page:
                 ("robustness", "Robustness", self._robustness(run)),
                 ("layers", "Layers", self._layers(run)),
                 ("files", "Files and latency", self._files(run, pareto=not several)),
-                ("missing", "What is missing", self._missing(run)),
             ):
-                yield _Section(prefix + key, title + more, list(blocks))
+                yield _Section(prefix + key, title + more, self._drawn(index, title, blocks))
+            yield _Section(
+                prefix + "missing", "What is missing" + more, list(self._missing(self.runs[index]))
+            )
+
+    def _drawn(self, index: int, title: str, blocks: Iterator[Block]) -> list[Block]:
+        """What could be made of a section. Records that are each well-formed may contradict each other."""
+        found: list[Block] = []
+        try:
+            for block in blocks:
+                found.append(block)
+        except Exception as error:
+            run = self.runs[index]
+            why = f"{title}: damaged values, not all can be shown ({type(error).__name__}: {error})"
+            self.runs[index] = replace(run, missing=(*run.missing, printable(why, 300)))
+        return found
 
     # --- sections ----------------------------------------------------------------------------------------
 
@@ -313,6 +339,7 @@ class _Page:
     def _chart(self, name: str, spec: Spec | None, caption: str) -> Iterator[Block]:
         if spec is None:
             return
+        _json_in_html(spec)  # here, where what JSON doesn't have costs this section alone
         key = f"chart-{len(self.specs) + 1}-{name}"
         self.specs[key] = spec
         yield {"kind": "chart", "id": key, "caption": caption}

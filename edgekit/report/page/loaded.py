@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from edgekit.diagnosis.record import Diagnosis
-from edgekit.errors import RunFolderError
-from edgekit.files import read_bytes, read_text
+from edgekit.errors import RunFolderError, printable
+from edgekit.files import read_json, read_text
 from edgekit.formats import FORMATS
 from edgekit.report.page.layers import Executed, Kernel
 from edgekit.report.summary import Figures, Report, StageRow
@@ -22,6 +25,7 @@ __all__ = ["Curve", "LoadedRun", "load"]
 
 T = TypeVar("T")
 _IDENTITY = "run.json"
+_STAGE = re.compile(r"[0-9]{1,6}-.+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def load(folder: Path) -> LoadedRun:
     if folder.is_dir():
         check_plain(folder)
     try:
-        identity = json.loads(read_text(folder / _IDENTITY))["run"]
+        identity = read_json(folder / _IDENTITY)["run"]
         workload, recipe = str(identity["workload"]), str(identity["recipe"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
@@ -94,15 +98,10 @@ class _Reader:
         self.missing: list[str] = []
 
     def report(self) -> Report | None:
-        try:
-            return Report.load(self.folder)
-        except OSError:
-            self.missing.append(
-                "report.json: the run isn't finished; `edgekit compress` with the same arguments goes on"
-            )
-        except ValueError as error:
-            self.missing.append(f"report.json is damaged: {_first_line(error)}")
-        return None
+        values = self._json(
+            "report.json", "the run isn't finished; `edgekit compress` with the same arguments goes on"
+        )
+        return self._parsed("report.json", values, Report.from_json)
 
     def diagnosis(self) -> Diagnosis | None:
         values = self._json("diagnosis.json", "what compression broke wasn't looked at yet")
@@ -129,8 +128,8 @@ class _Reader:
             try:
                 stream = io.StringIO(read_text(path), newline="")
                 rows = [_numbers(row) for row in csv.DictReader(stream)]
-            except (OSError, ValueError) as error:
-                self.missing.append(f"{path.relative_to(self.folder)}: {_first_line(error)}")
+            except (OSError, ValueError, csv.Error) as error:
+                self.missing.append(f"{path.relative_to(self.folder)} is damaged: {_first_line(error)}")
                 continue
             if rows:
                 found.append(Curve(path.relative_to(self.folder / "stages").parts[0], tuple(rows)))
@@ -150,7 +149,7 @@ class _Reader:
         return self._parsed("manifest.json", values, _executed) or ()
 
     def _stage_folders(self) -> list[Path]:
-        folders = (self.folder / "stages").glob("*-*")
+        folders = [path for path in (self.folder / "stages").glob("*-*") if _STAGE.fullmatch(path.name)]
         return sorted(folders, key=lambda path: int(path.name.partition("-")[0]))
 
     def _parsed(
@@ -158,19 +157,19 @@ class _Reader:
     ) -> T | None:
         try:
             return None if values is None else parse(values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self.missing.append(f"{name} is damaged: {_first_line(error)}")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            self.missing.append(f"{name} is damaged: {_told(error)}")
         return None
 
     def _json(self, name: str, absent: str) -> dict[str, Any] | None:
         try:
-            values = json.loads(read_bytes(self.folder / name))
+            values = read_json(self.folder / name, finite=True)
         except FileNotFoundError:
             if absent:
                 self.missing.append(f"{name}: {absent}")
             return None
         except (OSError, ValueError) as error:
-            self.missing.append(f"{name} can't be read: {_first_line(error)}")
+            self.missing.append(f"{name} is damaged: {_first_line(error)}")
             return None
         if isinstance(values, dict):
             return values
@@ -197,9 +196,27 @@ def _executed(manifest: dict[str, Any]) -> tuple[Executed, ...]:
     return tuple(found)
 
 
-def _numbers(row: dict[str, str]) -> dict[str, float]:
-    return {key: float(value) for key, value in row.items() if value not in ("", None)}
+def _numbers(row: dict[str | None, Any]) -> dict[str, float]:
+    """Raises ValueError: a row without an epoch, longer than its head, or with what is no finite number."""
+    values = {
+        str(key): float(value) for key, value in row.items() if key is not None and value not in ("", None)
+    }
+    if None in row or "epoch" not in values:
+        raise ValueError(f"a row that doesn't fit its head: {list(row.values())}")
+    if wrong := [key for key, value in values.items() if not math.isfinite(value)]:
+        raise ValueError(f"{', '.join(wrong)} of epoch {values['epoch']:g}: no finite number")
+    return values
+
+
+def _told(error: Exception) -> str:
+    """The first fault, with its place."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return printable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", 300)
+    return printable(f"no {error}", 300) if isinstance(error, KeyError) else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return printable(next(iter(str(error).splitlines()), type(error).__name__), 300)

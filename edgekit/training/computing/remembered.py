@@ -18,7 +18,7 @@ import torch
 
 from edgekit.caching import cache_folder
 from edgekit.errors import DiskFullError
-from edgekit.files import atomic_write
+from edgekit.files import atomic_write, read_json
 from edgekit.training.computing.device import CPU
 
 __all__ = ["Memory"]
@@ -45,7 +45,7 @@ class Memory:
         """What ``keep`` was given, or None if nothing is known. A damaged file is nothing known."""
         for path, key in ((self.near, self.subject), (self.far, self.key)):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                found = json.loads(path.read_text())
+                found = read_json(path)
                 if found["key"] == key and isinstance(found["choice"], dict):
                     if path is self.far:
                         self._write(self.near, self.subject, found["choice"])

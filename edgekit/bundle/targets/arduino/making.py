@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from edgekit.bundle.words import state_words
 from edgekit.errors import ExportError, MissingExtraError
 from edgekit.formats.litert import reading, tflm
 from edgekit.formats.litert.tflm_ops import cmsis_nn_scratch, resolver_methods
+from edgekit.scratch import scratch
 
 __all__ = ["HOST", "MODEL", "files", "sources"]
 
@@ -105,8 +105,8 @@ def _of(template: str, contents: Contents) -> str:
 
 
 def _look(contents: Contents) -> _Looked:
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "model.tflite"
+    with scratch() as folder_here:
+        path = Path(folder_here) / "model.tflite"
         path.write_bytes(contents.model.content)
         described = _described(path)
         methods = resolver_methods(described["operators"])

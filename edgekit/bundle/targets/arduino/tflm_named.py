@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit import guarded
+from edgekit.scratch import scratch
 
 __all__ = ["named_answers"]
 
@@ -23,8 +23,8 @@ def named_answers(
 
     Raises MeasurementError: TFLM failed, or ended the process.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        given, got = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
+    with scratch() as folder_here:
+        given, got = Path(folder_here) / "inputs.npz", Path(folder_here) / "outputs.npz"
         arrays: dict[str, Any] = {str(index): one for index, one in enumerate(inputs)}
         np.savez(given, **arrays)
         about = str(model), str(given), str(got), outputs, arena

@@ -123,7 +123,13 @@ def try_out(folder: Path, scratch: Path) -> Tried:
     command = [sys.executable, "-B", "-m", package, "--self-test", "--json"]
     try:
         done = subprocess.run(
-            command, cwd=scratch, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+            command,
+            cwd=scratch,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Tried(False, f"no answer within {_TIMEOUT_SECONDS:.0f} s")

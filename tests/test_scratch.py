@@ -1,0 +1,68 @@
+"""Folders for a while: gone at the end, and after a kill with the next one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekit.devices import locking
+from edgekit.devices.device import Device
+from edgekit.devices.local import open_local
+from edgekit.scratch import scratch
+
+
+def test_it_is_removed_at_the_end(tmp_path: Path) -> None:
+    with scratch(tmp_path) as one, scratch(tmp_path) as other:
+        assert {path.name for path in tmp_path.iterdir()} == {Path(one).name, Path(other).name}
+        (Path(one) / "file").touch()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from edgekit.scratch import scratch\n"
+        "with scratch(sys.argv[1]) as folder:\n"
+        "    open(folder + '/file', 'w').close(); print('there', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"there\n"
+        (left,) = tmp_path.iterdir()
+        with scratch(tmp_path):
+            assert (left / "file").exists()  # its process is alive
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (left / "file").exists()
+        with scratch(tmp_path):
+            assert not left.exists()
+
+
+def test_what_isn_t_ours_stays(tmp_path: Path) -> None:
+    (tmp_path / "edgekit-work-file0000").touch()
+    (tmp_path / "edgekit-tests-abcdefgh").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "edgekit-work-link0000").symlink_to(tmp_path / "elsewhere")
+    before = sorted(tmp_path.iterdir())
+    with scratch(tmp_path):
+        pass
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_one_lock_for_this_machine_wherever_its_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Path] = []
+    monkeypatch.setattr(locking, "_open", lambda path: taken.append(path) or os.open(tmp_path, os.O_RDONLY))
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / name))
+        profile = Device(name=name, transport="local", work_folder=str(tmp_path / name))
+        with open_local(profile) as link, link.lock(exclusive=True):
+            pass
+    assert len(taken) == 2
+    assert len(set(taken)) == 1
