@@ -27,15 +27,10 @@ class Scratch:
     def __init__(self, base: str | Path | None = None) -> None:
         folder = Path(base or tempfile.gettempdir())
         _sweep(folder)
-        while True:
+        self._lock: int | None = None
+        while self._lock is None:  # again, if another process swept it between its making and its lock
             self.path = tempfile.mkdtemp(prefix=_PREFIX, dir=folder)
-            # Only held by this process: a child that outlives it doesn't keep the folder.
-            self._lock: int | None = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            with contextlib.suppress(OSError):  # a file system without locks: then nobody sweeps either
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.isdir(self.path):  # noqa: PTH112 - else swept between its making and its lock
-                return
-            os.close(self._lock)
+            self._lock = _locked(self.path)
 
     def close(self) -> None:
         """Remove it. May be called twice."""
@@ -43,6 +38,28 @@ class Scratch:
             shutil.rmtree(self.path, ignore_errors=True)
             os.close(self._lock)
             self._lock = None
+
+
+def _locked(path: str) -> int | None:
+    """A lock on a folder that only this process holds: a child that outlives it doesn't keep the folder.
+
+    None: it is gone, or about to be.
+    """
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    swept = False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        swept = True
+    except OSError:  # a file system without locks: then nobody sweeps either
+        pass
+    if swept or not os.path.isdir(path):  # noqa: PTH112
+        os.close(lock)
+        return None
+    return lock
 
 
 @contextlib.contextmanager

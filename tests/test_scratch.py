@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +43,33 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
         assert (left / "file").exists()
         with scratch(tmp_path):
             assert not left.exists()
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_one_that_is_swept_before_it_is_locked_is_made_anew(
+    held: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process, that came between its making and its lock: it is gone, or is just being removed."""
+    made: list[str] = []
+    original = tempfile.mkdtemp
+
+    def swept(**settings: Any) -> str:
+        made.append(original(**settings))
+        if len(made) == 1 and held:
+            lock = os.open(made[0], os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            locks.append(lock)
+        elif len(made) == 1:
+            os.rmdir(made[0])  # noqa: PTH106
+        return made[-1]
+
+    locks: list[int] = []
+    monkeypatch.setattr(tempfile, "mkdtemp", swept)
+    with scratch(tmp_path) as folder:
+        assert folder == made[1]
+        assert Path(folder).is_dir()
+    for lock in locks:
+        os.close(lock)
 
 
 def test_what_isn_t_ours_stays(tmp_path: Path) -> None:

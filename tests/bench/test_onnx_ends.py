@@ -47,7 +47,7 @@ def test_weights_beside_the_file_are_part_of_its_size(tmp_path: Path) -> None:
         assert sum(row["share"] for row in read(path)["tensors"]) <= 1
 
 
-def test_files_elsewhere_and_damaged_ones_have_none(tmp_path: Path) -> None:
+def test_weights_elsewhere_are_refused_and_damaged_files_have_none(tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
     parted = write(inside / "b.onnx", "n", 3, 4, 4, beside=True)
@@ -55,7 +55,8 @@ def test_files_elsewhere_and_damaged_ones_have_none(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"x" * 1000)
     model.graph.initializer[0].external_data[0].value = "../secret"
     parted.write_bytes(model.SerializeToString())
-    assert companions(parted) == ()
+    with pytest.raises(InputError, match="where none belong"):
+        companions(parted)
     parted.write_bytes(b"\xff" * 100)
     assert companions(parted) == ()
     assert size_of(parted) == 100

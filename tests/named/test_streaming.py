@@ -24,6 +24,7 @@ from edgekit.noise import Noise
 from edgekit.tensors import Sequences, to_numpy
 from edgekit.training import evaluate
 from tests.named import nets
+from tests.spelling import backend_for
 
 STATES = {"h_out": "h_in"}
 
@@ -133,9 +134,16 @@ def test_a_file_gives_over_a_sequence_what_the_graph_gives(
     graph = int8 if precision == "int8" else made.model
     export(graph, made.example(1), path, format=format, precision=precision, metadata={})
     np.save(tmp_path / "inputs.npy", to_numpy(made.whole(8)))
-    runtime = FORMATS[format].runtime
+    load: dict[str, Any] = {
+        "do": "load",
+        "runtime": FORMATS[format].runtime,
+        "artifact": str(path),
+        "threads": 1,
+    }
+    if format == "onnx" and precision == "int8":
+        load["backend"] = backend_for(path)
     answers = served(
-        {"do": "load", "runtime": runtime, "artifact": str(path), "threads": 1},
+        load,
         {
             "do": "evaluate",
             "inputs": str(tmp_path / "inputs.npy"),
