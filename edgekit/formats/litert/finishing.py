@@ -75,7 +75,7 @@ def finish(
     if precision in ("fp16", "int8-dynamic"):
         content = _shrink(content, precision)
     model = tflite_edit.read(content)
-    tflite_edit.name_ends(model, prepared.inputs, prepared.outputs)
+    tflite_edit.name_ends(model, prepared.inputs, prepared.outputs, _repeated(prepared.graph))
     if precision == "int8":
         lookups.integer_tables(model)
     if precision == "int16x8":
@@ -109,3 +109,14 @@ def _shrink(content: bytes, precision: Precision) -> bytes:
     ]
     wanted = halve if precision == "fp16" else recipe.dynamic_wi8_afp32()
     return bytes(quantizer.Quantizer(bytearray(content), wanted).quantize().quantized_model)
+
+
+def _repeated(graph: fx.GraphModule) -> set[str]:
+    """Outputs that the graph gives a second time, as one with probes may."""
+    seen: set[fx.Node] = set()
+    found = set()
+    for name, node in ops.results(graph).items():
+        if node in seen:
+            found.add(name)
+        seen.add(node)
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import flatbuffers
@@ -75,10 +75,13 @@ def shorten_names(model: Any) -> None:
                 tensor.name = f"t{index}"
 
 
-def name_ends(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+def name_ends(
+    model: Any, inputs: Sequence[str], outputs: Sequence[str], repeated: Collection[str] = ()
+) -> None:
     """Give the ends their names, as tensors and in the signature, and bring them into this order.
 
-    The converter calls them by their place: "args_0", "output_1". Raises ExportError: two are one tensor.
+    The converter calls them by their place: "args_0", "output_1". ``repeated``: outputs that are others once
+    more, on purpose. Raises ExportError: two others are one tensor.
     """
     graph = model.subgraphs[0]
     (signature,) = model.signatureDefs
@@ -88,7 +91,7 @@ def name_ends(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None
             raise ValueError(f"the converter left {len(entries)} of {len(names)} {side} ({', '.join(names)})")
         told: dict[int, str] = {}
         for entry, name in zip(entries, names, strict=True):
-            if entry.tensorIndex in told:
+            if entry.tensorIndex in told and name not in repeated:
                 raise ExportError(
                     f"the converter makes one tensor of two {side}, as they are computed alike",
                     where="LiteRT export",
