@@ -16,6 +16,7 @@ from edgekit.graph.capture import capture
 from edgekit.inspecting import inspect
 from edgekit.int8.calibration import calibrate
 from edgekit.runtimes.device import runtimes
+from tests.spelling import backend_for
 
 WORDS, WIDTH = 300, 16
 
@@ -48,7 +49,8 @@ def test_a_table_of_words_is_bytes_and_the_file_right(format: str, norm: bool, t
     if format == "litert":
         kinds = {one["type"]: one for one in _constants(path)}
         assert "float32" not in kinds or kinds["float32"]["elements"] < table
-    runtime = runtimes.find(FORMATS[format].runtime)(str(path), 1)
+    backend = backend_for(path) if format == "onnx" else ""
+    runtime = runtimes.find(FORMATS[format].runtime)(str(path), 1, backend)
     for row in ids[:8].split(1):
         runtime.bind(runtime.arrange(row.numpy()))
         runtime.invoke()
