@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgekit.graph import ops
 from edgekit.graph.capture import capture
-from edgekit.int8.calibration import calibrate
+from edgekit.int8.calibration import CalibrationOptions, calibrate
 from edgekit.int8.tail import float_tail
 from tests.export.runtimes import files_of
 from tests.networks import Residual, images, seeded, snr_db
@@ -67,7 +67,8 @@ def test_the_last_function_costs_nothing_against_its_logits(last: nn.Module, bia
     """The graph gives the function of the very logits that it gives without the function."""
     x = images(32)
     graphs = [
-        calibrate(capture(seeded(lambda f=f: Many(f, bias)), x[:1]), [x]) for f in (nn.Identity(), last)
+        calibrate(capture(seeded(lambda f=f: Many(f, bias)), x[:1]), [x], CalibrationOptions("mse"))
+        for f in (nn.Identity(), last)
     ]
     with torch.no_grad():
         logits, answers = (graph(x) for graph in graphs)

@@ -108,11 +108,13 @@ class Broken:
     def plan(self, removed: dict[str, list[int]]) -> SimpleNamespace:
         (name,) = removed
 
-        def apply(model: nn.Module) -> None:
+        def applied_to(model: nn.Module) -> nn.Module:
+            broken = copy.deepcopy(model)
             with torch.no_grad():
-                model.get_parameter("weight").mul_(self.factors[name])
+                broken.get_parameter("weight").mul_(self.factors[name])
+            return broken
 
-        return SimpleNamespace(apply=apply)
+        return SimpleNamespace(applied_to=applied_to)
 
 
 def test_answers_that_are_no_numbers_are_the_dearest_and_nothing_is_free() -> None:
