@@ -2,7 +2,7 @@
 # make test     the default test tier: CPU, offline
 # make board    the tests on the emulated ARM board, which is built once from Debian's packages (about a minute)
 # make browser  the tests of report.html in Chromium, which has to be there (apt install chromium)
-# make torture  thousands of spoilt recipes, run folders, models and samples (EDGEKIT_TORTURE=20000: of each kind)
+# make torture  thousands of damaged recipes, run folders, models and samples (EDGEKIT_TORTURE=20000: of each kind)
 # make reach    networks of timm, torchvision and transformers through the whole main job (hours; see docs/reach.md)
 # make lint     ruff and mypy
 # make fix      let ruff repair what it can

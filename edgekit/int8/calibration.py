@@ -100,12 +100,12 @@ def estimate(
     options: CalibrationOptions | None = None,
     *,
     doubt: Callable[[str], None] | None = None,
-    tell: Callable[[dict[str, float]], None] | None = None,
+    tell: Callable[[str, dict[str, float]], None] | None = None,
 ) -> fx.GraphModule:
     """The first part of ``calibrate``, with the same arguments: every grid is found, every clamp still there.
 
-    ``doubt`` is told of layers whose numbers no one grid can hold (``spans.py``), ``tell`` how near (dB) each
-    way of finding ranges came, if several were tried.
+    ``doubt`` is told of layers whose numbers no one grid can hold (``spans.py``), ``tell`` which way of
+    finding ranges was taken, and how near (dB) each came, if several were tried.
 
     The graph is lowered (see ``lower``), NNCF's post-training quantisation finds the smallest and the largest
     value of each tensor on the placement of ``EdgeQuantizer``, the options' estimators look closer, and all
@@ -149,10 +149,11 @@ def estimate(
 
     taken: str = options.ranges
     if taken == "auto":
-        finished, tried = nearest(quantized, batches, lambda way: finish(way, copy.deepcopy(quantized)))
-        taken = max(tried, key=lambda way: tried[way])
+        finished, taken, tried = nearest(
+            quantized, batches, lambda way: finish(way, copy.deepcopy(quantized))
+        )
         if tell is not None:
-            tell(tried)
+            tell(taken, tried)
     else:
         finished = finish(taken, quantized)
     if doubt is not None:

@@ -29,8 +29,8 @@ _FEWEST = 8
 
 def nearest(
     graph: fx.GraphModule, batches: Iterable[Tensors], finish: Callable[[str], fx.GraphModule]
-) -> tuple[fx.GraphModule, dict[str, float]]:
-    """The finished graph that is nearest to the float model, and the decibels of each way.
+) -> tuple[fx.GraphModule, str, dict[str, float]]:
+    """The finished graph that is nearest to the float model, its way, and the decibels of each way.
 
     Args:
         graph: an int8 graph of which only the float part counts; it is not changed.
@@ -38,19 +38,18 @@ def nearest(
         finish: makes a graph of its own with the ranges of one of ``TRIED``.
 
     Returns:
-        The graph, and by way the signal-to-noise ratio (dB) of the output that lost most. Of equals the
-        first is taken.
+        The graph, one of ``TRIED``, and by way the signal-to-noise ratio (dB) of the output that lost most.
+        Of equals the first is taken.
     """
     rows = _answers(graph, batches)
-    best: fx.GraphModule | None = None
-    found: dict[str, float] = {}
-    for way in TRIED:
+    best, taken = finish(TRIED[0]), TRIED[0]
+    found = {taken: _decibels(best, rows)}
+    for way in TRIED[1:]:
         made = finish(way)
         found[way] = _decibels(made, rows)
-        if best is None or found[way] > max(other for name, other in found.items() if name != way):
-            best = made
-    assert best is not None
-    return best, found
+        if found[way] > found[taken]:
+            best, taken = made, way
+    return best, taken, found
 
 
 def _answers(graph: fx.GraphModule, batches: Iterable[Tensors]) -> list[tuple[Tensors, Tensors]]:

@@ -222,8 +222,7 @@ def _calibrate(
     doubts = _doubts(config, context)
     graph = capture(model, workload.example(1))
 
-    def tell(tried: dict[str, float]) -> None:
-        taken = max(tried, key=lambda way: tried[way])
+    def tell(taken: str, tried: dict[str, float]) -> None:
         told = ", ".join(f"{way} {decibels:.1f} dB" for way, decibels in tried.items())
         context.progress(Event("note", "qat", f"ranges of activations tried: {told}; {taken} is taken"))
 

@@ -271,7 +271,8 @@ def test_the_ranges_that_bring_the_answers_nearest_are_taken(loud: bool) -> None
             batch * torch.where(torch.arange(16) == 3, 6.0, 1.0)[:, None, None, None] for batch in batches
         ]
     graph, said = capture(model, images(1)), []
-    found = settle(estimate(graph, batches, CalibrationOptions(), tell=said.append))
+    options = CalibrationOptions()
+    found = settle(estimate(graph, batches, options, tell=lambda *told: said.append(told)))
     given = torch.cat(batches)
     with torch.no_grad():
         wanted = model(given)
@@ -280,8 +281,9 @@ def test_the_ranges_that_bring_the_answers_nearest_are_taken(loud: bool) -> None
         }
         taken = found(given)
     quality = {way: snr_db(wanted, answers) for way, answers in by_name.items()}
-    assert set(said[0]) == set(quality)
-    best = max(said[0], key=said[0].__getitem__)
+    best, told = said[0]
+    assert told.keys() == quality.keys()
+    assert best == max(told, key=told.__getitem__)
     assert torch.equal(taken, by_name[best])
     assert quality[best] >= max(quality.values()) - 0.2  # biases were not yet rounded when it was chosen
     assert not loud or quality[best] > min(quality.values()) + 0.5  # there was something to choose
