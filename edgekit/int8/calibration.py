@@ -55,7 +55,7 @@ class CalibrationOptions:
     ``even_heads``: see ``heads.py``. ``keep_float``: the outputs whose last layers stay in float.
     """
 
-    ranges: Literal["auto", "minmax", "percentile", "mse", "l4"] = "auto"
+    ranges: Literal["auto", "minmax", "percentile", "mse", "l4"] = "mse"
     percentile: float = 99.99
     weight_ranges: Literal["minmax", "mse"] = "minmax"
     bias_correction: bool = True

@@ -35,7 +35,7 @@ class QatConfig(StageConfig):
     kind: Literal["qat"] = "qat"
     calibration_samples: int = Field(1024, ge=1, le=1_000_000)
     calibration_batch: int = Field(64, ge=1, le=4096)  # samples in memory at a time, at most
-    ranges: Literal["auto", "mse", "l4", "minmax", "percentile"] = "auto"  # of activations
+    ranges: Literal["mse", "l4", "minmax", "percentile", "auto"] = "mse"  # of activations
     percentile: float = Field(99.99, gt=50, le=100)  # cut at both ends, with ranges: percentile
     weight_ranges: Literal["minmax", "mse"] = "minmax"  # of each channel of weights
     bias_correction: bool = True  # what rounding the weights moves a layer's mean by, off its bias
@@ -122,7 +122,7 @@ def _frozen_text(model: nn.Module, frozen: Collection[str]) -> str:
 
 def _how(config: QatConfig) -> str:
     """What differs from the defaults is told."""
-    ranges = {"percentile": f"percentile {config.percentile:g}", "auto": ""}
+    ranges = {"percentile": f"percentile {config.percentile:g}", "mse": ""}
     weights = {"minmax": "", "mse": "weights by mse"}
     told = [ranges.get(config.ranges, config.ranges), weights[config.weight_ranges]]
     told.append("" if config.bias_correction else "no bias correction")

@@ -271,7 +271,7 @@ def test_the_ranges_that_bring_the_answers_nearest_are_taken(loud: bool) -> None
             batch * torch.where(torch.arange(16) == 3, 6.0, 1.0)[:, None, None, None] for batch in batches
         ]
     graph, said = capture(model, images(1)), []
-    options = CalibrationOptions()
+    options = CalibrationOptions("auto")
     found = settle(estimate(graph, batches, options, tell=lambda *told: said.append(told)))
     given = torch.cat(batches)
     with torch.no_grad():
@@ -301,7 +301,7 @@ def test_large_answers_are_tried_on_fewer_samples(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(range_trial, "_decibels", looked)
     graph, samples = capture(seeded(Residual), images(1)), images(80, 5)
     for size in (7, 80):
-        calibrate(graph, list(samples.split(size)))
+        calibrate(graph, list(samples.split(size)), CalibrationOptions("auto"))
     monkeypatch.setattr(range_trial, "_BYTES", 1)
-    calibrate(graph, list(samples.split(20)))
+    calibrate(graph, list(samples.split(20)), CalibrationOptions("auto"))
     assert seen == [65] * 3 + [64] * 3 + [8] * 3
