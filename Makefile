@@ -1,5 +1,6 @@
 # make demo     compress the embedded demo: from the trained network to measured ONNX and LiteRT files
 # make test     the default test tier: CPU, offline
+# make wide     what it leaves out: whole runs and networks beyond the first of their kind
 # make board    the tests on the emulated ARM board, which is built once from Debian's packages (about a minute)
 # make browser  the tests of report.html in Chromium, which has to be there (apt install chromium)
 # make torture  thousands of damaged recipes, run folders, models and samples (EDGEKIT_TORTURE=20000: of each kind)
@@ -20,7 +21,7 @@ STAMP := $(VENV)/.edgekit-installed
 
 NETWORKS ?=
 
-.PHONY: demo test board browser torture reach lint fix clean
+.PHONY: demo test wide board browser torture reach lint fix clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -28,6 +29,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+wide: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "wide and not slow and not data and not gpu"
 
 board: $(STAMP)
 	$(BIN)/python -m pytest -m device tests/devices

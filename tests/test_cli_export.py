@@ -158,6 +158,7 @@ def test_a_table_for_people(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "kept from before" in result.stderr
 
 
+@pytest.mark.wide
 def test_a_recipe_may_ask_for_all_of_it(run: Path, finished: tuple[Path, Report]) -> None:
     settings = ["precisions=[fp16, int8, int16x8]", "formats=[onnx, litert]", "embed_preprocessing=true"]
     settings += ["batch=2", "io=float32"]

@@ -125,6 +125,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     return folder / "run"
 
 
+@pytest.mark.wide
 def test_it_is_trained_and_taught_in_its_own_words(run: Path) -> None:
     assert MultiLabel.asked == {"teacher_loss", "together"}
 

@@ -102,6 +102,7 @@ def test_onnx_runtime_on_a_gpu_agrees_with_the_cpu(
 # --- LiteRT ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 def test_litert_without_its_delegate_gives_the_same_and_says_so(
     start: Callable[..., Process], channels_last: tuple[Path, Path], images: Path
 ) -> None:

@@ -29,6 +29,8 @@ from tests.bundle.python.test_python import call, install
 from tests.named import nets
 from tests.once import once
 
+pytestmark = pytest.mark.wide
+
 
 @pytest.fixture(scope="session")
 def workload(root: Path) -> str:

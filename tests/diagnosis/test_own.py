@@ -31,6 +31,7 @@ def _darkened(images: np.ndarray, share: float, random: np.random.Generator) -> 
 DARK = Corruption("darkness", _darkened, (0.1, 0.3, 0.5, 0.8, 1.0))
 
 
+@pytest.mark.wide
 def test_a_run_tries_and_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekit.pipeline.preflight.rehearse", lambda job: None)
     recipe = tmp_path / "own.yaml"

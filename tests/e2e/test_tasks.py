@@ -132,9 +132,13 @@ def answers_axis(task: Task) -> int:
     return 1 if isinstance(task, Segmentation) else -1
 
 
-# Each file of each case is in the slow tier too; here every case has one, and every format half of them.
+# The first is in the default tier; in the wide one every case has one file, and every format half of them; in
+# the slow one each case has each file.
 BOTH = [pytest.param(name, ("onnx", "litert"), marks=pytest.mark.slow) for name in CASES]
-ONE = [pytest.param(name, (("onnx", "litert")[index % 2],)) for index, name in enumerate(CASES)]
+ONE = [
+    pytest.param(name, (("onnx", "litert")[index % 2],), marks=[pytest.mark.wide] if index else [])
+    for index, name in enumerate(CASES)
+]
 
 
 @pytest.mark.parametrize(("name", "formats"), [*ONE, *BOTH])

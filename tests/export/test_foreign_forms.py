@@ -19,6 +19,8 @@ from edgekit.int8.calibration import calibrate
 from tests.export.runtimes import nhwc, run_litert, run_onnx
 from tests.networks import snr_db
 
+pytestmark = pytest.mark.wide
+
 
 def pictures(count: int, channels: int, height: int, width: int) -> Tensor:
     generator = torch.Generator().manual_seed(1)

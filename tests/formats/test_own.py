@@ -49,6 +49,7 @@ def run(recipe: Path, here: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
+@pytest.mark.wide
 def test_compress_writes_judges_measures_and_reports_it(run: Path) -> None:
     report = Report.load(run)
     files = {one.precision: one for one in report.artifacts if one.format == "deflated"}

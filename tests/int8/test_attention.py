@@ -102,6 +102,7 @@ class Masks(nn.Module):
         return torch.cat([block(x) for block in self.blocks], -1)
 
 
+@pytest.mark.wide
 def test_masked_positions_have_no_weight_in_any_file(tmp_path: Path) -> None:
     model, x = seeded(Masks), samples(12)
     graph = calibrate(capture(model, x[:1]), list(x.split(16)))
@@ -176,6 +177,7 @@ class SoftArgmax(nn.Module):
         return (F.softmax(4 * heat, -1) * self.places).sum(-1, keepdim=True)
 
 
+@pytest.mark.wide
 def test_a_soft_argmax_over_8192_places_sums_to_one(tmp_path: Path) -> None:
     x = torch.randn(16, 1, 8192, generator=torch.Generator().manual_seed(4))
     model = seeded(lambda: SoftArgmax(ramp=False))

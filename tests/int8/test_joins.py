@@ -16,6 +16,8 @@ from edgekit.int8.unify import grid_of, is_shared, per_tensor
 from tests.export.runtimes import files_of
 from tests.networks import images, seeded, snr_db
 
+pytestmark = pytest.mark.wide
+
 
 class SplitAndJoined(nn.Module):
     """A slice made thirty times larger, beside the other slice; both come from one layer."""

@@ -2,6 +2,7 @@
 
 Each network is trained for a moment, calibrated on its training distribution and judged on other samples.
 Those whose ops all occur in others are left to the slow tier, so are the deep ones, and the second format.
+One network of each kind is in the default tier, the others are in the wide one.
 """
 
 from __future__ import annotations

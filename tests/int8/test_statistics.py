@@ -16,6 +16,8 @@ from edgekit.int8.trainable import trainable
 from tests.export.runtimes import files_of
 from tests.networks import seeded, snr_db
 
+pytestmark = pytest.mark.wide
+
 
 class Loudness(nn.Module):
     """A norm over the sample between two layers, in one of its spellings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +14,8 @@ from edgekit.int8.calibration import calibrate
 from edgekit.int8.streams import float_streams
 from tests.export.runtimes import files_of
 from tests.networks import Residual, images, seeded, snr_db
+
+pytestmark = pytest.mark.wide
 
 
 class Stream(nn.Module):

@@ -123,12 +123,32 @@ CASES: dict[str, Case] = {
 }
 
 
+# One of each kind: residual, depthwise and gated, of tokens, joined, of features, recurrent.
+FIRST = frozenset(
+    {
+        "resnet8",
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "vit_tiny",
+        "densenet",
+        "unet",
+        "text_encoder",
+        "audio_1d",
+    }
+)
+
+
 def each(slow: Container[str] = ()) -> list[Any]:
-    """All names, to parametrize a test; the deep ones and those in ``slow`` are in the slow tier."""
-    return [
-        pytest.param(name, marks=[pytest.mark.slow] if case.deep or name in slow else [], id=name)
-        for name, case in CASES.items()
-    ]
+    """All names, to parametrize a test; the deep ones and those in ``slow`` are in the slow tier, those that
+    aren't ``FIRST`` in the wide one.
+    """
+
+    def marks(name: str) -> list[pytest.MarkDecorator]:
+        if CASES[name].deep or name in slow:
+            return [pytest.mark.slow]
+        return [] if name in FIRST else [pytest.mark.wide]
+
+    return [pytest.param(name, marks=marks(name), id=name) for name in CASES]
 
 
 def samples(case: Case, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,8 @@ from tests.named import nets
 from tests.named.test_streaming import workload as streaming
 from tests.spelling import int8_onnx
 
+pytestmark = pytest.mark.wide
+
 RECIPE = """
 description: several tensors
 stages:

@@ -39,6 +39,7 @@ recommend: {max_accuracy_drop: 100}
 """
 
 
+@pytest.mark.wide
 class TestTheWholeWay:
     @pytest.mark.parametrize("make", [unequal.points, unequal.letters])
     def test_files_are_scored_by_the_tasks_own_score(

@@ -50,6 +50,7 @@ def test_an_unexpected_failure_tells_stage_reason_and_what_is_kept(
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
+@pytest.mark.wide
 def test_a_full_disk_inside_a_library_is_told_as_that(fresh: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("PytorchStreamWriter failed writing file: No space left on device")
@@ -59,6 +60,7 @@ def test_a_full_disk_inside_a_library_is_told_as_that(fresh: Run, monkeypatch: p
         fresh()
 
 
+@pytest.mark.wide
 def test_the_same_random_numbers_for_a_stage_whatever_came_before(
     fresh: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_finished_run_is_only_read_again(finished: Run, undisturbed: tuple[Run
     assert {**again, "folder": ""} == {**undisturbed[1].to_json(), "folder": ""}
 
 
+@pytest.mark.wide
 def test_interrupted_again_and_again_it_ends_with_the_same(
     fresh: Run, undisturbed: tuple[Run, Report]
 ) -> None:
@@ -211,6 +212,7 @@ def kill_at(run: Run, kind: str, stage: str, times: int = 1) -> None:
     run.workload = edgekit.load_workload(tiny.__file__)  # the same as the killed process had
 
 
+@pytest.mark.wide
 def test_killed_in_a_training_it_goes_on_after_the_last_epoch(
     fresh: Run, undisturbed: tuple[Run, Report]
 ) -> None:
@@ -238,6 +240,7 @@ def test_killed_everywhere_it_ends_with_the_same(fresh: Run, undisturbed: tuple[
     assert fresh.parts("stage-skipped") == ALL_PARTS
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("damaged", "remade"),
     [
@@ -295,6 +298,7 @@ def test_other_code_makes_the_stages_anew(finished: Run, monkeypatch: pytest.Mon
     assert any("not those of last time" in note for note in finished.told("note"))
 
 
+@pytest.mark.wide
 def test_other_measuring_costs_no_training(finished: Run) -> None:
     report = finished("benchmark.min_runs=7", "exports.precisions=[fp32]", "recommend.objective=size")
     assert finished.parts("stage-start") == ["preflight", "export", "evaluate", "benchmark", "diagnose"]
@@ -375,6 +379,7 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_finished(
     assert "qat" in finished.parts("stage-skipped")  # what it was made from came out as before
 
 
+@pytest.mark.wide
 def test_a_full_disk_in_the_qat_stage(fresh: Run, undisturbed: tuple[Run, Report]) -> None:
     shutil.copytree(undisturbed[0].folder, fresh.folder)
     shutil.rmtree(fresh.folder / "stages" / "3-qat")
@@ -389,6 +394,7 @@ def test_a_full_disk_in_the_qat_stage(fresh: Run, undisturbed: tuple[Run, Report
     assert done.returncode == 2, done.stderr.decode()[-2000:]
 
 
+@pytest.mark.wide
 def test_a_full_file_system(tmp_path: Path, fresh: Run, undisturbed: tuple[Run, Report]) -> None:
     place = tmp_path / "small"
     place.mkdir()

@@ -113,6 +113,7 @@ def test_another_board_than_the_profile_says_is_told_before_any_training(
         run(tmp_path / "run", recipe, wrong)
 
 
+@pytest.mark.wide
 def test_a_board_that_is_unplugged_costs_only_its_measurements(
     tmp_path: Path, recipe: Path, board: Path, plug: Plug
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_board_that_is_unplugged_costs_only_its_measurements(
     assert {one.artifact for one in mended.measurements} == {ORIGINAL, INT8}
 
 
+@pytest.mark.wide
 def test_an_emulated_board_is_counted_and_never_ranked(
     tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

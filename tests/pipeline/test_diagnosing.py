@@ -35,6 +35,7 @@ def answers(folder: Path, file: str) -> torch.Tensor:
     return torch.from_numpy(np.load(folder / "answers" / f"{Path(file).name}.npy"))
 
 
+@pytest.mark.wide
 def test_an_original_that_is_recommended_is_not_compared_with_itself(fresh: Run) -> None:
     too_hard = ["stages.prune.speedup=3", "stages.prune.training.epochs=0", "stages.qat.training.epochs=0"]
     report = fresh("recommend.max_accuracy_drop=0", *too_hard)
@@ -102,6 +103,7 @@ def test_a_diagnosis_is_only_read_again(finished: Run, monkeypatch: pytest.Monke
     assert "diagnose" in finished.parts("stage-skipped")
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("overrides", "kept"),
     [
@@ -119,6 +121,7 @@ def test_probes_can_be_left_out(finished: Run, overrides: list[str], kept: tuple
     assert told == (overrides != ["diagnose.samples=0"])  # the layers' noise costs as much as a probe
 
 
+@pytest.mark.wide
 def test_probes_in_small_parts_find_what_they_find_in_one(
     finished: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +173,7 @@ class Detached(tiny.TinyNet):
         return super().forward(x)
 
 
+@pytest.mark.wide
 def test_without_a_gradient_at_the_inputs_one_probe_is_missing(fresh: Run) -> None:
     model = Detached().eval()
     fresh.workload = replace(fresh.workload, model=model)

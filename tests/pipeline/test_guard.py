@@ -67,6 +67,7 @@ def test_a_guard_that_is_kept_says_nothing(broken: tuple[Run, GuardError]) -> No
     assert not [one for one in report.warnings if one.kind == "guard"]
 
 
+@pytest.mark.wide
 def test_it_falls_back_to_the_last_stage_that_keeps_the_limits(tmp_path: Path, recipe: Path) -> None:
     run = Run(tmp_path / "run", recipe, tiny.workload())
     overrides = (*TOO_HARD, GUARD, "guard.otherwise=fall_back", "exports.precisions=[fp32, int8]")
@@ -110,6 +111,7 @@ def test_a_corruption_limit_needs_corruptions(recipe: Path, without: str) -> Non
         load_recipe(recipe, ["guard.corruption_drop=1", without])
 
 
+@pytest.mark.wide
 def test_groups_are_compared(tmp_path: Path, recipe: Path) -> None:
     plain = tiny.workload()
     names = ["bright" if value > 127 else "dark" for value in plain.validation.inputs.float().mean((1, 2, 3))]

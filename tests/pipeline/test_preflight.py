@@ -45,6 +45,7 @@ def parts(run: Run) -> list[str]:
 
 
 class TestWhatIsTried:
+    @pytest.mark.wide
     def test_every_file_of_the_recipe_from_the_graph_of_its_own_stage(self, fresh: Run) -> None:
         until_trained(fresh, "exports.precisions=[fp32, int8]")
         steps = [event.message for event in fresh.events if event.kind == "step"]
@@ -53,6 +54,7 @@ class TestWhatIsTried:
         assert record is not None
         assert list(record["steps"]) == steps
 
+    @pytest.mark.wide
     def test_the_original_s_file_is_the_one_of_the_finished_run(self, fresh: Run, undisturbed: Any) -> None:
         until_trained(fresh)
         kept = fresh.folder / ORIGINAL
@@ -134,6 +136,7 @@ class TestRefusals:
         assert parts(fresh) == ["preflight"]
         assert not fresh.folder.exists()
 
+    @pytest.mark.wide
     def test_a_run_that_was_there_keeps_its_folder(self, fresh: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         until_trained(fresh)
         kept = sorted(path.name for path in fresh.folder.iterdir())
@@ -243,6 +246,7 @@ class TestWhatCanBeCut:
         with pytest.raises(WorkloadError, match="before any training"):
             other(*given, f"stages.prune.plan={plan}")
 
+    @pytest.mark.wide
     def test_what_was_found_serves_the_stage_that_gets_the_same_weights(
         self, fresh: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -295,6 +299,7 @@ class Signs(tiny.TinyNet):
         return self.head(self.second(F.relu(self.norm(self.first(x)))).sign().mean((2, 3)))
 
 
+@pytest.mark.wide
 class TestMicrocontrollers:
     ASKED = ("exports.formats=[litert]", "exports.precisions=[int8]", "exports.microcontroller=true")
 

@@ -75,6 +75,7 @@ def test_the_nearest_is_kept_and_told() -> None:
     assert ("reconstruction" in details) == ("refitted" in found["kept"])
 
 
+@pytest.mark.wide
 def test_a_cut_that_is_to_stay_as_it_is_is_not_healed(tmp_path: Path) -> None:
     work = workload(fed(seeded(Normed), torch.randn(64, 3, 8, 8)))
     settings = {"speedup": 1.5, "channel_multiple": 4, "training": NOT_TRAINED}
@@ -85,6 +86,7 @@ def test_a_cut_that_is_to_stay_as_it_is_is_not_healed(tmp_path: Path) -> None:
     assert healed_text(healed.details) in healed.note
 
 
+@pytest.mark.wide
 def test_frozen_layers_keep_their_weights_through_cut_and_training(tmp_path: Path) -> None:
     model = fed(seeded(Normed), torch.randn(64, 3, 8, 8))
     model[0].requires_grad_(False)  # type: ignore[index]

@@ -91,6 +91,7 @@ def test_a_killed_stage_continues_to_the_same_result(tmp_path: Path) -> None:
     assert (tmp_path / "whole" / "plan.json").read_bytes() == (folder / "plan.json").read_bytes()
 
 
+@pytest.mark.wide
 def test_a_plan_of_other_settings_is_not_continued(tmp_path: Path) -> None:
     work = workload(seeded(ZeroPadded))
     setting, _ = context(work, tmp_path)
@@ -109,6 +110,7 @@ def test_without_training_the_model_is_cut_all_the_same(tmp_path: Path) -> None:
     assert result.details["history"] == []
 
 
+@pytest.mark.wide
 def test_taylor_importance_reads_training_data(tmp_path: Path) -> None:
     work = workload(seeded(ZeroPadded))
     config = PruneConfig(speedup=1.5, importance="taylor", training=TrainingConfig(epochs=0))
@@ -127,6 +129,7 @@ def test_out_of_reach_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("name", "content", "error"),
     [
@@ -152,6 +155,7 @@ def test_damaged_files_are_named(
         load(work.model, config, setting)
 
 
+@pytest.mark.wide
 def test_blocks_leave_in_two_steps(tmp_path: Path) -> None:
     """The first cut leaves channels of every block, the second may take a block that was cut."""
     work = workload(asleep("stages.0.1", "stages.1.1"))

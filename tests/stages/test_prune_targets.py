@@ -116,6 +116,7 @@ def test_what_a_goal_is_looked_at_in_is_asked_for_before_any_work(
         _require_extras(recipe)
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("executorch", marks=pytest.mark.slow)])
 def test_the_stage_leaves_a_file_of_the_size(tmp_path: Path, runtime: str) -> None:
     needed(runtime)

@@ -141,6 +141,7 @@ def test_no_record_is_waited_for(kind: str, tmp_path: Path) -> None:
         read_record(make(kind, tmp_path / "manifest.json"))
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("pipe", "run.json"), ("device", "manifest.json"), ("socket", "new"), ("pipe", "stages")],

@@ -89,6 +89,7 @@ def test_a_second_output_in_train_mode_stops_no_stage(kind: str, tmp_path: Path)
     assert ("in train mode the model answers" in result.note) == (kind != "qat")  # a graph has one mode
 
 
+@pytest.mark.wide
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_a_model_frozen_as_a_whole_is_trained_in_every_stage(kind: str, tmp_path: Path) -> None:
     results = []

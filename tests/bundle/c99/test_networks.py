@@ -122,6 +122,7 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int], Tensor]]] =
 }
 
 
+@pytest.mark.wide
 @needs_gcc
 @pytest.mark.parametrize("name", SMALL)
 def test_small_networks_give_the_same_bits(name: str, tmp_path: Path) -> None:

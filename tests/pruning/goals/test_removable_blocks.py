@@ -69,6 +69,7 @@ def test_a_block_that_does_nothing_leaves_first() -> None:
         torch.testing.assert_close(small(EXAMPLE), model.eval()(EXAMPLE), atol=0.05, rtol=0.05)
 
 
+@pytest.mark.wide
 def test_blocks_stay_where_nobody_lets_them_leave() -> None:
     model = asleep("stages.0.1")
     assert built_for(model, GOAL).plan.gone == ("stages.0.1",)
@@ -95,6 +96,7 @@ def test_damage_is_how_far_the_answers_are_without_it() -> None:
     assert min(free, key=lambda block: block.sensitivity).name == "stages.0.2"
 
 
+@pytest.mark.wide
 def test_no_more_than_their_share_leaves() -> None:
     model = asleep(*CAN_LEAVE)
     for ratio, most in ((0.75, 3), (0.5, 2), (0.2, 1)):

@@ -57,6 +57,7 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.wide
 def test_a_stage_cuts_by_it(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgekit.pipeline.preflight.rehearse", lambda job: None)
     report = compress(tiny.workload(), recipe, out=tmp_path / "run")
