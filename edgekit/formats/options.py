@@ -127,6 +127,8 @@ class ExportOptions:
         shapes: keep the shape of every value inside an ONNX file, for tools that don't infer them.
         processor: what AOTInductor compiles for; None is the GPU where torch finds one, else this CPU.
         temperature: what the scores are divided by, in the last layer's own weights; see ``temperature.py``.
+        whole_kernels: leave depthwise kernels of more than 25 taps in one piece, and integer, in LiteRT files,
+            for what isn't XNNPACK, such as LiteRT for Microcontrollers and compilers for NPUs.
     """
 
     batch: int | None = None
@@ -137,6 +139,7 @@ class ExportOptions:
     shapes: bool = False
     processor: Processor | None = None
     temperature: float = 1.0
+    whole_kernels: bool = False
 
     def check(self, where: str) -> None:
         """Raise ExportError for what makes no sense in any format."""
@@ -173,4 +176,5 @@ class ExportOptions:
             "shapes": self.shapes,
             "processor": self.processor,
             "temperature": self.temperature,
+            "whole_kernels": self.whole_kernels,
         }

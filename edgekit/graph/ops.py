@@ -249,20 +249,26 @@ def refresh(graph: fx.GraphModule) -> None:
     graph.graph.lint()
     graph.recompile()
     graph.graph.__dict__.pop(_CONSTANTS, None)
-    values = [node.meta.get("val") for node in graph.graph.nodes]
-    mode = next(value.fake_mode for value in values if getattr(value, "fake_mode", None) is not None)
-
-    def known(node: fx.Node) -> Any:
-        value = node.meta["val"]
-        plain = isinstance(value, torch.Tensor) and getattr(value, "fake_mode", None) is not mode
-        return mode.from_tensor(value) if plain else value
-
+    modes = [getattr(node.meta.get("val"), "fake_mode", None) for node in graph.graph.nodes]
+    usual = next(mode for mode in modes if mode is not None)
     for node in graph.graph.nodes:
         if node.op == "get_attr" and "val" not in node.meta:
             node.meta["val"] = attribute(graph, str(node.target)).detach()
+    for node in graph.graph.nodes:
+        if node.op == "call_function" and node.meta.get("val") is None:
+            _compute_shape(node, usual)
+
+
+def _compute_shape(node: fx.Node, usual: Any) -> None:
+    """In the mode of what the node reads: sizes mean nothing in another one."""
+    read = (getattr(source.meta["val"], "fake_mode", None) for source in node.all_input_nodes)
+    mode: Any = next((one for one in read if one is not None), usual)
+
+    def known(source: fx.Node) -> Any:
+        value = source.meta["val"]  # what copying a graph leaves of it can't be computed with
+        return torch.empty(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else value
+
     # What torch asks about sizes on the way must not bind the batch to the example's.
     with mode, mode.shape_env.suppress_guards() if mode.shape_env else contextlib.nullcontext():
-        for node in graph.graph.nodes:
-            if node.op == "call_function" and node.meta.get("val") is None:
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), known)
-                node.meta["val"] = node.target(*args, **kwargs)
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), known)
+        node.meta["val"] = node.target(*args, **kwargs)  # type: ignore[operator]

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from edgekit.graph import ops
 from edgekit.graph.capture import capture
+from edgekit.graph.depthwise import MOST_TAPS, is_large_depthwise
 from edgekit.int8.lower import lower
 from edgekit.int8.placement import KEY, EdgeQuantizer
 from edgekit.int8.rules import PREDICTED, rule_of
@@ -28,6 +29,7 @@ Role = Literal["layer", "matmul", "recurrent", "integer", "clamp", "move", "floa
 _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _PRODUCTS = {"scaled_dot_product_attention", "einsum", "baddbmm", "addmm", "mm", "addbmm", "bilinear"}
 _PLAIN = {"getitem", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "arange"}
+_LARGE_DEPTHWISE = f"depthwise, more than {MOST_TAPS} taps: XNNPACK is faster on parts of it, in float"
 _WAY_OUT = "spell it with conv, linear or matmul, or leave it in float"
 
 
@@ -113,6 +115,8 @@ class Graphs:
         if rule is not None and (reason := rule.reason(runtime)):
             return Verdict(False, reason, rule.refused_by(runtime))
         reason = self.problem or self._reason_against(node)
+        if not reason and runtime == "litert" and is_large_depthwise(node):
+            reason = _LARGE_DEPTHWISE
         return Verdict(not reason, reason)
 
     def way_out(self, node: fx.Node) -> str:

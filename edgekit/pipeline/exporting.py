@@ -272,7 +272,8 @@ def _planned(job: Job, rungs: Sequence[Rung], what: ExportRequest) -> list[Plann
             where=str(job.run.path),
             next="compress with a recipe that has a qat stage (`quick` calibrates in a minute)",
         )
-    options = ExportOptions(batch=what.batch, io=what.io, target=target_of(job))
+    whole = job.recipe.exports.microcontroller
+    options = ExportOptions(batch=what.batch, io=what.io, target=target_of(job), whole_kernels=whole)
     if what.embed_preprocessing:
         options = embedding(job, options)
     planned = [planned_for(job, rungs, f, p, options) for f, p in _pairs(what, job.progress)]

@@ -44,7 +44,12 @@ def plan(job: Job, rungs: Sequence[Rung]) -> list[Planned]:
 def options_of(job: Job) -> ExportOptions:
     """What the recipe and the run's devices ask of all files; raises as ``embedding``."""
     exports = job.recipe.exports
-    options = ExportOptions(batch=exports.batch, io=exports.io, target=target_of(job))
+    options = ExportOptions(
+        batch=exports.batch,
+        io=exports.io,
+        target=target_of(job),
+        whole_kernels=exports.microcontroller,
+    )
     return embedding(job, options) if exports.embed_preprocessing else options
 
 

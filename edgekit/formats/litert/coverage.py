@@ -6,14 +6,18 @@ An op whose operands are int8 runs in an integer kernel, with or without XNNPACK
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit.formats.coverage import INTEGERS, Coverage, Layer, telling
+from edgekit.graph.depthwise import MOST_TAPS
 
 __all__ = ["of_litert"]
+
+_PART = f"part of a depthwise kernel of more than {MOST_TAPS} taps, in float: XNNPACK is faster so"
 
 
 def of_litert(path: Path) -> Coverage:
@@ -33,11 +37,14 @@ def _litert(path: Path) -> Coverage:
     )
     interpreter.allocate_tensors()
     tensors = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
+    operations = interpreter._get_ops_details()
+    added = {int(index) for one in operations if one["op_name"] == "ADD" for index in one["inputs"]}
     layers = []
-    for operation in interpreter._get_ops_details():
+    for operation in operations:
         layer = _litert_layer(operation, tensors)
         if layer is not None:
-            layers.append(layer)
+            part = layer.kernel == "DEPTHWISE_CONV_2D" and int(operation["outputs"][0]) in added
+            layers.append(replace(layer, reason=_PART) if part and not layer.integer else layer)
     return Coverage(tuple(layers))
 
 

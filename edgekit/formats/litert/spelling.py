@@ -11,6 +11,7 @@ from torch import fx
 
 from edgekit.errors import ExportError
 from edgekit.graph import ops
+from edgekit.graph.depthwise import split_large_kernels
 from edgekit.graph.ops import aten
 from edgekit.graph.transposed import DIMENSIONS, Settings, as_convolution
 
@@ -54,8 +55,12 @@ def refuse(graph: fx.GraphModule, file: str) -> None:
             )
 
 
-def respell(graph: fx.GraphModule) -> fx.GraphModule:
-    """A copy that the converter takes, and computes rightly."""
+def respell(graph: fx.GraphModule, *, whole_kernels: bool = False) -> fx.GraphModule:
+    """A copy that the converter takes, and computes rightly, and XNNPACK computes fast.
+
+    Args:
+        whole_kernels: see ``ExportOptions``.
+    """
     graph = copy.deepcopy(graph)
     for node in list(graph.graph.nodes):
         if node.target in DIMENSIONS and not _is_known(node):
@@ -67,6 +72,8 @@ def respell(graph: fx.GraphModule) -> fx.GraphModule:
             if node.args[0].target is aten.conv3d.default:
                 _clamp(graph, node)
     ops.refresh(graph)
+    if not whole_kernels:
+        split_large_kernels(graph)
     return graph
 
 

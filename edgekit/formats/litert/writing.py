@@ -62,21 +62,23 @@ def write(
     try:
         with _quiet():
             prepared = finishing.prepare(graph, example, options, precision)
-            content = _convert(prepared)
+            content = _convert(prepared, options.whole_kernels)
             content = finishing.finish(content, metadata, options, precision, prepared)
     except Exception as error:
         raise explained(error, graph, "litert", "LiteRT", path.name, precision) from error
     atomic_write(path, content)
 
 
-def _convert(prepared: finishing.Prepared) -> bytes:
+def _convert(prepared: finishing.Prepared, whole_kernels: bool) -> bytes:
     import litert_torch
     from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
     from litert_torch.quantize.quant_config import QuantConfig
 
     graph, rows = prepared.graph, prepared.rows
     module: Any = spell(graph, torch.int8) if prepared.activations is torch.int8 else graph
-    module = spelling.respell(module)
+    # Integers of 16 bits are none of XNNPACK's anyway.
+    whole_kernels = whole_kernels or prepared.activations is torch.int16
+    module = spelling.respell(module, whole_kernels=whole_kernels)
     snap_weights(module)
     subsample_by_convolution(module)
     keep_islands(module)
