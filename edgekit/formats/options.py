@@ -127,7 +127,7 @@ class ExportOptions:
         shapes: keep the shape of every value inside an ONNX file, for tools that don't infer them.
         processor: what AOTInductor compiles for; None is the GPU where torch finds one, else this CPU.
         temperature: what the scores are divided by, in the last layer's own weights; see ``temperature.py``.
-        whole_kernels: leave depthwise kernels of more than 25 taps in one piece, and integer, in LiteRT files,
+        whole_kernels: leave depthwise kernels of more than 25 taps whole, and integer, in LiteRT files,
             for what isn't XNNPACK, such as LiteRT for Microcontrollers and compilers for NPUs.
     """
 

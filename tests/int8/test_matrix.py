@@ -29,6 +29,7 @@ from tests.spelling import backend_for
 
 # Recurrent layers are float islands in both runtimes (docs/int8.md).
 RECURRENT = {"lstm"}
+LARGE = {"convnext_atto", "convnext_atto_deep"}
 CNN_DB, OTHER_DB = 30.0, 25.0
 LIKE_OTHERS = {"resnet50", "vgg_bn", "mobilenet_v1", "efficientnet_lite0", "squeezenet", "mobileone"}
 LIKE_OTHERS |= {name for name, case in CASES.items() if case.deep}
@@ -85,8 +86,10 @@ def test_runs_in_integer_kernels_and_agrees(name: str, format: str, tmp_path: Pa
     assert counted.total_macs > 0
     if name in RECURRENT:
         assert 0 < counted.integer_macs < counted.total_macs  # the head is integer, and the rest is told
-    else:
-        assert counted.floats() == []
+    else:  # large depthwise kernels alone stay in float, in parts (tests/export/test_depthwise.py)
+        assert {layer.kernel for layer in counted.floats()} <= (
+            {"DEPTHWISE_CONV_2D"} if name in LARGE else set()
+        )
     samples = inputs(case, 16, seed=99)
     with torch.no_grad():
         wanted = graph(samples).numpy()
