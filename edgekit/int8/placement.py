@@ -111,13 +111,13 @@ def last_layers(model: fx.GraphModule, outputs: Collection[str]) -> set[str]:
 def quantized_outputs(model: fx.GraphModule, kept: Collection[fx.Node] = ()) -> set[fx.Node]:
     """The nodes behind which a quantiser stands; ``kept`` are none."""
     found: set[fx.Node] = set()
-    islands = set(kept)
-    islands |= float_scores(model) | float_tail(model) | float_statistics(model) | float_streams(model)
+    streams = float_streams(model)
+    islands = set(kept) | float_scores(model) | float_tail(model) | float_statistics(model) | streams
     for node in model.graph.nodes:
         if node not in islands and computes_integers(node):
             found.add(node)
             if node.target in _READS_INTEGERS:
-                found.update(source for made in _operands(node) for source in _origins(made))
+                found.update(source for made in _operands(node) for source in _origins(made, streams))
     for node in model.graph.nodes:
         if node in islands:
             continue
@@ -169,12 +169,16 @@ def _operands(node: fx.Node) -> Iterator[fx.Node]:
             yield source
 
 
-def _origins(node: fx.Node) -> Iterator[fx.Node]:
-    """``node``, and what it is moved from: the quantiser belongs there, so that the move is on integers."""
+def _origins(node: fx.Node, streams: Collection[fx.Node]) -> Iterator[fx.Node]:
+    """``node``, and what it is moved from: the quantiser belongs there, so that the move is on integers. What is
+    cut out of a float stream is quantised behind the cut.
+    """
     yield node
     while node.target in ops.MOVES and ops.moves_zero_alone(node):
         source = node.args[0]
         if not isinstance(source, fx.Node) or not ops.is_float(source) or ops.is_constant(source):
+            return
+        if source in streams:
             return
         node = source
         yield node
