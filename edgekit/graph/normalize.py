@@ -9,6 +9,7 @@ from typing import Any
 from torch import fx
 
 from edgekit.graph import ops
+from edgekit.graph.compounds import COMPOUNDS
 from edgekit.graph.ops import aten
 from edgekit.graph.resampling import NEAREST
 
@@ -43,7 +44,8 @@ def normalize(graph: fx.GraphModule) -> None:
     """Rewrite the captured graph in place.
 
     No dropout; splits as slices; pooling over the whole map as a mean, other adaptive
-    pooling as a pooling with a fixed window where the sizes divide; division by a number as a multiplication.
+    pooling as a pooling with a fixed window where the sizes divide; division by a number as a multiplication;
+    compounds as sums and products.
     """
     for node in list(graph.graph.nodes):
         if node.target in _SAME_FUNCTION:
@@ -175,8 +177,23 @@ def _divide(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     return None
 
 
+def _weighted(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """``torch.add(x, y, alpha=2)`` as a product and a sum."""
+    one, other, *rest = node.args
+    alpha: Any = rest[0] if rest else node.kwargs.get("alpha", 1)
+    if alpha == 1 or not ops.is_float(node):
+        return None
+    factor = alpha if node.target is aten.add.Tensor else -alpha
+    if isinstance(other, int | float):
+        return graph.call_function(aten.add.Tensor, (one, factor * other))
+    product = graph.call_function(aten.mul.Tensor, (other, factor))
+    return graph.call_function(aten.add.Tensor, (one, product))
+
+
 def _subtract(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     """A number subtracted is a number added."""
+    if (found := _weighted(graph, node)) is not None:
+        return found
     number = node.args[1]
     if isinstance(number, int | float) and not node.kwargs and ops.is_float(node.args[0]):
         return graph.call_function(aten.add.Tensor, (node.args[0], -float(number)))
@@ -185,6 +202,8 @@ def _subtract(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
 
 def _neutral(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     """``x + 0`` (what ``sum`` starts with) and ``x * 1``."""
+    if node.target is aten.add.Tensor and (found := _weighted(graph, node)) is not None:
+        return found
     neutral = 0 if node.target is aten.add.Tensor else 1
     operands = [arg for arg in node.args if isinstance(arg, fx.Node)]
     numbers = [arg for arg in node.args if not isinstance(arg, fx.Node)]
@@ -278,4 +297,5 @@ _REWRITES: dict[Any, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
     aten.expand_as.default: _expand,
     aten.conv1d.padding: _named_padding,
     aten.conv2d.padding: _named_padding,
+    **COMPOUNDS,
 }

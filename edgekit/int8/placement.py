@@ -170,8 +170,8 @@ def _operands(node: fx.Node) -> Iterator[fx.Node]:
 
 
 def _origins(node: fx.Node, streams: Collection[fx.Node]) -> Iterator[fx.Node]:
-    """``node``, and what it is moved from: the quantiser belongs there, so that the move is on integers. What is
-    cut out of a float stream is quantised behind the cut.
+    """``node``, and what it is moved from: the quantiser belongs there, so that the move is on integers. What
+    is cut out of a float stream is quantised behind the cut.
     """
     yield node
     while node.target in ops.MOVES and ops.moves_zero_alone(node):

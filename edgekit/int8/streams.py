@@ -35,8 +35,8 @@ def _is_part(node: fx.Node) -> bool:
 
 
 def float_streams(graph: fx.GraphModule) -> set[fx.Node]:
-    """Sums, means, concatenations, and moves between them, all of whose readers are norms, such nodes or cuts;
-    of those that hang together one at least is read by a norm.
+    """Sums, means, concatenations, and moves between them, all of whose readers are norms, such nodes or
+    cuts; of those that hang together one at least is read by a norm.
     """
     found: set[fx.Node] = set()
     for node in reversed(graph.graph.nodes):

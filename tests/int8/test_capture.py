@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from edgekit.errors import CaptureError
 from edgekit.graph import ops
 from edgekit.graph.capture import capture
+from edgekit.graph.compounds import COMPOUNDS
 from edgekit.graph.fold import fold_affine, fold_batch_norm
 from edgekit.graph.fuse import fuse_branches
 from edgekit.graph.normalize import normalize
@@ -312,3 +313,29 @@ def test_a_graph_of_five_thousand_nodes_takes_seconds() -> None:
         step(module)
     assert len(module.graph.nodes) > 5000
     assert time.monotonic() - started < 30
+
+
+class Compounds(nn.Module):
+    """Ops that are a sum and a product in one, between layers, with parameters and with activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset, self.scale = nn.Parameter(torch.randn(8)), nn.Parameter(torch.rand(8) + 0.5)
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        x = torch.addcmul(self.offset, self.scale, x)
+        x = torch.addcdiv(x, x, self.scale, value=0.5)
+        x = torch.lerp(x, x * x, 0.25)
+        x = torch.sub(torch.add(x, x.square(), alpha=2), x, alpha=0.5)
+        return self.second(torch.rsub(x, 1.0, alpha=2))
+
+
+def test_compounds_are_sums_and_products() -> None:
+    torch.manual_seed(0)
+    model, x = Compounds().eval(), torch.randn(5, 6)
+    graph = capture(model, x[:1])
+    with torch.no_grad():
+        torch.testing.assert_close(graph(x), model(x))
+    assert not [node for node in graph.graph.nodes if node.target in COMPOUNDS or "alpha" in node.kwargs]

@@ -45,6 +45,41 @@ def test_a_small_token_is_as_right_as_large_ones(tmp_path: Path) -> None:
         assert snr_db(reference, got) > 35, name
 
 
+class ForItself(nn.Module):
+    """A small class token that is cut out of the stream for layers of its own, and joined to it again; the other
+    tokens go through a convolution (as in CaiT, XCiT and CoaT). Branches are scaled by constants.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.linspace(-0.02, 0.02, 8).reshape(1, 1, 8))
+        self.embed, self.own = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.scale = nn.Parameter(torch.full((8,), 0.1))
+        self.places = nn.Conv1d(8, 8, 3, padding=1, groups=8)
+        self.norm, self.last, self.head = nn.LayerNorm(8), nn.LayerNorm(8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), 4 * self.embed(x)], 1)
+        others = self.places(x[:, 1:].transpose(1, 2)).transpose(1, 2)
+        x = torch.cat([x[:, :1], others], 1)
+        own = self.own(self.norm(x)[:, :1])
+        x = x + self.scale * torch.cat([own, x[:, 1:]], 1)
+        return self.head(self.last(x)[:, 0])
+
+
+def test_a_small_token_with_layers_of_its_own(tmp_path: Path) -> None:
+    model, x = seeded(ForItself), images(64)[:, 0]
+    with torch.no_grad():
+        model.token.copy_(torch.linspace(-0.02, 0.02, 8))
+        model.own.weight.mul_(0.05)
+    graph = calibrate(capture(model, x[:1]), list(x.split(16)))
+    with torch.no_grad():
+        assert snr_db(model(x), graph(x)) > 30
+        reference = graph(x[:4])
+    for name, got in files_of(graph, x[:4], tmp_path).items():
+        assert snr_db(reference, got) > 35, name
+
+
 def test_sums_that_layers_read_stay_on_integers() -> None:
     assert not float_streams(capture(seeded(Residual), images(1)))
     stream = float_streams(capture(seeded(Stream), images(1)[:, 0]))
