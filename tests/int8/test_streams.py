@@ -46,7 +46,7 @@ def test_a_small_token_is_as_right_as_large_ones(tmp_path: Path) -> None:
 
 
 class ForItself(nn.Module):
-    """A small class token that is cut out of the stream for layers of its own, and joined to it again; the other
+    """A small class token that is cut out of the stream for layers of its own, and joined to it again; other
     tokens go through a convolution (as in CaiT, XCiT and CoaT). Branches are scaled by constants.
     """
 
