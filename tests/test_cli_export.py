@@ -59,6 +59,7 @@ def run(finished: tuple[Path, Report], tmp_path: Path) -> Path:
 # --- from a run ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.wide
 def test_a_run_exports_further_files_without_training(run: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in run.glob("stages/**/*") if path.is_file()}
     found = entries(

@@ -92,6 +92,7 @@ def test_refitting_brings_the_answers_back(tmp_path: Path) -> None:
     assert Path(found["plan"]).read_bytes() == Path(plain["plan"]).read_bytes()
 
 
+@pytest.mark.wide
 def test_a_file_size_can_be_aimed_at(tmp_path: Path) -> None:
     options = ("--multiple", "4", "--runtime", "onnxruntime", "-o", str(tmp_path / "out"))
     whole = result(FILE, *options, "--size-kb", "1000")["size_kb"]["before"]

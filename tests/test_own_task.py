@@ -24,6 +24,8 @@ from edgekit.tasks import Task
 from edgekit.tasks.base import TeacherLosses
 from tests.pipeline import tiny
 
+pytestmark = pytest.mark.wide
+
 RECIPE = """
 name: own
 stages:
@@ -125,7 +127,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     return folder / "run"
 
 
-@pytest.mark.wide
 def test_it_is_trained_and_taught_in_its_own_words(run: Path) -> None:
     assert MultiLabel.asked == {"teacher_loss", "together"}
 

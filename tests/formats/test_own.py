@@ -17,6 +17,8 @@ from edgekit.report import Report
 from tests.formats import own
 from tests.pipeline import tiny
 
+pytestmark = pytest.mark.wide
+
 RECIPE = tiny.RECIPE.replace("formats: [onnx]", "formats: [onnx, deflated]").replace(
     "precisions: [int8]", "precisions: [fp32, int8]"
 )
@@ -49,7 +51,6 @@ def run(recipe: Path, here: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-@pytest.mark.wide
 def test_compress_writes_judges_measures_and_reports_it(run: Path) -> None:
     report = Report.load(run)
     files = {one.precision: one for one in report.artifacts if one.format == "deflated"}

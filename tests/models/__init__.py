@@ -123,7 +123,7 @@ CASES: dict[str, Case] = {
 }
 
 
-# One of each kind: residual, depthwise and gated, of tokens, joined, of features, recurrent.
+# One of each kind: residual, depthwise, gated, joined, of features, of tokens.
 FIRST = frozenset(
     {
         "resnet8",

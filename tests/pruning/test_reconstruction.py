@@ -21,6 +21,8 @@ from tests.pruning.architectures import VisionTransformer, Windows
 from tests.pruning.architectures import inputs as architecture_inputs
 from tests.pruning.networks import CUTTABLE, inputs
 
+pytestmark = pytest.mark.wide
+
 MANY = torch.randn(512, 20, generator=torch.Generator().manual_seed(1))
 
 
@@ -84,7 +86,6 @@ def test_it_is_ridge_regression_of_what_lacks() -> None:
     np.testing.assert_allclose(two.weight.detach().numpy(), expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.wide
 @pytest.mark.parametrize("build", [*CUTTABLE, VisionTransformer, Windows])
 def test_answers_come_nearer_in_every_architecture(build: type[nn.Module]) -> None:
     torch.manual_seed(3)
@@ -180,7 +181,6 @@ def test_twice_as_deep_is_twice_as_long_and_not_four_times() -> None:
     assert passes[0] == passes[1]
 
 
-@pytest.mark.wide
 def test_in_runs_of_few_layers_the_weights_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept of the whole model's answers has a bound, and changes nothing."""
     model = seeded(Counting, 5)

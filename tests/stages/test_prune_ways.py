@@ -28,6 +28,8 @@ from tests.networks import seeded
 from tests.pruning.networks import ZeroPadded
 from tests.stages.workloads import LABELS_ONLY, context, quarters, workload
 
+pytestmark = pytest.mark.wide
+
 SLOW = pytest.mark.slow
 QUICK = TrainingConfig(epochs=2, batch_size=16, lr=0.02, precision="float32", compile="never")
 WAYS = {
@@ -89,7 +91,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tup
     return run
 
 
-@pytest.mark.wide
 @pytest.mark.parametrize("way", WAYS)
 def test_a_plan_made_by_any_way_replays_on_a_fresh_model(
     way: str, undisturbed: Callable[[str], tuple[Path, int, object]]
@@ -108,7 +109,6 @@ def test_a_plan_made_by_any_way_replays_on_a_fresh_model(
     assert without_seconds(result.details) == details
 
 
-@pytest.mark.wide
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("share", [0.6, *(pytest.param(n / 21, marks=SLOW) for n in range(1, 21))])
 def test_killed_at_any_event_it_goes_on_to_the_same_files(
@@ -159,7 +159,6 @@ def test_scopes_are_tried_too(undisturbed: Callable[[str], tuple[Path, int, obje
     assert details["trial"]["winner"] == f"{details['importance']}-{details['scope']}"
 
 
-@pytest.mark.wide
 def test_a_trial_judges_by_training_data_that_it_did_not_train_on(tmp_path: Path) -> None:
     """With other validation data everything comes out the same."""
     work = workload(seeded(ZeroPadded))
@@ -199,7 +198,6 @@ def test_the_same_cut_is_not_tried_twice(tmp_path: Path) -> None:
     assert trial["winner"] == "magnitude"
 
 
-@pytest.mark.wide
 def test_candidates_that_diverge_are_told_and_lose(tmp_path: Path) -> None:
     """All of them: an error that says so. One of them: another wins."""
     work = workload(seeded(ZeroPadded))
@@ -236,7 +234,6 @@ def test_steps_come_nearer_by_equal_factors(undisturbed: Callable[[str], tuple[P
         assert step["speedup"] >= 2.2 ** (number / 3) - 1e-9
 
 
-@pytest.mark.wide
 def test_limits_hold_over_all_steps(tmp_path: Path) -> None:
     work = workload(seeded(ZeroPadded))
     config = WAYS["steps"].model_copy(update={"limits": {"conv1": 0.25}, "speedup": 1.6})

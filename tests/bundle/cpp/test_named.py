@@ -19,6 +19,8 @@ from tests.bundle import made
 from tests.bundle.cpp.conftest import Built, build
 from tests.bundle.cpp.test_generated import MAIN, compiled, unpack
 
+pytestmark = pytest.mark.wide
+
 
 @pytest.fixture(scope="module", params=["litert", "onnx"])
 def built(request: pytest.FixtureRequest, tools: None, tmp_path_factory: pytest.TempPathFactory) -> Built:

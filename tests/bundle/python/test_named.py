@@ -17,6 +17,8 @@ from edgekit.bundle.writing import write
 from tests.bundle import ends, made
 from tests.bundle.python.test_python import call, install
 
+pytestmark = pytest.mark.wide
+
 
 @pytest.fixture(scope="module", params=["litert", "onnx"])
 def kept(request: pytest.FixtureRequest) -> Contents:
