@@ -16,7 +16,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -119,7 +119,8 @@ def opened(path: Path) -> BinaryIO:
     Raises OSError: it can't be read, or is no file (NotAFile).
     """
     # Without O_NONBLOCK opening a pipe waits for its other end; regular files don't know it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with _names(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _require_regular(os.fstat(descriptor), path)
         return os.fdopen(descriptor, "rb")
@@ -130,7 +131,18 @@ def opened(path: Path) -> BinaryIO:
 
 def require_file(path: Path) -> None:
     """Raise OSError unless this is a regular file: for those that libraries open themselves."""
-    _require_regular(path.stat(), path)
+    with _names(path):
+        found = path.stat()
+    _require_regular(found, path)
+
+
+@contextlib.contextmanager
+def _names(path: Path) -> Iterator[None]:
+    """Raise NotAFile, which is an OSError, for what can't be the name of any file: NUL, half a surrogate."""
+    try:
+        yield
+    except ValueError as error:
+        raise NotAFile(errno.EINVAL, f"no name of a file: {error}", repr(str(path))) from None
 
 
 def read_bytes(path: Path, most: int = 256 << 20) -> bytes:
@@ -165,7 +177,8 @@ def _require_regular(found: os.stat_result, path: Path) -> None:
 def what_is(path: Path) -> str:
     """What lies at a path, for messages: "a pipe", "nothing there"."""
     try:
-        return kind_of(path.stat().st_mode)
+        with _names(path):
+            return kind_of(path.stat().st_mode)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         return "nothing there" if missing else str(error.strerror)

@@ -297,6 +297,8 @@ def _check_device_identity(path: Path) -> None:
         raise RunFolderError(
             "the output folder's name is no UTF-8", where=str(path), next="choose another one"
         ) from None
+    if "\0" in str(path):
+        raise RunFolderError("the output folder's name holds NUL", where=str(path), next="choose another one")
     if path.exists() and not path.is_dir():
         raise RunFolderError("the output folder is a file", where=str(path), next="choose another one")
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
