@@ -169,11 +169,11 @@ def test_names_are_shown_and_not_obeyed() -> None:
     stream = io.StringIO()
     for view in (
         bench_view(record(evil, device="\x1bpi")),
-        compare_view(compare_records(record(evil), record(evil))),
+        compare_view(CompareReport(first="\x1b", second="", comparisons=tuple(compare_records(record(evil), record(evil))))),
         devices_view([{"name": "[/x]", "transport": "ssh", "address": "[/a]\x1b", "description": "[/d]"}]),
     ):
         console_on(stream).print(view)
     shown = stream.getvalue()
     assert all(one.isprintable() or one == "\n" for one in shown)
-    for text in ("[red]a[/y]\\x1b]0;x", "[/x]\\x1b[2J", "\\x1bpi", "[/a]\\x1b", "[/d]"):
+    for text in ("[red]a[/y]\\x1b]0;x", "[/x]\\x1b[2J", "\\x1bpi", "[/a]", "[/d]"):
         assert text in shown
