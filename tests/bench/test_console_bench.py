@@ -166,10 +166,15 @@ def test_names_are_shown_and_not_obeyed() -> None:
     """Of files, ops and devices: neither what terminals obey nor rich's markup."""
     op = OpTime(name="[/x]\x1b[2J", kind="\x9b", calls=1, share=1.0, integer=True)
     evil = result("[red]a[/y]\x1b]0;x\x07.onnx", ops=(op,))
+    compared = tuple(compare_records(record(evil), record(evil)))
     stream = io.StringIO()
     for view in (
         bench_view(record(evil, device="\x1bpi")),
-        compare_view(CompareReport(first="\x1b", second="", comparisons=tuple(compare_records(record(evil), record(evil))))),
+        compare_view(
+            CompareReport(
+                first="\x1b", second="", comparisons=tuple(compare_records(record(evil), record(evil)))
+            )
+        ),
         devices_view([{"name": "[/x]", "transport": "ssh", "address": "[/a]\x1b", "description": "[/d]"}]),
     ):
         console_on(stream).print(view)
