@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from edgekit.devices.transport import Message
-from edgekit.errors import MeasurementError
+from edgekit.errors import MeasurementError, OutOfMemoryError
 
 _STDERR_TAIL = 2000  # characters of a dead process's last words that are worth showing
 
@@ -130,8 +130,14 @@ class LocalProcess:
     def death(self, reason: str, killed: bool) -> MeasurementError:
         """The error for a process that ended for this reason, ``killed`` by SIGKILL or not."""
         words = self.last_words()
-        hint = "this is how the kernel ends a process when memory runs out" if killed else ""
-        return MeasurementError("a process died", got=f"{reason}{': ' if words else ''}{words}", next=hint)
+        got = f"{reason}{': ' if words else ''}{words}"
+        if killed:
+            return OutOfMemoryError(
+                "a process was killed",
+                got=got,
+                next="this is how the kernel ends one when memory runs out: free some, there",
+            )
+        return MeasurementError("a process died", got=got)
 
     def last_words(self) -> str:
         """The end of what it wrote to standard error."""

@@ -48,6 +48,7 @@ from edgekit.files import (
     sha256_of,
     write_json,
 )
+from edgekit.scratch import sweep
 
 SCHEMA = 1
 _IDENTITY = "run.json"
@@ -95,6 +96,7 @@ class RunFolder:
             folder._identify(identity)
             remove_leftovers(path)
             folder._drop_work()
+            sweep()  # what a killed command left needs no other that makes folders
         except BaseException:
             folder.close()
             if new:  # nothing came of it: as if it had never been
