@@ -187,7 +187,7 @@ def test_a_worker_that_ran_out_of_memory_goes_on_with_fewer_samples(
     assert outputs.shape == (128, 4, 362, 362)
     np.testing.assert_array_equal(outputs[:, :, 0, 0], values[:, :, 0, 0])
     np.testing.assert_array_equal(outputs[:, :, -1, -1], values[:, :, 0, 0])
-    (warning,) = [event.message for event in told if event.kind == "warning"]
+    warning = next(event.message for event in told if event.kind == "warning")
     assert "large.onnx in onnxruntime, 1 thread on board" in warning
     assert "answering 64 samples at once" in warning
     assert "going on with 16 at once" in warning
