@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.trials import MOUNTED, can_mount, trials, tried
+from tests.torture.trials import MOUNTED, can_mount, left_behind, trials, tried
 from tests.torture.trouble import COMMANDS, Machine
 
 pytestmark = [pytest.mark.torture, pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")]
@@ -41,6 +41,7 @@ def test_two_undisturbed_commands_leave_the_same(machine: Machine, name: str, tm
     machine.prepare(name, tmp_path / "again")
     assert machine.run(name, tmp_path / "again").code == 0
     assert COMMANDS[name].result(tmp_path / "again") == machine.expected[name]
+    assert left_behind(tmp_path / "again") == []
 
 
 @pytest.mark.parametrize(("kind", "name", "seed"), TRIALS, ids=[f"{one[2]} {one[1]}" for one in TRIALS])

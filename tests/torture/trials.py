@@ -130,10 +130,14 @@ def _finishes(machine: Machine, trial: Trial, folder: Path) -> None:
         expected = machine.expected[trial.command]
         other = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
         trial.faults.append(f"other files: {', '.join(other)}")
-    left = [one.name for one in (folder / "tmp").iterdir() if "edgekit" in one.name]
-    left += [one.name for one in folder.rglob(".*.tmp")]
-    if left:
+    if left := left_behind(folder):
         trial.faults.append(f"left behind: {', '.join(left)}")
+
+
+def left_behind(folder: Path) -> list[str]:
+    """What no command may leave when it ended by itself."""
+    found = [*(folder / "tmp").glob("*edgekit*"), *folder.rglob(".*.tmp")]
+    return [one.relative_to(folder).as_posix() for one in found]
 
 
 def _expect(trial: Trial, ended: Ended, codes: tuple[int, ...]) -> None:
