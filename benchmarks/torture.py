@@ -1,10 +1,10 @@
 """What hostile files, kills and a machine that is short of something do to edgekit, at length.
 
-python benchmarks/torture.py [--mutations 20000] [--kills 100] [--starved 100] [--seed 0] [--out FILE]
+python benchmarks/torture.py [--mutations 20000] [--kinds K] [--kills 40] [--starved 40] [--seed 0]
 
 Mutations: of each kind (recipes, profiles, plans, run folders, records, bundles, samples, models, weights,
 results) so many, seeded: each has to end in a result, or in one message and exit code 2 within ten seconds.
-Kinds that take a process or a whole command for each have a hundredth of that. A kind stops at its first
+Kinds that take a process or a whole command for each have a 400th of that. A kind stops at its first
 fault. Kills: -9 at random moments of compress, search, export, bundle, bench and prune, and half as many of
 other signals; starved: a full disk, places that can't be written, file size limits, few descriptors, little
 memory. The same command, given again, has to end with the files of an undisturbed run. Disks are mounted,
@@ -17,7 +17,6 @@ import argparse
 import collections
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,51 +33,52 @@ KINDS = ("tests/torture/test_torture.py", "tests/torture/test_torture_records.py
 
 
 def main() -> int:
-    """Run all of it, and write the result; exit code 1 if there was a fault."""
+    """Run what is asked for, and put it into the result; exit code 1 if there was a fault."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mutations", type=int, default=20_000, help="of each kind; 0: none at all")
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--starved", type=int, default=100)
+    parser.add_argument("--mutations", type=int, default=20_000, help="of each kind; 0: none")
+    parser.add_argument("--kinds", default="", help="of mutations, as pytest -k; others stay as they were")
+    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--starved", type=int, default=40, help="0, and no kills: no trials")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "torture.json")
     arguments = parser.parse_args()
     from provenance import surroundings
 
-    began = time.monotonic()
+    result = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    rows = {one["kind"]: one for one in result.get("mutations", ())}
     with tempfile.TemporaryDirectory(prefix="edgekit-torture-") as folder:
-        mutated = mutations(arguments.mutations, arguments.seed, Path(folder)) if arguments.mutations else []
-        disturbed, mounts = trials(arguments.kills, arguments.starved, arguments.seed, Path(folder))
-    result = {
-        "settings": {
-            "mutations": arguments.mutations,
-            "kills": arguments.kills,
-            "starved": arguments.starved,
-            "seed": arguments.seed,
-        },
-        "mutations": mutated,
-        "trials": summed(disturbed),
-        "faults": [one for one in mutated if one["fault"]] + [one for one in disturbed if one["faults"]],
-        "disks_mounted": mounts,
-        "seconds": round(time.monotonic() - began),
-        "samples": sum(one["tried"] for one in mutated) + len(disturbed),
-        **surroundings(),
-    }
+        if arguments.mutations:
+            found = mutations(arguments.mutations, arguments.kinds, arguments.seed, Path(folder))
+            about = {"seed": arguments.seed, **surroundings()}
+            rows |= {one["kind"]: {**one, **about} for one in found}
+        if arguments.kills or arguments.starved:
+            result |= trials(arguments.kills, arguments.starved, arguments.seed, Path(folder))
+            result |= {"seed": arguments.seed, **surroundings()}
+    # Read anew: another process may have been at the other half.
+    kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    if not arguments.mutations:
+        rows = {one["kind"]: one for one in kept.get("mutations", ())}
+    elif not (arguments.kills or arguments.starved):
+        result = kept
+    result = {**result, "mutations": list(rows.values())}
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    for row in result["trials"]:
+    faults = [one for one in rows.values() if one["fault"]] + result.get("faults", [])
+    for row in result.get("trials", ()):
         print(f"{row['kind']:<32}{row['trials']:>6} trials{row['hits']:>6} hits{row['equal']:>6} equal")
-    print(f"{sum(one['tried'] for one in mutated):,} mutations of {len(mutated)} kinds")
-    print(f"{len(result['faults'])} faults; written to {arguments.out}")
-    return int(bool(result["faults"]))
+    print(f"{sum(one['tried'] for one in rows.values()):,} mutations of {len(rows)} kinds")
+    print(f"{len(faults)} faults; written to {arguments.out}")
+    return int(bool(faults))
 
 
-def mutations(count: int, seed: int, folder: Path) -> list[dict[str, Any]]:
+def mutations(count: int, kinds: str, seed: int, folder: Path) -> list[dict[str, Any]]:
     """A row for each kind: how many were tried, and the fault that ended it, if there was one."""
     report = folder / "mutations.xml"
     environment = {**os.environ, "EDGEKIT_TORTURE": str(count), "EDGEKIT_TORTURE_SEED": str(seed)}
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "torture"]
     pytest += ["-o", "junit_family=xunit1"]  # which has properties
+    pytest += ["-k", kinds] if kinds else []
     subprocess.run([*pytest, f"--junitxml={report}", *KINDS], cwd=ROOT, env=environment, check=False)
     return [row_of(case) for case in ElementTree.parse(report).iter("testcase")]
 
@@ -95,12 +95,13 @@ def row_of(case: ElementTree.Element) -> dict[str, Any]:
     }
 
 
-def trials(kills: int, starved: int, seed: int, folder: Path) -> tuple[list[dict[str, Any]], bool]:
-    """What became of each trial, and whether disks could be mounted."""
+def trials(kills: int, starved: int, seed: int, folder: Path) -> dict[str, Any]:
+    """What became of the trials: rows by kind, all faults, and whether disks could be mounted."""
     from tests.torture.trials import can_mount, tried
     from tests.torture.trials import trials as drawn
     from tests.torture.trouble import Machine
 
+    began = time.monotonic()
     mounts = can_mount(folder)
     machine = Machine(folder / "machine")
     found = []
@@ -109,12 +110,18 @@ def trials(kills: int, starved: int, seed: int, folder: Path) -> tuple[list[dict
         for number, (kind, name, one) in enumerate(planned, 1):
             trial = tried(machine, kind, name, one)
             found.append(trial.to_json())
-            width = shutil.get_terminal_size().columns - 1
-            line = f"{number}/{len(planned)} {one} {name}: {trial.hits} hits {trial.faults or trial.told}"
-            print(line if trial.faults else line[:width], flush=True)
+            print(f"{number}/{len(planned)} {one} {name}: {trial.hits} hits {trial.told}", flush=True)
+            for fault in trial.faults:
+                print(f"  fault: {fault}", flush=True)
     finally:
         machine.close()
-    return found, mounts
+    return {
+        "trials": summed(found),
+        "faults": [one for one in found if one["faults"]],
+        "disks_mounted": mounts,
+        "seconds": round(time.monotonic() - began),
+        "samples": len(found),
+    }
 
 
 def summed(disturbed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -127,6 +134,7 @@ def summed(disturbed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "kind": kind,
                 "trials": len(own),
                 "hits": sum(one["hits"] for one in own),
+                "deaths": sum(one["deaths"] for one in own),
                 "equal": sum(not one["faults"] for one in own),
                 "commands": dict(collections.Counter(one["command"] for one in own)),
                 "told": dict(collections.Counter(text for one in own for text in one["told"]).most_common(5)),

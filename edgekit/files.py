@@ -231,6 +231,11 @@ def _finite(text: str) -> float:
     return value if math.isfinite(value) else _refused(text)
 
 
+def is_want(error: OSError) -> bool:
+    """Whether this process was given too little to open or start anything: descriptors, memory."""
+    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that a killed ``atomic_write`` left in a folder or below it."""
     for path in folder.rglob(_TEMPORARY):
@@ -271,7 +276,8 @@ def disk_full(error: BaseException, where: Path | str = "", *, refused: bool = F
 
 def _place(error: BaseException, where: str, *, full: bool) -> str:
     """What couldn't be written: the error's own file, unless that is a temporary one beside ``where``."""
-    name = getattr(error, "filename", None)
+    # Of a copy or a rename, that is the second: the first can be read.
+    name = getattr(error, "filename2", None) or getattr(error, "filename", None)
     own = os.fsdecode(name) if isinstance(name, str | bytes) else ""
     if own and not (where and (Path(own).parent == Path(where).parent or Path(own).is_relative_to(where))):
         return own

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from edgekit.devices.transport import Message
 from edgekit.errors import MeasurementError, OutOfMemoryError
+from edgekit.files import is_want
 
 _STDERR_TAIL = 2000  # characters of a dead process's last words that are worth showing
 
@@ -41,6 +42,8 @@ class LocalProcess:
             )
         except OSError as error:
             self._stderr.close()
+            if is_want(error):  # of this process, whatever is to be started
+                raise
             raise MeasurementError("a process can't be started", where=argv[0], got=str(error)) from None
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None

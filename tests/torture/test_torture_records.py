@@ -1,6 +1,6 @@
 """As test_torture.py: records of runs and bundles whose sha256 fits, plans put to use, other kinds of files.
 
-Whole commands take seconds each, so of those there is one for a hundred mutations of the other kinds.
+Whole commands take seconds each, so of those there is one for 400 mutations of the other kinds.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def test_files_in_processes_of_their_own(
     """As a user gives them, to inspect: LiteRT and torch may crash on them, and the child with them."""
     (whole,) = finished.glob(pattern)
     path, refused = tmp_path / whole.name, 0
-    tries = max(5, count // 100)
+    tries = max(5, count // 400)
     for random in seeded(pattern, seed, tries):
         path.write_bytes(mutations.damaged(random, whole.read_bytes()))
         refused += command("inspect", str(path), "--quiet").exit_code == 2
@@ -205,7 +205,7 @@ def test_whole_commands_on_forged_runs(finished: Path, tmp_path: Path, seed: int
         ("bundle", str(run), "--target", "python", "--out", str(other), "--force", "--quiet"),
         ("export", str(run), "--format", "onnx", "--precision", "fp32", "--quiet"),
     )
-    for random in seeded("forged runs", seed, max(8, count // 100)):
+    for random in seeded("forged runs", seed, max(8, count // 400)):
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(finished, run)
         for name in random.sample(records, random.choice((1, 1, 2))):
