@@ -231,11 +231,6 @@ def _finite(text: str) -> float:
     return value if math.isfinite(value) else _refused(text)
 
 
-def is_want(error: OSError) -> bool:
-    """Whether this process was given too little to open or start anything: descriptors, memory."""
-    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-
-
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that a killed ``atomic_write`` left in a folder or below it."""
     for path in folder.rglob(_TEMPORARY):

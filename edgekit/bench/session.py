@@ -18,6 +18,7 @@ from edgekit.devices.transport import Message, Process, Transport
 from edgekit.errors import MeasurementError, OutOfMemoryError, UnreachableError
 from edgekit.progress import Event, Progress, silent
 from edgekit.runtimes import RUNTIMES, native
+from edgekit.shortage import says_no_memory
 
 T = TypeVar("T")
 
@@ -209,12 +210,7 @@ def _doing(request: Message) -> str:
 
 def _is_memory(answer: Message) -> bool:
     """Whether an error of a runtime is that it was given no memory."""
-    text = answer["error"].lower()
-    return answer.get("kind") == "MemoryError" or any(one in text for one in _NO_MEMORY)
-
-
-# What C++, ONNX Runtime, LiteRT and torch say.
-_NO_MEMORY = ("bad_alloc", "failed to allocate memory", "can't allocate memory", "cannot allocate memory")
+    return answer.get("kind") == "MemoryError" or says_no_memory(answer["error"])
 
 
 def _hint(answer: Message, candidate: Candidate, device: Device) -> str:

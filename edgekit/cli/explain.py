@@ -6,7 +6,8 @@ import errno
 import os
 
 from edgekit.errors import DiskFullError, EdgekitError, InputError, Interrupted, WorkloadError, printable
-from edgekit.files import disk_full, is_want
+from edgekit.files import disk_full
+from edgekit.shortage import shortage
 
 # What is wrong with a path that was given, not with edgekit.
 _OF_PATHS = (
@@ -19,7 +20,6 @@ _OF_PATHS = (
     errno.ESTALE,
 )
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NO_MEMORY = "DefaultCPUAllocator: "  # how torch says it
 _TRACEBACK = 8000  # characters of a user's own
 
 
@@ -58,30 +58,14 @@ def not_written(error: BaseException) -> DiskFullError | None:
 
 def _given(error: BaseException) -> InputError | None:
     """The error for a path that can't be one, or memory that there isn't; None for anything else."""
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error)):
-        return _no_memory(error)
+    where = error.where if isinstance(error, EdgekitError) else ""
+    if (wanting := shortage(error, where)) is not None:
+        return wanting
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return InputError("a name holds what is no Unicode", got=repr(error.object))
-    if isinstance(error, OSError) and is_want(error):
-        if error.errno == errno.ENOMEM:
-            return _no_memory(error)
-        return InputError(
-            "no more files can be open at once",
-            where=_file_of(error),
-            got=error.strerror or str(error),
-            next="allow more of them: ulimit -n 1024",
-        )
     if isinstance(error, OSError) and error.errno in _OF_PATHS:
         return InputError("this path can't be used", where=_file_of(error), got=error.strerror or str(error))
     return None
-
-
-def _no_memory(error: BaseException) -> InputError:
-    return InputError(
-        "not enough memory",
-        got=str(error).splitlines()[0] if str(error) else "",
-        next="free some, or give less at once: fewer samples, smaller batches",
-    )
 
 
 def _file_of(error: OSError) -> str:

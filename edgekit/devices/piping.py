@@ -13,7 +13,7 @@ from typing import IO
 
 from edgekit.devices.transport import Completed
 from edgekit.errors import MeasurementError
-from edgekit.files import is_want
+from edgekit.shortage import is_shortage
 
 _CHUNK = 1 << 16
 
@@ -50,7 +50,7 @@ def pipe(
                 start_new_session=True,  # Ctrl-C is edgekit's to handle
             )
         except OSError as error:
-            if is_want(error):
+            if is_shortage(error):
                 raise
             raise MeasurementError("a command can't be started", where=argv[0], got=str(error)) from None
         try:

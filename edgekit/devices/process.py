@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from edgekit.devices.transport import Message
 from edgekit.errors import MeasurementError, OutOfMemoryError
-from edgekit.files import is_want
+from edgekit.shortage import is_shortage
 
 _STDERR_TAIL = 2000  # characters of a dead process's last words that are worth showing
 
@@ -42,7 +42,7 @@ class LocalProcess:
             )
         except OSError as error:
             self._stderr.close()
-            if is_want(error):  # of this process, whatever is to be started
+            if is_shortage(error):  # of this process, whatever is to be started
                 raise
             raise MeasurementError("a process can't be started", where=argv[0], got=str(error)) from None
         assert self._popen.stdin is not None
