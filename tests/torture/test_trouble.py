@@ -6,6 +6,7 @@ stages are in tests/e2e/test_kills.py.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.torture import trials as trials_module
 from tests.torture.trials import MOUNTED, can_mount, left_behind, trials, tried
 from tests.torture.trouble import COMMANDS, Machine
 
@@ -50,3 +52,20 @@ def test_disturbed(machine: Machine, mounts: bool, kind: str, name: str, seed: s
         pytest.skip("mounting a disk takes root")
     trial = tried(machine, kind, name, seed)
     assert not trial.faults, "\n".join(trial.faults)
+
+
+@pytest.mark.parametrize("what", ["other files", "left behind", "exit code"])
+def test_a_trial_notices_what_went_wrong(
+    machine: Machine, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else those above would show nothing."""
+    machine.undisturbed("prune")
+    if what == "other files":
+        monkeypatch.setitem(machine.expected, "prune", {"out/pruned/plan.json": "0" * 64})
+    elif what == "left behind":
+        monkeypatch.setattr(trials_module, "left_behind", lambda folder: ["tmp/edgekit-work-x"])
+    else:
+        arguments = ("prune", "--nonsense")
+        monkeypatch.setitem(COMMANDS, "prune", dataclasses.replace(COMMANDS["prune"], arguments=arguments))
+    trial = tried(machine, "SIGKILL", "prune", "noticed")
+    assert any(what in fault for fault in trial.faults)
