@@ -2,7 +2,8 @@
 # make test     the default test tier: CPU, offline
 # make board    the tests on the emulated ARM board, which is built once from Debian's packages (about a minute)
 # make browser  the tests of report.html in Chromium, which has to be there (apt install chromium)
-# make torture  thousands of damaged recipes, run folders, models and samples (EDGEKIT_TORTURE=20000: of each kind)
+# make torture  thousands of damaged recipes, run folders, models and samples (EDGEKIT_TORTURE=20000: of each kind),
+#               and commands that are killed and starved (EDGEKIT_TORTURE_TRIALS=200)
 # make audit    known vulnerabilities of what is installed, or that they couldn't be looked up (AUDIT=--strict: fails)
 # make sbom     a bill of materials of what is installed: sbom.cdx.json, CycloneDX
 # make reach    networks of timm, torchvision and transformers through the whole main job (hours; see docs/reach.md)
