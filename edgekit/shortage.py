@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import os
 
-from edgekit.errors import InputError
+from edgekit.errors import EdgekitError, InputError
 
 __all__ = ["is_shortage", "says_no_memory", "shortage"]
 
-# How C++, ONNX Runtime, LiteRT and torch say it.
+# How C++, ONNX Runtime, LiteRT, torch, oneDNN and Python say it.
 _WORDS = (
     "bad_alloc",
     "failed to allocate memory",
     "can't allocate memory",
     "cannot allocate memory",
     "not enough memory",
+    "could not create a primitive",
+    "could not create a memory object",
+    "can't start new thread",
 )
 
 
@@ -48,7 +51,9 @@ def _is_of_memory(error: BaseException) -> bool:
     """Whether it was given no memory. Libraries in C++ raise errors that hold the words alone."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and says_no_memory(str(error)))
+    if isinstance(error, EdgekitError):  # says already what it is about
+        return False
+    return isinstance(error, MemoryError) or says_no_memory(str(error))
 
 
 def is_shortage(error: OSError) -> bool:
@@ -58,4 +63,5 @@ def is_shortage(error: OSError) -> bool:
 
 def says_no_memory(text: str) -> bool:
     """Whether an error's words are those of a library that got no memory."""
-    return any(one in text.lower() for one in _WORDS)
+    text = text.lower().replace("could not create a primitive descriptor", "")  # of what oneDNN doesn't know
+    return any(one in text for one in _WORDS)

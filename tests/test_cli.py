@@ -352,6 +352,8 @@ def test_no_figure_is_cut_off_in_a_narrow_terminal(width: int) -> None:
         (OSError(errno.ENOMEM, "Cannot allocate memory"), 2),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"), 2),
         (MemoryError(), 2),
+        (RuntimeError("could not create a primitive"), 2),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), 1),
         (StageError("diverged"), 1),
         (ValueError("a bug"), 1),
         (Interrupted("stopped"), 130),
