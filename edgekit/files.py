@@ -164,7 +164,8 @@ def inside(folder: Path, name: str) -> Path:
     path = folder / name
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise ValueError(f"{name!r} leads out of the folder")
-    if not path.resolve().is_relative_to(folder.resolve()):
+    # Unlike Path.resolve, which raises RuntimeError for it, this leaves a link to itself to whoever opens it.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise ValueError(f"{name!r} leads out of the folder, through a link")
     return path
 
