@@ -3,7 +3,10 @@
 # make wide     what it leaves out: whole runs and networks beyond the first of their kind
 # make board    the tests on the emulated ARM board, which is built once from Debian's packages (about a minute)
 # make browser  the tests of report.html in Chromium, which has to be there (apt install chromium)
-# make torture  thousands of damaged recipes, run folders, models and samples (EDGEKIT_TORTURE=20000: of each kind)
+# make torture  thousands of damaged recipes, run folders, models and samples (EDGEKIT_TORTURE=20000: of each kind),
+#               and commands that are killed and starved (EDGEKIT_TORTURE_TRIALS=200)
+# make audit    known vulnerabilities of what is installed, or that they couldn't be looked up (AUDIT=--strict: fails)
+# make sbom     a bill of materials of what is installed: sbom.cdx.json, CycloneDX
 # make reach    networks of timm, torchvision and transformers through the whole main job (hours; see docs/reach.md)
 # make lint     ruff and mypy
 # make fix      let ruff repair what it can
@@ -20,8 +23,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.edgekit-installed
 
 NETWORKS ?=
+AUDIT ?=
+TOOLS := $(VENV)/tools
 
-.PHONY: demo test wide board browser torture reach lint fix clean
+.PHONY: demo test wide board browser torture audit sbom reach lint fix clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -42,6 +47,21 @@ browser: $(STAMP)
 
 torture: $(STAMP)
 	$(BIN)/python -m pytest -m torture tests/torture
+
+# In an environment of their own: what they need is no part of what they look at.
+audit: $(STAMP)
+	@$(call tool,pip-audit>=2.7) || true
+	@$(BIN)/python scripts/audit.py $(TOOLS)/bin/pip-audit $(AUDIT)
+
+sbom: $(STAMP)
+	@$(call tool,cyclonedx-bom>=7)
+	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --mc-type library \
+		--output-reproducible --output-file sbom.cdx.json
+
+define tool
+{ test -x $(TOOLS)/bin/python || "$(PYTHON)" -m venv $(TOOLS); } && \
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) "$(1)"
+endef
 
 # Without their dependencies: torchvision would bring another torch, and the last three are read for their weights.
 reach: $(STAMP)

@@ -21,7 +21,8 @@ found, what was expected, and what to do next::
     │   ├── GuardError         the recommended file broke more than the recipe's guard allows
     │   ├── BundleError        a bundle's file was changed, or it answers otherwise than its model
     │   └── MeasurementError   a runtime crashed or timed out on an artifact
-    │       └── UnreachableError   no connection to the device: worth trying again
+    │       ├── UnreachableError   no connection to the device: worth trying again
+    │       └── OutOfMemoryError   a process was killed, as the kernel does where memory runs out
     └── Interrupted            exit 130: Ctrl-C; the run can be continued
 """
 
@@ -174,6 +175,13 @@ class BundleError(StageError):
 
 class UnreachableError(MeasurementError):
     """The device can't be reached, or the connection to it broke. Unlike a failure on it, worth a retry."""
+
+
+class OutOfMemoryError(MeasurementError):
+    """A process was killed (SIGKILL), as the kernel does where memory runs out, or was given none.
+
+    Worth a retry with less at once.
+    """
 
 
 class Interrupted(EdgekitError):

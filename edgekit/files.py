@@ -16,7 +16,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -119,7 +119,8 @@ def opened(path: Path) -> BinaryIO:
     Raises OSError: it can't be read, or is no file (NotAFile).
     """
     # Without O_NONBLOCK opening a pipe waits for its other end; regular files don't know it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with _names(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _require_regular(os.fstat(descriptor), path)
         return os.fdopen(descriptor, "rb")
@@ -130,7 +131,18 @@ def opened(path: Path) -> BinaryIO:
 
 def require_file(path: Path) -> None:
     """Raise OSError unless this is a regular file: for those that libraries open themselves."""
-    _require_regular(path.stat(), path)
+    with _names(path):
+        found = path.stat()
+    _require_regular(found, path)
+
+
+@contextlib.contextmanager
+def _names(path: Path) -> Iterator[None]:
+    """Raise NotAFile, which is an OSError, for what can't be the name of any file: NUL, half a surrogate."""
+    try:
+        yield
+    except ValueError as error:
+        raise NotAFile(errno.EINVAL, f"no name of a file: {error}", repr(str(path))) from None
 
 
 def read_bytes(path: Path, most: int = 256 << 20) -> bytes:
@@ -152,7 +164,8 @@ def inside(folder: Path, name: str) -> Path:
     path = folder / name
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise ValueError(f"{name!r} leads out of the folder")
-    if not path.resolve().is_relative_to(folder.resolve()):
+    # Unlike Path.resolve, which raises RuntimeError for it, this leaves a link to itself to whoever opens it.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
         raise ValueError(f"{name!r} leads out of the folder, through a link")
     return path
 
@@ -165,7 +178,8 @@ def _require_regular(found: os.stat_result, path: Path) -> None:
 def what_is(path: Path) -> str:
     """What lies at a path, for messages: "a pipe", "nothing there"."""
     try:
-        return kind_of(path.stat().st_mode)
+        with _names(path):
+            return kind_of(path.stat().st_mode)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         return "nothing there" if missing else str(error.strerror)
@@ -258,7 +272,8 @@ def disk_full(error: BaseException, where: Path | str = "", *, refused: bool = F
 
 def _place(error: BaseException, where: str, *, full: bool) -> str:
     """What couldn't be written: the error's own file, unless that is a temporary one beside ``where``."""
-    name = getattr(error, "filename", None)
+    # Of a copy or a rename, that is the second: the first can be read.
+    name = getattr(error, "filename2", None) or getattr(error, "filename", None)
     own = os.fsdecode(name) if isinstance(name, str | bytes) else ""
     if own and not (where and (Path(own).parent == Path(where).parent or Path(own).is_relative_to(where))):
         return own

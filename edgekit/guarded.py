@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import IO, Any
 
 from edgekit import errors
-from edgekit.errors import EdgekitError, MeasurementError
+from edgekit.errors import EdgekitError, MeasurementError, OutOfMemoryError
 from edgekit.scratch import scratch
 
 __all__ = ["call"]
@@ -51,6 +51,7 @@ def call(
 
     Raises:
         EdgekitError: one that the function raised, as it was.
+        OutOfMemoryError: the child was killed (SIGKILL), or got no memory.
         MeasurementError: any other exception of the function; a death by a signal; no answer in time.
     """
     request = json.dumps(
@@ -79,12 +80,15 @@ def call(
             ) from None
         answer = _parse(done.stdout)
         if answer is None:
-            raise MeasurementError(what, where=where, got=_death(done.returncode, log), next=next)
+            killed = done.returncode == -signal.SIGKILL
+            kind = OutOfMemoryError if killed else MeasurementError
+            raise kind(what, where=where, got=_death(done.returncode, log), next=next)
     if "result" in answer:
         return answer["result"]
     if (own := _own_error(answer)) is not None:
         raise own
-    raise MeasurementError(what, where=where, got=answer["message"], next=next)
+    kind = OutOfMemoryError if answer["memory"] else MeasurementError
+    raise kind(what, where=where, got=answer["message"], next=next)
 
 
 def _parse(stdout: bytes) -> dict[str, Any] | None:
@@ -152,7 +156,8 @@ def _answer() -> None:
             answer = json.dumps({"kind": type(error).__name__, "what": error.what, "parts": parts})
         except Exception as error:
             text = " ".join(str(error).split())
-            answer = json.dumps({"message": f"{type(error).__name__}: {text}" if text else repr(error)})
+            told = f"{type(error).__name__}: {text}" if text else repr(error)
+            answer = json.dumps({"message": told, "memory": isinstance(error, MemoryError)})
         reply.write(answer.encode())
         reply.flush()
     sys.stderr.flush()

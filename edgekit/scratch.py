@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["Scratch", "scratch"]
+__all__ = ["Scratch", "scratch", "sweep"]
 
 _PREFIX = "edgekit-work-"
 _NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")
@@ -26,7 +26,7 @@ class Scratch:
 
     def __init__(self, base: str | Path | None = None) -> None:
         folder = Path(base or tempfile.gettempdir())
-        _sweep(folder)
+        sweep(folder)
         self._lock: int | None = None
         while self._lock is None:  # again, if another process swept it between its making and its lock
             self.path = tempfile.mkdtemp(prefix=_PREFIX, dir=folder)
@@ -72,9 +72,9 @@ def scratch(base: str | Path | None = None) -> Iterator[str]:
         folder.close()
 
 
-def _sweep(folder: Path) -> None:
-    """Remove this user's folders that nobody has any more."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+def sweep(folder: Path | None = None) -> None:
+    """Remove this user's folders that nobody has any more, below ``folder`` or where TMPDIR says."""
+    with contextlib.suppress(OSError), os.scandir(folder or tempfile.gettempdir()) as entries:
         left = [
             one.path for one in entries if _NAME.fullmatch(one.name) and one.is_dir(follow_symlinks=False)
         ]

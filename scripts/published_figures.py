@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import reach_table  # noqa: E402 - beside this file, which tests run from elsewhere
+import torture_summary  # noqa: E402
 import tuned_table  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -70,13 +71,15 @@ def table(name: str) -> str:
     """Markdown for ``benchmarks/results/<name>.json``; a file that isn't there gives an honest sentence.
 
     "against": what the compression benchmarks found. "reach", "reach-summary": foreign networks.
-    "tuned": int8 by calibration beside others.
+    "tuned": int8 by calibration beside others. "torture": what kills and damaged files did.
     """
     if name == "against":
         return against()
     if name.startswith("reach"):
         found = json.loads((RESULTS / "reach.json").read_text())
         return reach_table.table(found) if name == "reach" else f"\n{reach_table.summary(found)}\n\n"
+    if name == "torture":
+        return f"\n{torture_summary.summary(json.loads((RESULTS / 'torture.json').read_text()))}\n\n"
     if name == "tuned":
         return tuned_table.table(json.loads((RESULTS / "int8_vs_tuned.json").read_text()))
     path = RESULTS / f"{name}.json"

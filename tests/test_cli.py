@@ -348,6 +348,12 @@ def test_no_figure_is_cut_off_in_a_narrow_terminal(width: int) -> None:
         (OSError(errno.EDQUOT, "Disk quota exceeded", "runs/x"), 2),
         (PermissionError(errno.EACCES, "Permission denied", "runs/x"), 2),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 2),
+        (OSError(errno.EMFILE, "Too many open files", "x.py"), 2),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 2),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"), 2),
+        (MemoryError(), 2),
+        (RuntimeError("could not create a primitive"), 2),
+        (RuntimeError("could not create a primitive descriptor for a convolution"), 1),
         (StageError("diverged"), 1),
         (ValueError("a bug"), 1),
         (Interrupted("stopped"), 130),
@@ -376,6 +382,25 @@ def test_a_full_disk_below_another_error(pipeline: Callable[..., None]) -> None:
     result = call("compress")
     assert result.exit_code == 2
     assert "runs/x/model.onnx: can't write\n  got:      No space left on device" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "x.py"), "ulimit -n"),
+        (RuntimeError("std::bad_alloc"), "not enough memory"),
+    ],
+)
+def test_a_want_below_another_error_is_no_fault_of_what_failed(
+    pipeline: Callable[..., None], cause: Exception, said: str
+) -> None:
+    error = StageError("the export failed", where="model.onnx")
+    error.__cause__ = cause
+    pipeline(fails_with(error))
+    result = call("compress")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: model.onnx: ")
+    assert said in result.stderr
 
 
 def test_ctrl_c_says_how_to_go_on(pipeline: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:

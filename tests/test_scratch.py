@@ -16,6 +16,7 @@ import pytest
 from edgekit.devices import locking
 from edgekit.devices.device import Device
 from edgekit.devices.local import open_local
+from edgekit.devices.ssh import SshChannel
 from edgekit.scratch import scratch
 
 
@@ -24,6 +25,23 @@ def test_it_is_removed_at_the_end(tmp_path: Path) -> None:
         assert {path.name for path in tmp_path.iterdir()} == {Path(one).name, Path(other).name}
         (Path(one) / "file").touch()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_killed_connection_goes_with_the_next() -> None:
+    """That of ssh's sockets is in /tmp, whatever TMPDIR says."""
+    code = (
+        "import time; from edgekit.devices.ssh import SshChannel; from edgekit.devices.device import Device\n"
+        "one = SshChannel(Device(name='x', transport='ssh', address='nowhere'), ())\n"
+        "print(one._folder, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        left = Path(process.stdout.readline().strip())
+        assert left.is_dir()
+        process.kill()
+    other = SshChannel(Device(name="x", transport="ssh", address="nowhere"), ())
+    assert not left.exists()
+    other.close()
 
 
 def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The conversation with one worker: start it, have it load a file, ask it, and say whose failure it was.
 
 A worker whose connection was lost is started again when the device is back, and asked once more: it times
-another round, or goes on evaluating where it was. A worker that died by itself isn't: it would die again.
+another round, or goes on evaluating where it was. A worker that died by itself isn't: it would die again. But
+one that was killed for memory while it evaluated goes on with fewer samples at once.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ from typing import Literal, TypeVar
 from edgekit.bench.device_files import WORKER, device_files
 from edgekit.devices.device import Device
 from edgekit.devices.transport import Message, Process, Transport
-from edgekit.errors import MeasurementError, UnreachableError
+from edgekit.errors import MeasurementError, OutOfMemoryError, UnreachableError
 from edgekit.progress import Event, Progress, silent
 from edgekit.runtimes import RUNTIMES, native
+from edgekit.shortage import says_no_memory
 
 T = TypeVar("T")
 
 Layout = Literal["auto", "NCHW", "NHWC"]
 
 RESTARTS = 5  # after which a connection counts as unusable
+_FEWER = 4  # times fewer samples at once, after a worker was killed for memory
+_DOING = {"load": "loading its file", "time": "timing it", "profile": "profiling it"}
 _PATIENCE = 0.9  # share of the time that a worker may be silent, after which it writes where it is
 
 
@@ -76,6 +80,7 @@ class Session:
         self.loaded: Message = {}
         self._link, self._sample, self._seed, self._progress = link, sample, seed, progress
         self._process: Process | None = None
+        self._most: int | None = None  # samples at once, since more were too many
 
     def open(self) -> None:
         """Start the worker and load the file. Raises MeasurementError."""
@@ -94,7 +99,22 @@ class Session:
                 self._start()
             return self._converse(request, timeout_seconds)
 
-        return self._retried(attempt)
+        while True:
+            if self._most is not None and "batch" in request:
+                request["batch"] = min(request["batch"], self._most)
+            try:
+                return self._retried(attempt)
+            except OutOfMemoryError as error:
+                if not self._can_be_leaner(request):
+                    raise
+                self._most = max(1, request["batch"] // _FEWER)
+                self.close()
+                what = f"{self.candidate} on {self.device.name}: {error.what} ({error.got.splitlines()[0]})"
+                self._progress(Event("warning", "evaluate", f"{what}; going on with {self._most} at once"))
+
+    def _can_be_leaner(self, request: Message) -> bool:
+        """Whether fewer samples at once take less: not if the file itself says how many."""
+        return "batch" in request and request["batch"] > 1 and self.loaded.get("batch", 1) == 1
 
     def close(self) -> None:
         """End the worker. May be called twice."""
@@ -143,8 +163,15 @@ class Session:
         # Before it is ended, a silent worker says where it is.
         self._process.send({**request, "patience": _PATIENCE * timeout_seconds})
         while True:
-            answer = self._process.receive(timeout_seconds)
+            try:
+                answer = self._process.receive(timeout_seconds)
+            except OutOfMemoryError as error:
+                what = f"{error.what} while {_doing(request)}"
+                raise OutOfMemoryError(what, got=error.got, next=error.next) from None
             if "error" in answer:
+                if _is_memory(answer):
+                    what = f"there was no memory while {_doing(request)}"
+                    raise OutOfMemoryError(what, got=answer["error"])
                 raise MeasurementError(
                     "the runtime refused",
                     got=answer["error"],
@@ -172,6 +199,18 @@ def start(runtime: str, link: Transport, device: Device) -> Process:
         process.close()
         raise
     return process
+
+
+def _doing(request: Message) -> str:
+    if request["do"] == "evaluate":
+        plural = "" if request["batch"] == 1 else "s"
+        return f"answering {request['batch']} sample{plural} at once"
+    return _DOING[request["do"]]
+
+
+def _is_memory(answer: Message) -> bool:
+    """Whether an error of a runtime is that it was given no memory."""
+    return answer.get("kind") == "MemoryError" or says_no_memory(answer["error"])
 
 
 def _hint(answer: Message, candidate: Candidate, device: Device) -> str:

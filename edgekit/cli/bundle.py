@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.common import Debug, Json, Quiet, complete, exits, print_json, run_view, show_tracebacks
+from edgekit.cli.common import (
+    Debug,
+    Json,
+    Quiet,
+    complete,
+    exits,
+    named,
+    print_json,
+    run_view,
+    show_tracebacks,
+)
 from edgekit.errors import InputError
 
 
@@ -53,6 +63,7 @@ def bundle(
             help="A profile whose memory is a budget, such as mcu-cortex-m4.",
             show_default=False,
             autocompletion=complete("devices"),
+            callback=named("devices"),
         ),
     ] = None,
     name: Annotated[

@@ -17,6 +17,7 @@ import typer
 
 from edgekit.cli.explain import explain, not_written
 from edgekit.cli.streams import say
+from edgekit.config import configfile
 from edgekit.errors import EdgekitError, StageError, printable
 from edgekit.files import read_bytes
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from edgekit.monitor.bystander import Bystander
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def exits(command: F) -> F:
@@ -80,12 +82,24 @@ def complete(kind: str) -> Callable[[str], list[str]]:
     """A completion for names of recipes or devices."""
 
     def names(incomplete: str) -> list[str]:
-        from edgekit.config import configfile
-
         listed = configfile.listing("devices" if kind == "devices" else "recipes")
         return [name for name in listed if name.startswith(incomplete)]
 
     return names
+
+
+def named(kind: configfile.Kind) -> Callable[[T], T]:
+    """What options and arguments that name a recipe or a device are given: it says which file that is, where
+    the current folder has one of this name.
+    """
+
+    def tell(name: T) -> T:
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # no such folder, no home, no such name
+            if isinstance(name, str) and (said := configfile.told(kind, name)):
+                say(f"! {printable(said)}", err=True)
+        return name
+
+    return tell
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, as the only thing on stdout.")]

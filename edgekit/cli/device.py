@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.choices import TableCommand
-from edgekit.cli.common import Json, Quiet, complete, exits, print_json, run_view, shown
+from edgekit.cli.common import Json, Quiet, complete, exits, named, print_json, run_view, shown
 from edgekit.cli.device_install import device_install
 from edgekit.cli.streams import say
 
@@ -20,7 +20,13 @@ devices = typer.Typer(
 )
 
 DeviceName = Annotated[
-    str, typer.Argument(metavar="NAME|FILE", show_default=False, autocompletion=complete("devices"))
+    str,
+    typer.Argument(
+        metavar="NAME|FILE",
+        show_default=False,
+        autocompletion=complete("devices"),
+        callback=named("devices"),
+    ),
 ]
 
 
@@ -113,6 +119,7 @@ def device_add(
             metavar="NAME|FILE",
             help="The profile to start from, such as raspberry-pi-5.",
             autocompletion=complete("devices"),
+            callback=named("devices"),
         ),
     ] = "aarch64-linux",
     port: Annotated[int | None, typer.Option("--port", help="If it isn't ssh's.", show_default=False)] = None,

@@ -6,14 +6,20 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.common import Json, Quiet, complete, exits, print_json, run_view
+from edgekit.cli.common import Json, Quiet, complete, exits, named, print_json, run_view
 from edgekit.cli.streams import say
 
 
 @exits
 def device_install(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|FILE", show_default=False, autocompletion=complete("devices"))
+        str,
+        typer.Argument(
+            metavar="NAME|FILE",
+            show_default=False,
+            autocompletion=complete("devices"),
+            callback=named("devices"),
+        ),
     ],
     packages: Annotated[
         list[str] | None,

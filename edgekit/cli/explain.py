@@ -7,6 +7,7 @@ import os
 
 from edgekit.errors import DiskFullError, EdgekitError, InputError, Interrupted, WorkloadError, printable
 from edgekit.files import disk_full
+from edgekit.shortage import shortage
 
 # What is wrong with a path that was given, not with edgekit.
 _OF_PATHS = (
@@ -57,12 +58,9 @@ def not_written(error: BaseException) -> DiskFullError | None:
 
 def _given(error: BaseException) -> InputError | None:
     """The error for a path that can't be one, or memory that there isn't; None for anything else."""
-    if isinstance(error, MemoryError):
-        return InputError(
-            "not enough memory",
-            got=str(error),
-            next="free some, or give less at once: fewer samples, smaller batches",
-        )
+    where = error.where if isinstance(error, EdgekitError) else ""
+    if (wanting := shortage(error, where)) is not None:
+        return wanting
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return InputError("a name holds what is no Unicode", got=repr(error.object))
     if isinstance(error, OSError) and error.errno in _OF_PATHS:

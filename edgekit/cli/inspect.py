@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.common import Json, complete, exits, print_json, run_view
+from edgekit.cli.common import Json, complete, exits, named, print_json, run_view
 
 
 @exits
@@ -29,6 +29,7 @@ def inspect(
             help="Also say whether it fits this device.",
             show_default=False,
             autocompletion=complete("devices"),
+            callback=named("devices"),
         ),
     ] = None,
     top: Annotated[

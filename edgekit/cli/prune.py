@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli.common import Debug, Json, Quiet, exits, print_json, run_view, show_tracebacks
+from edgekit.cli.common import Debug, Json, Quiet, exits, named, print_json, run_view, show_tracebacks
 from edgekit.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -51,7 +51,14 @@ def prune(
         typer.Option("--pruning-ratio", metavar="R", help="Share of the channels.", show_default=False),
     ] = None,
     device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="Where time is measured.", show_default="local")
+        str,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="Where time is measured.",
+            show_default="local",
+            callback=named("devices"),
+        ),
     ] = "",
     runtime: Annotated[
         str | None,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.common import Json, Sets, complete, exits, print_json, shown
+from edgekit.cli.common import Json, Sets, complete, exits, named, print_json, shown
 from edgekit.cli.streams import say
 
 recipes = typer.Typer(
@@ -21,7 +21,12 @@ recipes = typer.Typer(
 
 RecipeName = Annotated[
     str,
-    typer.Argument(metavar="NAME|FILE", show_default=False, autocompletion=complete("recipes")),
+    typer.Argument(
+        metavar="NAME|FILE",
+        show_default=False,
+        autocompletion=complete("recipes"),
+        callback=named("recipes"),
+    ),
 ]
 
 

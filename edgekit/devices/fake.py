@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from edgekit.devices.device import Device
 from edgekit.devices.transport import Completed, Message
-from edgekit.errors import MeasurementError, UnreachableError
+from edgekit.errors import MeasurementError, OutOfMemoryError, UnreachableError
 from edgekit.progress import Progress, silent
 
 Kind = Literal["lost", "killed", "hang", "full", "damaged", "garbage", "refused", "clock"]
@@ -215,7 +215,7 @@ class FakeProcess:
         if isinstance(answer, dict):
             return answer
         if answer == "killed":
-            raise MeasurementError("a process died", got="killed by SIGKILL")
+            raise OutOfMemoryError("a process was killed", got="killed by SIGKILL")
         if answer == "hang":
             raise MeasurementError(
                 "a process gave no answer in time", got=f"silence for {timeout_seconds:g} s"

@@ -17,6 +17,7 @@ from edgekit.devices.transport import Completed
 from edgekit.errors import MeasurementError
 from edgekit.progress import Progress, silent
 from edgekit.scratch import Scratch
+from edgekit.shortage import is_shortage
 
 __all__ = ["LocalProcess", "LocalTransport", "open_local"]
 
@@ -54,6 +55,8 @@ class LocalTransport:
                 "a command took too long", where=argv[0], got=f"no end after {timeout_seconds:g} s"
             ) from None
         except OSError as error:
+            if is_shortage(error):  # of this process, whatever is to be started
+                raise
             raise MeasurementError("a command can't be started", where=argv[0], got=str(error)) from None
         return Completed(done.returncode, done.stdout, done.stderr)
 

@@ -13,6 +13,7 @@ from typing import IO
 
 from edgekit.devices.transport import Completed
 from edgekit.errors import MeasurementError
+from edgekit.shortage import is_shortage
 
 _CHUNK = 1 << 16
 
@@ -49,6 +50,8 @@ def pipe(
                 start_new_session=True,  # Ctrl-C is edgekit's to handle
             )
         except OSError as error:
+            if is_shortage(error):
+                raise
             raise MeasurementError("a command can't be started", where=argv[0], got=str(error)) from None
         try:
             out, err = _pump(process, feed, sink, timeout_seconds)

@@ -13,7 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from edgekit.devices.transport import Message
-from edgekit.errors import MeasurementError
+from edgekit.errors import MeasurementError, OutOfMemoryError
+from edgekit.shortage import is_shortage
 
 _STDERR_TAIL = 2000  # characters of a dead process's last words that are worth showing
 
@@ -41,6 +42,8 @@ class LocalProcess:
             )
         except OSError as error:
             self._stderr.close()
+            if is_shortage(error):  # of this process, whatever is to be started
+                raise
             raise MeasurementError("a process can't be started", where=argv[0], got=str(error)) from None
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
@@ -130,8 +133,14 @@ class LocalProcess:
     def death(self, reason: str, killed: bool) -> MeasurementError:
         """The error for a process that ended for this reason, ``killed`` by SIGKILL or not."""
         words = self.last_words()
-        hint = "this is how the kernel ends a process when memory runs out" if killed else ""
-        return MeasurementError("a process died", got=f"{reason}{': ' if words else ''}{words}", next=hint)
+        got = f"{reason}{': ' if words else ''}{words}"
+        if killed:
+            return OutOfMemoryError(
+                "a process was killed",
+                got=got,
+                next="this is how the kernel ends one when memory runs out: free some, there",
+            )
+        return MeasurementError("a process died", got=got)
 
     def last_words(self) -> str:
         """The end of what it wrote to standard error."""

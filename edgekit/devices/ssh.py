@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.devices.device import Device
 from edgekit.devices.shell import ShellTransport
 from edgekit.errors import DeviceError, MissingExtraError, UnreachableError
+from edgekit.scratch import Scratch
 
 _CONNECTION_FAILED = 255
 
@@ -56,8 +56,9 @@ class SshChannel:
         self.name = f"ssh {device.address}"
         self.env: dict[str, str] = {}
         self._device = device
-        # A socket's path is at most about 100 characters long.
-        self._folder = Path(tempfile.mkdtemp(prefix="ek-", dir="/tmp"))
+        # Whatever TMPDIR says: a socket's path is at most about 100 characters long, and 57 are ssh's.
+        self._scratch = Scratch("/tmp")
+        self._folder = Path(self._scratch.path)
         seconds = max(1, round(device.connect_timeout_seconds))
         self._options = [
             "-T",
@@ -91,7 +92,7 @@ class SshChannel:
 
     def close(self) -> None:
         self._end_master()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._scratch.close()
 
     def _end_master(self) -> None:
         if not self._folder.is_dir() or not any(self._folder.iterdir()):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import guarded
-from edgekit.errors import InputError, MeasurementError, MissingExtraError
+from edgekit.errors import InputError, MeasurementError, MissingExtraError, OutOfMemoryError
 from edgekit.files import opened, sha256
 from edgekit.formats import FORMATS, Format
 from edgekit.formats.onnx.ends import companions, size_of
@@ -27,7 +27,8 @@ def inspect_artifact(path: Path, *, top: int | None = None) -> dict[str, Any]:
 
     ``judged``: what the run that wrote it found out, where the file still lies in its folder (``judged.py``).
 
-    All reading is done in a child process: whatever a damaged file does to it, here it is an error.
+    All reading is done in a child process: whatever a damaged file does to it, here it is an error. Where it
+    is killed for memory, the file is read without its runtime, and ``executed_error`` says so.
 
     Raises:
         InputError: no such kind of file, or one that is damaged; its runtime refuses it (``got`` holds its
@@ -43,7 +44,15 @@ def inspect_artifact(path: Path, *, top: int | None = None) -> dict[str, Any]:
     else:
         one = FORMATS[format]
         about = str(path), reference_of(one), *_runtime(one)
-        found = _asked(look, *about, what=f"can't inspect {called(one)}", **limits)
+        what = f"can't inspect {called(one)}"
+        try:
+            found = _asked(look, *about, what=what, **limits)
+        except _Starved as error:
+            if one.runtime_first:
+                raise
+            # Reading alone takes far less: a runtime unpacks and plans.
+            found = _asked(look, *about[:3], "", what=what, **limits)
+            found["executed_error"] = f"not asked, as loading took more memory than there is ({error.got})"
     tensors, digest = found["tensors"], sha256(path)
     return {
         "schema": 1,
@@ -61,12 +70,17 @@ def inspect_artifact(path: Path, *, top: int | None = None) -> dict[str, Any]:
     }
 
 
+class _Starved(InputError):
+    """The child got too little memory."""
+
+
 def _asked(function: Callable[..., dict[str, Any]], *arguments: Any, **about: Any) -> dict[str, Any]:
     """``guarded.call``; what goes wrong there is the fault of the file, all that the child was given."""
     try:
         found: dict[str, Any] = guarded.call(function, *arguments, **about)
     except MeasurementError as error:
-        raise InputError(error.what, where=error.where, got=error.got, next=error.next) from None
+        kind = _Starved if isinstance(error, OutOfMemoryError) else InputError
+        raise kind(error.what, where=error.where, got=error.got, next=error.next) from None
     return found
 
 

@@ -22,6 +22,7 @@ from edgekit.errors import (
     InputError,
     Interrupted,
     MeasurementError,
+    MissingExtraError,
 )
 from edgekit.files import disk_full, refuse_unwritable, sha256, what_is
 from edgekit.formats import FORMATS, by_suffix
@@ -30,6 +31,7 @@ from edgekit.pipeline import samples_of_files
 from edgekit.pipeline.foreign_code import refuse_code
 from edgekit.pipeline.places import tell_place
 from edgekit.progress import Event, Progress, silent
+from edgekit.runtimes import RUNTIMES
 from edgekit.scratch import scratch
 
 if TYPE_CHECKING:
@@ -149,6 +151,7 @@ def _bench(
         counts = _threads(threads, profile_of, about)
         prepared = _Prepared(Path(folder), source, inputs, samples, subjects)
         candidates = _candidates(subjects, runtimes, counts, profile_of, prepared)
+        _refuse_missing(candidates, profile_of)
         candidates = [replace(one, native=allow_compiled) for one in candidates]
         record = benchmark(
             candidates,
@@ -190,6 +193,19 @@ def _refuse(subjects: Sequence[_Subject], device: Device, *, sampled: bool) -> N
                 expected="one file",
                 next="put them into it: onnx.save(onnx.load('file.onnx'), 'whole.onnx')",
             )
+
+
+def _refuse_missing(candidates: Sequence[Candidate], device: Device) -> None:
+    """Raise MissingExtraError if nothing can be measured here for want of a package."""
+    runtimes = [RUNTIMES[name] for name in dict.fromkeys(one.runtime for one in candidates)]
+    if device.here and not device.python and not any(one.installed() for one in runtimes):
+        missing = runtimes[0]
+        raise MissingExtraError(
+            f"measuring in {missing.title} needs {missing.package}",
+            where=str(candidates[0].artifact),
+            got="not installed",
+            next=missing.install(),
+        )
 
 
 def _saved(record: Record, path: Path) -> Path:

@@ -25,6 +25,7 @@ from edgekit.pipeline.stage_folder import METRICS, StageFolder, trained_seconds
 from edgekit.report import Figures, StageRow
 from edgekit.runs.folder import write_record
 from edgekit.runs.keys import code_version, model_digest
+from edgekit.shortage import shortage
 from edgekit.stages import STAGES
 from edgekit.stages.base import Form, Shipping, Stage, StageConfig, StageContext, StageResult
 from edgekit.stages.shipping import identity, unused
@@ -208,6 +209,8 @@ def _run(
     except Exception as error:
         if (full := disk_full(error, folder.path)) is not None:
             raise full from error
+        if (wanting := shortage(error, f"stage {config.kind}")) is not None:
+            raise wanting from error
         raise StageError(
             f"the {config.kind} stage failed",
             where=str(folder.path),

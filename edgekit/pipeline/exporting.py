@@ -99,13 +99,14 @@ def _from_run(
     devices = profiles([device] if device is not None else [], recipe.benchmark.devices, progress)
 
     from edgekit.pipeline.artifacts import Manifest
+    from edgekit.pipeline.connections import Connections
     from edgekit.pipeline.job import Job
     from edgekit.pipeline.planning import plan
     from edgekit.runs.folder import RunFolder
 
     loaded, fingerprint = reopening.workload_of(path, workload, identity)
-    with RunFolder.open(path, identity) as run:
-        job = Job(recipe, loaded, fingerprint, devices, run, progress)
+    with RunFolder.open(path, identity) as run, Connections() as links:
+        job = Job(recipe, loaded, fingerprint, devices, run, progress, links)
         rungs = reopening.load_rungs(job)
         planned = _planned(job, rungs, what)
         by_recipe = {one.file for one in plan(replace(job, progress=silent), rungs)}
@@ -177,6 +178,7 @@ def _alone(
     """As from a run that has no stages, or nothing but an int8 graph; it is gone afterwards."""
     from edgekit.pipeline.artifacts import Manifest
     from edgekit.pipeline.chain import Rung, form_of
+    from edgekit.pipeline.connections import Connections
     from edgekit.pipeline.job import Job
     from edgekit.recipe import ExportConfig, Recipe
     from edgekit.report import Figures
@@ -191,8 +193,9 @@ def _alone(
     with (
         scratch() as folder,
         RunFolder.open(Path(folder) / "run", {"workload": workload.name}) as run,
+        Connections() as links,
     ):
-        job = Job(recipe, workload, workload.fingerprint(), devices, run, progress)
+        job = Job(recipe, workload, workload.fingerprint(), devices, run, progress, links)
         model = copy.deepcopy(workload.model).eval()
         models = [("", model)] + ([("int8 graph", graph)] if graph is not None else [])
         rungs = [Rung(k, m, "", nothing, model_digest(m), form_of(m)) for k, m in models]

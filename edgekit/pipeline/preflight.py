@@ -39,6 +39,7 @@ from edgekit.runs.folder import write_record
 from edgekit.runs.keys import code_version
 from edgekit.runtimes.device.runtime_onnxruntime import UNFUSED
 from edgekit.scratch import scratch
+from edgekit.shortage import shortage
 from edgekit.stages import STAGES, students
 from edgekit.stages.base import Form, StageConfig, StageContext
 from edgekit.stages.distill import DistillConfig
@@ -295,6 +296,8 @@ def _refused(job: Job, step: str) -> Iterator[None]:
     except InputError:
         raise
     except EdgekitError as error:
+        if (wanting := shortage(error, f"preflight ({step})")) is not None:
+            raise wanting from error
         raise WorkloadError(
             error.what,
             where=f"workload {job.workload.name}, tried before any training ({step})"
@@ -306,6 +309,8 @@ def _refused(job: Job, step: str) -> Iterator[None]:
     except Exception as error:
         if (full := disk_full(error, job.run.path)) is not None:
             raise full from error
+        if (wanting := shortage(error, f"preflight ({step})")) is not None:
+            raise wanting from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
         raise WorkloadError(
             f"this model can't go through the recipe: {step} fails",

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import InputError, PruneError
+from edgekit.errors import InputError
 from edgekit.progress import Event, Progress, silent
 from edgekit.pruning.importance.criteria import CRITERIA, tried
 from edgekit.stages.prune_config import PruneConfig, Ranking
@@ -125,15 +125,9 @@ def replay_plan(
     from edgekit.pruning.build import Built
     from edgekit.stages.cutting import read_plan
 
-    try:
-        plan, _ = read_plan(path)
-        workload = _load(target, progress)
-        small = plan.applied_to(workload.model)
-    except PruneError as error:
-        where = error.where or str(path)
-        raise InputError(
-            error.what, where=where, got=error.got, expected=error.expected, next=error.next
-        ) from error
+    workload = _load(target, progress)
+    plan, _ = read_plan(path, workload.model)
+    small = plan.applied_to(workload.model)
     example = workload.example(2)
     built = Built(plan, macs.count(workload.model, example), macs.count(small, example), ())
     refit = seed if reconstruct else None

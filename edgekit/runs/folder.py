@@ -48,6 +48,7 @@ from edgekit.files import (
     sha256_of,
     write_json,
 )
+from edgekit.scratch import sweep
 
 SCHEMA = 1
 _IDENTITY = "run.json"
@@ -95,6 +96,7 @@ class RunFolder:
             folder._identify(identity)
             remove_leftovers(path)
             folder._drop_work()
+            sweep()  # what a killed command left needs no other that makes folders
         except BaseException:
             folder.close()
             if new:  # nothing came of it: as if it had never been
@@ -297,6 +299,8 @@ def _check_device_identity(path: Path) -> None:
         raise RunFolderError(
             "the output folder's name is no UTF-8", where=str(path), next="choose another one"
         ) from None
+    if "\0" in str(path):
+        raise RunFolderError("the output folder's name holds NUL", where=str(path), next="choose another one")
     if path.exists() and not path.is_dir():
         raise RunFolderError("the output folder is a file", where=str(path), next="choose another one")
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgekit import macs
-from edgekit.errors import PruneError
+from edgekit.errors import InputError, PruneError
 from edgekit.files import read_text
 from edgekit.macs import Complexity
 from edgekit.progress import Event
@@ -295,7 +295,7 @@ class Cutting:
         begun = stage_files.begun(self.context.folder, self.start, self.settings)
         if begun is not None and not Path(path).exists():
             return self._cut(self.start, begun[0]), begun[1]
-        plan, text = read_plan(path)
+        plan, text = read_plan(path, self.start)
         small = self._cut(self.start, plan)
         built = Built(plan, self.before, macs.count(small, self.example), ())
         digest = hashlib.sha256(text.encode()).hexdigest()
@@ -316,15 +316,29 @@ class Cutting:
         self.context.progress(Event("note", "prune", message))
 
 
-def read_plan(path: str | Path) -> tuple[Plan, str]:
-    """A plan and the text that it was read from. Raises PruneError if there is none, or it is no plan."""
+def read_plan(path: str | Path, model: nn.Module) -> tuple[Plan, str]:
+    """A plan that the user named, and the text that it was read from.
+
+    Raises InputError: there is none, it is no plan, or it isn't one for ``model``.
+    """
     try:
         text = read_text(Path(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise PruneError(
+        raise InputError(
             "the pruning plan can't be read",
             where=str(path),
             got=getattr(error, "strerror", None) or str(error),
             expected="a plan.json of `edgekit prune`, or of a run's prune stage",
         ) from error
-    return Plan.from_json(text, where=str(path)), text
+    try:
+        plan = Plan.from_json(text, where=str(path))
+        plan.check(model)
+    except PruneError as error:
+        raise InputError(
+            error.what,
+            where=error.where or str(path),
+            got=error.got,
+            expected=error.expected,
+            next=error.next,
+        ) from error
+    return plan, text

@@ -34,12 +34,11 @@ def check_cut(
 
     Returns what was found, for a stage that gets the very same weights; None where nothing had to be.
 
-    Raises PruneError: the target is out of reach (it says how far one gets), a limit names no layer, or the
-    given plan can't be read or doesn't fit.
+    Raises PruneError: the target is out of reach (it says how far one gets), or a limit names no layer;
+    InputError: the given plan can't be read or doesn't fit.
     """
     if config.plan is not None:
-        plan, _ = read_plan(config.plan)
-        plan.applied_to(model)
+        read_plan(config.plan, model)
         return None
     prepared = build.prepare(model, example, seed=seed, tell=tell)
     if config.blocks_may_leave and blocks(model, example):

@@ -12,6 +12,8 @@ from edgekit.bench.comparison import CompareReport
 from edgekit.bench.gate import check_gate
 from edgekit.bench.record import Accuracy, FailedResult, OpTime, Record, Result
 from edgekit.cli.views.bench import bench_view, compare_view, gate_view
+from edgekit.cli.views.console import console_on
+from edgekit.cli.views.device import devices_view
 
 NAME = "exports/mobilenetv2-int8.onnx"
 
@@ -158,3 +160,21 @@ def test_gate_shows_regressions_first() -> None:
     assert marks == ["failed", "failed", "skipped", "ok"]
     assert "missing now" in text
     assert shown(gate_view(check_gate(old, old))).startswith("no regression")
+
+
+def test_names_are_shown_and_not_obeyed() -> None:
+    """Of files, ops and devices: neither what terminals obey nor rich's markup."""
+    op = OpTime(name="[/x]\x1b[2J", kind="\x9b", calls=1, share=1.0, integer=True)
+    evil = result("[red]a[/y]\x1b]0;x\x07.onnx", ops=(op,))
+    compared = tuple(compare_records(record(evil), record(evil)))
+    stream = io.StringIO()
+    for view in (
+        bench_view(record(evil, device="\x1bpi")),
+        compare_view(CompareReport(first="\x1b", second="", comparisons=compared)),
+        devices_view([{"name": "[/x]", "transport": "ssh", "address": "[/a]\x1b", "description": "[/d]"}]),
+    ):
+        console_on(stream).print(view)
+    shown = stream.getvalue()
+    assert all(one.isprintable() or one == "\n" for one in shown)
+    for text in ("[red]a[/y]\\x1b]0;x", "[/x]\\x1b[2J", "\\x1bpi", "[/a]", "[/d]"):
+        assert text in shown

@@ -16,7 +16,8 @@ from edgekit.bench import Candidate, Failure, Measurement, evaluate, measure
 from edgekit.bench.roundtrip import REFERENCE
 from edgekit.devices.device import Device
 from edgekit.devices.shell import ShellTransport
-from edgekit.errors import MeasurementError, UnreachableError
+from edgekit.errors import MeasurementError, OutOfMemoryError, UnreachableError
+from edgekit.progress import Event
 from tests.devices.conftest import ShellChannel
 
 CHECK, SAMPLES = REFERENCE / "check.onnx", REFERENCE / "samples.npy"
@@ -36,6 +37,28 @@ def clock():
     calls[0] += 1
     return real() - max(0, calls[0] - 40) * 10**9
 time.perf_counter_ns = clock
+"""
+
+# As the kernel does it, of a machine with little memory. A limit on the memory instead: it is given none.
+KILLER = """
+import os, signal, threading, time
+def watch():
+    while True:
+        with open("/proc/self/statm") as stream:
+            if int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 170e6:
+                os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.001)
+threading.Thread(target=watch, daemon=True).start()
+"""
+LIMIT = """
+import sys, threading, time, resource
+def watch():
+    while "onnxruntime" not in sys.modules or not hasattr(sys.modules["onnxruntime"], "InferenceSession"):
+        time.sleep(0.001)
+    with open("/proc/self/statm") as stream:
+        size = int(stream.read().split()[0]) * resource.getpagesize() + 100_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+threading.Thread(target=watch, daemon=True).start()
 """
 
 
@@ -107,21 +130,27 @@ def test_files_of_any_name_are_measured(opened: Open, tmp_path: Path, name: str)
     assert not list(tmp_path.rglob("pwned"))
 
 
-def test_a_disk_that_fills_while_evaluating_is_told(opened: Open, tmp_path: Path) -> None:
-    """Room for the code, the file and the samples, and not for the answers: (N, 4, 64, 64) of float."""
+def tiled(path: Path, size: int) -> Path:
+    """A model from (N, 4, 1, 1) to (N, 4, size, size), and one that takes memory at that."""
     import onnx
     from onnx import TensorProto, helper
 
-    sizes = helper.make_tensor("s", TensorProto.INT64, [4], [1, 1, 64, 64])
+    sizes = helper.make_tensor("s", TensorProto.INT64, [4], [1, 1, size, size])
     graph = helper.make_graph(
         [helper.make_node("Tile", ["x", "s"], ["y"])],
         "large",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 1, 1])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, 64, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, size, size])],
         [sizes],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, tmp_path / "large.onnx")
+    onnx.save(model, path)
+    return path
+
+
+def test_a_disk_that_fills_while_evaluating_is_told(opened: Open, tmp_path: Path) -> None:
+    """Room for the code, the file and the samples, and not for the answers: (N, 4, 64, 64) of float."""
+    tiled(tmp_path / "large.onnx", 64)
     np.save(tmp_path / "x.npy", np.ones((64, 4, 1, 1), np.float32))
     small = tmp_path / "small"
     small.mkdir()
@@ -136,3 +165,40 @@ def test_a_disk_that_fills_while_evaluating_is_told(opened: Open, tmp_path: Path
         link.close()
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.parametrize("how", [KILLER, LIMIT], ids=["killed", "refused"])
+def test_a_worker_that_ran_out_of_memory_goes_on_with_fewer_samples(
+    opened: Open, tmp_path: Path, how: str
+) -> None:
+    """Answers of 64 samples take 134 MB, of 16 a fourth."""
+    device, link = opened(sitecustomize=how)
+    values = np.arange(128 * 4, dtype=np.float32).reshape(128, 4, 1, 1)
+    np.save(tmp_path / "x.npy", values)
+    told: list[Event] = []
+    outputs = evaluate(
+        tiled(tmp_path / "large.onnx", 362),
+        "onnxruntime",
+        device,
+        tmp_path / "x.npy",
+        transport=link,
+        progress=told.append,
+    )
+    assert outputs.shape == (128, 4, 362, 362)
+    np.testing.assert_array_equal(outputs[:, :, 0, 0], values[:, :, 0, 0])
+    np.testing.assert_array_equal(outputs[:, :, -1, -1], values[:, :, 0, 0])
+    warning = next(event.message for event in told if event.kind == "warning")
+    assert "large.onnx in onnxruntime, 1 thread on board" in warning
+    assert "answering 64 samples at once" in warning
+    assert "going on with 16 at once" in warning
+
+
+def test_one_sample_that_is_too_much_is_told_with_the_step(opened: Open, tmp_path: Path) -> None:
+    device, link = opened(sitecustomize=KILLER)
+    np.save(tmp_path / "x.npy", np.ones((4, 4, 1, 1), np.float32))
+    with pytest.raises(OutOfMemoryError, match="killed while answering 1 sample at once") as caught:
+        evaluate(
+            tiled(tmp_path / "large.onnx", 4000), "onnxruntime", device, tmp_path / "x.npy", transport=link
+        )
+    assert "killed by SIGKILL" in caught.value.got
+    assert "memory" in caught.value.next

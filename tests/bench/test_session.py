@@ -13,7 +13,7 @@ from edgekit.bench.benchmark import Check, benchmark, candidates_for, check_devi
 from edgekit.bench.record import Record, read_record
 from edgekit.devices.device import Device
 from edgekit.devices.fake import FakeTransport, Fault
-from edgekit.errors import ComparisonError, MeasurementError, UnreachableError
+from edgekit.errors import ComparisonError, MeasurementError, OutOfMemoryError, UnreachableError
 from edgekit.progress import Event
 
 QUICK: dict[str, Any] = {"min_seconds": 0.0, "min_runs": 40}
@@ -169,8 +169,31 @@ def test_a_record_says_everything_and_comes_back(
     assert read_record(tmp_path / "record.json") == record
 
 
+def test_a_worker_that_is_killed_while_it_evaluates_has_fewer_samples_at_once(
+    files: tuple[Path, Path], sample: Path
+) -> None:
+    told: list[str] = []
+    link = FakeTransport(faults=[Fault("killed", "evaluate", nth) for nth in (1, 2)])
+    again = evaluate(
+        files[0],
+        "onnxruntime",
+        link.device,
+        sample,
+        transport=link,
+        progress=lambda event: told.append(event.message),
+    )
+    np.testing.assert_allclose(again[:, 0], np.load(sample).mean(axis=1))
+    assert [text.rpartition("; ")[2] for text in told if text] == [
+        "going on with 16 at once",
+        "going on with 4 at once",
+    ]
+    always = FakeTransport(faults=[Fault("killed", "evaluate", nth) for nth in range(1, 9)])
+    with pytest.raises(OutOfMemoryError, match="answering 1 sample at once"):
+        evaluate(files[0], "onnxruntime", always.device, sample, transport=always)
+
+
 def test_a_file_that_answers_nothing_isnt_timed(files: tuple[Path, Path], sample: Path) -> None:
-    link = FakeTransport(faults=[Fault("killed", "evaluate", 1)])
+    link = FakeTransport(faults=[Fault("garbage", "evaluate", 1)])
     record = benchmark(
         candidates(files),
         link.device,

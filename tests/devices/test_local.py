@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -57,6 +59,19 @@ def test_a_command_that_is_not_there_is_reported(link: LocalTransport) -> None:
         link.run(["/nowhere/tool"], timeout_seconds=1)
     with pytest.raises(MeasurementError, match="/nowhere/tool"):
         link.spawn(["/nowhere/tool"])
+
+
+def test_want_of_descriptors_is_blamed_on_no_command(link: LocalTransport) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        for start in (lambda: link.run(["true"], timeout_seconds=5), lambda: LocalProcess(["true"])):
+            with pytest.raises(OSError, match="Too many open files"):
+                start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_push_and_pull_keep_the_content(link: LocalTransport, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
 
+from edgekit.cli.views.inspect import inspect_view
 from edgekit.errors import EdgekitError, InputError, WeightsError
 from edgekit.formats.litert import reading as tflite_file
 from edgekit.formats.onnx import reading as onnx_file
@@ -26,6 +28,12 @@ from tests.networks import Residual, quantized
 
 Files = dict[str, Path]
 WEIGHTS = 8 * 3 * 9 + 8 * 8 * 9 + 5 * 8  # of Residual
+
+
+def shown(found: dict[str, Any]) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(inspect_view(found, 200))
+    return stream.getvalue()
 
 
 def packed(name: str) -> bytes:
@@ -51,6 +59,31 @@ def test_what_is_common_to_all_files(files: Files, kind: str) -> None:
     total = sum(one["bytes"] for one in found["constant_dtypes"].values())
     assert total == sum(sizes)
     assert list(found["activation_dtypes"]) == [{"onnx": "uint8"}.get(kind, "int8")]
+
+
+# What the kernel does to a process whose runtime takes more memory than there is.
+KILLED = """
+import os, signal, sys, threading, time
+def watch():
+    while "onnxruntime" not in sys.modules:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+threading.Thread(target=watch, daemon=True).start()
+"""
+
+
+def test_a_file_whose_runtime_is_killed_for_memory_is_read_without_it(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = inspect(files["onnx"])
+    (tmp_path / "sitecustomize.py").write_text(KILLED)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = inspect(files["onnx"])
+    assert found["tensors"] == whole["tensors"]
+    assert found["executed"] is None
+    assert "memory" in found["executed_error"]
+    assert "executed_error" not in whole
+    assert "more memory than there is" in shown(found)
 
 
 @pytest.mark.parametrize(("kind", "runtime"), [("onnx", "onnxruntime"), ("tflite", "litert")])

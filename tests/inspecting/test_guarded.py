@@ -14,7 +14,7 @@ import pytest
 
 from edgekit.config.configfile import listing
 from edgekit.devices import load_device
-from edgekit.errors import DeviceError, MeasurementError
+from edgekit.errors import DeviceError, MeasurementError, OutOfMemoryError
 from edgekit.guarded import call
 
 
@@ -58,6 +58,7 @@ def test_a_death_is_an_error(function: Any, arguments: tuple[Any, ...], words: s
     with pytest.raises(MeasurementError) as caught:
         call(function, *arguments, what="can't run the model", where="model.tflite")
     assert words in caught.value.got
+    assert isinstance(caught.value, OutOfMemoryError) == ("memory" in words)
     assert str(caught.value).startswith("model.tflite: can't run the model")
 
 
@@ -76,7 +77,7 @@ def test_a_silent_process_is_given_up() -> None:
 
 
 def test_memory_is_limited() -> None:
-    with pytest.raises(MeasurementError, match="MemoryError"):
+    with pytest.raises(OutOfMemoryError, match="MemoryError"):
         call(bytearray, 4_000_000_000, what="can't allocate", memory_bytes=1_000_000_000)
-    with pytest.raises(MeasurementError, match="MemoryError"):
+    with pytest.raises(OutOfMemoryError, match="MemoryError"):
         call(bytearray, 10**15, what="can't allocate")

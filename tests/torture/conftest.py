@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgekit.files import sha256_of
 from edgekit.pipeline import compress
 from tests.once import once
 from tests.pipeline import tiny
+from tests.torture import told
 
 # As for the bundles' tests, which share the run: what isn't looked at costs time.
 FAST = (
@@ -36,6 +37,15 @@ def count() -> int:
 def seed() -> int:
     """Another number gives other mutations."""
     return int(os.environ.get("EDGEKIT_TORTURE_SEED", "0"))
+
+
+@pytest.fixture(autouse=True)
+def mutations_told(record_property: Callable[[str, object], None]) -> Iterator[None]:
+    """How many a test got through, for benchmarks/torture.py."""
+    before = told.tried.total()
+    yield
+    if told.tried.total() > before:
+        record_property("mutations", told.tried.total() - before)
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,18 @@ def test_a_record_that_holds_something_else_is_an_error(theirs: Path, change: ob
     assert result.stderr.strip()
 
 
+@pytest.mark.parametrize("to", ["itself", "nowhere", "/etc/passwd"])
+def test_a_link_in_the_place_of_a_file_is_told_to_be_damage(written: Path, tmp_path: Path, to: str) -> None:
+    folder = Path(shutil.copytree(written, tmp_path / "theirs"))
+    (path,) = folder.glob("*/data/model.json")
+    path.unlink()
+    path.symlink_to(path.name if to == "itself" else to)
+    result = call("bundle", folder, "--check")
+    assert result.exit_code == 1  # as of a gate: the answer of the check
+    assert "the bundle isn't what was written" in result.stderr
+    assert "data/model.json" in result.stderr
+
+
 def test_a_bundle_that_was_never_finished_is_no_bundle(written: Path, tmp_path: Path) -> None:
     """A kill leaves what was written of it beside the place where it would have been."""
     shutil.copytree(written, tmp_path / ".mine.0123abcd.tmp")

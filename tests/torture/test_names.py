@@ -105,6 +105,27 @@ def test_a_recipe_makes_nobody_run_the_program_of_a_profile(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ("recipe", "show", "quick"),
+        ("recipe", "check", "quick"),
+        ("recipe", "cp", "quick", "copy.yaml"),
+        ("device", "show", "local"),
+        ("device", "probe", "local"),
+        ("inspect", "--device", "local", "nothing.onnx"),
+        ("prune", "--device", "local", "--plan", "nothing.json", "--sensitivity"),
+    ],
+    ids=" ".join,
+)
+def test_commands_say_which_file_a_name_is(here: Path, command: tuple[str, ...]) -> None:
+    profile(here, "local")
+    (here / "recipes" / "quick.yaml").write_text("stages: []\n")
+    other = f"{'recipes' if command[0] == 'recipe' else 'devices'}/"
+    assert f"; {other}" in call(*command).stderr
+    assert not (here / "executed").exists()
+
+
+@pytest.mark.parametrize(
     "version", ["1.0.0", "1", "2026.11.30", "1.2.3.4", "1.0rc1", "1.0.0-beta.2", "1.0.post1"]
 )
 def test_versions(version: str) -> None:

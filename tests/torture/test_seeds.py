@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,16 @@ from edgekit import Workload
 from edgekit.config.configfile import parse_yaml
 from edgekit.devices import load_device
 from edgekit.files import read_json, write_json
+from edgekit.inspecting.artifact import format_of
+from edgekit.pipeline import compress
+from edgekit.pipeline.benchmarking import bench
+from edgekit.pipeline.pruning import replay_plan
 from edgekit.pipeline.samples_of_files import cut
+from edgekit.pruning.plans.plan import Cut, Plan
 from edgekit.recipe import load_recipe
 from edgekit.report import page
 from edgekit.runs.folder import RunFolder
+from edgekit.runtimes.executorch import EXECUTORCH
 from tests.pipeline import tiny
 from tests.torture import mutations
 from tests.torture.told import command, message
@@ -274,6 +282,57 @@ def test_a_folder_in_the_place_of_a_file_is_told_before_any_work(copy: Path, nam
 
 def test_an_output_folder_that_is_no_utf_8(tmp_path: Path) -> None:
     assert "no UTF-8" in message(RunFolder.open, tmp_path / "\udcff", {})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path: format_of(path),
+        lambda path: bench([path]),
+        lambda path: cut(path, Path("y.npy"), 4),
+        lambda path: replay_plan(path),
+        lambda path: load_recipe(path),
+        lambda path: load_device(path),
+        lambda path: compress(None, "quick", out=path),
+        lambda path: page.load(path),
+    ],
+    ids=["inspect", "bench", "samples", "plan", "recipe", "device", "out", "report"],
+)
+def test_nul_in_a_path(call: Callable[[Path], object], tmp_path: Path) -> None:
+    """Only Python can give one: no command line holds it."""
+    assert message(call, tmp_path / "a\0.onnx")
+
+
+@pytest.mark.skipif(EXECUTORCH.installed(), reason="ExecuTorch is installed")
+def test_a_file_for_a_runtime_that_isnt_installed(tmp_path: Path) -> None:
+    (tmp_path / "x.pte").write_bytes(b"\0\0\0\0ET12")
+    for name in ("bench", "inspect"):
+        result = command(name, str(tmp_path / "x.pte"), "--quiet")
+        assert result.exit_code == 2
+        assert result.stderr.count("\n") == 3
+        assert "pip install 'edgekit-toolkit[executorch]'" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["none", "pipe", "json", "another network's"])
+@pytest.mark.parametrize("by", ["prune", "compress"])
+def test_what_is_given_as_a_plan(kind: str, by: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "json":
+        path.write_text("{}")
+    elif kind != "none":
+        path.write_text(Plan((Cut("nowhere", "out", 4, (0,)),), {}).to_json())
+    if by == "prune":
+        result = command("prune", "--plan", str(path), "--quiet")
+    else:
+        setting = "{kind: prune, plan: plan.json}, {kind: qat, training: {epochs: 0}}"
+        (tmp_path / "x.yaml").write_text(f"name: x\nstages: [{setting}]\n".replace("plan.json", str(path)))
+        told = ("--recipe", str(tmp_path / "x.yaml"), "--out", str(tmp_path / "run"), "--quiet")
+        result = command("compress", *told)
+    assert result.exit_code == 2
+    assert "plan" in result.stderr
+    assert "leave the format out" not in result.stderr
 
 
 def test_names_inside_a_model_are_shown_and_not_obeyed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,8 +15,9 @@ from edgekit.cli.explain import explain
 
 MOST_SECONDS = 10.0  # of this process: the machine may be busy
 MOST_CHARACTERS = 60_000
+tried: Counter[str] = Counter()
 
-__all__ = ["command", "message", "seeded"]
+__all__ = ["command", "message", "seeded", "tried"]
 
 
 def command(*arguments: str) -> Result:
@@ -41,9 +43,10 @@ def message(call: Callable[..., Any], *arguments: Any) -> str:
 
 
 def seeded(kind: str, seed: int, count: int) -> Iterator[random.Random]:
-    """``count`` sources of randomness, each told apart by what an assertion shows of it."""
+    """``count`` sources of randomness. How many were used up is added to ``tried``, by kind."""
     for index in range(count):
         yield random.Random(f"{kind}-{seed}-{index}")
+        tried[kind] += 1
 
 
 def _expect(text: str, code: int, seconds: float) -> None:

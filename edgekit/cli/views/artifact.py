@@ -40,6 +40,7 @@ def artifact_parts(found: Mapping[str, Any], top: int) -> list[RenderableType]:
     lines += _delegated(found)
     lines += _free(found)
     lines += _executed(found["executed"])
+    lines += [("executed", found["executed_error"])] if "executed_error" in found else []
     lines += _judged(found.get("judged"))
     if found["arena"]:
         lines.append(("arena", arena_text(found["arena"])))

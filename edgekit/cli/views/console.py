@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -30,7 +31,19 @@ def console_on(stream: TextIO) -> Console:
         width = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
         width = PLAIN_WIDTH
-    return Console(file=stream, width=width or PLAIN_WIDTH, highlight=False, soft_wrap=False)
+    options: Any = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": False}
+    return _Plain(file=stream, width=width or PLAIN_WIDTH, **options)
+
+
+class _Plain(Console):
+    """Names in what is shown may hold anything: a terminal is given their characters, and obeys none.
+
+    Only what rich itself makes moves cursors and sets colours.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text, len(text)), style, control)
 
 
 # --- progress --------------------------------------------------------------------------------------------

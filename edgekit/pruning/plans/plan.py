@@ -98,6 +98,18 @@ class Plan:
         Raises:
             PruneError: the plan doesn't fit: a layer is missing, or has other channels than the plan says.
         """
+        self.check(model).install()
+        # Outputs first: a grouped layer that is left with one input for each group would then look depthwise.
+        for cut in sorted(self.cuts, key=lambda cut: cut.dim == "in"):
+            if cut.axis is not None:
+                _keep_tensor(model, cut)
+            else:
+                surgery.keep(model.get_submodule(cut.layer), cut.dim, list(cut.kept))
+        for each in self.attributes:
+            each.apply(model.get_submodule(each.module))
+
+    def check(self, model: nn.Module) -> Replaced:
+        """What ``apply`` would put in the place of modules. Raises PruneError as it does."""
         modules = Replaced(model, self.replacements)
         faults = modules.faults + [fault for cut in self.cuts if (fault := _misfit(modules, cut))]
         faults += [fault for each in self.attributes if (fault := each.misfit(modules.get(each.module)))]
@@ -108,15 +120,7 @@ class Plan:
                 expected="the model that the plan was made for",
                 next="build the model with the same settings as then",
             )
-        modules.install()
-        # Outputs first: a grouped layer that is left with one input for each group would then look depthwise.
-        for cut in sorted(self.cuts, key=lambda cut: cut.dim == "in"):
-            if cut.axis is not None:
-                _keep_tensor(model, cut)
-            else:
-                surgery.keep(model.get_submodule(cut.layer), cut.dim, list(cut.kept))
-        for each in self.attributes:
-            each.apply(model.get_submodule(each.module))
+        return modules
 
     def silence(self, model: nn.Module) -> None:
         """Let ``model`` ignore, in place, the channels that the plan would remove; its shapes stay.

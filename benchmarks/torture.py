@@ -1,0 +1,147 @@
+"""What hostile files, kills and a machine that is short of something do to edgekit, at length.
+
+python benchmarks/torture.py [--mutations 20000] [--kinds K] [--kills 40] [--starved 40] [--seed 0]
+
+Mutations: of each kind (recipes, profiles, plans, run folders, records, bundles, samples, models, weights,
+results) so many, seeded: each has to end in a result, or in one message and exit code 2 within ten seconds.
+Kinds that take a process or a whole command for each have a 400th of that. A kind stops at its first
+fault. Kills: -9 at random moments of compress, search, export, bundle, bench and prune, and half as many of
+other signals; starved: a full disk, places that can't be written, file size limits, few descriptors, little
+memory. The same command, given again, has to end with the files of an undisturbed run. Disks are mounted,
+which takes root; without it those trials are left out, and the result says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path[:0] = [str(ROOT), str(HERE)]
+KINDS = ("tests/torture/test_torture.py", "tests/torture/test_torture_records.py")
+
+
+def main() -> int:
+    """Run what is asked for, and put it into the result; exit code 1 if there was a fault."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mutations", type=int, default=20_000, help="of each kind; 0: none")
+    parser.add_argument("--kinds", default="", help="of mutations, as pytest -k; others stay as they were")
+    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--starved", type=int, default=40, help="0, and no kills: no trials")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "torture.json")
+    arguments = parser.parse_args()
+    from provenance import surroundings
+
+    result = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    rows = {one["kind"]: one for one in result.get("mutations", ())}
+    with tempfile.TemporaryDirectory(prefix="edgekit-torture-") as folder:
+        if arguments.mutations:
+            found = mutations(arguments.mutations, arguments.kinds, arguments.seed, Path(folder))
+            about = {"seed": arguments.seed, **surroundings()}
+            rows |= {one["kind"]: {**one, **about} for one in found}
+        if arguments.kills or arguments.starved:
+            result |= trials(arguments.kills, arguments.starved, arguments.seed, Path(folder))
+            result |= {"seed": arguments.seed, **surroundings()}
+    # Read anew: another process may have been at the other half.
+    kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    if not arguments.mutations:
+        rows = {one["kind"]: one for one in kept.get("mutations", ())}
+    elif not (arguments.kills or arguments.starved):
+        result = kept
+    result = {**result, "mutations": list(rows.values())}
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    faults = [one for one in rows.values() if one["fault"]] + result.get("faults", [])
+    for row in result.get("trials", ()):
+        print(f"{row['kind']:<32}{row['trials']:>6} trials{row['hits']:>6} hits{row['equal']:>6} equal")
+    print(f"{sum(one['tried'] for one in rows.values()):,} mutations of {len(rows)} kinds")
+    print(f"{len(faults)} faults; written to {arguments.out}")
+    return int(bool(faults))
+
+
+def mutations(count: int, kinds: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+    """A row for each kind: how many were tried, and the fault that ended it, if there was one."""
+    report = folder / "mutations.xml"
+    environment = {**os.environ, "EDGEKIT_TORTURE": str(count), "EDGEKIT_TORTURE_SEED": str(seed)}
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "torture"]
+    pytest += ["-o", "junit_family=xunit1"]  # which has properties
+    pytest += ["-k", kinds] if kinds else []
+    subprocess.run([*pytest, f"--junitxml={report}", *KINDS], cwd=ROOT, env=environment, check=False)
+    return [row_of(case) for case in ElementTree.parse(report).iter("testcase")]
+
+
+def row_of(case: ElementTree.Element) -> dict[str, Any]:
+    """One test of mutations: its property "mutations" says how many it got through."""
+    bad = [one for name in ("failure", "error") for one in case.iter(name)]
+    told = {one.get("name"): one.get("value") for one in case.iter("property")}
+    return {
+        "kind": str(case.get("name")).removeprefix("test_"),
+        "tried": int(told.get("mutations") or 0),
+        "seconds": round(float(case.get("time") or 0)),
+        "fault": (bad[0].get("message") or "")[:2000] if bad else "",
+    }
+
+
+def trials(kills: int, starved: int, seed: int, folder: Path) -> dict[str, Any]:
+    """What became of the trials: rows by kind, all faults, and whether disks could be mounted."""
+    from tests.torture.trials import can_mount, tried
+    from tests.torture.trials import trials as drawn
+    from tests.torture.trouble import Machine
+
+    began = time.monotonic()
+    mounts = can_mount(folder)
+    machine = Machine(folder / "machine")
+    found = []
+    try:
+        planned = list(drawn(seed, kills, starved, mounts=mounts))
+        for number, (kind, name, one) in enumerate(planned, 1):
+            trial = tried(machine, kind, name, one)
+            found.append(trial.to_json())
+            print(f"{number}/{len(planned)} {one} {name}: {trial.hits} hits {trial.told}", flush=True)
+            for fault in trial.faults:
+                print(f"  fault: {fault}", flush=True)
+    finally:
+        machine.close()
+    return {
+        "trials": summed(found),
+        "faults": [one for one in found if one["faults"]],
+        "disks_mounted": mounts,
+        "seconds": round(time.monotonic() - began),
+        "samples": len(found),
+    }
+
+
+def summed(disturbed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each kind of trouble: trials, how often it hit, how many of them ended with equal files."""
+    rows = []
+    for kind in dict.fromkeys(one["kind"] for one in disturbed):
+        own = [one for one in disturbed if one["kind"] == kind]
+        rows.append(
+            {
+                "kind": kind,
+                "trials": len(own),
+                "hits": sum(one["hits"] for one in own),
+                "deaths": sum(one["deaths"] for one in own),
+                "equal": sum(not one["faults"] for one in own),
+                "commands": dict(collections.Counter(one["command"] for one in own)),
+                "told": dict(collections.Counter(text for one in own for text in one["told"]).most_common(5)),
+            }
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
