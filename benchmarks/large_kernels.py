@@ -5,8 +5,8 @@
 
 Of each network four files, fp32 and int8 (calibrated, not trained), with whole kernels and with parts, are
 timed in turns on one thread; ratios above 1 mean that the parts are faster. The int8 files' answers on
-held-out inputs are compared with the int8 graph's (decibels). A single layer is a depthwise convolution of 96 channels
-at 24 x 24 between two 1 x 1 ones.
+held-out inputs are compared with the int8 graph's (decibels). A single layer is a depthwise convolution of
+96 channels at 24 x 24 between two 1 x 1 ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Depthwise convolutions with large kernels, as the sum of several with small ones.
 
-XNNPACK, which LiteRT runs on, has kernels for depthwise convolutions of up to 25 taps. A larger one takes 5
-to 50 times as long, and nothing tells: it is delegated all the same. A sum over all taps is the sum of the
+XNNPACK, which LiteRT runs on, has kernels for depthwise convolutions of up to 25 taps. A larger one takes 3
+to 16 times as long, and nothing tells: it is delegated all the same. A sum over all taps is the sum of the
 sums over parts of them, each of which has a fast kernel.
 """
 
