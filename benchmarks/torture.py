@@ -8,7 +8,8 @@ Kinds that take a process or a whole command for each have a 400th of that. A ki
 fault. Kills: -9 at random moments of compress, search, export, bundle, bench and prune, and half as many of
 other signals; starved: a full disk, places that can't be written, file size limits, few descriptors, little
 memory. The same command, given again, has to end with the files of an undisturbed run. Disks are mounted,
-which takes root; without it those trials are left out, and the result says so.
+which takes root; without it those trials are left out. What is run takes the place of its kind in the result,
+and the rest stays, each with its own commit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,35 +41,33 @@ def main() -> int:
     parser.add_argument("--kinds", default="", help="of mutations, as pytest -k; others stay as they were")
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--starved", type=int, default=40, help="0, and no kills: no trials")
+    parser.add_argument("--only", default="", help="trials of this kind; others stay as they were")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "torture.json")
     arguments = parser.parse_args()
     from provenance import surroundings
 
-    result = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    rows = {one["kind"]: one for one in result.get("mutations", ())}
+    found: dict[str, list[dict[str, Any]]] = {"mutations": [], "trials": []}
     with tempfile.TemporaryDirectory(prefix="edgekit-torture-") as folder:
         if arguments.mutations:
-            found = mutations(arguments.mutations, arguments.kinds, arguments.seed, Path(folder))
-            about = {"seed": arguments.seed, **surroundings()}
-            rows |= {one["kind"]: {**one, **about} for one in found}
+            found["mutations"] = mutations(arguments.mutations, arguments.kinds, arguments.seed, Path(folder))
         if arguments.kills or arguments.starved:
-            result |= trials(arguments.kills, arguments.starved, arguments.seed, Path(folder))
-            result |= {"seed": arguments.seed, **surroundings()}
-    # Read anew: another process may have been at the other half.
-    kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    if not arguments.mutations:
-        rows = {one["kind"]: one for one in kept.get("mutations", ())}
-    elif not (arguments.kills or arguments.starved):
-        result = kept
-    result = {**result, "mutations": list(rows.values())}
+            planned = (arguments.kills, arguments.starved, arguments.only)
+            found["trials"] = trials(*planned, arguments.seed, Path(folder))
+    about = {"seed": arguments.seed, **surroundings()}
+    # Read as late as can be: another process may have been at the other half.
+    result = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    for half, rows in found.items():
+        merged = {one["kind"]: one for one in result.get(half, ())}
+        result[half] = list((merged | {one["kind"]: {**one, **about} for one in rows}).values())
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-    faults = [one for one in rows.values() if one["fault"]] + result.get("faults", [])
-    for row in result.get("trials", ()):
+    for row in result["trials"]:
         print(f"{row['kind']:<32}{row['trials']:>6} trials{row['hits']:>6} hits{row['equal']:>6} equal")
-    print(f"{sum(one['tried'] for one in rows.values()):,} mutations of {len(rows)} kinds")
-    print(f"{len(faults)} faults; written to {arguments.out}")
-    return int(bool(faults))
+    tried, kinds = sum(one["tried"] for one in result["mutations"]), len(result["mutations"])
+    bad = [one for one in result["mutations"] if one["fault"]]
+    bad += [one for one in result["trials"] if one["faults"]]
+    print(f"{tried:,} mutations of {kinds} kinds; {len(bad)} kinds with faults; written to {arguments.out}")
+    return int(bool(bad))
 
 
 def mutations(count: int, kinds: str, seed: int, folder: Path) -> list[dict[str, Any]]:
@@ -95,18 +93,17 @@ def row_of(case: ElementTree.Element) -> dict[str, Any]:
     }
 
 
-def trials(kills: int, starved: int, seed: int, folder: Path) -> dict[str, Any]:
-    """What became of the trials: rows by kind, all faults, and whether disks could be mounted."""
+def trials(kills: int, starved: int, only: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+    """What became of the trials: a row for each kind."""
     from tests.torture.trials import can_mount, tried
     from tests.torture.trials import trials as drawn
     from tests.torture.trouble import Machine
 
-    began = time.monotonic()
     mounts = can_mount(folder)
     machine = Machine(folder / "machine")
     found = []
     try:
-        planned = list(drawn(seed, kills, starved, mounts=mounts))
+        planned = [one for one in drawn(seed, kills, starved, mounts=mounts) if not only or only == one[0]]
         for number, (kind, name, one) in enumerate(planned, 1):
             trial = tried(machine, kind, name, one)
             found.append(trial.to_json())
@@ -115,13 +112,7 @@ def trials(kills: int, starved: int, seed: int, folder: Path) -> dict[str, Any]:
                 print(f"  fault: {fault}", flush=True)
     finally:
         machine.close()
-    return {
-        "trials": summed(found),
-        "faults": [one for one in found if one["faults"]],
-        "disks_mounted": mounts,
-        "seconds": round(time.monotonic() - began),
-        "samples": len(found),
-    }
+    return summed(found)
 
 
 def summed(disturbed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -137,6 +128,7 @@ def summed(disturbed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "deaths": sum(one["deaths"] for one in own),
                 "equal": sum(not one["faults"] for one in own),
                 "commands": dict(collections.Counter(one["command"] for one in own)),
+                "faults": [fault[-2000:] for one in own for fault in one["faults"]],
                 "told": dict(collections.Counter(text for one in own for text in one["told"]).most_common(5)),
             }
         )

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgekit.errors import DataError, WeightsError, WorkloadError
+from edgekit.errors import DataError, InputError, WeightsError, WorkloadError
 from edgekit.opening import load_workload
 from edgekit.tasks import Classification, Segmentation
 from edgekit.workload import Augmentation, Preprocessing, Samples, Workload
@@ -411,3 +411,13 @@ def test_a_model_that_was_asked_with_gradients_can_be_copied() -> None:
         assert torch.equal(copy.deepcopy(model)(inputs), before)
         model(inputs).sum().backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_want_of_memory_is_no_mistake_of_the_users_code() -> None:
+    def mine() -> Workload:
+        raise MemoryError("Unable to allocate 7 GiB")
+
+    with pytest.raises(InputError, match="not enough memory") as caught:
+        load_workload(mine)
+    assert not isinstance(caught.value, WorkloadError)
+    assert "mine" in caught.value.where

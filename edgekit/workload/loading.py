@@ -19,6 +19,7 @@ import torch
 
 from edgekit.errors import EdgekitError, WorkloadError, did_you_mean
 from edgekit.files import what_is
+from edgekit.shortage import shortage
 
 __all__ = ["call", "user_code", "user_traceback"]
 
@@ -101,6 +102,8 @@ def user_code(where: str, folder: Path | None = None) -> Iterator[None]:
     except EdgekitError:
         raise
     except (Exception, SystemExit) as error:
+        if (wanting := shortage(error, where)) is not None:  # no mistake of that code
+            raise wanting from error
         raise WorkloadError(
             f"the workload's own code failed: {type(error).__name__}: {error}",
             where=where,

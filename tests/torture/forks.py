@@ -8,6 +8,7 @@ process has. Lines out: the fork's process id, then its exit status as ``os.wait
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import re
@@ -76,6 +77,7 @@ def begin(given: dict[str, Any]) -> None:
     os.close(log)
     os.close(nowhere)
     sys.argv = ["edgekit", *given["arguments"]]
+    faulthandler.register(signal.SIGUSR1)
     limit(given["limits"])
 
 

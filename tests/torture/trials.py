@@ -107,7 +107,7 @@ def starved(machine: Machine, name: str, seed: str, kind: str) -> Trial:
                 continue
             trial.hits += 1
             trial.told.append(_message(ended.text))
-            if kind == "little memory" and ended.code in DEATHS:
+            if kind == "little memory" and ended.code in DEATHS and not ended.hung:
                 trial.deaths += 1  # C++ that gets no memory has nobody to tell
             else:
                 _expect(trial, ended, (1, 2) if kind == "little memory" else (2,))
@@ -150,7 +150,9 @@ def left_behind(folder: Path) -> list[str]:
 
 def _expect(trial: Trial, ended: Ended, codes: tuple[int, ...]) -> None:
     """One message, and an exit code that says who has to do something about it."""
-    if ended.code not in codes or "failed unexpectedly" in ended.text or "Traceback" in ended.text:
+    if ended.hung:
+        trial.faults.append(f"hangs: {ended.text[-3000:]}")
+    elif ended.code not in codes or "failed unexpectedly" in ended.text or "Traceback" in ended.text:
         trial.faults.append(f"exit code {ended.code}: {ended.text[-3000:]}")
 
 
