@@ -6,6 +6,7 @@ that nobody has to guess whether a run is stuck. It knows nothing of torch, and 
 
 from __future__ import annotations
 
+import _thread
 import dataclasses
 import threading
 import time
@@ -46,20 +47,24 @@ class Heartbeat:
         self._show, self._sparing, self._every = show, sparing, every
         self._beside, self._line = beside, line
         self._lock = threading.RLock()  # an interrupt may come while it is held, and be told
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="edgekit-heartbeat", daemon=True)
+        self._stopped, self._ended = threading.Event(), threading.Event()
         self._doing = Event("step", "start", "getting ready")
         self._since = self._heard = self._shown = time.monotonic()
 
     def __enter__(self) -> Heartbeat:
-        self._thread.start()
+        # Not a threading.Thread: where there is no memory left its start waits for ever for a thread that
+        # ended before its first line. A command that nobody hears of for a while is better.
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError:
+            self._ended.set()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopped.set()
-        self._thread.join(timeout=1)  # it may be writing to a pipe that nobody reads
+        self._ended.wait(timeout=1)  # it may be writing to a pipe that nobody reads
         if self._beside is not None:
             self._beside.close()
 
@@ -81,6 +86,12 @@ class Heartbeat:
         if (event.stage, event.message) != (self._doing.stage, self._doing.message) or event.kind != "step":
             self._since = now
         self._doing = event
+
+    def _run(self) -> None:
+        try:
+            self._beat()
+        finally:
+            self._ended.set()
 
     def _beat(self) -> None:
         while not self._stopped.wait(min(_TICK, self._every / 4)):

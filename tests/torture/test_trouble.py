@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,3 +70,31 @@ def test_a_trial_notices_what_went_wrong(
         monkeypatch.setitem(COMMANDS, "prune", dataclasses.replace(COMMANDS["prune"], arguments=arguments))
     trial = tried(machine, "SIGKILL", "prune", "noticed")
     assert any(what in fault for fault in trial.faults)
+
+
+# At some size Python's own Thread.start never comes back: the thread ended before its first line.
+SCARCE = """
+import os, re, resource, signal
+from edgekit.monitor.heartbeat import Heartbeat
+for extra in range(8_000_000, 12_000_000, 20_000):
+    if os.fork() == 0:
+        with open("/proc/self/status") as stream:
+            size = (int(re.search(r"VmSize:\\s+(\\d+)", stream.read())[1]) << 10) + extra
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+        signal.alarm(5)
+        try:
+            with Heartbeat(lambda event: None):
+                pass
+        except MemoryError:
+            pass
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.wait()[1])
+    assert code == 0, (extra, code)
+"""
+
+
+def test_a_command_begins_at_any_size_of_memory() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCARCE], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
