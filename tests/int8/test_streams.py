@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from edgekit.formats.litert.islands import keep_islands
 from edgekit.graph import ops
 from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
 from edgekit.int8.streams import float_streams
+from edgekit.int8.unify import per_tensor
 from tests.export.runtimes import files_of
 from tests.networks import Residual, images, seeded, snr_db
 
@@ -60,10 +62,11 @@ class ForItself(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), 4 * self.embed(x)], 1)
-        others = self.places(x[:, 1:].transpose(1, 2)).transpose(1, 2)
-        x = torch.cat([x[:, :1], others], 1)
-        own = self.own(self.norm(x)[:, :1])
-        x = x + self.scale * torch.cat([own, x[:, 1:]], 1)
+        for _ in range(2):
+            others = self.places(x[:, 1:].transpose(1, 2)).transpose(1, 2) + x[:, 1:]
+            x = torch.cat([x[:, :1], others], 1)
+            own = self.own(self.norm(x)[:, :1])
+            x = x + self.scale * torch.cat([own, x[:, 1:]], 1)
         return self.head(self.last(x)[:, 0])
 
 
@@ -78,6 +81,27 @@ def test_a_small_token_with_layers_of_its_own(tmp_path: Path) -> None:
         reference = graph(x[:4])
     for name, got in files_of(graph, x[:4], tmp_path).items():
         assert snr_db(reference, got) > 35, name
+
+
+def test_the_converter_draws_no_grid_in_front_of_a_cut() -> None:
+    """It would bring all of the stream onto the grid behind the cut: coat_lite_tiny's file was wrong by that."""
+    model, x = seeded(ForItself), images(64)[:, 0]
+    graph = calibrate(capture(model, x[:1]), list(x.split(16)))
+
+    def cuts() -> list[fx.Node]:
+        found = []
+        for quantize in per_tensor(graph):
+            node = quantize.args[0]
+            while node.target in ops.MOVES:
+                node = node.args[0]
+                if len(node.users) > 1 and node.target not in ops.DEQUANTIZE:
+                    found.append(quantize)
+                    break
+        return found
+
+    assert cuts()
+    keep_islands(graph)
+    assert not cuts()
 
 
 def test_sums_that_layers_read_stay_on_integers() -> None:

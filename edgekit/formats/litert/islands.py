@@ -2,7 +2,8 @@
 
 The converter gives an op int8 tensors wherever what it reads was quantised and the op is one that passes on
 a grid (concatenation, selection) or brings its own (sigmoid, tanh, softmax): also where the int8 graph
-dequantises first, because one grid can't hold the result. An addition in between keeps it from that.
+dequantises first, because one grid can't hold the result. And it draws the grid behind a move in front of it.
+An addition in between keeps it from both.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def keep_islands(graph: fx.GraphModule) -> int:
         if not _is_taken(node):
             continue
         for source in node.all_input_nodes:
-            if not ops.is_float(source) or not _from_integers(source):
+            if not ops.is_float(source) or not (_from_integers(source) or _cut_from_float(source)):
                 continue
             with graph.graph.inserting_before(node):
                 number = ops.constant_node(graph, f"{node.name}_nothing{added}", torch.tensor(_NOTHING))
@@ -49,13 +50,26 @@ def keep_islands(graph: fx.GraphModule) -> int:
 
 def _is_taken(node: fx.Node) -> bool:
     if node.target is ops.qd.quantize_per_tensor.default:  # two grids in a row, which the converter refuses
-        return bool(node.args[0].target is ops.qd.dequantize_per_tensor.default)  # type: ignore[union-attr]
+        source: fx.Node = node.args[0]  # type: ignore[assignment]
+        return source.target is ops.qd.dequantize_per_tensor.default or _cut_from_float(source)
     return ops.is_float(node) and (node.target in _CHOOSE or (node.target in _TAKEN and not _quantized(node)))
 
 
 def _quantized(node: fx.Node) -> bool:
     """Whether integers stand behind a node, perhaps behind its clamp."""
     return all(user.target in ops.QUANTIZE | ops.CLAMPS for user in node.users)
+
+
+def _cut_from_float(node: fx.Node) -> bool:
+    """Whether a node is moved from floats that something else reads, too: the converter would put these on
+    the grid that stands behind the move.
+    """
+    moved = False
+    while node.target in ops.MOVES and isinstance(node.args[0], fx.Node):
+        node, moved = node.args[0], True
+        if len(node.users) > 1:
+            break
+    return moved and len(node.users) > 1 and ops.is_float(node) and node.target not in ops.DEQUANTIZE
 
 
 def _from_integers(node: fx.Node) -> bool:
