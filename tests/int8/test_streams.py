@@ -84,7 +84,7 @@ def test_a_small_token_with_layers_of_its_own(tmp_path: Path) -> None:
 
 
 def test_the_converter_draws_no_grid_in_front_of_a_cut() -> None:
-    """It would bring all of the stream onto the grid behind the cut: coat_lite_tiny's file was wrong by that."""
+    """It would bring all of the stream onto the grid behind the cut (as in coat_lite_tiny)."""
     model, x = seeded(ForItself), images(64)[:, 0]
     graph = calibrate(capture(model, x[:1]), list(x.split(16)))
 
