@@ -18,6 +18,7 @@ import argparse
 import collections
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,11 @@ def trials(kills: int, starved: int, only: str, seed: int, folder: Path) -> list
     return summed(found)
 
 
+def without_paths(text: str) -> str:
+    """Without the folders that only this machine has."""
+    return re.sub(r"/(?:[\w.-]+/)+", "…/", text)
+
+
 def summed(disturbed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each kind of trouble: trials, how often it hit, how many of them ended with equal files."""
     rows = []
@@ -128,8 +134,12 @@ def summed(disturbed: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "deaths": sum(one["deaths"] for one in own),
                 "equal": sum(not one["faults"] for one in own),
                 "commands": dict(collections.Counter(one["command"] for one in own)),
-                "faults": [fault[-2000:] for one in own for fault in one["faults"]],
-                "told": dict(collections.Counter(text for one in own for text in one["told"]).most_common(5)),
+                "faults": [without_paths(fault)[-2000:] for one in own for fault in one["faults"]],
+                "told": dict(
+                    collections.Counter(
+                        without_paths(text) for one in own for text in one["told"]
+                    ).most_common(5)
+                ),
             }
         )
     return rows

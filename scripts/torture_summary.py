@@ -31,7 +31,7 @@ def summary(found: Mapping[str, Any]) -> str:
         f"times in a process of its own: the same command, given again, ended in "
         f"{_of([rows['SIGKILL'], *signals, rows[CHILD]])} trials with the files of an undisturbed run.",
         f"Ended {_sum(wants, 'hits')} times by too little of something ({short}), it told what was missing"
-        + (f", but for {died} times that memory ended it without a word," if died else "")
+        + (f" (but for {died} that memory ended without a word)" if died else "")
         + f" and went on in {_of(wants)} trials.",
         f"{tried:,} damaged files of {len(mutated)} kinds, up to {most:,} of each: "
         f"{_bold(sum(bool(one['fault']) for one in mutated))} that didn't end in a result or in one message.",

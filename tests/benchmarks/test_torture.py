@@ -34,6 +34,13 @@ def test_a_fault_is_no_equal_end(script: dict[str, Any]) -> None:
     assert memory["deaths"] == 1
 
 
+def test_no_path_of_a_machine_is_published(script: dict[str, Any]) -> None:
+    told = "error: /home/me/x-1/run/report.html: can't write"
+    (row,) = script["summed"]([trial("a full disk", told=[told], faults=[f"exit code 1: {told}"])])
+    assert row["told"] == {"error: …/report.html: can't write": 1}
+    assert row["faults"] == ["exit code 1: error: …/report.html: can't write"]
+
+
 @pytest.mark.parametrize(
     ("inner", "expected"),
     [
@@ -72,4 +79,4 @@ def test_faults_are_said_in_bold(root: Path, script: dict[str, Any]) -> None:
     worse = script["summed"]([*(trial(kind) for kind in kinds), trial("SIGKILL", faults=["x"])])
     assert "**3 of 4** trials" in summary({**sound, "trials": worse})
     died = script["summed"]([*(trial(kind) for kind in kinds), trial("little memory", deaths=1)])
-    assert "for 1 times that memory" in summary({**sound, "trials": died})
+    assert "but for 1 that memory ended" in summary({**sound, "trials": died})
