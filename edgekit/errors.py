@@ -157,6 +157,12 @@ class PruneError(StageError):
     """The wanted speed-up can't be reached, or a pruning plan doesn't fit the model."""
 
 
+class PlanError(PruneError):
+    """The pruning plan that the user named can't be read, is none, or isn't one for this model."""
+
+    exit_code = 2
+
+
 class ExportError(StageError):
     """A converter failed, or the file that it wrote disagrees with the model."""
 

@@ -102,6 +102,15 @@ def named(kind: configfile.Kind) -> Callable[[T], T]:
     return tell
 
 
+DeviceName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|FILE",
+        show_default=False,
+        autocompletion=complete("devices"),
+        callback=named("devices"),
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, as the only thing on stdout.")]
 Sets = Annotated[
     list[str] | None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.choices import TableCommand
-from edgekit.cli.common import Json, Quiet, complete, exits, named, print_json, run_view, shown
+from edgekit.cli.common import DeviceName, Json, Quiet, complete, exits, named, print_json, run_view, shown
 from edgekit.cli.device_install import device_install
 from edgekit.cli.streams import say
 
@@ -18,16 +18,6 @@ devices = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-DeviceName = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME|FILE",
-        show_default=False,
-        autocompletion=complete("devices"),
-        callback=named("devices"),
-    ),
-]
 
 
 @devices.command("ls")

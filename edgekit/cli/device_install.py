@@ -6,21 +6,13 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.common import Json, Quiet, complete, exits, named, print_json, run_view
+from edgekit.cli.common import DeviceName, Json, Quiet, exits, print_json, run_view
 from edgekit.cli.streams import say
 
 
 @exits
 def device_install(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|FILE",
-            show_default=False,
-            autocompletion=complete("devices"),
-            callback=named("devices"),
-        ),
-    ],
+    name: DeviceName,
     packages: Annotated[
         list[str] | None,
         typer.Option(

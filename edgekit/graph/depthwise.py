@@ -64,8 +64,7 @@ def is_large_depthwise(node: fx.Node) -> bool:
         return False
     weight = ops.shape_of(node.args[1])
     groups = node.args[6] if len(node.args) > 6 else 1
-    padding = node.args[4] if len(node.args) > 4 else 0
-    if weight is None or groups == 1 or isinstance(padding, str):
+    if weight is None or groups == 1:
         return False
     return int(weight[1]) == 1 and math.prod(map(int, weight[2:])) > MOST_TAPS
 

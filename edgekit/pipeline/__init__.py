@@ -30,7 +30,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import InputError, Interrupted
+from edgekit.errors import Interrupted, WorkloadError
 from edgekit.formats import FORMATS, read_by
 from edgekit.progress import Progress, silent, told_while_reading
 
@@ -163,7 +163,7 @@ def _compress(
             job.tell("note", "baseline", idle)
         try:
             preflight.rehearse(job)
-        except InputError:
+        except WorkloadError:
             run.forget()  # nothing came of it; with another model the same folder will do
             raise
         rungs = chain.run_stages(job)

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgekit import macs
-from edgekit.errors import InputError, PruneError
+from edgekit.errors import PlanError, PruneError
 from edgekit.files import read_text
 from edgekit.macs import Complexity
 from edgekit.progress import Event
@@ -319,12 +319,12 @@ class Cutting:
 def read_plan(path: str | Path, model: nn.Module) -> tuple[Plan, str]:
     """A plan that the user named, and the text that it was read from.
 
-    Raises InputError: there is none, it is no plan, or it isn't one for ``model``.
+    Raises PlanError: there is none, it is no plan, or it isn't one for ``model``.
     """
     try:
         text = read_text(Path(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
+        raise PlanError(
             "the pruning plan can't be read",
             where=str(path),
             got=getattr(error, "strerror", None) or str(error),
@@ -334,7 +334,7 @@ def read_plan(path: str | Path, model: nn.Module) -> tuple[Plan, str]:
         plan = Plan.from_json(text, where=str(path))
         plan.check(model)
     except PruneError as error:
-        raise InputError(
+        raise PlanError(
             error.what,
             where=error.where or str(path),
             got=error.got,

@@ -34,8 +34,8 @@ def check_cut(
 
     Returns what was found, for a stage that gets the very same weights; None where nothing had to be.
 
-    Raises PruneError: the target is out of reach (it says how far one gets), or a limit names no layer;
-    InputError: the given plan can't be read or doesn't fit.
+    Raises PruneError: the target is out of reach (it says how far one gets), a limit names no layer, or the
+    given plan can't be read or doesn't fit (PlanError).
     """
     if config.plan is not None:
         read_plan(config.plan, model)

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from edgekit.files import sha256
 from tests.e2e import torchrun
+from tests.leftovers import results
 
 pytestmark = pytest.mark.slow
 
@@ -36,17 +36,6 @@ recommend: {max_accuracy_drop: 100}
 """
 STAGES = ("distill", "prune", "qat")
 REPEATS = 20
-
-
-def results(folder: Path) -> dict[str, str]:
-    """sha256 of every exported file, and of what the stages left, but for notes of times."""
-    files = [*folder.glob("artifacts/*"), *folder.glob("stages/*/*")]
-    kept = (".onnx", ".tflite", ".safetensors", ".pt2", "plan.json")
-    return {
-        path.relative_to(folder).as_posix(): sha256(path)
-        for path in sorted(files)
-        if path.name.endswith(kept) and "trial" not in path.name
-    }
 
 
 @pytest.fixture(scope="module")

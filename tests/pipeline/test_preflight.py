@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekit.errors import ExportError, InputError, MeasurementError, WorkloadError
+from edgekit.errors import ExportError, MeasurementError, WorkloadError
 from edgekit.files import sha256
 from edgekit.formats.litert import tflm
 from edgekit.pipeline import artifacts
@@ -239,11 +239,11 @@ class TestWhatCanBeCut:
     def test_a_plan_that_is_not_there_or_is_of_another_network(self, fresh: Run, finished: Run) -> None:
         given = ("stages.prune.speedup=null", "stages.prune.channel_multiple=8")
         other = Run(fresh.folder.with_name("other"), fresh.recipe, fresh.workload)
-        with pytest.raises(InputError, match=r"no-plan\.json"):
+        with pytest.raises(WorkloadError, match=r"no-plan\.json"):
             other(*given, "stages.prune.plan=no-plan.json")
         plan = next(finished.folder.rglob("plan.json"))
         other.workload = replace(fresh.workload, model=OneCell().eval())
-        with pytest.raises(InputError, match="the model that the plan was made for"):
+        with pytest.raises(WorkloadError, match="before any training"):
             other(*given, f"stages.prune.plan={plan}")
 
     @pytest.mark.wide

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from edgekit import macs
-from edgekit.errors import InputError, PruneError, RecipeError, StageError
+from edgekit.errors import PruneError, RecipeError, StageError
 from edgekit.progress import Event
 from edgekit.recipe import load_recipe
 from edgekit.stages.base import StageContext, TrainingConfig
@@ -279,7 +279,7 @@ def test_a_given_plan_is_replayed(tmp_path: Path) -> None:
     continued = prune(work.model, config, context(work, tmp_path / "again")[0])
     assert repr(loaded.model) == repr(continued.model) == repr(again.model)
     assert continued.details == again.details
-    with pytest.raises(InputError, match="the pruning plan can't be read"):
+    with pytest.raises(PruneError, match="the pruning plan can't be read"):
         prune(work.model, config, context(work, tmp_path / "third")[0])
 
 

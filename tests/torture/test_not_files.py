@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from edgekit import checkpoint
 from edgekit.bench.roundtrip import REFERENCE
 from edgekit.cli import app as cli
-from edgekit.errors import InputError, RunFolderError, WeightsError
+from edgekit.errors import InputError, PlanError, RunFolderError, WeightsError
 from edgekit.files import NotAFile, opened, read_bytes, read_text, require_file, sha256
 from edgekit.formats.onnx.ends import companions
 from edgekit.pipeline import compress
@@ -165,7 +165,7 @@ def test_weights_plans_and_checkpoints(kind: str, tmp_path: Path) -> None:
     path = make(kind, tmp_path / "x.pt")
     with pytest.raises(WeightsError):
         load_weights(torch.nn.Linear(2, 2), path)
-    with pytest.raises(InputError):
+    with pytest.raises(PlanError):
         read_plan(path, torch.nn.Identity())
     found, reason = checkpoint.read(path, "x")
     assert found is None

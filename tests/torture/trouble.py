@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.files import sha256
+from tests.leftovers import results
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKLOAD = str(ROOT / "tests/pipeline/tiny.py")
@@ -47,15 +48,8 @@ LONGEST = 240.0  # seconds for a command that takes some ten on a busy machine: 
 
 
 def of_run(folder: Path) -> dict[str, str]:
-    """sha256 of every exported file, and of what the stages left, but for notes of times."""
-    run = folder / "run"
-    files = [*run.glob("artifacts/*"), *run.glob("stages/*/*")]
-    kept = (".onnx", ".tflite", ".safetensors", ".pt2", "plan.json")
-    return {
-        path.relative_to(run).as_posix(): sha256(path)
-        for path in sorted(files)
-        if path.name.endswith(kept) and "trial" not in path.name
-    }
+    """What the run in a folder left."""
+    return results(folder / "run")
 
 
 def of_folder(name: str) -> Callable[[Path], dict[str, str]]:
