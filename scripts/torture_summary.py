@@ -21,7 +21,7 @@ def summary(found: Mapping[str, Any]) -> str:
     signals = [row for kind, row in rows.items() if kind.startswith("SIG") and kind != "SIGKILL"]
     wants = [rows[kind] for kind in WANTS if kind in rows]
     died = sum(row["deaths"] for row in wants)
-    short = ", ".join(kind for kind in WANTS if kind in rows)
+    short = ", ".join(kind for kind in WANTS if kind in rows and rows[kind]["hits"])
     mutated = found["mutations"]
     tried = sum(one["tried"] for one in mutated)
     most = max(one["tried"] for one in mutated)

@@ -316,6 +316,9 @@ class Cutting:
         self.context.progress(Event("note", "prune", message))
 
 
+_ANOTHER_PLAN = "name another plan, or leave it out to have one made"
+
+
 def read_plan(path: str | Path, model: nn.Module) -> tuple[Plan, str]:
     """A plan that the user named, and the text that it was read from.
 
@@ -329,6 +332,7 @@ def read_plan(path: str | Path, model: nn.Module) -> tuple[Plan, str]:
             where=str(path),
             got=getattr(error, "strerror", None) or str(error),
             expected="a plan.json of `edgekit prune`, or of a run's prune stage",
+            next=_ANOTHER_PLAN,
         ) from error
     try:
         plan = Plan.from_json(text, where=str(path))
@@ -339,6 +343,6 @@ def read_plan(path: str | Path, model: nn.Module) -> tuple[Plan, str]:
             where=error.where or str(path),
             got=error.got,
             expected=error.expected,
-            next=error.next,
+            next=error.next or _ANOTHER_PLAN,
         ) from error
     return plan, text

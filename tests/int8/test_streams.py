@@ -35,16 +35,21 @@ class Stream(nn.Module):
         return self.head(self.last(x)[:, 0])
 
 
-def test_a_small_token_is_as_right_as_large_ones(tmp_path: Path) -> None:
-    model, x = seeded(Stream), images(64)[:, 0]
-    with torch.no_grad():
-        model.token.copy_(torch.linspace(-0.02, 0.02, 8))
+def near(model: nn.Module, x: Tensor, folder: Path) -> None:
+    """The int8 graph is near to the model, and each file to the graph."""
     graph = calibrate(capture(model, x[:1]), list(x.split(16)))
     with torch.no_grad():
         assert snr_db(model(x), graph(x)) > 30
         reference = graph(x[:4])
-    for name, got in files_of(graph, x[:4], tmp_path).items():
+    for name, got in files_of(graph, x[:4], folder).items():
         assert snr_db(reference, got) > 35, name
+
+
+def test_a_small_token_is_as_right_as_large_ones(tmp_path: Path) -> None:
+    model, x = seeded(Stream), images(64)[:, 0]
+    with torch.no_grad():
+        model.token.copy_(torch.linspace(-0.02, 0.02, 8))
+    near(model, x, tmp_path)
 
 
 class ForItself(nn.Module):
@@ -75,12 +80,7 @@ def test_a_small_token_with_layers_of_its_own(tmp_path: Path) -> None:
     with torch.no_grad():
         model.token.copy_(torch.linspace(-0.02, 0.02, 8))
         model.own.weight.mul_(0.05)
-    graph = calibrate(capture(model, x[:1]), list(x.split(16)))
-    with torch.no_grad():
-        assert snr_db(model(x), graph(x)) > 30
-        reference = graph(x[:4])
-    for name, got in files_of(graph, x[:4], tmp_path).items():
-        assert snr_db(reference, got) > 35, name
+    near(model, x, tmp_path)
 
 
 def test_the_converter_draws_no_grid_in_front_of_a_cut() -> None:
