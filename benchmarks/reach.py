@@ -15,6 +15,7 @@ A network that is finished with the present code is skipped; ``--again`` doesn't
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -317,6 +318,8 @@ def _workload(name: str, samples: int, folder: Path) -> Any:
 def _compressed(workload: Any, folder: Path, told: Any) -> dict[str, Any]:
     """The whole job, and what its report says."""
     import edgekit
+    from edgekit.formats.litert.delegated import delegated
+    from edgekit.formats.litert.reading import load
 
     recipe = folder.with_suffix(".yaml")
     recipe.write_text(json.dumps(RECIPE))
@@ -331,7 +334,7 @@ def _compressed(workload: Any, folder: Path, told: Any) -> dict[str, Any]:
         "ladder": report["ladder"],
         "coverage": {format: one["int8_coverage"] for format, one in files.items()},
         "float_layers": {format: one.get("float_layers", [])[:8] for format, one in files.items()},
-        "litert": _partitions(folder / files["litert"]["file"]),
+        "litert": dataclasses.asdict(delegated(load(folder / files["litert"]["file"]))),
         "warnings": [one["message"] for one in report["warnings"]],
         "gates": _gates(folder),
     }
@@ -345,33 +348,6 @@ def _gates(folder: Path) -> dict[str, float]:
         "gate_seconds": round(sum(one["evaluation"]["gate_seconds"] for one in files), 1),
         "export_seconds": round(sum(one["seconds"] for one in files), 1),
     }
-
-
-def _partitions(path: Path) -> dict[str, Any]:
-    """What XNNPACK took of a LiteRT file: its partitions, and the ops that no partition covers."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path), num_threads=1)
-    interpreter.allocate_tensors()
-    ops = interpreter._get_ops_details()
-    delegates = [op for op in ops if op["op_name"] == "DELEGATE"]
-    plain = [op for op in ops if op["op_name"] != "DELEGATE"]
-    makes = {int(tensor): number for number, op in enumerate(plain) for tensor in op["outputs"]}
-    taken: set[int] = set()
-    for delegate in delegates:  # from its outputs back to its inputs
-        border = {int(tensor) for tensor in delegate["inputs"]}
-        todo = [int(tensor) for tensor in delegate["outputs"]]
-        while todo:
-            number = makes.get(tensor) if (tensor := todo.pop()) not in border else None
-            if number is not None and number not in taken:
-                taken.add(number)
-                todo += [int(tensor) for tensor in plain[number]["inputs"]]
-    outside: dict[str, int] = {}
-    for number, op in enumerate(plain):
-        if number not in taken:
-            outside[op["op_name"]] = outside.get(op["op_name"], 0) + 1
-    transposes = sum(op["op_name"] == "TRANSPOSE" for op in plain)
-    return {"partitions": len(delegates), "outside": outside, "transposes": transposes}
 
 
 # --- for people --------------------------------------------------------------------------------------------

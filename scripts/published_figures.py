@@ -18,9 +18,9 @@ from edgekit.units import human_bytes, human_count, human_ns, human_share
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import reach_table  # noqa: E402 - beside this file, which tests run from elsewhere
+import peers_table  # noqa: E402 - beside this file, which tests run from elsewhere
+import reach_table  # noqa: E402
 import torture_summary  # noqa: E402
-import tuned_table  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 MEASURED = re.compile(r"^# measured:.*(?:\n#  {10}.*)*", re.MULTILINE)
@@ -71,7 +71,8 @@ def table(name: str) -> str:
     """Markdown for ``benchmarks/results/<name>.json``; a file that isn't there gives an honest sentence.
 
     "against": what the compression benchmarks found. "reach", "reach-summary": foreign networks.
-    "tuned": int8 by calibration beside others. "torture": what kills and damaged files did.
+    "peers-near", "peers-times": int8 by calibration beside others. "torture": what kills and damaged files
+    did.
     """
     if name == "against":
         return against()
@@ -80,8 +81,9 @@ def table(name: str) -> str:
         return reach_table.table(found) if name == "reach" else f"\n{reach_table.summary(found)}\n\n"
     if name == "torture":
         return f"\n{torture_summary.summary(json.loads((RESULTS / 'torture.json').read_text()))}\n\n"
-    if name == "tuned":
-        return tuned_table.table(json.loads((RESULTS / "int8_vs_tuned.json").read_text()))
+    if name.startswith("peers"):
+        found = json.loads((RESULTS / "int8_against_peers.json").read_text())
+        return peers_table.near(found) if name == "peers-near" else peers_table.times(found)
     path = RESULTS / f"{name}.json"
     if not path.exists():
         return f"\n(not measured yet: benchmarks/results/{name}.json is missing)\n\n"

@@ -211,6 +211,7 @@ class Format(ABC):
 
     def executed(self, path: Path) -> dict[str, Any]:
         """What its runtime on this machine executes, as JSON: ``operators``, a count by kind;
-        ``xnnpack_partitions`` and ``arena_bytes``, None where there are none. Raises what the runtime raises.
+        ``xnnpack_partitions`` and ``arena_bytes``, None where there are none; ``outside_xnnpack``, a count by
+        kind of what XNNPACK left to other kernels. Raises what the runtime raises.
         """
-        return {"operators": {}, "xnnpack_partitions": None, "arena_bytes": None}
+        return {"operators": {}, "xnnpack_partitions": None, "outside_xnnpack": {}, "arena_bytes": None}

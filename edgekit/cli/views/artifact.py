@@ -109,7 +109,10 @@ def _executed(executed: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     name = f"{RUNTIMES[executed['runtime']].title} {executed['version']}"
     rows = [("executed", f"{name}: {counted(executed['operators'])}")]
     if executed["xnnpack_partitions"] is not None:
-        rows.append(("in XNNPACK", f"{executed['xnnpack_partitions']} partitions"))
+        outside = executed["outside_xnnpack"]
+        left = f"; left to slower kernels: {counted(outside)}" if outside else ""
+        count = executed["xnnpack_partitions"]
+        rows.append(("in XNNPACK", f"{count} partition{'' if count == 1 else 's'}{left}"))
     coverage = executed["coverage"]
     if coverage is None:
         return [*rows, ("int8 coverage", f"not counted: {executed['coverage_error']}")]

@@ -102,6 +102,7 @@ def executed(path: Path) -> dict[str, Any]:
     return {
         "operators": dict(found.operators.most_common()),
         "xnnpack_partitions": len(found.partitions),
+        "outside_xnnpack": {},
         "arena_bytes": None,
     }
 

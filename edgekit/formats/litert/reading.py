@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.formats.litert.delegated import delegated
 from edgekit.formats.summary import INTEGERS, by_size, dtype_totals, grid, tensor_bytes
 from edgekit.memory.arena import Step, plan
 
@@ -247,12 +248,12 @@ def executed(path: Path) -> dict[str, Any]:
     from ai_edge_litert.interpreter import OpResolverType
 
     plain = load(path, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
-    with_delegates = load(path)
     names = Counter(operation["op_name"] for operation in plain._get_ops_details())
-    delegates = [op for op in with_delegates._get_ops_details() if op["op_name"] == "DELEGATE"]
+    taken = delegated(load(path))
     return {
         "operators": dict(names.most_common()),
-        "xnnpack_partitions": len(delegates),
+        "xnnpack_partitions": taken.partitions,
+        "outside_xnnpack": taken.outside,
         "arena_bytes": _planned_bytes(plain),
     }
 

@@ -132,8 +132,9 @@ def set_io(model: Any, *, input: Io | None, output: Io | None) -> None:
                 entry.tensorIndex = outer if entry.tensorIndex == inner else entry.tensorIndex
         float_exit = kind == "float32" and not at_entry
         operator = schema.OperatorT()
-        operator.opcodeIndex = _operator_code(
-            model, _OPERATOR.DEQUANTIZE if float_exit else _OPERATOR.QUANTIZE, tensor.type
+        # int16 needs a later version of the op.
+        operator.opcodeIndex = operator_code(
+            model, "DEQUANTIZE" if float_exit else "QUANTIZE", 1 if tensor.type == _TYPE.INT8 else 2
         )
         operator.inputs, operator.outputs = ([outer], [inner]) if at_entry else ([inner], [outer])
         options = schema.DequantizeOptionsT() if float_exit else schema.QuantizeOptionsT()
@@ -162,9 +163,9 @@ def _add_tensor(graph: Any, tensor: Any) -> int:
     return len(graph.tensors) - 1
 
 
-def _operator_code(model: Any, code: int, inner: int) -> int:
-    """Index of an operator code, added if the model hasn't one. int16 needs a later version of the op."""
-    version = 1 if inner == _TYPE.INT8 else 2
+def operator_code(model: Any, kind: str, version: int = 1) -> int:
+    """Index of an op's code, added if the model hasn't one; of at least this version."""
+    code = getattr(_OPERATOR, kind)
     for index, one in enumerate(model.operatorCodes):
         if _code(one) == code:
             one.version = max(one.version, version)

@@ -243,4 +243,9 @@ def executed(path: Path) -> dict[str, Any]:
         load(path, options)
         model = onnx.load(options.optimized_model_filepath, load_external_data=False)
     operators = Counter(node.op_type for node in model.graph.node)
-    return {"operators": dict(operators.most_common()), "xnnpack_partitions": None, "arena_bytes": None}
+    return {
+        "operators": dict(operators.most_common()),
+        "xnnpack_partitions": None,
+        "outside_xnnpack": {},
+        "arena_bytes": None,
+    }
