@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgekit.errors import MeasurementError
 
-__all__ = ["INTEGERS", "Coverage", "Layer", "telling"]
+__all__ = ["INTEGERS", "Coverage", "Layer", "only_sums", "telling"]
 
 INTEGERS = {"int8", "uint8"}
 
@@ -28,6 +31,14 @@ class Layer:
     integer: bool
     reason: str = ""
     time_share: float | None = None  # of the time in all kernels (0…1), where the runtime tells times
+
+
+def only_sums(weight: NDArray[Any]) -> bool:
+    """Whether a depthwise convolution multiplies with nothing but 1: a pooling or a stride, spelled so.
+
+    ``weight``: its numbers as they are stored, float or integer; 0 may fill up a block.
+    """
+    return bool(np.isin(weight, (0, 1)).all() and weight.any())
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def subsample_by_convolution(graph: fx.GraphModule) -> int:
         source, strides = found
         channels = int(shape[1])
         with graph.graph.inserting_before(node):
-            weight = _unit_weight(graph, f"subsample{replaced}", channels)
+            weight = unit_weight(graph, f"subsample{replaced}", channels)
             arguments: Any = (source, weight, None, strides, [0, 0], [1, 1], channels)
             convolution = graph.graph.call_function(ops.aten.conv2d.default, arguments)
         convolution.meta = dict(node.meta)
@@ -67,11 +68,13 @@ def _stride(node: fx.Node, dimension: int) -> int | None:
     return step if along == dimension and whole and isinstance(step, int) and step > 1 else None
 
 
-def _unit_weight(graph: fx.GraphModule, name: str, channels: int) -> fx.Node:
-    """A depthwise 1x1 weight of ones on its integer grid, dequantised as any other weight is."""
+def unit_weight(
+    graph: fx.GraphModule, name: str, channels: int, window: Sequence[int] = (1, 1), scale: float = 1.0
+) -> fx.Node:
+    """A depthwise weight of ones times ``scale``, integer ones on its grid, dequantised as any weight is."""
     values = {
-        "weight": torch.nn.Parameter(torch.ones(channels, 1, 1, 1)),
-        "scale": torch.ones(channels),
+        "weight": torch.nn.Parameter(torch.full((channels, 1, *window), scale)),
+        "scale": torch.full((channels,), scale),
         "zero_point": torch.zeros(channels, dtype=torch.int64),
     }
     nodes = [ops.constant_node(graph, f"{name}_{kind}", value) for kind, value in values.items()]

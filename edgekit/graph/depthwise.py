@@ -17,7 +17,7 @@ from edgekit.graph import ops
 from edgekit.graph.constants import evaluate_constant
 from edgekit.graph.ops import aten
 
-__all__ = ["MOST_TAPS", "is_large_depthwise", "parts", "split_large_kernels"]
+__all__ = ["MOST_TAPS", "is_large_depthwise", "multiplier", "parts", "split_large_kernels"]
 
 MOST_TAPS = 25
 _CONVOLUTIONS = {aten.conv1d.default: 1, aten.conv2d.default: 2}
@@ -67,6 +67,18 @@ def is_large_depthwise(node: fx.Node) -> bool:
     if weight is None or groups == 1:
         return False
     return int(weight[1]) == 1 and math.prod(map(int, weight[2:])) > MOST_TAPS
+
+
+def multiplier(node: fx.Node) -> int:
+    """Kernels for each channel of a depthwise convolution; 1 for anything else."""
+    if node.target not in _CONVOLUTIONS or node.kwargs:
+        return 1
+    before, weight = ops.shape_of(node.args[0]), ops.shape_of(node.args[1])
+    groups = node.args[6] if len(node.args) > 6 else 1
+    if before is None or weight is None or groups == 1 or int(weight[1]) != 1:
+        return 1
+    known = len(before) == len(weight) and all(isinstance(size, int) for size in before[1:])
+    return int(weight[0]) // int(before[1]) if known and before[1] == groups else 1
 
 
 def _summed(graph: fx.GraphModule, node: fx.Node, stem: str) -> fx.Node:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.formats.coverage import INTEGERS, Coverage, Layer, telling
+from edgekit.formats.coverage import INTEGERS, Coverage, Layer, only_sums, telling
 from edgekit.graph.depthwise import MOST_TAPS
 
 __all__ = ["of_litert"]
@@ -38,10 +38,15 @@ def _litert(path: Path) -> Coverage:
     interpreter.allocate_tensors()
     tensors = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
     operations = interpreter._get_ops_details()
+    written = {int(index) for one in operations for index in one["outputs"]}
     added = {int(index) for one in operations if one["op_name"] == "ADD" for index in one["inputs"]}
     layers = []
     for operation in operations:
         layer = _litert_layer(operation, tensors)
+        if layer is not None and layer.kernel == "DEPTHWISE_CONV_2D":
+            weight = int(operation["inputs"][1])
+            if weight not in written and only_sums(interpreter.get_tensor(weight)):
+                continue
         if layer is not None:
             part = layer.kernel == "DEPTHWISE_CONV_2D" and int(operation["outputs"][0]) in added
             layers.append(replace(layer, reason=_PART) if part and not layer.integer else layer)

@@ -15,7 +15,7 @@ from edgekit.graph import ops
 from edgekit.graph.ops import aten
 from edgekit.int8.scores import SOFTMAX
 
-__all__ = ["keep_islands"]
+__all__ = ["keep_islands", "one_reader_each"]
 
 _CHOOSE = {aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.masked_fill.Scalar}
 _TAKEN = ops.FIXED_GRID.keys() | ops.CONCATENATIONS | SOFTMAX
@@ -46,6 +46,23 @@ def keep_islands(graph: fx.GraphModule) -> int:
             added += 1
     graph.recompile()
     return added
+
+
+def one_reader_each(graph: fx.GraphModule) -> None:
+    """Give each reader of a dequantise op one of its own, in place.
+
+    Where the converter brings such an op's result into another order of axes for one reader, it forgets the
+    order that the others get it in (litert-torch 0.10, ``insert_t_q_dq``).
+    """
+    for node in list(graph.graph.nodes):
+        if node.target is not ops.qd.dequantize_per_tensor.default or len(node.users) < 2:
+            continue
+        for user in list(node.users)[1:]:
+            with graph.graph.inserting_before(user):
+                own = graph.graph.node_copy(node)
+            own.meta = dict(node.meta)
+            user.replace_input_with(node, own)
+    graph.recompile()
 
 
 def _is_taken(node: fx.Node) -> bool:

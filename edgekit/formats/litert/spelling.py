@@ -10,7 +10,9 @@ import torch
 from torch import fx
 
 from edgekit.errors import ExportError
+from edgekit.formats.litert.multipliers import one_kernel_each
 from edgekit.graph import ops
+from edgekit.graph.constants import evaluate_constant
 from edgekit.graph.depthwise import split_large_kernels
 from edgekit.graph.ops import aten
 from edgekit.graph.transposed import DIMENSIONS, Settings, as_convolution
@@ -34,6 +36,7 @@ _CHOICES = {
     aten.maximum.default,
     aten.minimum.default,
 }
+_MOST_AXES = 4  # of what is repeated: the converter makes two of each, and broadcasts 8 at most
 _PADS = {aten.constant_pad_nd.default, aten.pad.default}
 
 
@@ -67,12 +70,16 @@ def respell(graph: fx.GraphModule, *, whole_kernels: bool = False) -> fx.GraphMo
             _convolve(graph, node)
         elif node.target is aten.expand.default:
             _repeat(graph, node)
+        elif node.target is aten.group_norm.default and node.args[1] == 1:
+            _normalize_whole(graph, node)
         elif node.target is ops.qd.quantize_per_tensor.default:
             _quantize_first(graph, node)
             if node.args[0].target is aten.conv3d.default:
                 _clamp(graph, node)
     ops.refresh(graph)
     if not whole_kernels:
+        if one_kernel_each(graph):
+            ops.refresh(graph)
         split_large_kernels(graph)
     return graph
 
@@ -108,9 +115,52 @@ def _repeat(graph: fx.GraphModule, node: fx.Node) -> None:
         return
     times = [1, *(new // old for old, new in zip(before[1:], after[1:], strict=True))]
     with graph.graph.inserting_before(node):
-        repeated = graph.graph.call_function(aten.repeat.default, (node.args[0], times))
+        if len(after) <= _MOST_AXES:
+            repeated = graph.graph.call_function(aten.repeat.default, (node.args[0], times))
+        else:
+            repeated = _repeat_each(graph, node.args[0], list(before[1:]), times[1:])
     repeated.meta = dict(node.meta)
     node.replace_all_uses_with(repeated)
+
+
+def _normalize_whole(graph: fx.GraphModule, node: fx.Node) -> None:
+    """A group norm of one group by means over all but the batch, whatever order its axes stand in.
+
+    The converter's own reshapes to rows and broadcasts the statistics back, which XNNPACK doesn't take.
+    """
+    shape = ops.shape_of(node)
+    if shape is None or node.kwargs:
+        return
+    values: list[Any] = [*node.args, *(None, None, 1e-5)[len(node.args) - 2 :]]
+    source, _, weight, bias, eps, *_ = values
+    # Without an axis for the batch: the converter's own order of axes mistakes constants of four.
+    axes, each = list(range(1, len(shape))), [int(shape[1]), *([1] * (len(shape) - 2))]
+    call = graph.graph.call_function
+    with graph.graph.inserting_before(node):
+        centred = call(aten.sub.Tensor, (source, call(aten.mean.dim, (source, axes, True))))
+        squares = call(aten.mean.dim, (call(aten.mul.Tensor, (centred, centred)), axes, True))
+        small = ops.constant_node(graph, f"{node.name}_eps", torch.tensor(float(eps)))
+        root = call(aten.rsqrt.default, (call(aten.add.Tensor, (squares, small)),))
+        result = call(aten.mul.Tensor, (centred, root))
+        for name, op, numbers in (("scale", aten.mul.Tensor, weight), ("shift", aten.add.Tensor, bias)):
+            if numbers is not None:
+                own = evaluate_constant(graph, numbers).reshape(each).clone()
+                result = call(op, (result, ops.constant_node(graph, f"{node.name}_{name}", own)))
+    result.meta = dict(node.meta)
+    node.replace_all_uses_with(result)
+    graph.graph.erase_node(node)
+
+
+def _repeat_each(graph: fx.GraphModule, value: Any, sizes: list[int], times: list[int]) -> fx.Node:
+    """One axis after the other, between what stands in front of it and behind it."""
+    call = graph.graph.call_function
+    for axis, count in enumerate(times):
+        if count > 1:
+            value = call(aten.reshape.default, (value, [-1, 1, math.prod(sizes[axis + 1 :])]))
+            value = call(aten.repeat.default, (value, [1, count, 1]))
+            sizes[axis] = count
+            value = call(aten.reshape.default, (value, [-1, *sizes]))
+    return value  # type: ignore[no-any-return]
 
 
 def _clamp(graph: fx.GraphModule, quantize: fx.Node) -> None:

@@ -16,8 +16,9 @@ import torch
 from torch import fx, nn
 
 from edgekit.files import atomic_write
+from edgekit.formats.averaging import average_by_convolution
 from edgekit.formats.litert import finishing, spelling
-from edgekit.formats.litert.islands import keep_islands
+from edgekit.formats.litert.islands import keep_islands, one_reader_each
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import Precision
 from edgekit.formats.subsampling import subsample_by_convolution
@@ -81,7 +82,10 @@ def _convert(prepared: finishing.Prepared, whole_kernels: bool) -> bytes:
     module = spelling.respell(module, whole_kernels=whole_kernels)
     snap_weights(module)
     subsample_by_convolution(module)
+    if not whole_kernels:
+        average_by_convolution(module)
     keep_islands(module)
+    one_reader_each(module)
     _in_a_row(module)
     if prepared.channels_last:
         module = litert_torch.to_channel_last_io(module, args=list(prepared.channels_last))

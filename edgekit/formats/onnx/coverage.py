@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.errors import MeasurementError
-from edgekit.formats.coverage import INTEGERS, Coverage, Layer, telling
+from edgekit.formats.coverage import INTEGERS, Coverage, Layer, only_sums, telling
 from edgekit.scratch import scratch
 
 if TYPE_CHECKING:
@@ -100,7 +100,9 @@ def _counted(trace: Sequence[dict[str, Any]], executed: Any) -> Coverage:
         if event.get("cat") == "Node" and name in nodes and event["name"].endswith("_kernel_time"):
             # The trace leaves prepacked weights out, so their shapes come from the graph as executed.
             weights = [constants[value] for value in nodes[name].input if value in constants]
-            if nodes[name].op_type == "Einsum":
+            if _only_sums(nodes[name], weights):
+                layer = None
+            elif nodes[name].op_type == "Einsum":
                 layer = _einsum(nodes[name], event["args"])
             else:
                 layer = _onnx_layer(name, event["args"], [w for w in weights if len(w.dims) >= 2])
@@ -114,6 +116,17 @@ def _counted(trace: Sequence[dict[str, Any]], executed: Any) -> Coverage:
         replace(layer, time_share=spent[name] / total if total else None) for name, layer in layers.items()
     ]
     return Coverage(tuple(timed), *_in_float(times))
+
+
+def _only_sums(node: Any, weights: Sequence[Any]) -> bool:
+    """Whether a node is a depthwise convolution of ones: a pooling, spelled so."""
+    from onnx import numpy_helper
+
+    groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+    if "Conv" not in node.op_type or groups == 1:
+        return False
+    kernels = [one for one in weights if len(one.dims) >= 3]
+    return len(kernels) == 1 and only_sums(numpy_helper.to_array(kernels[0]))
 
 
 def _named(path: Path, copy: Path) -> Path:

@@ -16,7 +16,9 @@ from torch import fx, nn
 from edgekit.errors import ExportError
 from edgekit.files import atomic_write
 from edgekit.formats import embed
+from edgekit.formats.averaging import average_by_convolution
 from edgekit.formats.onnx.decomposed import sparing
+from edgekit.formats.onnx.multipliers import repeat_channels
 from edgekit.formats.options import ExportOptions, opset_of
 from edgekit.formats.precisions import Precision
 from edgekit.formats.spellings import seven_bit_weights
@@ -83,7 +85,10 @@ def _spell(graph: fx.GraphModule, example: Tensors, options: ExportOptions) -> t
     target = options.target
     if target.weight_bits == 7:
         graph = seven_bit_weights(graph)
-    graph = bake_weights(spell(graph, getattr(torch, target.activations)))
+    graph = spell(graph, getattr(torch, target.activations))  # a copy
+    average_by_convolution(graph)
+    repeat_channels(graph)
+    graph = bake_weights(graph)
     if options.preprocessing is not None:
         graph, example = embed.embed(graph, example, options)
     return graph, cat([example[:1]] * (options.batch or 2))
