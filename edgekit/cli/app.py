@@ -27,6 +27,7 @@ from edgekit.cli.recipe import recipes
 from edgekit.cli.report import report
 from edgekit.cli.streams import say
 from edgekit.errors import DiskFullError, Interrupted
+from edgekit.shortage import shortage
 
 app = typer.Typer(
     name="edgekit",
@@ -55,6 +56,12 @@ def main() -> NoReturn:
         code = Interrupted.exit_code
     except SystemExit as end:
         code = end.code
+    except (OSError, MemoryError) as error:  # outside of a command: its own code couldn't be read
+        wanting = shortage(error)
+        if wanting is None:
+            raise
+        say(f"error: {wanting}", err=True)
+        code = wanting.exit_code
     finally:
         # The process ends now. Looking through all that converters left for cycles would take seconds, in
         # silence after the report; what is registered to be closed at the end is closed all the same.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -345,3 +347,18 @@ def test_names_inside_a_model_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     result = command("inspect", str(tmp_path / "x.onnx"))
     assert result.exit_code == 0, result.stderr
     assert all(one.isprintable() or one == "\n" for one in result.stdout)
+
+
+def test_no_file_can_be_opened_before_a_command_begins() -> None:
+    """Its parser imports what help needs: that ended in a traceback."""
+    script = (
+        "import resource, sys\n"
+        "from edgekit.cli.app import main\n"
+        "sys.argv = ['edgekit', 'prune', '--help']\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no more files can be open at once" in done.stderr
+    assert "Traceback" not in done.stderr
