@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from edgekit.execution import arguments
 from edgekit.formats import embed
-from edgekit.formats.litert import compatibility, lookups, pads, tflite_edit, transposes
+from edgekit.formats.litert import compatibility, lookups, taken, tflite_edit, transposes
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import INT8_GRAPH, Precision
 from edgekit.formats.spellings import int16_activations
@@ -78,7 +78,8 @@ def finish(
     tflite_edit.name_ends(model, prepared.inputs, prepared.outputs, _repeated(prepared.graph))
     if precision == "int8":
         lookups.integer_tables(model)
-        pads.plain_pads(model)
+        if not options.whole_kernels:
+            taken.as_xnnpack_takes_them(model)
     transposes.remove_transposes(model)
     if precision == "int16x8":
         tflite_edit.spell_int16(model)

@@ -1,0 +1,180 @@
+"""Ops of a finished int8 LiteRT file as those that XNNPACK takes: fewer pieces, and faster kernels.
+
+Each gives the same numbers as before; what XNNPACK doesn't take splits its work, and runs in kernels that are
+several times slower.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgekit.formats.litert import tflite_edit
+from edgekit.formats.litert.movable import is_constant
+from edgekit.formats.litert.wiring import Wiring
+
+__all__ = ["as_xnnpack_takes_them"]
+
+_INT8 = schema.TensorType.INT8
+_LOWEST = -128
+_MOST_PARTS = 5  # of a concatenation
+# Ops that read integers of whatever grid, and give others.
+_OF_ANY_GRID = {
+    *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "MEAN", "QUANTIZE"),
+    *("DEQUANTIZE", "BATCH_MATMUL", "LOGISTIC", "TANH"),
+}
+
+
+def as_xnnpack_takes_them(model: Any) -> int:
+    """Respell ops of the main graph, in place; how many there were."""
+    file = Wiring(model)
+    count = 0
+    for operator in list(file.graph.operators):
+        respell = _RESPELLED.get(file.kind(operator))
+        if respell is not None and respell(file, operator):
+            count += 1
+            file.kinds = tflite_edit.kinds(model)
+    if count:
+        file.sort()
+    return count
+
+
+def _plain_pad(file: Wiring, operator: Any) -> bool:
+    """PADV2 with the integer that stands for 0 as PAD, which fills with it anyway.
+
+    In front of a maximum the converter fills with the grid's lowest number. Behind a ReLU that is 0.
+    """
+    source, filling = int(operator.inputs[0]), int(operator.inputs[2])
+    grid = _grid(file, source)
+    if grid is None or not is_constant(file.model, file.graph, filling):
+        return False
+    if int(tflite_edit.constant(file.model, file.graph.tensors[filling], np.int8)[0]) != grid[1]:
+        return False
+    operator.opcodeIndex = tflite_edit.operator_code(file.model, "PAD", 2)  # 2: the first with int8
+    operator.inputs = [int(one) for one in operator.inputs[:2]]
+    operator.builtinOptions = schema.PadOptionsT()
+    operator.builtinOptionsType = schema.BuiltinOptions.PadOptions
+    return True
+
+
+def _requantize(file: Wiring, operator: Any) -> bool:
+    """A sum with next to nothing (``islands.keep_islands``) as one with 0 on the sum's own grid.
+
+    Such a small number's grid is too fine for XNNPACK's sum. QUANTIZE, which would say the same, multiplies
+    with a factor of 8 bits there: a twentieth of the numbers came out a step beside.
+    """
+    parts = [int(one) for one in operator.inputs]
+    fixed = [one for one in parts if is_constant(file.model, file.graph, one)]
+    after = _grid(file, int(operator.outputs[0]))
+    if len(fixed) != 1 or after is None:
+        return False
+    nothing = _grid(file, fixed[0])
+    if nothing is None or nothing == after:
+        return False
+    tensor = file.graph.tensors[fixed[0]]
+    numbers = tflite_edit.constant(file.model, tensor, np.int8).astype(np.float64)
+    if np.abs((numbers - nothing[1]) * nothing[0]).max() > 1e-5 * after[0]:
+        return False
+    zero = _zero(file, after, () if tensor.shape is None else tuple(int(one) for one in tensor.shape))
+    operator.inputs = [zero if one == fixed[0] else one for one in parts]
+    return True
+
+
+def _on(grid: tuple[float, int]) -> Any:
+    made = schema.QuantizationParametersT()
+    made.scale, made.zeroPoint = [grid[0]], [grid[1]]
+    return made
+
+
+def _clamp(file: Wiring, operator: Any) -> bool:
+    """A ReLU, or ReLU6, of integers as a step to a grid that begins at 0: it cuts off what is below.
+
+    To a grid of its own by a sum with 0; on its input's grid by QUANTIZE, which is exact between grids of the
+    same width, where all that read it take any grid.
+    """
+    source, given = int(operator.inputs[0]), int(operator.outputs[0])
+    before, after = _grid(file, source), _grid(file, given)
+    if before is None or after is None:
+        return False
+    if file.kind(operator) == "RELU6" and not (after[1] == _LOWEST and after[0] * 255 < 6.001):
+        return False  # the grid doesn't end where it clamps
+    if after[1] == _LOWEST:
+        operator.opcodeIndex = tflite_edit.operator_code(file.model, "ADD", 2)  # 2: the first with int8
+        operator.inputs = [source, _zero(file, after, ())]
+        operator.builtinOptions = schema.AddOptionsT()
+        operator.builtinOptionsType = schema.BuiltinOptions.AddOptions
+        return True
+    if before != after or given in file.outputs:
+        return False
+    if not all(file.kind(one) in _OF_ANY_GRID for one in file.readers[given]):
+        return False
+    file.graph.tensors[given].quantization = _on((before[0], _LOWEST))
+    operator.opcodeIndex = tflite_edit.operator_code(file.model, "QUANTIZE", 2)  # 2: from integers, too
+    operator.inputs = [source]
+    operator.builtinOptions = schema.QuantizeOptionsT()
+    operator.builtinOptionsType = schema.BuiltinOptions.QuantizeOptions
+    return True
+
+
+def _zero(file: Wiring, grid: tuple[float, int], shape: tuple[int, ...]) -> int:
+    """A constant 0 on a grid."""
+    made, buffer = schema.TensorT(), schema.BufferT()
+    buffer.data = np.full(int(np.prod(shape)), grid[1], np.int8).view(np.uint8)
+    file.model.buffers.append(buffer)
+    made.name, made.type, made.hasRank, made.shape = "zero", _INT8, True, np.array(shape, np.int32)
+    made.buffer, made.quantization = len(file.model.buffers) - 1, _on(grid)
+    file.graph.tensors.append(made)
+    return len(file.graph.tensors) - 1
+
+
+def _join_in_parts(file: Wiring, operator: Any) -> bool:
+    """A concatenation of more than five tensors as several."""
+    parts = [int(one) for one in operator.inputs]
+    if len(parts) <= _MOST_PARTS or operator.builtinOptions.fusedActivationFunction:
+        return False
+    given = int(operator.outputs[0])
+    axis = int(operator.builtinOptions.axis) % len(file.graph.tensors[given].shape)
+    while len(parts) > _MOST_PARTS:
+        if len(parts) < 2 * _MOST_PARTS:  # one of five, in front of the others: least is copied twice
+            parts[:_MOST_PARTS] = [_joined(file, operator, parts[:_MOST_PARTS], axis)]
+            continue
+        groups = [parts[at : at + _MOST_PARTS] for at in range(0, len(parts), _MOST_PARTS)]
+        parts = [one[0] if len(one) == 1 else _joined(file, operator, one, axis) for one in groups]
+    operator.inputs = parts
+    return True
+
+
+def _joined(file: Wiring, like: Any, parts: list[int], axis: int) -> int:
+    given = file.add_like(int(like.outputs[0]), ())
+    shapes = [np.asarray(file.graph.tensors[one].shape, np.int32) for one in parts]
+    shape = shapes[0].copy()
+    shape[axis] = sum(int(one[axis]) for one in shapes)
+    tensor = file.graph.tensors[given]
+    tensor.shape, tensor.shapeSignature = shape, None
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = like.opcodeIndex, parts, [given]
+    operator.builtinOptions = schema.ConcatenationOptionsT()
+    operator.builtinOptions.axis = axis
+    operator.builtinOptionsType = schema.BuiltinOptions.ConcatenationOptions
+    file.graph.operators.append(operator)
+    return given
+
+
+def _grid(file: Wiring, tensor: int) -> tuple[float, int] | None:
+    """Scale and zero point of an int8 tensor with one grid."""
+    one = file.graph.tensors[tensor]
+    grid = one.quantization
+    if one.type != _INT8 or grid is None or grid.scale is None or len(grid.scale) != 1:
+        return None
+    return float(grid.scale[0]), int(grid.zeroPoint[0])
+
+
+_RESPELLED = {
+    "PADV2": _plain_pad,
+    "ADD": _requantize,
+    "RELU": _clamp,
+    "RELU6": _clamp,
+    "CONCATENATION": _join_in_parts,
+}

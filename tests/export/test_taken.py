@@ -1,0 +1,100 @@
+"""Ops that XNNPACK doesn't take, as those that it does: the same integers, in one piece."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from torch import Tensor, nn
+
+from edgekit.formats.litert import tflite_edit
+from edgekit.formats.litert.delegated import delegated
+from edgekit.formats.litert.reading import load
+from edgekit.formats.litert.taken import as_xnnpack_takes_them
+from edgekit.graph.capture import capture
+from edgekit.int8.calibration import calibrate
+from tests.export.runtimes import files_of
+from tests.export.written import Written, answers
+from tests.networks import seeded, snr_db
+
+
+def respelled(written: Written, *outputs: int) -> dict[str, int]:
+    """What XNNPACK leaves after respelling; answers have to be the very same."""
+    written.graph.outputs = list(outputs)
+    wanted = answers(written.model)
+    assert as_xnnpack_takes_them(written.model) > 0
+    for got, want in zip(answers(written.model), wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+    interpreter = Interpreter(model_content=tflite_edit.write(written.model), num_threads=1)
+    interpreter.allocate_tensors()
+    found = delegated(interpreter)
+    assert found.partitions == 1
+    return found.outside
+
+
+@pytest.mark.parametrize("count", [6, 8, 9, 10, 23, 26])
+def test_many_tensors_are_joined_in_parts(count: int) -> None:
+    one = Written(1, 2, 3, 4)
+    parts = [one.add(0, one.tensor((4,), np.full(4, index, np.float32))) for index in range(count)]
+    more: dict[str, Any] = {"name": "ConcatenationOptions", "axis": -1}
+    (joined,) = one.op("CONCATENATION", parts, (1, 2, 3, 4 * count), **more)
+    assert respelled(one, joined) == {}
+
+
+def test_a_clamp_is_the_start_of_a_grid() -> None:
+    one = Written(1, 2, 3, 4)
+    clamped = one.relu(0)
+    total = one.add(clamped, 0)
+    one.on_integers()
+    assert respelled(one, total) == {}
+
+
+def test_a_clamp_stays_in_front_of_what_shares_its_grid() -> None:
+    one = Written(1, 2, 3, 4)
+    one.graph.outputs = [one.pad(one.relu(0), [(0, 0), (1, 1), (1, 1), (0, 0)])]
+    one.on_integers()
+    assert as_xnnpack_takes_them(one.model) == 0
+
+
+def test_a_grid_behind_a_grid() -> None:
+    one = Written(1, 2, 3, 4)
+    nothing = one.tensor((), np.array(1e-37, np.float32))
+    total = one.add(0, nothing)
+    one.on_integers()
+    constant = one.graph.tensors[nothing]
+    one.give_grid(constant, 1e-9, 0)
+    one.model.buffers[constant.buffer].data = np.zeros(1, np.uint8)
+    one.give_grid(one.graph.tensors[total], 0.27, -20)
+    assert respelled(one, total) == {}
+
+
+class Preactivated(nn.Module):
+    """Blocks that begin with a clamp of a stream that goes on without it, and a join of six."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(4, 8, 1), nn.Conv2d(48, 4, 1)
+        self.blocks = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        parts = [x]
+        for block in self.blocks:
+            x = x + block(torch.relu(x))
+            parts.append(x)
+        return self.last(torch.cat(parts, 1))
+
+
+def test_a_network_in_one_piece(tmp_path: Path) -> None:
+    model = seeded(Preactivated)
+    x = torch.randn(32, 4, 9, 8, generator=torch.Generator().manual_seed(1))
+    graph = calibrate(capture(model, x[:1]), [x])
+    with torch.no_grad():
+        wanted = graph(x[:4])
+    assert snr_db(wanted, files_of(graph, x[:4], tmp_path)["litert"]) > 40
+    found = delegated(load(tmp_path / "graph.litert"))
+    assert (found.partitions, found.outside) == (1, {})
