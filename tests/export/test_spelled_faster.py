@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -48,9 +49,11 @@ FORMS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "of features": (lambda: Between(nn.Conv1d(8, 16, 5, padding=2, groups=8), 16, 1), (4, 20)),
     "large ones": (lambda: Between(nn.Conv2d(8, 16, 7, padding=3, groups=8), 16), (4, 9, 8)),
     "a group norm of one group": (lambda: Between(Norm(), 8), (4, 9, 8)),
+    "twice as large": (lambda: Between(nn.Upsample(scale_factor=2), 8), (4, 5, 4)),
+    "eight times as large": (lambda: Between(nn.Upsample(scale_factor=8), 8), (4, 3, 4)),
     "repeated in five dimensions": (lambda: Between(Repeated(), 16), (4, 9, 8)),
 }
-FIRST = ("two for each channel", "a group norm of one group")
+FIRST = ("two for each channel", "a group norm of one group", "twice as large")
 
 
 class Norm(nn.GroupNorm):
@@ -80,7 +83,10 @@ def test_the_same_numbers(name: str, tmp_path: Path) -> None:
     for format, answers in files_of(int8, x[:4], tmp_path).items():
         assert snr_db(wanted, answers) > 45, format
         assert max(layer.peak for layer in layer_parity(int8, format, x[:4])) < 1.001, format
-    if "repeated" not in name:
+    if "large" in name and "kernel" not in name and "ones" not in name:
+        shapes = [one.op_type for one in onnx.load(tmp_path / "graph.onnx").graph.node]
+        assert shapes.count("Reshape") == 2, "ONNX Runtime would take Resize with channels last"
+    elif "repeated" not in name:
         assert delegated(load(tmp_path / "graph.litert")).outside == {}
 
 

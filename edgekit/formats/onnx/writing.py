@@ -19,6 +19,7 @@ from edgekit.formats import embed
 from edgekit.formats.averaging import average_by_convolution
 from edgekit.formats.onnx.decomposed import sparing
 from edgekit.formats.onnx.multipliers import repeat_channels
+from edgekit.formats.onnx.upsampling import double_by_itself
 from edgekit.formats.options import ExportOptions, opset_of
 from edgekit.formats.precisions import Precision
 from edgekit.formats.spellings import seven_bit_weights
@@ -88,6 +89,7 @@ def _spell(graph: fx.GraphModule, example: Tensors, options: ExportOptions) -> t
     graph = spell(graph, getattr(torch, target.activations))  # a copy
     average_by_convolution(graph)
     repeat_channels(graph)
+    double_by_itself(graph)
     graph = bake_weights(graph)
     if options.preprocessing is not None:
         graph, example = embed.embed(graph, example, options)
