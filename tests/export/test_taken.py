@@ -72,6 +72,25 @@ def test_a_grid_behind_a_grid() -> None:
     assert respelled(one, total) == {}
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (1, 3), (4, 8), (6, 1)])
+def test_pixels_are_repeated(rows: int, columns: int) -> None:
+    one = Written(1, 2, 3, 4)
+    size = one.numbers([2 * rows, 3 * columns])
+    more: dict[str, Any] = {"name": "ResizeNearestNeighborOptions"}
+    (large,) = one.op("RESIZE_NEAREST_NEIGHBOR", [0, size], (1, 2 * rows, 3 * columns, 4), **more)
+    one.on_integers()
+    assert respelled(one, large) == {}
+
+
+def test_other_sizes_stay() -> None:
+    for size in ((3, 3), (14, 21)):  # no whole factor, and a prime one
+        one = Written(1, 2, 3, 4)
+        more: dict[str, Any] = {"name": "ResizeNearestNeighborOptions"}
+        one.graph.outputs = one.op("RESIZE_NEAREST_NEIGHBOR", [0, one.numbers(size)], (1, *size, 4), **more)
+        one.on_integers()
+        assert as_xnnpack_takes_them(one.model) == 0
+
+
 class Preactivated(nn.Module):
     """Blocks that begin with a clamp of a stream that goes on without it, and a join of six."""
 

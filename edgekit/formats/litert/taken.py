@@ -147,14 +147,59 @@ def _join_in_parts(file: Wiring, operator: Any) -> bool:
 
 
 def _joined(file: Wiring, like: Any, parts: list[int], axis: int) -> int:
-    given = file.add_like(int(like.outputs[0]), ())
+    return _concatenated(file, parts, axis, int(like.outputs[0]))
+
+
+def _repeat_pixels(file: Wiring, operator: Any) -> bool:
+    """Nearest up-sampling by whole factors as concatenations of a tensor with itself.
+
+    Channels beside themselves, read as columns, are each column twice; rows beside themselves each row.
+    """
+    source, given = int(operator.inputs[0]), int(operator.outputs[0])
+    before, after = (list(map(int, file.graph.tensors[one].shape)) for one in (source, given))
+    times = [_factors(new, old) for new, old in zip(after[1:3], before[1:3], strict=True)]
+    if operator.builtinOptions.alignCorners or None in times or not any(times):
+        return False
+    batch, rows, columns, channels = before
+    value = source
+    for count in times[1] or ():
+        value = _concatenated(file, [value] * count, 3, source)
+        columns *= count
+        value = file.add_reshape(value, [batch, rows, columns, channels])
+    for count in times[0] or ():
+        flat = file.add_reshape(value, [batch, rows, columns * channels])
+        flat = _concatenated(file, [flat] * count, 2, source)
+        rows *= count
+        value = file.add_reshape(flat, [batch, rows, columns, channels])
+    file.graph.operators = [one for one in file.graph.operators if one is not operator]
+    file.graph.operators[-1].outputs = [given]
+    file.index()
+    return True
+
+
+def _factors(new: int, old: int) -> list[int] | None:
+    """``new / old`` as a product of numbers that one concatenation makes; None where it isn't one."""
+    if new % old:
+        return None
+    left, found = new // old, []
+    for one in range(_MOST_PARTS, 1, -1):
+        while left % one == 0:
+            left //= one
+            found.append(one)
+    return found if left == 1 else None
+
+
+def _concatenated(file: Wiring, parts: list[int], axis: int, like: int) -> int:
+    """Parts beside each other, on the grid of ``like``."""
+    given = file.add_like(like, ())
     shapes = [np.asarray(file.graph.tensors[one].shape, np.int32) for one in parts]
     shape = shapes[0].copy()
     shape[axis] = sum(int(one[axis]) for one in shapes)
     tensor = file.graph.tensors[given]
     tensor.shape, tensor.shapeSignature = shape, None
     operator = schema.OperatorT()
-    operator.opcodeIndex, operator.inputs, operator.outputs = like.opcodeIndex, parts, [given]
+    operator.opcodeIndex = tflite_edit.operator_code(file.model, "CONCATENATION", 2)  # 2: the first with int8
+    operator.inputs, operator.outputs = parts, [given]
     operator.builtinOptions = schema.ConcatenationOptionsT()
     operator.builtinOptions.axis = axis
     operator.builtinOptionsType = schema.BuiltinOptions.ConcatenationOptions
@@ -177,4 +222,5 @@ _RESPELLED = {
     "RELU": _clamp,
     "RELU6": _clamp,
     "CONCATENATION": _join_in_parts,
+    "RESIZE_NEAREST_NEIGHBOR": _repeat_pixels,
 }
