@@ -240,9 +240,11 @@ def aeq(source: Path, inputs: Tensor, path: Path) -> None:
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import quantizer, recipe
 
-    signatures = Interpreter(str(source)).get_signature_list()
-    key, signature = next(iter(signatures.items()))
-    rows = [{signature["inputs"][0]: row.numpy()} for row in inputs.split(1)]
+    interpreter = Interpreter(str(source))
+    key, signature = next(iter(interpreter.get_signature_list().items()))
+    name = signature["inputs"][0]
+    dtype = interpreter.get_signature_runner(key).get_input_details()[name]["dtype"]  # tokens: int32 there
+    rows = [{name: row.numpy().astype(dtype)} for row in inputs.split(1)]
     made = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
     made.quantize(made.calibrate({key: rows})).export_model(str(path))
 
