@@ -56,8 +56,8 @@ def main() -> NoReturn:
         code = Interrupted.exit_code
     except SystemExit as end:
         code = end.code
-    except (OSError, MemoryError) as error:  # outside of a command: its own code couldn't be read
-        wanting = shortage(error)
+    except (OSError, MemoryError) as refused:  # outside of a command: its own code could not be read
+        wanting = shortage(refused)
         if wanting is None:
             raise
         say(f"error: {wanting}", err=True)
