@@ -99,8 +99,7 @@ class _Choice:
     """Which ops are moved, as a cut: those on the source's side are."""
 
     def __init__(self, file: Wiring, order: Order, able: dict[int, tuple[Any, Movable]]) -> None:
-        self.file, self.order, self.back = file, order, _back(order)
-        self.able = able
+        self.file, self.order, self.able = file, order, able
         self.edges: dict[tuple[int, int], int] = defaultdict(int)
         self.places = {one: index + 2 for index, one in enumerate(able)}  # 0 is the source, 1 the sink
         self.count = len(able) + 2
@@ -151,7 +150,7 @@ class _Choice:
         made = self.able.get(id(maker))
         label = self.places[id(maker)] if made is not None and tensor in made[1].outputs else 1
         if self.order not in transposes:
-            self._if(weight, [label], others)
+            self._if(weight, label, others)
         if label != 1:
             if fixed:
                 self.edges[label, 1] += weight
@@ -186,15 +185,14 @@ class _Choice:
         for place in places:
             self.edges[place, helper] = _NEVER
 
-    def _if(self, weight: int, stays: list[int], move: list[int]) -> None:
+    def _if(self, weight: int, stays: int, move: list[int]) -> None:
         """``weight``, if any of ``move`` moves and its maker stays."""
         if not move:
             return
         helper = self._helper()
         for place in move:
             self.edges[place, helper] = _NEVER
-        for place in stays:
-            self.edges[helper, place] += weight
+        self.edges[helper, stays] += weight
 
     def _unless(self, weight: int, moves: int, stay: list[int]) -> None:
         """``weight``, if the maker moves and any of ``stay`` stays."""
