@@ -41,8 +41,10 @@ def moved(written: Written, *outputs: int) -> list[int]:
     left = transposed(model)
     assert told == len(before) - len(left)
     assert sum(left) + 1024 * len(left) <= sum(before) + 1024 * len(before)
+    tflite_edit.drop_unused(model)
     for got, want in zip(answers(model), wanted, strict=True):
         np.testing.assert_array_equal(got, want)
+    assert tflite_edit.drop_unused(model) == 0
     return left
 
 

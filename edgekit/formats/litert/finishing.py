@@ -81,6 +81,7 @@ def finish(
         if not options.whole_kernels:
             taken.as_xnnpack_takes_them(model)
     transposes.remove_transposes(model)
+    tflite_edit.drop_unused(model)
     if precision == "int16x8":
         tflite_edit.spell_int16(model)
     if precision == "int8-dynamic":

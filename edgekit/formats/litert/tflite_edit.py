@@ -66,6 +66,38 @@ def at_least(model: Any, versions: dict[str, int]) -> None:
         code.version = max(int(code.version), versions.get(name, 1))
 
 
+def drop_unused(model: Any) -> int:
+    """Take out the main graph's tensors that no op and no end names, and constants of no tensor; how many."""
+    graph = model.subgraphs[0]
+    signatures = [one for one in model.signatureDefs or [] if not one.subgraphIndex]
+    entries = [entry for one in signatures for entry in (*one.inputs, *one.outputs)]
+    named = {int(entry.tensorIndex) for entry in entries} | {
+        *map(int, graph.inputs),
+        *map(int, graph.outputs),
+    }
+    for one in graph.operators:
+        inner = [] if one.intermediates is None else one.intermediates
+        named |= {int(index) for index in (*one.inputs, *one.outputs, *inner) if index >= 0}
+    kept = [index for index in range(len(graph.tensors)) if index in named]
+    place = {-1: -1} | {old: new for new, old in enumerate(kept)}
+    for entry in entries:
+        entry.tensorIndex = place[int(entry.tensorIndex)]
+    for one in (graph, *graph.operators):
+        one.inputs = [place[int(index)] for index in one.inputs]
+        one.outputs = [place[int(index)] for index in one.outputs]
+    for one in graph.operators:
+        if one.intermediates is not None:
+            one.intermediates = [place[int(index)] for index in one.intermediates]
+    dropped = len(graph.tensors) - len(kept)
+    graph.tensors = [graph.tensors[index] for index in kept]
+    read = {one.buffer for other in model.subgraphs for one in other.tensors}
+    read |= {one.buffer for one in model.metadata or []}
+    for index in range(len(model.buffers)):
+        if index not in read:
+            model.buffers[index] = schema.BufferT()
+    return dropped
+
+
 def shorten_names(model: Any) -> None:
     """Tensors inside lose the converter's long names, which cost kilobytes; the ends keep theirs."""
     for graph in model.subgraphs:
