@@ -142,7 +142,7 @@ def _spawn(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
                 if text.startswith("ROW "):
                     row = json.loads(text[4:])
                 elif text.startswith("EVENT "):
-                    events.append((time.monotonic() - started, *json.loads(text[6:])))
+                    events.append((time.monotonic() - started, *json.loads(text[6:]), watch.processor))
             process.wait()
             watch.over = True
             watching.result()
@@ -158,7 +158,8 @@ def _spawn(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "name": name,
         **row,
-        "seconds": _seconds(events, ended),
+        "seconds": _seconds([event[:2] for event in events], ended),
+        "cpu_seconds": _seconds([(event[3], event[1]) for event in events], watch.processor),
         "longest_silence": _silence(events, ended),
         "peak_bytes": max(watch.peak, row.get("peak_bytes", 0)),
         "peak_own_bytes": watch.own,
@@ -169,17 +170,20 @@ def _spawn(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 class _Watch:
     """Ends a process group that takes too long or too much memory.
 
-    ``peak``: bytes in memory; ``own``: without those of mapped files, which the system may drop.
+    ``peak``: bytes in memory; ``own``: without those of mapped files, which the system may drop;
+    ``processor``: seconds of it that were spent so far, at most a quarter of a second old.
     """
 
     def __init__(self, pid: int, until: float, most: float) -> None:
         self.pid, self.until, self.most = pid, until, most
         self.peak, self.own, self.killed, self.over = 0, 0, "", False
+        self.processor = 0.0
 
     def run(self) -> None:
         while not self.over:
-            resident, own = _resident(self.pid)
+            resident, own, processor = _used(self.pid)
             self.peak, self.own = max(self.peak, resident), max(self.own, own)
+            self.processor = max(self.processor, processor)
             if time.monotonic() > self.until:
                 self.killed = "out of time"
             elif self.peak > self.most:
@@ -190,25 +194,28 @@ class _Watch:
             time.sleep(0.25)
 
 
-def _resident(group: int) -> tuple[int, int]:
-    """Bytes in memory of all processes of a group, and those among them that are no file's."""
-    total = own = 0
+def _used(group: int) -> tuple[int, int, float]:
+    """Bytes in memory of all processes of a group, those among them that are no file's, and the seconds of
+    processors that they and their finished children spent.
+    """
+    total = own = ticks = 0
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
             if int(fields[2]) == group:
+                ticks += sum(int(field) for field in fields[11:15])
                 total += int(fields[21]) * resource.getpagesize()
                 own += 1024 * int((folder / "status").read_text().partition("RssAnon:")[2].split()[0])
         except (OSError, IndexError, ValueError):
             continue
-    return total, own
+    return total, own, ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _seconds(events: list[tuple[Any, ...]], ended: float) -> dict[str, float]:
-    """Wall time by part: from its first event to the first one of another part."""
+    """Time by part, as its clock has it (when, part): from a part's first event to the first of another."""
     found: dict[str, float] = {}
-    events = events or [(0.0, "start", "")]
-    for (at, part, *_), following in zip(events, [*events[1:], (ended,)], strict=True):
+    events = events or [(0.0, "start")]
+    for (at, part), following in zip(events, [*events[1:], (ended,)], strict=True):
         found[part] = found.get(part, 0.0) + following[0] - at
     return {part: round(seconds, 1) for part, seconds in found.items()} | {"all": round(ended, 1)}
 
