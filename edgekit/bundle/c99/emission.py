@@ -26,12 +26,12 @@ _SCALING = ("clamp", "high_mul", "rounding_shift", "rescale")
 NEEDS: dict[str, tuple[str, ...]] = {
     "add": _SCALING,
     "average_pool_2d": ("clamp", "pool_2d"),
-    "conv_2d": _SCALING,
-    "depthwise_conv_2d": _SCALING,
+    "conv_2d": (*_SCALING, "inside", "dot"),
+    "depthwise_conv_2d": (*_SCALING, "inside"),
     "dequantize": (),
     "dequantize_each": (),
     "fill": (),
-    "fully_connected": ("clamp", "rescale_once"),
+    "fully_connected": ("clamp", "rescale_once", "dot"),
     "lookup": (),
     "max_pool_2d": ("clamp", "pool_2d"),
     "mean": _SCALING,
@@ -92,13 +92,13 @@ class Constants:
         return self._names[key]
 
 
-def kernels(layers: Sequence[Layer], plan: MemoryPlan) -> list[str]:
-    """Texts of the kernels that are called, what they build upon first."""
+def kernels(layers: Sequence[Layer], plan: MemoryPlan) -> dict[str, str]:
+    """Texts of the kernels that are called, by their names, what they build upon first."""
     called = {call.kernel for layer in layers for call in layer.calls} | ({"move"} if plan.copies else set())
     names = dict.fromkeys(part for kernel in sorted(called) for part in NEEDS[kernel])
     folder = resources.files("edgekit.bundle.c99") / "kernels"
     order = [*sorted(names, key=_rank), *sorted(called)]
-    return [(folder / f"{name}.c").read_text(encoding="utf-8").strip() for name in order]
+    return {name: (folder / f"{name}.c").read_text(encoding="utf-8").strip() for name in order}
 
 
 def source(
@@ -113,6 +113,7 @@ def source(
     in_arena = any("arena +" in line for layer in body for line in layer["lines"])
     text = _template("source.c.j2").render(
         prefix=prefix,
+        upper=prefix.upper(),
         file=plain(file),
         digest=hashlib.sha256(model.content).hexdigest(),
         kernels=kernels(layers, plan),
@@ -144,7 +145,7 @@ def header(
 
 
 def _rank(name: str) -> int:
-    return (*_SCALING, "rescale_once", "pool_2d").index(name)
+    return (*_SCALING, "rescale_once", "inside", "dot", "pool_2d").index(name)
 
 
 def _template(name: str) -> jinja2.Template:

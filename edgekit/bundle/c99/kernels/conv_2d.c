@@ -15,30 +15,29 @@ static void conv_2d(const int8_t *input, const int8_t *weights, const int32_t *b
 {
     const int32_t row = p->input_width * p->input_channels;
     const int32_t kernel_row = p->kernel_width * p->kernel_channels;
+    const int32_t step = p->dilation_width * p->input_channels;
+    /* Where taps lie side by side in the input, as they do in the kernel, a row of them is one sum. */
+    const int32_t together = step == p->kernel_channels;
     for (int32_t n = 0; n < p->batches; n++, input += p->input_height * row) {
         for (int32_t y = 0; y < p->output_height; y++) {
+            const int32_t top = y * p->stride_height - p->pad_top;
+            const int32_t first = first_inside(top, p->dilation_height);
+            const int32_t end = end_inside(top, p->dilation_height, p->kernel_height, p->input_height);
             for (int32_t x = 0; x < p->output_width; x++) {
-                const int32_t top = y * p->stride_height - p->pad_top;
                 const int32_t left = x * p->stride_width - p->pad_left;
+                const int32_t from = first_inside(left, p->dilation_width);
+                const int32_t to = end_inside(left, p->dilation_width, p->kernel_width, p->input_width);
+                const int32_t taps = together ? to - from : 1;
                 for (int32_t channel = 0; channel < p->output_channels; channel++) {
                     const int8_t *group = input + channel / p->group_outputs * p->kernel_channels;
                     const int8_t *kernel = weights + channel * p->kernel_height * kernel_row;
                     int32_t sum = bias != NULL ? bias[channel] : 0;
-                    for (int32_t i = 0; i < p->kernel_height; i++) {
-                        const int32_t in_y = top + i * p->dilation_height;
-                        if (in_y < 0 || in_y >= p->input_height) {
-                            continue;
-                        }
-                        for (int32_t j = 0; j < p->kernel_width; j++) {
-                            const int32_t in_x = left + j * p->dilation_width;
-                            const int8_t *w = kernel + i * kernel_row + j * p->kernel_channels;
-                            if (in_x < 0 || in_x >= p->input_width) {
-                                continue;
-                            }
-                            const int8_t *pixel = group + in_y * row + in_x * p->input_channels;
-                            for (int32_t c = 0; c < p->kernel_channels; c++) {
-                                sum += (pixel[c] - p->input_zero) * w[c];
-                            }
+                    for (int32_t i = first; i < end; i++) {
+                        const int8_t *pixel = group + (top + i * p->dilation_height) * row + left * p->input_channels;
+                        const int8_t *w = kernel + i * kernel_row;
+                        for (int32_t j = from; j < to; j += taps) {
+                            sum = dot(sum, pixel + j * step, w + j * p->kernel_channels, taps * p->kernel_channels,
+                                      p->input_zero);
                         }
                     }
                     sum = rescale(sum, multipliers[channel * p->scale_step], shifts[channel * p->scale_step]);

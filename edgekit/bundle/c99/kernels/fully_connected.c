@@ -12,10 +12,7 @@ static void fully_connected(const int8_t *input, const int8_t *weights, const in
     for (int32_t row = 0; row < p->rows; row++, input += p->inputs) {
         const int8_t *w = weights;
         for (int32_t i = 0; i < p->outputs; i++, w += p->inputs) {
-            int32_t sum = bias != NULL ? bias[i] : 0;
-            for (int32_t j = 0; j < p->inputs; j++) {
-                sum += (input[j] - p->input_zero) * w[j];
-            }
+            int32_t sum = dot(bias != NULL ? bias[i] : 0, input, w, p->inputs, p->input_zero);
             sum = rescale_once(sum, multipliers[i * p->scale_step], shifts[i * p->scale_step]);
             *output++ = clamp(sum + p->output_zero, p->low, p->high);
         }
