@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ class Coverage:
     # and those kernels, what takes most time first; None where the runtime tells no times.
     float_time_share: float | None = None
     float_kernels: tuple[str, ...] = ()
+    # How many pieces a runtime hands to its delegate of fast kernels, and how many ops of each kind stay
+    # outside of it; None where a runtime has none.
+    partitions: int | None = None
+    outside: dict[str, int] = field(default_factory=dict)
 
     @property
     def total_macs(self) -> int:

@@ -293,6 +293,8 @@ def _coverage(job: Job, path: Path, one: Planned) -> dict[str, Any] | None:
         "total_macs": counted.total_macs,
         "float_time_share": counted.float_time_share if one.precision == "int8" else None,
         "float_kernels": list(counted.float_kernels) if one.precision == "int8" else [],
+        "partitions": counted.partitions,
+        "outside": counted.outside,
         "float_layers": [
             {"name": layer.name, "kernel": layer.kernel, "macs": layer.macs, "reason": layer.reason}
             for layer in layers

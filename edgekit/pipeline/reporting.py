@@ -134,6 +134,8 @@ def _artifact(entry: dict[str, Any], one: Planned) -> Artifact:
         lost_channels=found.get("lost_channels") or None,
         float_time_share=None if counted is None else counted["float_time_share"],
         float_kernels=() if counted is None else tuple(counted["float_kernels"]),
+        partitions=None if counted is None else counted["partitions"],
+        outside={} if counted is None else counted["outside"],
         runtimes={name: own for name, own in found.get("runtimes", {}).items() if "error" not in own},
     )
 

@@ -103,6 +103,8 @@ class Artifact(_Part):
     lost_channels: LostChannels | None = None  # where int8 left some of them far behind the others
     float_time_share: float | None = None  # of the time in kernels, spent outside of integer ones
     float_kernels: tuple[str, ...] = ()  # those kernels, what takes most time first
+    partitions: int | None = None  # pieces that the runtime hands to its fast kernels (LiteRT: to XNNPACK)
+    outside: dict[str, int] = {}  # ops by kind that it executes between them, in slower ones
     runtimes: dict[str, InRuntime] = {}  # others that read it, by name
 
 

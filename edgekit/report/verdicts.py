@@ -236,6 +236,12 @@ def _why_slower(artifact: Artifact, rival_macs: int, dot_products: bool | None) 
             f"{human_share(island, 0)} of the time in its kernels goes into float islands and the way "
             f"in and out of them ({kernels}), which cost more than integer kernels save elsewhere"
         )
+    if artifact.outside:
+        ops = ", ".join(f"{count} {kind}" for kind, count in list(artifact.outside.items())[:_NAMED])
+        return (
+            f"{FORMATS[artifact.format].runtime} executes {ops} in its plain kernels, between "
+            f"{artifact.partitions} partition{'' if artifact.partitions == 1 else 's'} of fast ones"
+        )
     if dot_products is False:
         return "this CPU has no int8 dot products (VNNI), so int8 brings little"
     return (

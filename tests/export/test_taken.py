@@ -11,7 +11,9 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from torch import Tensor, nn
 
+from edgekit.formats.exporting import export
 from edgekit.formats.litert import tflite_edit
+from edgekit.formats.litert.coverage import of_litert
 from edgekit.formats.litert.delegated import delegated
 from edgekit.formats.litert.reading import load
 from edgekit.formats.litert.taken import as_xnnpack_takes_them
@@ -117,3 +119,13 @@ def test_a_network_in_one_piece(tmp_path: Path) -> None:
     assert snr_db(wanted, files_of(graph, x[:4], tmp_path)["litert"]) > 40
     found = delegated(load(tmp_path / "graph.litert"))
     assert (found.partitions, found.outside) == (1, {})
+
+
+def test_coverage_tells_what_stays_outside(tmp_path: Path) -> None:
+    layers = [nn.Conv2d(3, 8, 3), nn.GELU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)]
+    x, path = torch.randn(8, 3, 12, 12), tmp_path / "split.tflite"
+    graph = calibrate(capture(nn.Sequential(*layers).eval(), x[:1]), [x])
+    export(graph, x[:1], path, format="litert", precision="int8", metadata={})
+    found = of_litert(path)
+    assert found.partitions == 2
+    assert found.outside == {"GELU": 1}

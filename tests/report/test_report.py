@@ -220,6 +220,12 @@ def test_int8_slower_than_the_original_names_what_runs_in_float() -> None:
     assert "75 % of its MACs run in float: conv3" in slower.message
 
 
+def test_int8_slower_than_the_original_names_the_ops_that_split_it() -> None:
+    split = artifact(INT8_LITERT, partitions=3, outside={"GELU": 2, "ADD": 1})
+    (slower,) = warned([FILES[0], split], [TIMES[0], measured(INT8_LITERT, 900)])
+    assert "executes 2 GELU, 1 ADD in its plain kernels, between 3 partitions of fast ones" in slower.message
+
+
 def test_int8_is_compared_with_fp32_in_its_own_format_too() -> None:
     fp32 = "artifacts/net_fp32.tflite"
     (warning,) = warned([*FILES, artifact(fp32, macs=500)], [*TIMES, measured(fp32, 150)], dot_products=False)

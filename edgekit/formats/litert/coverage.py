@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from edgekit.formats.coverage import INTEGERS, Coverage, Layer, only_sums, telling
+from edgekit.formats.litert.delegated import delegated
+from edgekit.formats.litert.reading import load
 from edgekit.graph.depthwise import MOST_TAPS
 
 __all__ = ["of_litert"]
@@ -27,15 +29,10 @@ def of_litert(path: Path) -> Coverage:
 
 
 def _litert(path: Path) -> Coverage:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from ai_edge_litert.interpreter import OpResolverType
 
     # Without the default delegate every op stays visible under its own name, with the types it will run on.
-    interpreter = Interpreter(
-        str(path),
-        num_threads=1,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    interpreter.allocate_tensors()
+    interpreter = load(path, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
     tensors = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
     operations = interpreter._get_ops_details()
     written = {int(index) for one in operations for index in one["outputs"]}
@@ -50,7 +47,8 @@ def _litert(path: Path) -> Coverage:
         if layer is not None:
             part = layer.kernel == "DEPTHWISE_CONV_2D" and int(operation["outputs"][0]) in added
             layers.append(replace(layer, reason=_PART) if part and not layer.integer else layer)
-    return Coverage(tuple(layers))
+    taken = delegated(load(path))
+    return Coverage(tuple(layers), partitions=taken.partitions, outside=taken.outside)
 
 
 def _litert_layer(operation: dict[str, Any], tensors: dict[int, Any]) -> Layer | None:

@@ -253,6 +253,7 @@ def artifact_table(report: Report) -> Table:
                 human_bytes(one.size_bytes),
                 coverage,
                 floats or ("none" if coverage else ""),
+                _outside(one),
             )
         )
     titles = (
@@ -262,8 +263,20 @@ def artifact_table(report: Report) -> Table:
         "size",
         "int8 coverage",
         "layers in float",
+        "outside of fast kernels",
     )
     return Table(titles, tuple(rows), words=1)
+
+
+def _outside(one: Artifact) -> str:
+    """What the runtime doesn't execute where it is fast: by ops where it has a delegate, else by time."""
+    if one.partitions is not None:
+        ops = ", ".join(f"{count} {kind}" for kind, count in one.outside.items())
+        count = f"{one.partitions} partition{'' if one.partitions == 1 else 's'}"
+        return f"{ops} between {count}" if ops else f"none ({count})"
+    if one.float_time_share and one.float_kernels:
+        return f"{', '.join(one.float_kernels[:3])}: {human_share(one.float_time_share, 0)} of the time"
+    return ""
 
 
 def layer_table(run: LoadedRun) -> Table | None:
