@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from edgekit.execution import arguments
 from edgekit.formats import embed
-from edgekit.formats.litert import compatibility, lookups, taken, tflite_edit, transposes
+from edgekit.formats.litert import compatibility, lookups, tails, taken, tflite_edit, transposes
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import INT8_GRAPH, Precision
 from edgekit.formats.spellings import int16_activations
@@ -80,6 +80,8 @@ def finish(
         lookups.integer_tables(model)
         if not options.whole_kernels:
             taken.as_xnnpack_takes_them(model)
+        if options.io in ("int8", "uint8"):
+            tails.integer_tails(model)
     transposes.remove_transposes(model)
     tflite_edit.drop_unused(model)
     if precision == "int16x8":

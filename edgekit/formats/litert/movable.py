@@ -158,7 +158,7 @@ def moved_constant(model: Any, graph: Any, index: int, order: Sequence[int]) -> 
     shape = _shape(graph, index)
     full = (1,) * (len(order) - len(shape)) + shape
     values = tflite_edit.constant(model, tensor, _NUMPY[tensor.type]).reshape(full).transpose(order)
-    return _new_constant(model, graph, tensor, values)
+    return tflite_edit.add_constant(model, values, tensor.name, tensor.quantization)
 
 
 def is_constant(model: Any, graph: Any, index: int) -> bool:
@@ -184,23 +184,8 @@ def _are_whole(model: Any, graph: Any, index: int) -> bool:
 
 def _new_whole(model: Any, graph: Any, like: int, values: NDArray[Any]) -> int:
     tensor = graph.tensors[like]
-    return _new_constant(model, graph, tensor, values.astype(_WHOLE[tensor.type]))
-
-
-def _new_constant(model: Any, graph: Any, like: Any, values: NDArray[Any]) -> int:
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
-    model.buffers.append(buffer)
-    made = schema.TensorT()
-    made.name, made.type, made.quantization, made.hasRank = (
-        like.name,
-        like.type,
-        like.quantization,
-        like.hasRank,
-    )
-    made.shape, made.buffer = np.array(values.shape, np.int32), len(model.buffers) - 1
-    graph.tensors.append(made)
-    return len(graph.tensors) - 1
+    values = values.astype(_WHOLE[tensor.type])
+    return tflite_edit.add_constant(model, values, tensor.name, tensor.quantization)
 
 
 def _shape(graph: Any, index: int) -> tuple[int, ...]:

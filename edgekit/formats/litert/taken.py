@@ -120,13 +120,7 @@ def _clamp(file: Wiring, operator: Any) -> bool:
 
 def _zero(file: Wiring, grid: tuple[float, int], shape: tuple[int, ...]) -> int:
     """A constant 0 on a grid."""
-    made, buffer = schema.TensorT(), schema.BufferT()
-    buffer.data = np.full(int(np.prod(shape)), grid[1], np.int8).view(np.uint8)
-    file.model.buffers.append(buffer)
-    made.name, made.type, made.hasRank, made.shape = "zero", _INT8, True, np.array(shape, np.int32)
-    made.buffer, made.quantization = len(file.model.buffers) - 1, _on(grid)
-    file.graph.tensors.append(made)
-    return len(file.graph.tensors) - 1
+    return tflite_edit.add_constant(file.model, np.full(shape, grid[1], np.int8), "zero", _on(grid))
 
 
 def _join_in_parts(file: Wiring, operator: Any) -> bool:

@@ -18,6 +18,16 @@ _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
 _NAMES = {value: name for name, value in vars(_OPERATOR).items() if isinstance(value, int)}
 _IO = {"float32": _TYPE.FLOAT32, "int8": _TYPE.INT8, "uint8": _TYPE.UINT8}
 _QUANTIZED = {_TYPE.INT8, _TYPE.INT16}
+_TYPES: dict[type, int] = {
+    np.float32: _TYPE.FLOAT32,
+    np.float16: _TYPE.FLOAT16,
+    np.int8: _TYPE.INT8,
+    np.uint8: _TYPE.UINT8,
+    np.int16: _TYPE.INT16,
+    np.int32: _TYPE.INT32,
+    np.int64: _TYPE.INT64,
+    np.bool_: _TYPE.BOOL,
+}
 QUANTIZED_8 = {_TYPE.INT8, _TYPE.UINT8}
 
 
@@ -250,6 +260,21 @@ def constant(model: Any, tensor: Any, dtype: type[np.generic]) -> NDArray[Any]:
     """The data of a constant tensor, flat."""
     data = model.buffers[tensor.buffer].data
     return np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype)
+
+
+def add_constant(model: Any, values: NDArray[Any], name: str, quantization: Any = None) -> int:
+    """A constant of these numbers, by their type and shape; its index in the main graph."""
+    buffer, made = schema.BufferT(), schema.TensorT()
+    buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    made.name, made.type, made.quantization, made.hasRank = (
+        name,
+        _TYPES[values.dtype.type],
+        quantization,
+        True,
+    )
+    made.shape, made.buffer = np.array(values.shape, np.int32), len(model.buffers) - 1
+    return _add_tensor(model.subgraphs[0], made)
 
 
 # --- metadata --------------------------------------------------------------------------------------------

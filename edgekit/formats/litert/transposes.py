@@ -58,7 +58,7 @@ def _merge(file: Wiring) -> None:
         if before is not None:
             source = int(file.maker[source].inputs[0])
             order = _then(before, order)
-            operator.inputs = [source, file.add_constant(np.array(order, np.int32))]
+            operator.inputs = [source, file.whole_numbers(order)]
         nothing = order == tuple(range(len(order)))
         if given in file.outputs:
             file.index()

@@ -102,7 +102,7 @@ class Wiring:
         """A transpose of ``source``, which gives ``given`` or a new tensor; put in its place by ``sort``."""
         if given is None:
             given = self.add_like(source, order)
-        self._add("TRANSPOSE", [source, self.add_constant(np.array(order, np.int32))], given)
+        self._add("TRANSPOSE", [source, self.whole_numbers(order)], given)
         return given
 
     def add_reshape(self, source: int, shape: Sequence[int], given: int | None = None) -> int:
@@ -110,7 +110,7 @@ class Wiring:
         if given is None:
             given = self.add_like(source, ())
             self.graph.tensors[given].shape = np.array(shape, np.int32)
-        self._add("RESHAPE", [source, self.add_constant(np.array(shape, np.int32))], given)
+        self._add("RESHAPE", [source, self.whole_numbers(shape)], given)
         self.graph.operators[-1].builtinOptions.newShape = np.array(shape, np.int32)
         return given
 
@@ -123,15 +123,9 @@ class Wiring:
         self.graph.operators.append(operator)
         self.kinds = tflite_edit.kinds(self.model)
 
-    def add_constant(self, values: Any) -> int:
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
-        self.model.buffers.append(buffer)
-        made = schema.TensorT()
-        made.name, made.type, made.hasRank = "order", schema.TensorType.INT32, True
-        made.shape, made.buffer = np.array(values.shape, np.int32), len(self.model.buffers) - 1
-        self.graph.tensors.append(made)
-        return len(self.graph.tensors) - 1
+    def whole_numbers(self, values: Sequence[int]) -> int:
+        """A constant of them: an order of axes, a shape."""
+        return tflite_edit.add_constant(self.model, np.array(values, np.int32), "order")
 
     def add_like(self, tensor: int, order: Order) -> int:
         """A tensor like another, its axes in ``order``; no axes: its shape is the caller's."""
