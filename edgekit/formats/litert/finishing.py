@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from edgekit.execution import arguments
 from edgekit.formats import embed
-from edgekit.formats.litert import compatibility, lookups, tails, taken, tflite_edit, transposes
+from edgekit.formats.litert import compatibility, lookups, rounded, tails, taken, tflite_edit, transposes
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import INT8_GRAPH, Precision
 from edgekit.formats.spellings import int16_activations
@@ -77,6 +77,7 @@ def finish(
     model = tflite_edit.read(content)
     tflite_edit.name_ends(model, prepared.inputs, prepared.outputs, _repeated(prepared.graph))
     if precision == "int8":
+        rounded.read_rounded(model, prepared.graph)
         lookups.integer_tables(model)
         if not options.whole_kernels:
             taken.as_xnnpack_takes_them(model)

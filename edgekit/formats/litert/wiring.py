@@ -114,6 +114,14 @@ class Wiring:
         self.graph.operators[-1].builtinOptions.newShape = np.array(shape, np.int32)
         return given
 
+    def add_dequantize(self, source: int) -> int:
+        """The numbers of an int8 tensor, in float; put in its place by ``sort``."""
+        given = self.add_like(source, tuple(range(len(self.graph.tensors[source].shape))))
+        made = self.graph.tensors[given]
+        made.type, made.quantization = schema.TensorType.FLOAT32, None
+        self._add("DEQUANTIZE", [source], given)
+        return given
+
     def _add(self, kind: str, inputs: list[int], given: int) -> None:
         operator, options = schema.OperatorT(), f"{kind.capitalize()}Options"
         operator.opcodeIndex = tflite_edit.operator_code(self.model, kind)
