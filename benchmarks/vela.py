@@ -4,8 +4,8 @@
     PYTHONPATH=DIR python benchmarks/vela.py             # or some of its networks, by name
 
 Networks with random weights at their own resolution (networks.py, foreign.py, workloads/spoken_digits.py),
-calibrated, as edgekit writes them with integers at both ends (`exports.io: int8`). Vela 5 names each operator that stays on the CPU and why; the numbers it
-estimates (cycles, memory) are no measurements, and not kept.
+calibrated, as edgekit writes them with integers at both ends (`exports.io: int8`). Vela 5 names each operator
+that stays on the CPU, and why; the numbers it estimates (cycles, memory) are no measurements, and not kept.
 """
 
 from __future__ import annotations
