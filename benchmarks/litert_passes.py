@@ -99,7 +99,7 @@ def compared(name: str, seconds: float) -> dict[str, Any]:
 
 
 def both(graph: Any, example: Any, folder: Path) -> dict[str, Path]:
-    """ "with" and "without" the passes, of one conversion."""
+    """Files of one conversion, by whether passes went over them: "with", "without"."""
     files = {way: folder / f"{way}.tflite" for way in ("with", "without")}
     finish = finishing.finish
 
