@@ -18,7 +18,8 @@ from edgekit.units import human_bytes, human_count, human_ns, human_share
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import peers_table  # noqa: E402 - beside this file, which tests run from elsewhere
+import microcontroller_table  # noqa: E402 - beside this file, which tests run from elsewhere
+import peers_table  # noqa: E402
 import reach_table  # noqa: E402
 import torture_summary  # noqa: E402
 
@@ -29,7 +30,7 @@ MARKED = re.compile(r"(<!-- table: ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL
 
 def main() -> int:
     """Rewrite the files; with ``--check`` only name those that are out of date (exit code 1 if any are)."""
-    pages = [ROOT / "README.md", ROOT / "docs" / "reach.md", ROOT / "docs" / "int8.md"]
+    pages = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("bundle", "int8", "reach"))]
     new = {page: MARKED.sub(lambda m: f"{m[1]}{table(m[2])}{m[3]}", page.read_text()) for page in pages}
     for recipe in sorted((ROOT / "recipes").glob("*.yaml")):
         line = measured(recipe.stem)
@@ -72,7 +73,7 @@ def table(name: str) -> str:
 
     "against": what the compression benchmarks found. "reach", "reach-summary": foreign networks.
     "peers-near", "peers-times": int8 by calibration beside others. "torture": what kills and damaged files
-    did.
+    did. "microcontroller": instructions of C99.
     """
     if name == "against":
         return against()
@@ -81,6 +82,8 @@ def table(name: str) -> str:
         return reach_table.table(found) if name == "reach" else f"\n{reach_table.summary(found)}\n\n"
     if name == "torture":
         return f"\n{torture_summary.summary(json.loads((RESULTS / 'torture.json').read_text()))}\n\n"
+    if name == "microcontroller":
+        return microcontroller_table.table(json.loads((RESULTS / "microcontroller.json").read_text()))
     if name.startswith("peers"):
         found = json.loads((RESULTS / "int8_against_peers.json").read_text())
         return peers_table.near(found) if name == "peers-near" else peers_table.times(found)

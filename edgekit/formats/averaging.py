@@ -85,7 +85,7 @@ class _Pool:
         values: list[Any] = [*node.args[1:], *([], 0, False, True, None)[len(node.args) - 2 :]]
         for index, name in enumerate(_NAMES):
             values[index] = node.kwargs.get(name, values[index])
-        window, stride, padding = (_each(value, dims) for value in values[:3])
+        window, stride, padding = (ops.for_each_axis(value, dims) for value in values[:3])
         if values[3]:  # windows that reach beyond the edge; int8.lower has taken most of them apart
             return None
         return cls(node, int(shape[1]), list(shape[2:]), window, stride or window, padding, *values[4:])
@@ -114,8 +114,3 @@ class _Pool:
         still = [1] * len(self.size)
         arguments: Any = (self.node.args[0], weight, None, self.stride, self.padding, still, self.channels)
         return graph.graph.call_function(_CONVOLUTIONS[len(self.size)], arguments)
-
-
-def _each(value: Any, dims: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value or [])
-    return values * dims if len(values) == 1 else values

@@ -85,7 +85,7 @@ def _summed(graph: fx.GraphModule, node: fx.Node, stem: str) -> fx.Node:
     dims = _CONVOLUTIONS[node.target]  # type: ignore[index]
     values: list[Any] = [*node.args, *(None, 1, 0, 1, 1)[len(node.args) - 2 :]]
     source, weight_node, bias_node, *rest = values
-    stride, padding, dilation = (_each(value, dims) for value in rest[:3])
+    stride, padding, dilation = (ops.for_each_axis(value, dims) for value in rest[:3])
     weight = evaluate_constant(graph, weight_node)
     bias = None if bias_node is None else evaluate_constant(graph, bias_node)
     out = ops.shape_of(node)
@@ -117,8 +117,3 @@ def _summed(graph: fx.GraphModule, node: fx.Node, stem: str) -> fx.Node:
         )
     assert total is not None
     return total
-
-
-def _each(value: Any, dims: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * dims if len(values) == 1 else values

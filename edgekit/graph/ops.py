@@ -235,6 +235,15 @@ def set_attribute(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None
         owner.register_buffer(leaf, value)
 
 
+def for_each_axis(value: Any, dims: int) -> list[int]:
+    """A convolution's or pooling's stride, padding, dilation or kernel: one number is that of all axes.
+
+    Empty where nothing was given (None, []), which is for the op to interpret.
+    """
+    values = [value] if isinstance(value, int) else list(value or [])
+    return values * dims if len(values) == 1 else values
+
+
 def constant_node(graph: fx.GraphModule, name: str, value: torch.Tensor) -> fx.Node:
     """A ``get_attr`` node (at the graph's insertion point) for a new parameter or buffer."""
     set_attribute(graph, name, value)

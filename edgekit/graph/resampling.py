@@ -86,7 +86,7 @@ def without_ceil(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     dims = 1 if node.target is aten.avg_pool1d.default else 2
     shape, after = ops.shape_of(node.args[0]), ops.shape_of(node)
     settings = [*node.args[1:], *([], [0], False, True, None)[len(node.args) - 2 :]]
-    window, stride, padding = (_each(value, dims) for value in settings[:3])
+    window, stride, padding = (ops.for_each_axis(value, dims) for value in settings[:3])
     if not settings[3] or shape is None or after is None or (len(settings) > 5 and settings[5] is not None):
         return None
     source: Any = node.args[0]
@@ -124,11 +124,6 @@ def _pooled(graph: fx.GraphModule, source: fx.Node, pool: _Pool, windows: list[i
             part = call(aten.slice.Tensor, (source, axis + 2, start, end))
         parts.append(_pooled(graph, part, pool, [*windows, window], axis + 1))
     return parts[0] if len(parts) == 1 else call(aten.cat.default, (parts, axis + 2))
-
-
-def _each(value: Any, dims: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value or [])
-    return values * dims if len(values) == 1 else values
 
 
 NEAREST: dict[Any, Callable[[fx.GraphModule, fx.Node], fx.Node | None]] = dict.fromkeys(_NEAREST, nearest)

@@ -34,13 +34,8 @@ class Settings:
         """As they stand at the node, defaults filled in."""
         dims = DIMENSIONS[node.target]  # type: ignore[index]
         values: list[Any] = [*node.args, *(None, [1], [0], [0], 1, [1])[len(node.args) - 2 :]]
-        stride, padding, extra = (_each(value, dims) for value in values[3:6])
-        return cls(stride, padding, extra, _each(values[7], dims), values[6])
-
-
-def _each(value: Any, dims: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * dims if len(values) == 1 else values
+        stride, padding, extra = (ops.for_each_axis(value, dims) for value in values[3:6])
+        return cls(stride, padding, extra, ops.for_each_axis(values[7], dims), values[6])
 
 
 def as_convolution(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:

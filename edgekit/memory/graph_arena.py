@@ -151,18 +151,14 @@ def _padded(node: fx.Node, values: dict[str, Any]) -> int | None:
         return None
     size, weight = values[str(node.args[0])].shape, values[str(node.args[1])].shape
     dims = len(size) - 2
-    strides, padding, dilation = (_each(value, dims) for value in (*node.args[3:5], (*node.args, 1)[5]))
+    given = (*node.args[3:5], (*node.args, 1)[5])
+    strides, padding, dilation = (ops.for_each_axis(value, dims) for value in given)
     total, lopsided = size[0] * size[1], False
     for n, k, s, p, d in zip(size[2:], weight[2:], strides, padding, dilation, strict=True):
         needed = max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n)
         lopsided |= p > 0 and (needed // 2, needed - needed // 2) != (p, p)
         total *= n + 2 * p
     return int(total) if lopsided else None
-
-
-def _each(value: Any, dims: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * dims if len(values) == 1 else values
 
 
 def _scratch(node: fx.Node, values: dict[str, Any]) -> int:
