@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from edgekit.formats.exporting import export
 from edgekit.formats.litert import tflite_edit
-from edgekit.formats.litert.coverage import of_litert
+from edgekit.formats.litert.coverage import PRODUCT, of_litert
 from edgekit.formats.litert.delegated import delegated
 from edgekit.formats.litert.reading import load
 from edgekit.formats.litert.taken import as_xnnpack_takes_them
+from edgekit.formats.options import ExportOptions
 from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from tests.export.runtimes import files_of
+from tests.export.runtimes import files_of, run_litert
 from tests.export.written import Written, answers
 from tests.networks import seeded, snr_db
 
@@ -122,10 +123,42 @@ def test_a_network_in_one_piece(tmp_path: Path) -> None:
 
 
 def test_coverage_tells_what_stays_outside(tmp_path: Path) -> None:
+    """``whole_kernels``: nothing is spelled for XNNPACK, so that LiteRT's own GELU stands between."""
     layers = [nn.Conv2d(3, 8, 3), nn.GELU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1)]
     x, path = torch.randn(8, 3, 12, 12), tmp_path / "split.tflite"
     graph = calibrate(capture(nn.Sequential(*layers).eval(), x[:1]), [x])
-    export(graph, x[:1], path, format="litert", precision="int8", metadata={})
+    options = ExportOptions(whole_kernels=True)
+    export(graph, x[:1], path, format="litert", precision="int8", metadata={}, options=options)
     found = of_litert(path)
     assert found.partitions == 2
     assert found.outside == {"GELU": 1}
+
+
+class Attention(nn.Module):
+    """Scores of few places, which stay int8 in the graph, a softmax and a GELU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 16)
+        self.last = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = (self.query(x) @ self.key(x).transpose(1, 2)).softmax(-1)
+        return self.last(nn.functional.gelu(scores @ self.value(x)))
+
+
+def test_what_xnnpack_has_in_float_alone_is_computed_there(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x, files = torch.randn(64, 12, 16), {}
+    graph = calibrate(capture(Attention().eval(), x[:1]), [x])
+    for whole in (False, True):
+        files[whole] = tmp_path / f"{whole}.tflite"
+        options = ExportOptions(whole_kernels=whole)
+        about: Any = {"format": "litert", "precision": "int8", "metadata": {}, "options": options}
+        export(graph, x[:1], files[whole], **about)
+    mended, plain = (of_litert(files[whole]) for whole in (False, True))
+    assert (mended.partitions, mended.outside) == (1, {})
+    assert {one.kernel: one.reason for one in mended.floats()} == {"BATCH_MATMUL": PRODUCT}
+    assert plain.outside == {"FULLY_CONNECTED": 2, "SOFTMAX": 1, "GELU": 1}
+    for whole, path in files.items():
+        assert snr_db(graph(x), run_litert(path, x)) > 40, whole

@@ -17,8 +17,11 @@ from edgekit.formats.litert.delegated import delegated
 from edgekit.formats.litert.reading import load
 from edgekit.graph.depthwise import MOST_TAPS
 
-__all__ = ["of_litert"]
+__all__ = ["PRODUCT", "of_litert"]
 
+PRODUCT = (
+    "a product of two computed matrices, in float: XNNPACK has no integer kernel, and LiteRT's is slower"
+)
 _PART = f"part of a depthwise kernel of more than {MOST_TAPS} taps, in float: XNNPACK is faster so"
 
 
@@ -72,4 +75,6 @@ def _litert_layer(operation: dict[str, Any], tensors: dict[int, Any]) -> Layer |
     kinds = [np.dtype(item["dtype"]).name for item in [*operands, output]]
     integer = all(kind in INTEGERS for kind in kinds)
     reason = "" if integer else f"LiteRT executes {kernel} on {', '.join(kinds)}"
+    if kernel == "BATCH_MATMUL" and not integer:
+        reason = PRODUCT
     return Layer(str(output["name"]), kernel, macs, integer, reason)

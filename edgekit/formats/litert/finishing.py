@@ -14,7 +14,16 @@ from torch import Tensor, fx
 
 from edgekit.execution import arguments
 from edgekit.formats import embed
-from edgekit.formats.litert import compatibility, lookups, rounded, tails, taken, tflite_edit, transposes
+from edgekit.formats.litert import (
+    compatibility,
+    in_float,
+    lookups,
+    rounded,
+    tails,
+    taken,
+    tflite_edit,
+    transposes,
+)
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import INT8_GRAPH, Precision
 from edgekit.formats.spellings import int16_activations
@@ -83,6 +92,8 @@ def finish(
             taken.as_xnnpack_takes_them(model)
         if options.io in ("int8", "uint8"):
             tails.integer_tails(model)
+        elif not options.whole_kernels:
+            in_float.compute_in_float(model)
     transposes.remove_transposes(model)
     tflite_edit.drop_unused(model)
     if precision == "int16x8":

@@ -116,11 +116,24 @@ class Wiring:
 
     def add_dequantize(self, source: int) -> int:
         """The numbers of an int8 tensor, in float; put in its place by ``sort``."""
-        given = self.add_like(source, tuple(range(len(self.graph.tensors[source].shape))))
-        made = self.graph.tensors[given]
-        made.type, made.quantization = schema.TensorType.FLOAT32, None
+        given = self._float_like(source)
         self._add("DEQUANTIZE", [source], given)
         return given
+
+    def add_quantize(self, given: int) -> int:
+        """A float tensor, from which an int8 one is made; ``given`` is read as before."""
+        source = self._float_like(given)
+        self._add("QUANTIZE", [source], given)
+        return source
+
+    def _float_like(self, tensor: int) -> int:
+        shape = self.graph.tensors[tensor].shape
+        found = self.add_like(tensor, tuple(range(0 if shape is None else len(shape))))
+        self.graph.tensors[found].type, self.graph.tensors[found].quantization = (
+            schema.TensorType.FLOAT32,
+            None,
+        )
+        return found
 
     def _add(self, kind: str, inputs: list[int], given: int) -> None:
         operator, options = schema.OperatorT(), f"{kind.capitalize()}Options"
