@@ -2,21 +2,23 @@
 
     python benchmarks/litert_passes.py                     # needs timm: make reach installs it
     python benchmarks/litert_passes.py timm:mixnet_s --seconds 2
+    python benchmarks/litert_passes.py --device emulated-cortex-a76    # into litert_passes-emulated-….json
 
 Each network is captured, calibrated and converted once; the converter's file is then finished twice, with
-the passes (transposes.py and rows.py: the order of axes; taken.py: ops as XNNPACK takes them) and without.
-Told of each file: transposes, partitions of XNNPACK, ops outside of them, bytes, and the median of its times
-on one thread, both files in turns. ``apart``: the largest difference of their answers, in steps of the
-output's grid (floats: relative to the largest answer). Means of floats add up in another order, so that a
-rounding may differ.
+the passes (transposes.py and rows.py: the order of axes; taken.py: ops as XNNPACK takes them; in_float.py:
+what XNNPACK has in float alone) and without. Told of each file: transposes, partitions of XNNPACK, ops
+outside of them, bytes, and the median of its times on one thread, both files in turns; on an emulated board
+instructions. ``apart``: the largest difference of their answers, in steps of the output's grid (floats:
+relative to the largest answer). Floats are added up in another order, so that a rounding may differ.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from provenance import surroundings
 
 from edgekit.bench import stats
 from edgekit.bench.measure import Candidate, Failure, evaluate, measure
+from edgekit.devices.device import Device, load_device
 from edgekit.formats.exporting import export
 from edgekit.formats.litert import finishing
 from edgekit.formats.litert.delegated import delegated
@@ -48,6 +51,8 @@ NETWORKS = (
     "timm:levit_128s",
     "timm:vit_tiny_patch16_224",
     "timm:mobilenetv3_small_100",
+    "timm:mobilevit_xxs",
+    "transformers:bert",
     "torchvision:shufflenet_v2_x0_5",
 )
 OUT = Path(__file__).resolve().parent / "results" / "litert_passes.json"
@@ -58,20 +63,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks, instead of the usual ones")
     parser.add_argument("--seconds", type=float, default=1.0, help="each file is timed for at least so long")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--device", default="local", help="a profile's name")
+    parser.add_argument("--out", type=Path, help="a JSON file, instead of that in results/")
     options = parser.parse_args(arguments)
+    suffix = "" if options.device == "local" else f"-{options.device}"
+    out = options.out or OUT.with_name(f"{OUT.stem}{suffix}.json")
     torch.set_num_threads(1)
     rows = []
     for name in options.names or NETWORKS:
-        rows.append({"name": name, **compared(name, options.seconds)})
+        rows.append({"name": name, **compared(name, load_device(options.device), options.seconds)})
         print(json.dumps(rows[-1]), flush=True)
         about = surroundings(("torch", "ai-edge-litert", "litert-torch", "timm"))
-        options.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+        about |= {"device": options.device, "rows": rows}
+        out.write_text(json.dumps(about, indent=1) + "\n")
     return 0
 
 
-def compared(name: str, seconds: float) -> dict[str, Any]:
-    """Both files of one network."""
+def compared(name: str, device: Device, seconds: float) -> dict[str, Any]:
+    """Both files of one network. Right answers are asked for here, costs on the device."""
     network = foreign.make(name)
     inputs = network.inputs(16 + HELD_OUT, 1)
     graph = calibrate(capture(network.model, inputs[:1]), list(inputs[:16].split(8)))
@@ -84,7 +93,7 @@ def compared(name: str, seconds: float) -> dict[str, Any]:
         ]
         timed = measure(
             [Candidate(file, "litert", threads=1) for file in files.values()],
-            LOCAL,
+            device,
             sample=folder / "held-out.npy",
             min_seconds=seconds,
         )
@@ -93,9 +102,13 @@ def compared(name: str, seconds: float) -> dict[str, Any]:
     for way, result in zip(found, timed, strict=True):
         if isinstance(result, Failure):
             raise result.error
-        found[way]["p50_us"] = round(stats.percentile(result.raw_ns, 50) / 1e3, 1)
-    faster = found["without"]["p50_us"] / found["with"]["p50_us"]
-    return {**found, "times_as_fast": round(faster, 2), "apart": _apart(*answers, step)}
+        median = stats.percentile(result.result.samples, 50)
+        found[way] |= (
+            {"instructions": round(median)} if device.emulated else {"p50_us": round(median / 1e3, 1)}
+        )
+    cost = "instructions" if device.emulated else "p50_us"
+    ratio = round(found["without"][cost] / found["with"][cost], 2)
+    return {**found, f"{cost}_without_over_with": ratio, "apart": _apart(*answers, step)}
 
 
 def both(graph: Any, example: Any, folder: Path) -> dict[str, Path]:
@@ -104,14 +117,12 @@ def both(graph: Any, example: Any, folder: Path) -> dict[str, Path]:
     finish = finishing.finish
 
     def twice(*arguments: Any) -> bytes:
-        moved, taken = finishing.transposes.remove_transposes, finishing.taken.as_xnnpack_takes_them
-        try:
-            finishing.transposes.remove_transposes = lambda _: None  # type: ignore[assignment,return-value]
-            finishing.taken.as_xnnpack_takes_them = lambda _: 0
+        with (
+            _nothing(finishing.transposes, "remove_transposes"),
+            _nothing(finishing.taken, "as_xnnpack_takes_them"),
+            _nothing(finishing.in_float, "compute_in_float"),
+        ):
             files["without"].write_bytes(finish(*arguments))
-        finally:
-            finishing.transposes.remove_transposes = moved
-            finishing.taken.as_xnnpack_takes_them = taken
         return finish(*arguments)
 
     try:
@@ -120,6 +131,17 @@ def both(graph: Any, example: Any, folder: Path) -> dict[str, Path]:
     finally:
         finishing.finish = finish
     return files
+
+
+@contextlib.contextmanager
+def _nothing(module: Any, name: str) -> Iterator[None]:
+    """For a while a pass does nothing."""
+    done = getattr(module, name)
+    setattr(module, name, lambda _: 0)
+    try:
+        yield
+    finally:
+        setattr(module, name, done)
 
 
 def _seen(file: Path) -> dict[str, Any]:
