@@ -16,10 +16,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from edgekit.errors import EdgekitError
     from edgekit.opening import load_workload
+    from edgekit.pictures.files import ImageFiles
+    from edgekit.pictures.transform import ImageTransform
     from edgekit.pipeline import compress
     from edgekit.ragged import Ragged
     from edgekit.recipe import Recipe, load_recipe
     from edgekit.report import Report
+    from edgekit.sources.making import load_model
+    from edgekit.sources.request import Source
     from edgekit.tasks import (
         Classification,
         Outputs,
@@ -35,6 +39,8 @@ __all__ = [
     "Augmentation",
     "Classification",
     "EdgekitError",
+    "ImageFiles",
+    "ImageTransform",
     "Outputs",
     "Preprocessing",
     "Ragged",
@@ -44,11 +50,13 @@ __all__ = [
     "Report",
     "Samples",
     "Segmentation",
+    "Source",
     "Task",
     "TokenClassification",
     "Workload",
     "__version__",
     "compress",
+    "load_model",
     "load_recipe",
     "load_weights",
     "load_workload",
@@ -56,10 +64,14 @@ __all__ = [
 
 _HOMES = {
     "edgekit.errors": ("EdgekitError",),
+    "edgekit.pictures.files": ("ImageFiles",),
+    "edgekit.pictures.transform": ("ImageTransform",),
     "edgekit.pipeline": ("compress",),
     "edgekit.ragged": ("Ragged",),
     "edgekit.recipe": ("Recipe", "load_recipe"),
     "edgekit.report": ("Report",),
+    "edgekit.sources.making": ("load_model",),
+    "edgekit.sources.request": ("Source",),
     "edgekit.tasks": (
         "Classification",
         "Outputs",

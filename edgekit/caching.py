@@ -29,6 +29,7 @@ _WHAT = {
     "speed": "choices that trainings measured",
     "code": "what each part of a run can execute",
     "data": "decoded samples that memory doesn't hold",
+    "pictures": "decoded pictures",
     "bench": "results that could be kept nowhere else",
     "cpp": "headers for C++ bundles",
     f"{_BOARD}/apt": "Debian packages",

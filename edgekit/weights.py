@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgekit.errors import WeightsError
 from edgekit.files import atomic_write, what_is
 
-__all__ = ["load_weights", "read_weights", "save_weights"]
+__all__ = ["load_weights", "put_weights", "read_weights", "save_weights"]
 
 _NESTS = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights
 _PREFIXES = ("module.", "_orig_mod.")  # added by DataParallel and torch.compile
@@ -33,9 +33,12 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         WeightsError: no such file, not readable, more than plain tensors in it (code in a pickle is never
             executed), NaN, or names and shapes that don't fit; then every fault is listed.
     """
-    path = Path(path)
-    weights = read_weights(path)
-    _check_fit(model.state_dict(), weights, path)
+    put_weights(model, read_weights(path), str(path))
+
+
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """The same with weights that were read. ``where``: the file, for messages. Raises WeightsError."""
+    _check_fit(model.state_dict(), weights, where)
     model.load_state_dict(weights, strict=False)
 
 
@@ -131,7 +134,7 @@ def _plain(loaded: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     return dict(loaded)
 
 
-def _check_fit(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
+def _check_fit(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str) -> None:
     missing = [n for n in wanted if n not in weights and not n.endswith("num_batches_tracked")]
     unexpected = [n for n in weights if n not in wanted]
     shapes = [
@@ -144,7 +147,7 @@ def _check_fit(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor], path
     if faults:
         raise WeightsError(
             "the weights don't fit the model",
-            where=str(path),
+            where=where,
             got="; ".join(faults),
             expected=f"the model's {len(wanted)} tensors",
             next="build the model with the settings that it was trained with",

@@ -19,8 +19,10 @@ from edgekit.cli.cache import cache
 from edgekit.cli.choices import TableCommand
 from edgekit.cli.compare import compare, gate
 from edgekit.cli.compress import compress
+from edgekit.cli.data import data
 from edgekit.cli.device import devices
 from edgekit.cli.export import export
+from edgekit.cli.init import init
 from edgekit.cli.inspect import inspect
 from edgekit.cli.prune import prune
 from edgekit.cli.recipe import recipes
@@ -37,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich's help takes twice as long to appear
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (compress, inspect, prune, export, bench, compare, gate, report, bundle):
+for command in (compress, init, data, inspect, prune, export, bench, compare, gate, report, bundle):
     app.command(cls=TableCommand)(command)
 app.add_typer(recipes, name="recipe")
 app.add_typer(devices, name="device")

@@ -21,6 +21,7 @@ from edgekit.cli.common import (
     run_view,
     show_tracebacks,
 )
+from edgekit.cli.sources import Data, Pretrained, Size, SkipDamaged, Weights, begin, given
 from edgekit.errors import Interrupted
 
 
@@ -41,10 +42,16 @@ def compress(
         str | None,
         typer.Argument(
             metavar="WORKLOAD",
-            help="my_workload.py or my_workload.py:function; without one, the embedded demo.",
+            help="my_workload.py[:function]; timm:NAME, torchvision:NAME, hf:FOLDER or net.py:function with "
+            "--data; without one, the embedded demo.",
             show_default=False,
         ),
     ] = None,
+    data: Data = None,
+    weights: Weights = None,
+    pretrained: Pretrained = False,
+    skip_damaged: SkipDamaged = False,
+    size: Size = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -109,12 +116,14 @@ def compress(
 
     show_tracebacks(debug)
     others = rank_here() > 0  # of several processes the first one tells
+    what = given(workload, data, weights, pretrained, skip_damaged, size)
     with _interrupts_told_once(others), run_view(quiet=quiet or others) as progress:
+        begin(what)
         from edgekit.pipeline import compress as run
         from edgekit.progress import silent
 
         report = run(
-            workload,
+            what,
             recipe=recipe,
             devices=tuple(device or ()),
             out=out,

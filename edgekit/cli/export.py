@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.common import Debug, Json, Quiet, complete, exits, print_json, run_view, show_tracebacks
+from edgekit.cli.sources import Data, Pretrained, Size, SkipDamaged, Weights, begin, given
 
 
 @exits
@@ -17,7 +18,7 @@ def export(
         str,
         typer.Argument(
             metavar="RUN|CHECKPOINT",
-            help="A run folder, an int8_graph.pt2, or a workload file (its trained model).",
+            help="A run folder, an int8_graph.pt2, or a trained model: a workload file, timm:NAME.",
             show_default=False,
         ),
     ],
@@ -29,6 +30,11 @@ def export(
             show_default=False,
         ),
     ] = None,
+    data: Data = None,
+    weights: Weights = None,
+    pretrained: Pretrained = False,
+    skip_damaged: SkipDamaged = False,
+    size: Size = None,
     formats: Annotated[
         str,
         typer.Option(
@@ -107,7 +113,10 @@ def export(
     Nothing is calibrated again: int8 files come from the run's int8 graph.
     """
     show_tracebacks(debug)
+    what_from = given(source, data, weights, pretrained, skip_damaged, size)
+    assert what_from is not None  # the argument is there
     with run_view(quiet=quiet) as progress:
+        begin(what_from)
         from edgekit.pipeline.export_request import export_request
         from edgekit.pipeline.exporting import export_files
 
@@ -117,7 +126,7 @@ def export(
         what = export_request(
             *listed, batch=batch, io=io, embed_preprocessing=embed_preprocessing, temperature=temperature
         )
-        entries = export_files(source, workload, what, device=device, out=out, progress=progress)
+        entries = export_files(what_from, workload, what, device=device, out=out, progress=progress)
     if as_json:
         print_json(entries)
     else:

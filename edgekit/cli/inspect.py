@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.common import Json, complete, exits, named, print_json, run_view
+from edgekit.cli.sources import Data, Pretrained, Size, SkipDamaged, Weights, begin, given
 
 
 @exits
@@ -16,10 +17,15 @@ def inspect(
         str | None,
         typer.Argument(
             metavar="WORKLOAD|FILE",
-            help="my_workload.py[:function], or an .onnx, .tflite, .pte or .pt2 file; else the demo.",
+            help="my_workload.py[:function], timm:NAME, an .onnx, .tflite, .pte or .pt2 file; else the demo.",
             show_default=False,
         ),
     ] = None,
+    data: Data = None,
+    weights: Weights = None,
+    pretrained: Pretrained = False,
+    skip_damaged: SkipDamaged = False,
+    size: Size = None,
     device: Annotated[
         str | None,
         typer.Option(
@@ -50,10 +56,12 @@ def inspect(
     A model: what will prune and quantise, what the runtimes lack, MACs and memory. A file: its ops, types,
     scales, the size of its tensors, and what its runtime executes.
     """
+    what = given(target, data, weights, pretrained, skip_damaged, size)
     with run_view(quiet=quiet) as progress:
+        begin(what)
         from edgekit.inspecting import inspect as look
 
-        found = look(target, device=device, top=top, progress=progress)
+        found = look(what, device=device, top=top, progress=progress)
     if as_json:
         print_json(found)
     else:

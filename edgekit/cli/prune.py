@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekit.cli.common import Debug, Json, Quiet, exits, named, print_json, run_view, show_tracebacks
+from edgekit.cli.sources import Data, Pretrained, Size, SkipDamaged, Weights, begin, given
 from edgekit.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -22,9 +23,16 @@ def prune(
     workload: Annotated[
         str | None,
         typer.Argument(
-            metavar="WORKLOAD", help="my_workload.py[:function]; else the embedded demo.", show_default=False
+            metavar="WORKLOAD",
+            help="my_workload.py[:function]; timm:NAME and the like with --data; else the embedded demo.",
+            show_default=False,
         ),
     ] = None,
+    data: Data = None,
+    weights: Weights = None,
+    pretrained: Pretrained = False,
+    skip_damaged: SkipDamaged = False,
+    size: Size = None,
     speedup: Annotated[
         float | None,
         typer.Option(
@@ -164,16 +172,18 @@ def prune(
         "max_ratio": max_ratio,
         "limits": dict(_limit(text) for text in limits or []),
     }
+    what = given(workload, data, weights, pretrained, skip_damaged, size)
     with run_view(quiet=quiet) as progress:
+        begin(what)
         from edgekit.pipeline import pruning
 
         more: dict[str, Any] = {"seed": seed, "out": out, "samples": samples, "progress": progress}
         if sensitivity:
-            found = pruning.analyse_sensitivity(workload, _config(wanted), **more)
+            found = pruning.analyse_sensitivity(what, _config(wanted), **more)
         elif plan is not None:
-            found = pruning.replay_plan(plan, workload, reconstruct=reconstruct, **more)
+            found = pruning.replay_plan(plan, what, reconstruct=reconstruct, **more)
         else:
-            found = pruning.make_plan(workload, _config(wanted), reconstruct=reconstruct, **more)
+            found = pruning.make_plan(what, _config(wanted), reconstruct=reconstruct, **more)
     if as_json:
         print_json(found)
     else:

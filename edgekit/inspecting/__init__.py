@@ -24,12 +24,13 @@ from typing import Any
 
 from edgekit.errors import InputError, did_you_mean
 from edgekit.progress import Event, Progress, silent
+from edgekit.sources.request import Source, is_source
 
 __all__ = ["inspect"]
 
 
 def inspect(
-    target: str | Path | None = None,
+    target: str | Path | Source | None = None,
     *,
     device: str | Path | None = None,
     top: int | None = None,
@@ -38,8 +39,9 @@ def inspect(
     """Look at a workload's model, or at an exported file. Nothing is trained, calibrated or measured.
 
     Args:
-        target: ``"file.py"`` or ``"file.py:function"`` (None: the embedded demo), or the path of an .onnx,
-            .tflite, .pte or .pt2 file.
+        target: ``"file.py"`` or ``"file.py:function"`` (None: the embedded demo), ``"timm:NAME"`` and the
+            like or a ``Source`` (which needs no data here), or the path of an .onnx, .tflite, .pte or .pt2
+            file.
         device: name or path of a profile: adds ``device`` to the result.
         top: of a file, how many of the largest tensors are listed (and how many activations); None: all.
 
@@ -56,7 +58,9 @@ def inspect(
         from edgekit.devices import load_device
 
         profile = load_device(device)
-    if target is None or re.search(r"\.py(:|$)", str(target)):
+    if isinstance(target, str) and is_source(target):
+        target = Source(target)
+    if target is None or isinstance(target, Source) or re.search(r"\.py(:|$)", str(target)):
         result = _model(target, progress)
         arena, stored = result["arena"]["int8"]["bytes"], result["totals"]["int8_bytes"]
     else:
@@ -70,13 +74,13 @@ def inspect(
     return {**result, "device": describe(profile, arena, stored)}
 
 
-def _model(target: str | Path | None, progress: Progress) -> dict[str, Any]:
+def _model(target: str | Path | Source | None, progress: Progress) -> dict[str, Any]:
     from edgekit.opening import load_workload
 
     def tell(message: str) -> None:
         progress(Event("note", "inspect", message))
 
-    workload = load_workload(target)
+    workload = load_workload(target, made_up=True)
     tell("looking at the model")  # before the heavy imports below, some of which print
     from edgekit.inspecting.model import inspect_model
 

@@ -25,7 +25,7 @@ now (workload, settings, seed, what it was made from, code) and its files still 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from edgekit.formats import FORMATS, read_by
 from edgekit.progress import Progress, silent, told_while_reading
 
 if TYPE_CHECKING:
+    from edgekit.opening import Spec
     from edgekit.recipe import Recipe
     from edgekit.report import Report
     from edgekit.workload import Workload
@@ -45,7 +46,7 @@ RUNS = Path("runs")  # below the current folder
 
 
 def compress(
-    workload: str | Path | Workload | Callable[[], Workload] | None = None,
+    workload: Spec = None,
     recipe: str | Path | Recipe = "mobile",
     *,
     devices: Sequence[str | Path] = (),
@@ -104,7 +105,7 @@ def compress(
 
 
 def _compress(
-    workload: str | Path | Workload | Callable[[], Workload] | None,
+    workload: Spec,
     recipe: str | Path | Recipe,
     devices: Sequence[str | Path],
     out: str | Path | None,
@@ -134,6 +135,7 @@ def _compress(
     from edgekit.report import page
     from edgekit.report.summary import REPORT_KEY
     from edgekit.runs.folder import RunFolder, run_name, write_record
+    from edgekit.sources.keeping import keep_source
     from edgekit.training.computing import parallel
     from edgekit.training.computing.device import idle_gpu
 
@@ -156,6 +158,7 @@ def _compress(
         about = _about(run.path.name, loaded, checked)
         progress = stack.enter_context(trackers.tracked(log, run.path / "logs", about, progress))
         atomic_write(run.path / "recipe.yaml", dump(checked).encode())
+        keep_source(loaded, run.path)
         job = Job(checked, loaded, fingerprint, profiles, run, progress, links)
         for profile in profiles:
             check_device_identity(profile, links.about(profile))  # before an hour of training, not after it

@@ -20,6 +20,7 @@ from edgekit.pipeline.export_request import ExportRequest, export_request
 from edgekit.pipeline.places import profiles
 from edgekit.progress import Event, Progress, silent
 from edgekit.scratch import scratch
+from edgekit.sources.request import Source
 
 if TYPE_CHECKING:
     from torch import fx
@@ -33,7 +34,7 @@ _EXPORTS = Path("exports")  # below the current folder: for files that belong to
 
 
 def export_files(
-    source: str | Path,
+    source: str | Path | Source,
     workload: str | Path | None = None,
     what: ExportRequest | None = None,
     *,
@@ -44,7 +45,8 @@ def export_files(
     """Export further files.
 
     Args:
-        source: a run folder, an ``int8_graph.pt2``, or a workload file (``file.py``, ``file.py:function``).
+        source: a run folder, an ``int8_graph.pt2``, a workload file (``file.py``, ``file.py:function``), or a
+            ``Source``.
         workload: the workload of a run or of an int8 graph. A run of the embedded demo needs none; an int8
             graph is exported without one, but not evaluated.
         what: formats, precisions and settings; see ``export_request``.
@@ -60,6 +62,10 @@ def export_files(
         ExportError, CaptureError: a converter failed; what was exported before is kept.
     """
     what = what or export_request()
+    if isinstance(source, Source):
+        if workload is not None:
+            raise InputError("a model by name is the source itself", got=f"{source} and {workload}")
+        return _from_workload(source, what, device, out or _EXPORTS, progress)
     path = Path(source)
     if path.is_dir():
         return _from_run(path, workload, what, device, out, progress)
@@ -119,7 +125,7 @@ def _from_run(
 
 
 def _from_workload(
-    spec: str, what: ExportRequest, device: str | Path | None, out: str | Path, progress: Progress
+    spec: str | Source, what: ExportRequest, device: str | Path | None, out: str | Path, progress: Progress
 ) -> list[dict[str, Any]]:
     from edgekit.opening import load_workload
 
@@ -127,11 +133,11 @@ def _from_workload(
     if missing := [name for name in what.precisions if name in INT8_GRAPH]:
         raise InputError(
             f"{', '.join(missing)} is made from an int8 graph, and a trained model has none",
-            where=spec,
+            where=str(spec),
             expected=f"one of {', '.join(name for name in PRECISIONS if name not in INT8_GRAPH)}",
             next=f"edgekit compress {spec} --recipe quick   (calibrates in a minute); export from its run",
         )
-    loaded = load_workload(spec)
+    loaded = load_workload(spec, made_up=True)
     loaded.check()
     return _alone(loaded, None, what, device, out, progress)
 

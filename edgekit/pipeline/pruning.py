@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgekit.pruning.plans.plan import Plan
+    from edgekit.sources.request import Source
     from edgekit.workload import Workload
 
 __all__ = ["analyse_sensitivity", "make_plan", "replay_plan"]
@@ -35,7 +36,7 @@ REFITTED = "after the cut, refitted without labels, without fine-tuning"
 
 
 def make_plan(
-    target: str | Path | Workload | None = None,
+    target: str | Path | Source | Workload | None = None,
     config: PruneConfig | None = None,
     *,
     seed: int = 0,
@@ -109,7 +110,7 @@ def _named(config: PruneConfig) -> tuple[str, Ranking]:
 
 def replay_plan(
     path: str | Path,
-    target: str | Path | Workload | None = None,
+    target: str | Path | Source | Workload | None = None,
     *,
     seed: int = 0,
     reconstruct: bool = True,
@@ -136,7 +137,7 @@ def replay_plan(
 
 
 def analyse_sensitivity(
-    target: str | Path | Workload | None = None,
+    target: str | Path | Source | Workload | None = None,
     config: PruneConfig | None = None,
     *,
     seed: int = 0,
@@ -188,7 +189,7 @@ def analyse_sensitivity(
     return {**described, "files": [str(path) for path in files], "plot_error": missing}
 
 
-def _load(target: str | Path | Workload | None, progress: Progress) -> Workload:
+def _load(target: str | Path | Source | Workload | None, progress: Progress) -> Workload:
     from edgekit.opening import load_workload
 
     workload = load_workload(target)

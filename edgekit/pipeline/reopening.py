@@ -53,6 +53,10 @@ def require_workload(path: Path, workload: str | Path | None, identity: dict[str
     ``again``: the command to give, with a file.
     """
     if workload is None and identity["workload"] != DEMO:
+        kept = path / "workload.py"  # see sources/keeping.py
+        if kept.is_file():
+            # It is code, and a run folder may be anybody's: it is named, and run only by who names it.
+            again = f"{again.replace('my_workload.py', str(kept))}   (Python: read it if the run isn't yours)"
         raise InputError(
             "a run doesn't hold its workload",
             where=str(path),

@@ -4,6 +4,7 @@
 
     run.json            which run this is: workload, recipe; another run is refused
     recipe.yaml         the recipe with every default written out
+    workload.py         of a model by name: the same as a workload file; data.csv is its split
     preflight.json      that all files could be written, before anything was trained
     baseline.json       the trained model's figures
     stages/1-prune/     one folder for each stage: its files, stage.json (finished), metrics.json

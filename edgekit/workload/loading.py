@@ -8,10 +8,10 @@ import inspect
 import random
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,16 +27,29 @@ _PACKAGE = str(Path(__file__).parent.parent)
 _SEED = 0
 
 
-def call(spec: str | Path, default: str) -> tuple[object, str]:
+def call(
+    spec: str | Path, default: str, offered: Mapping[str, object] = MappingProxyType({})
+) -> tuple[object, str]:
     """Call the function of ``"file.py:function"``, or ``default`` of ``"file.py"``: its result and its name.
 
-    The file's folder is importable, and the global random generators are seeded. Raises WorkloadError.
+    The file's folder is importable, and the global random generators are seeded. ``offered``: arguments that
+    it is given if it has parameters of these names. Raises WorkloadError.
     """
     path, name = _parse(str(spec), default)
     function = _function(_import(path), path, name)
     where = f"{path}:{name}"
     with user_code(where, path.parent.resolve()):
-        return function(), where
+        return function(**_taken(function, offered)), where
+
+
+def _taken(function: Callable[..., Any], offered: Mapping[str, object]) -> dict[str, object]:
+    """Those of the offered arguments that a function has parameters for."""
+    if not offered:
+        return {}
+    known = inspect.signature(function).parameters.values()
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known):
+        return dict(offered)
+    return {one.name: offered[one.name] for one in known if one.name in offered}
 
 
 def _parse(spec: str, default: str) -> tuple[Path, str]:
@@ -73,7 +86,7 @@ def _import(path: Path) -> ModuleType:
     return module
 
 
-def _function(module: ModuleType, path: Path, name: str) -> Callable[[], Any]:
+def _function(module: ModuleType, path: Path, name: str) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if callable(function):
         return function  # type: ignore[no-any-return]

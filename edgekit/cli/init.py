@@ -1,0 +1,63 @@
+"""``edgekit init``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.cli.common import Debug, Quiet, exits, run_view, show_tracebacks
+from edgekit.cli.sources import Data, Pretrained, Size, SkipDamaged, Weights, begin
+from edgekit.cli.streams import say
+from edgekit.errors import InputError
+
+
+@exits
+def init(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="timm:NAME, torchvision:NAME, hf:FOLDER or net.py:function.",
+            show_default=False,
+        ),
+    ],
+    data: Data = None,
+    weights: Weights = None,
+    pretrained: Pretrained = False,
+    skip_damaged: SkipDamaged = False,
+    size: Size = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The workload file.")] = Path(
+        "my_workload.py"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a model by name and pictures by folder as a workload file, to be edited.
+
+    `edgekit compress FILE` does the same as with the name and the folder.
+    """
+    show_tracebacks(debug)
+    with run_view(quiet=quiet):
+        from edgekit.files import atomic_create, atomic_write, refuse_unwritable
+        from edgekit.sources.request import Source
+
+        what = Source(source, data, weights, pretrained, skip_damaged, size)
+        begin(what)
+        refuse_unwritable(out)
+        there = InputError("there is a file already", where=str(out), next="name another with -o, or --force")
+        if out.exists() and not force:
+            raise there
+        from edgekit.sources.making import prepared
+        from edgekit.sources.writing import written
+
+        made = prepared(what)[1]
+        assert made.files is not None  # that there are some was asked for
+        text = written(what, made.files, made.transform, out).encode()
+        try:
+            (atomic_write if force else atomic_create)(out, text)
+        except FileExistsError:
+            raise there from None
+    say(f"{out}: edit it, then  edgekit compress {out} --recipe quick")

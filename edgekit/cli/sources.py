@@ -1,0 +1,89 @@
+"""Options for a model by its name and pictures by their folder, instead of a workload file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgekit.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekit.sources.request import Source
+
+__all__ = ["Data", "Pretrained", "Size", "SkipDamaged", "Weights", "begin", "given"]
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR|FILE",
+        help="Pictures for a model by name: a folder for each class, or a CSV or JSONL of paths and labels.",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", metavar="FILE", help="Its trained weights: .safetensors, .pth.", show_default=False
+    ),
+]
+Pretrained = Annotated[
+    bool, typer.Option("--pretrained", help="Fetch them from its hub; nothing is fetched without this.")
+]
+SkipDamaged = Annotated[bool, typer.Option("--skip-damaged", help="Leave out pictures that can't be read.")]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        "--size", metavar="N", min=8, help="Of the pictures; else the model's own.", show_default=False
+    ),
+]
+
+
+def given(
+    workload: str | None,
+    data: Path | None,
+    weights: Path | None = None,
+    pretrained: bool = False,
+    skip_damaged: bool = False,
+    size: int | None = None,
+) -> str | Source | None:
+    """What ``load_workload`` takes. Raises InputError: options that go with a name, without one."""
+    from edgekit.sources.request import Source, is_python, is_source
+
+    options = {
+        "--data": data is not None,
+        "--weights": weights is not None,
+        "--pretrained": pretrained,
+        "--skip-damaged": skip_damaged,
+        "--size": size is not None,
+    }
+    used = [name for name, one in options.items() if one]
+    if workload is None:
+        if used:
+            raise InputError(
+                f"{used[0]} goes with a model",
+                next="timm:NAME, torchvision:NAME, hf:FOLDER or net.py:function",
+            )
+        return None
+    if is_python(workload) and data is None:
+        if used:
+            raise InputError(
+                f"{used[0]} goes with a model by name and --data; a workload file brings its own",
+                where=workload,
+                next="a function that returns a model alone: net.py:function --data DIR",
+            )
+        return workload
+    if not used and not is_source(workload):
+        return workload
+    return Source(workload, data, weights, pretrained, skip_damaged, size)
+
+
+def begin(what: str | Source | None) -> None:
+    """A first line, before anything heavy is imported."""
+    from edgekit.progress import Event, reading
+    from edgekit.sources.request import Source
+
+    if isinstance(what, Source):
+        reading(Event("note", "start", str(what)))

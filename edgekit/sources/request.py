@@ -1,0 +1,50 @@
+"""A model by its name and pictures by their folder, in the place of a workload file. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PREFIXES", "Source", "is_python", "is_source"]
+
+PREFIXES = ("timm", "torchvision", "hf")
+_PYTHON = re.compile(r"\.py(:\w+)?$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What ``load_workload`` and ``compress`` take instead of a workload.
+
+    Args:
+        model: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER`` or ``net.py:function``.
+        data: a folder of classes, or a file of paths and labels; see ``ImageFiles``. None: none, for what
+            looks at the model alone.
+        weights: a .safetensors or .pth file; see ``load_weights``.
+        pretrained: fetch the weights from the model's hub. Nothing else is ever fetched.
+        skip_damaged: leave out pictures that can't be read.
+        size: of the pictures, in pixels along a side; None: what the model's own configuration says.
+        validation, seed: see ``ImageFiles``.
+    """
+
+    model: str
+    data: str | Path | None = None
+    weights: str | Path | None = None
+    pretrained: bool = False
+    skip_damaged: bool = False
+    size: int | None = None
+    validation: float = 0.2
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return self.model if self.data is None else f"{self.model} on {self.data}"
+
+
+def is_python(text: str) -> bool:
+    """Whether it names a Python file, or a function in one."""
+    return _PYTHON.search(text) is not None
+
+
+def is_source(text: str) -> bool:
+    """Whether it reads ``PREFIX:NAME``, known or not, and is no file of that name."""
+    return re.match(r"[A-Za-z_]{2,}:", text) is not None and not is_python(text) and not Path(text).exists()
