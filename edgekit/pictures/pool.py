@@ -23,7 +23,7 @@ from edgekit.errors import DataError
 from edgekit.files import disk_full
 from edgekit.pictures.transform import ImageTransform
 
-__all__ = ["Answer", "decoded", "workers_for"]
+__all__ = ["CRASHED", "Answer", "decoded", "workers_for"]
 
 # Of a row: the facts of its picture, or why it can't be read.
 Answer: TypeAlias = tuple[int, dict[str, Any] | str]
@@ -34,6 +34,7 @@ _CHILD += "main(int(sys.argv[2]), sys.argv[3])"
 _AHEAD = 16  # paths that a worker has been given
 _MOST = 16  # processes
 _EACH = 24  # pictures that are worth a further process
+CRASHED = "the decoder crashed"
 _CRASHES = 20  # in a row without an answer: then it isn't the pictures
 
 
@@ -89,6 +90,7 @@ class _Worker:
         self.todo, self.paths, self.answers = todo, paths, answers
         self.file, self.described = file, described
         self.given: deque[int] = deque()
+        self.tried_again: set[int] = set()
         self.process: subprocess.Popen[str] | None = None
         self.stopped = False
         self.lock = threading.Lock()
@@ -113,7 +115,10 @@ class _Worker:
                 silent = 0 if answered else silent + 1
                 if silent > _CRASHES:
                     raise DataError("the processes that decode pictures end at once", got=_death(code))
-                self.answers.put((self.given.popleft(), f"the decoder crashed: {_death(code)}"))
+                if (first := self.given[0]) in self.tried_again:
+                    self.given.popleft()
+                    self.answers.put((first, f"{CRASHED}: {_death(code)}"))
+                self.tried_again.add(first)  # somebody may have ended the process for another reason
         except BaseException as error:
             self.answers.put(error)
 

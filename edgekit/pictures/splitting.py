@@ -40,10 +40,11 @@ def split(found: Listing, share: float, seed: int) -> None:
         if not groups:
             continue  # all of its files are faults, which are told
         if len(groups) < 2:
+            count = sum(map(len, groups.values()))
             raise DataError(
                 "a class with a single picture can't be on both sides",
                 where=str(found.root),
-                got=f"{name}: 1 picture" + ("" if len(groups) == 1 else " and its copies"),
+                got=f"{name}: 1 picture" + (f" and {count - 1:,} copies of it" if count > 1 else ""),
                 expected="at least 2 of each class: one to train on, one to validate with",
             )
         ordered = sorted(groups, key=lambda path: _drawn(os.path.relpath(path, folder), seed))

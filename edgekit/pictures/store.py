@@ -26,7 +26,7 @@ from edgekit.files import disk_full, read_json, write_json
 from edgekit.pictures.decoding import VERSION
 from edgekit.pictures.listing import Picture
 from edgekit.pictures.looking import Look
-from edgekit.pictures.pool import decoded
+from edgekit.pictures.pool import CRASHED, decoded
 from edgekit.pictures.transform import ImageTransform
 from edgekit.progress import Event, reading
 from edgekit.units import human_bytes
@@ -110,7 +110,8 @@ def _made(
         _decode(pictures, transform, file, look.add, workers, size)
         found = look.to_json()
         _close_gaps(file, sorted(look.damaged), len(pictures), transform.row_bytes())
-        _keep(folder, key, file, found)
+        if not any(why.startswith(CRASHED) for why in look.damaged.values()):  # memory may have been short
+            _keep(folder, key, file, found)
     except BaseException as error:
         os.close(file)
         if isinstance(error, OSError) and (full := disk_full(error, folder, refused=True)) is not None:

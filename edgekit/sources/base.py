@@ -88,7 +88,7 @@ def imported(what: str, load: Callable[[], T]) -> T:
             raise
         transformers = error.name == "transformers"
         raise MissingExtraError(
-            f"{error.name} is not installed",
+            f"{str(error.name).partition('.')[0]} is not installed",
             where=what,
             next='pip install "transformers>=5,<6"' if transformers else INSTALL,
         ) from None

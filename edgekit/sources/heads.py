@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgekit.progress import Event, reading
 from edgekit.weights import put_weights, read_weights
 
-__all__ = ["load", "put"]
+__all__ = ["load", "put", "tell_new"]
 
 
 def load(model: nn.Module, path: Path, unused: tuple[str, ...] = ()) -> None:
@@ -29,18 +29,22 @@ def put(model: nn.Module, weights: Mapping[str, Tensor], where: str, unused: tup
     }
     head = _head(state, given)
     if head:
-        classes = {len(given[name]) for name in head if name in given}
-        theirs = f"{classes.pop()} classes" if classes else "no head"
-        ours = len(state[head[0]])
-        reading(
-            Event(
-                "warning",
-                "model",
-                f"{where} has {theirs}, the data {ours}: a new head, which is untrained; accuracy means "
-                "nothing until a recipe with training has trained it",
-            )
-        )
+        theirs = next((len(given[name]) for name in head if name in given), None)
+        tell_new(where, theirs, len(state[head[0]]))
     put_weights(model, {**given, **{name: state[name] for name in head}}, where)
+
+
+def tell_new(where: str, theirs: int | None, ours: int) -> None:
+    """That the head is new. ``theirs``: classes of the weights' own; None: they have none."""
+    before = "no head" if theirs is None else f"{theirs:,} classes"
+    reading(
+        Event(
+            "warning",
+            "model",
+            f"{where} has {before}, the data {ours:,}: a new head, untrained; accuracy means nothing "
+            "until a recipe with training has trained it",
+        )
+    )
 
 
 def _head(state: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

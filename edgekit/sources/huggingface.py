@@ -13,11 +13,11 @@ from edgekit.errors import WeightsError, WorkloadError
 from edgekit.files import inside, read_json, what_is
 from edgekit.pictures.transform import ImageTransform
 from edgekit.sources.base import ModelSource, imported
-from edgekit.sources.heads import put
+from edgekit.sources.heads import put, tell_new
 from edgekit.weights import read_weights
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 __all__ = ["HuggingFace"]
 
@@ -53,6 +53,7 @@ class HuggingFace(ModelSource):
                 next="copy that code into a file of your own if you trust it: net.py:function",
             )
         transformers = _package()
+        weights = _files(folder)
         try:
             # config.json alone: what is named there is looked up in transformers' own table.
             config = transformers.AutoConfig.from_pretrained(
@@ -60,16 +61,22 @@ class HuggingFace(ModelSource):
             )
             if num_classes is not None and config.num_labels != num_classes:
                 config.num_labels = num_classes
-            make = imported("hf:", lambda: transformers.AutoModelForImageClassification.from_config)
-            model: nn.Module = make(config, trust_remote_code=False)
-        except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+            kind = imported("hf:", lambda: transformers.AutoModelForImageClassification)
+            if weights[0].suffix != ".safetensors":
+                model: nn.Module = kind.from_config(config, trust_remote_code=False)
+            else:
+                model, told = _loaded(transformers, kind, folder, config)
+        except (ValueError, KeyError, TypeError, OSError, AttributeError, RuntimeError) as error:
             raise WorkloadError(
                 "no image classifier of transformers",
                 where=str(folder / "config.json"),
                 got=" ".join(str(error).split())[:300],
                 expected="the config.json of one, such as ViTForImageClassification",
             ) from error
-        put(model, _weights(folder), str(folder))
+        if weights[0].suffix != ".safetensors":
+            put(model, read_weights(weights[0]), str(weights[0]))
+        else:
+            _tell_head(told, str(folder), config.num_labels)
         return model
 
     def transform(self, name: str, model: nn.Module) -> ImageTransform:
@@ -137,24 +144,57 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
+def _files(folder: Path) -> list[Path]:
+    """The files of its weights: tensors and nothing else, all finite. Raises WeightsError."""
     index = folder / _INDEX
+    files = [next((folder / name for name in _WEIGHTS if (folder / name).exists()), folder / _WEIGHTS[0])]
     if index.exists():
         told = _json(index).get("weight_map")
-        if not isinstance(told, dict):
-            raise WeightsError("no index of weights", where=str(index), expected='"weight_map"')
         try:
-            files = [inside(folder, str(file)) for file in sorted(set(told.values()))]
+            files = [inside(folder, str(file)) for file in sorted(set(dict(told or {}).values()))]
         except (ValueError, TypeError) as error:
             raise WeightsError(
                 "an index that names no files beside it", where=str(index), got=str(error)
             ) from error
-        found: dict[str, Tensor] = {}
-        for file in files:
-            found |= read_weights(file)
-        return found
-    file = next((folder / name for name in _WEIGHTS if (folder / name).exists()), folder / _WEIGHTS[0])
-    return read_weights(file)
+    for file in files:
+        read_weights(file)
+    if not files or (len(files) > 1 and {one.suffix for one in files} != {".safetensors"}):
+        raise WeightsError("an index of no weights", where=str(index), expected="safetensors beside it")
+    return files
+
+
+def _loaded(transformers: Any, kind: Any, folder: Path, config: Any) -> tuple[nn.Module, dict[str, Any]]:
+    """By transformers, which knows the names that older ones gave; from safetensors alone."""
+    import torch
+
+    transformers.utils.logging.disable_progress_bar()
+    loaded: tuple[nn.Module, dict[str, Any]] = kind.from_pretrained(
+        folder,
+        config=config,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        dtype=torch.float32,
+    )
+    return loaded
+
+
+def _tell_head(told: dict[str, Any], where: str, classes: int) -> None:
+    """A head of other classes is new, which is told. Raises WeightsError: more than the head is missing."""
+    other = {str(one[0]): int(one[1][0]) for one in told.get("mismatched_keys", ()) if len(one[1])}
+    missing = sorted(map(str, told.get("missing_keys", ())))
+    owners = {name.rpartition(".")[0] for name in (*other, *missing)}
+    if len(owners) > 1:
+        raise WeightsError(
+            "the weights don't fit the model",
+            where=where,
+            got=f"{len(other)} of another shape, {len(missing)} missing: {', '.join([*other, *missing][:5])}",
+            expected="all but the head",
+        )
+    if owners:
+        tell_new(where, next(iter(other.values()), None), classes)
 
 
 def transform_of(told: dict[str, Any], own: int) -> ImageTransform:
