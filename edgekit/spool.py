@@ -7,8 +7,10 @@ however it ends.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import tempfile
+import weakref
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -18,7 +20,7 @@ from edgekit.caching import cache_folder
 from edgekit.errors import DataError, DiskFullError
 from edgekit.files import disk_full
 
-__all__ = ["Spool", "is_mapped", "memory_limit", "one_shape"]
+__all__ = ["Spool", "forget", "is_mapped", "mapped", "memory_limit", "one_shape"]
 
 _SHARE = 4  # one data set may take this part of the memory
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -40,6 +42,38 @@ def is_mapped(array: np.ndarray[Any, Any]) -> bool:
             return True
         base = base.base
     return False
+
+
+# Where files are mapped: by the first address, the mapping as long as it is there, and its bytes.
+_MAPPED: dict[int, tuple[weakref.ref[mmap.mmap], int]] = {}
+
+
+def mapped(stream: IO[bytes], dtype: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """A file's values, read where they are indexed; the file may lose its name, and be closed."""
+    # "c": a write would go to memory; with "r" it would end the process.
+    array = np.memmap(stream, dtype, mode="c", shape=shape)
+    for address in [one for one, (mapping, _) in _MAPPED.items() if mapping() is None]:
+        del _MAPPED[address]
+    _MAPPED[array.ctypes.data] = weakref.ref(array._mmap), array.nbytes  # type: ignore[attr-defined]
+    return array
+
+
+def forget(values: np.ndarray[Any, Any]) -> None:
+    """Give back the memory that reading these values took, if they lie in a mapped file, where they stay.
+
+    They count as this process's own memory as long as there is enough of it; who goes through a whole file
+    once looks as if it held all of it.
+    """
+    start = values.ctypes.data
+    for address, (mapping, size) in _MAPPED.items():
+        file = mapping()
+        if file is not None and address <= start < address + size:
+            page = mmap.PAGESIZE
+            first = (start - address) // page * page
+            last = min(start - address + values.nbytes, size)
+            if last > first:
+                file.madvise(mmap.MADV_DONTNEED, first, last - first)
+            return
 
 
 def one_shape(where: str) -> str:
@@ -101,8 +135,7 @@ class Spool:
             self.stream.flush()
         except OSError as error:
             raise self._full(error) from error
-        # "c": a write would go to memory; with "r" it would end the process.
-        return np.memmap(self.stream, self.dtype, mode="c", shape=(self.count, *self.shape))
+        return mapped(self.stream, self.dtype, (self.count, *self.shape))
 
     def _open(self) -> None:
         self.dtype = self.rows[0].dtype

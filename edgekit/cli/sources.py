@@ -81,9 +81,16 @@ def given(
 
 
 def begin(what: str | Source | None) -> None:
-    """A first line, before anything heavy is imported."""
+    """A first line, and a look whether there are any pictures, before anything heavy is imported.
+
+    Raises DataError.
+    """
     from edgekit.progress import Event, reading
     from edgekit.sources.request import Source
 
     if isinstance(what, Source):
         reading(Event("note", "start", str(what)))
+        if what.data is not None:
+            from edgekit.pictures.listing import listed
+
+            listed(what.data)

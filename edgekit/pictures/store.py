@@ -29,6 +29,7 @@ from edgekit.pictures.looking import Look
 from edgekit.pictures.pool import CRASHED, decoded
 from edgekit.pictures.transform import ImageTransform
 from edgekit.progress import Event, reading
+from edgekit.spool import mapped
 from edgekit.units import human_bytes
 
 __all__ = ["look_at", "stored"]
@@ -64,8 +65,7 @@ def stored(
     with os.fdopen(file, "rb+") as stream:
         if not count:
             return np.zeros((0, *shape), np.uint8), look
-        # "c": a write would go to memory; with "r" it would end the process.
-        return np.memmap(stream, np.uint8, mode="c", shape=(count, *shape)), look
+        return mapped(stream, np.uint8, (count, *shape)), look
 
 
 def _key(pictures: Sequence[Picture], trained: int, transform: ImageTransform) -> str:

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from edgekit.ragged import Ragged
+from edgekit.spool import forget
 from edgekit.tasks import Task
 
 __all__ = ["digest_model", "digest_targets", "digest_task", "digest_tensor"]
 
+_BLOCK = 64 << 20  # bytes
 _OTHERS = ("edgekit", "builtins", "abc", "typing", "torch")  # whose classes say nothing of a user's task
 
 
@@ -36,7 +38,11 @@ def digest_model(digest: hashlib._Hash, model: nn.Module | None) -> None:
 def digest_tensor(digest: hashlib._Hash, name: str, value: Tensor) -> None:
     """Add a tensor to a digest: name, type, shape and values."""
     digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-    digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    flat = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    for start in range(0, len(flat), _BLOCK):
+        block = flat[start : start + _BLOCK]
+        digest.update(block.data)
+        forget(block)
 
 
 def digest_targets(digest: hashlib._Hash, name: str, values: Tensor | Ragged) -> None:

@@ -16,7 +16,7 @@ from edgekit.pictures.decoding import read_picture
 from edgekit.pictures.files import ImageFiles
 from edgekit.pictures.transform import ImageTransform
 from edgekit.progress import Event, told_while_reading
-from edgekit.spool import is_mapped
+from edgekit.spool import forget, is_mapped, mapped
 from tests.pictures.made import as_bytes, folder, picture
 from tests.pictures.test_decoding import DAMAGED
 
@@ -148,6 +148,24 @@ def test_what_is_kept_is_bounded(tmp_path: Path, cache: Path, monkeypatch: pytes
     inputs = read(ImageFiles(folder(tmp_path / "d")), [])
     assert sum(map(len, inputs)) == 10
     assert len(list(cache.glob("*.bin"))) == 2
+
+
+def test_reading_all_of_it_once_takes_no_memory(tmp_path: Path) -> None:
+    shape = (64, 1 << 20)
+    (tmp_path / "pixels").write_bytes(bytes(range(256)) * (shape[0] * shape[1] // 256))
+    with (tmp_path / "pixels").open("rb+") as stream:
+        array = mapped(stream, np.uint8, shape)
+    before = resident()
+    whole = int(array.sum(dtype=np.int64))
+    assert resident() - before > 50 << 20
+    forget(array[1:])
+    assert resident() - before < 10 << 20
+    assert int(array.sum(dtype=np.int64)) == whole
+    forget(np.zeros(5))  # nobody's
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_what_is_seen_on_the_way(tmp_path: Path, cache: Path, said: list[Event]) -> None:
