@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def test_the_written_workload_is_the_same(place: Path, out: str) -> None:
     assert written.fingerprint() == load_workload(Source("timm:tinynet_a", "photos")).fingerprint()
     code, _, told = edgekit("init", "timm:tinynet_a", "--data", "photos", "-o", out)
     assert (code, "--force" in told) == (2, True)
+
+
+def test_the_page_has_what_is_written(root: Path, place: Path) -> None:
+    """The example of docs/sources.md, but for its network and its weights."""
+    found = re.search(r"```python\n(.*?)```", (root / "docs" / "sources.md").read_text(), re.DOTALL)
+    assert found
+    torch.save(load_workload(Source("timm:tinynet_a", "photos")).model.state_dict(), "mine.pth")
+    code = found[1].replace("timm:mobilenetv3_small_100", "timm:tinynet_a")
+    Path("my_workload.py").write_text(code)
+    load_workload("my_workload.py").check()
 
 
 def test_another_size_and_weights(place: Path) -> None:
