@@ -35,7 +35,13 @@ from provenance import PACKAGES, surroundings
 
 NETWORK = "timm:mobilenetv3_small_100"
 CLASSES = ("circles", "squares", "stripes")
-LIMITS = {"first line": 2.0, "recommended file": 300.0, "largest": 3e9, "growth": 1.1}
+LIMITS = {
+    "first line": 2.0,
+    "recommended file": 300.0,
+    "recommended file, CPU": 600.0,
+    "largest": 3e9,
+    "growth": 1.1,
+}
 SAMPLED = 0.02  # seconds between looks at memory
 RANDOM_BATCHES = 100
 
@@ -183,7 +189,11 @@ def _first_result(
             threads=options.threads,
             **({"details": details} if name == "recommended file" else {}),
         )
-        for name, value in (("first line", lines[0][0]), ("recommended file", seconds))
+        for name, value in (
+            ("first line", lines[0][0]),
+            ("recommended file", seconds),
+            ("recommended file, CPU", details["cpu_seconds"]),  # of two cores in five minutes
+        )
     ]
 
 

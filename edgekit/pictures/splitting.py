@@ -15,6 +15,7 @@ from pathlib import Path
 from edgekit.errors import DataError
 from edgekit.files import opened
 from edgekit.pictures.listing import Listing, Picture
+from edgekit.progress import Event, reading
 
 __all__ = ["split"]
 
@@ -30,6 +31,7 @@ def split(found: Listing, share: float, seed: int) -> None:
         raise DataError("no share of the pictures", where="validation", got=str(share), expected="0 to 1")
     folder = found.root if found.root.is_dir() else found.root.parent
     pictures = found.splits["train"]
+    reading(Event("step", "data", "looking for copies of a picture"))
     first = _first_copies(pictures)
     held_out: set[str] = set()
     by_label: dict[int, dict[str, list[Picture]]] = defaultdict(lambda: defaultdict(list))
