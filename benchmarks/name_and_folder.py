@@ -5,7 +5,7 @@
 Makes JPEG files of many sizes, of three classes. First `edgekit compress timm:mobilenetv3_small_100 --data
 photos/ --recipe quick` on 300 of them, in a process of its own: seconds until its first line, and until the
 recommended file is named. Then, for each number of pictures, what a run does with its data before it trains:
-list, decode, fingerprint, check, and a pass over training data in random batches. Peak memory is that of the
+list, decode, fingerprint, check, and a hundred batches of an epoch, augmented. Peak memory is that of the
 process and of its decoders together: what is their own (anonymous), and all that is resident, which has pages
 of the mapped file in it that the system takes back when it needs them.
 
@@ -19,6 +19,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -48,10 +49,10 @@ RANDOM_BATCHES = 100
 # What a run does with its data, in a process of its own, that says what it took.
 DATA_PART = """
 import json, sys, time
-import torch
+began, told = time.monotonic(), []
 from edgekit import Source, load_workload
 from edgekit.progress import told_while_reading
-began, told = time.monotonic(), []
+from edgekit.training.data.batches import Batches
 def hear(event):
     told.append(time.monotonic() - began)
 with told_while_reading(hear):
@@ -59,12 +60,13 @@ with told_while_reading(hear):
 read = time.monotonic() - began
 work.check()
 digest = work.fingerprint()
-order = torch.randperm(len(work.train), generator=torch.Generator().manual_seed(0))
-for batch in order.split(64)[: int(sys.argv[3])]:
-    work.preprocessing(work.train.inputs[batch])
+ready = time.monotonic() - began
+batches = Batches(work, 64, 0, "distill").of_epoch(1)
+drawn = sum(len(batch) for _, batch in zip(range(int(sys.argv[3])), batches))
 whole = time.monotonic() - began
 silence = max(b - a for a, b in zip([0.0, *told], told))
 print(json.dumps({"seconds_to_first_event": told[0], "seconds_to_data": read, "seconds": whole,
+                  "seconds_to_first_batch": ready, "augmented_per_second": drawn / (whole - ready),
                   "longest_silence": silence, "samples": [len(work.train), len(work.validation)],
                   "fingerprint": digest}))
 """
@@ -230,6 +232,7 @@ def _memory(
 
 
 def _data_part(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
+    shutil.rmtree(environment["EDGEKIT_CACHE"], ignore_errors=True)  # decoded anew, each time
     process = subprocess.Popen(
         [sys.executable, "-c", DATA_PART, NETWORK, str(folder), str(RANDOM_BATCHES)],
         stdout=subprocess.PIPE,

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from edgekit import __version__
 from edgekit.bench.benchmark import WRONG_DB
 from edgekit.bench.record import Accuracy, Record
@@ -16,7 +19,9 @@ from edgekit.pipeline.job import Job
 from edgekit.pipeline.measuring import rows_of
 from edgekit.report import Artifact, LadderStep, Report, Warned, recommend, verdicts
 from edgekit.runs.keys import LIBRARIES, versions
+from edgekit.tasks import Classification
 from edgekit.units import human_share, score_name
+from edgekit.workload import Workload
 
 _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm", "sve")
 _ABOUT = (
@@ -60,7 +65,8 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
             score=score,
             every_channel=any(part.task.class_count is None for part in job.workload.task.parts()),
         ),
-        warnings=tuple(_otherwise(records))
+        warnings=tuple(_guessed(job.workload, baseline.accuracy))
+        + tuple(_otherwise(records))
         + tuple(
             verdicts(
                 baseline,
@@ -86,6 +92,24 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
         ),
         versions={"edgekit": __version__, **versions(packages)},
     )
+
+
+def _guessed(workload: Workload, accuracy: float) -> Iterator[Warned]:
+    """That the trained model knows no more than which class is the most frequent; nothing else counts."""
+    labels = workload.validation.targets if workload.validation.labelled else None
+    if not isinstance(workload.task, Classification) or not isinstance(labels, Tensor) or labels.dim() != 1:
+        return
+    known = labels[(labels >= 0) & (labels < workload.task.num_classes)]
+    often = float(torch.bincount(known).max()) / len(known) if len(known) else 0.0
+    if accuracy <= often:
+        message = (
+            f"the trained model is right about {human_share(accuracy)} of the validation data, and always "
+        )
+        message += (
+            f"the same class would be about {human_share(often)}: its weights or its head are untrained, "
+        )
+        message += "or its outputs are in another order than the labels; accuracy says nothing here"
+        yield Warned(kind="accuracy", about=REFERENCE, message=message)
 
 
 def _elsewhere(records: Sequence[Record]) -> Iterator[LadderStep]:

@@ -56,6 +56,7 @@ def evaluate(
     with mode(model, training=False), torch.inference_mode():
         for start, end in spans(count, size):
             outputs.append(forward(drawn(start, end)).float())
+            samples.forget()
             tell(end, count)
     answers = cat(outputs).contiguous()
     wanted = targets[:count] if rows is None else targets[rows[:count]]

@@ -15,7 +15,7 @@ from torch import Tensor
 from edgekit.errors import DataError
 from edgekit.progress import Event, reading
 from edgekit.ragged import Ragged
-from edgekit.spool import Spool, is_mapped, memory_limit, one_shape
+from edgekit.spool import Spool, forget, is_mapped, memory_limit, one_shape
 from edgekit.tensors import NamedTensors, Targets, Tensors, each
 from edgekit.units import human_bytes
 from edgekit.workload.items import Spools, items, map_style
@@ -44,6 +44,12 @@ class Samples:
     def labelled(self) -> bool:
         """Whether the targets are the user's own."""
         return True
+
+    def forget(self) -> None:
+        """Give back the memory that reading inputs of a mapped file took; they are read again when asked for."""
+        for _, one in each(self.inputs, "inputs"):
+            if isinstance(one, Tensor):
+                forget(one.numpy())
 
     @classmethod
     def of(

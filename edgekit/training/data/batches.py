@@ -88,6 +88,7 @@ class Batches:
         mixing = self._mixing(epoch)
         for chosen in order[: self.images].split(self.size):
             raw = data.inputs[chosen]
+            data.forget()
             if workload.augmentation is not None and isinstance(raw, Tensor):
                 raw = workload.augmentation(raw, generator, layout=workload.preprocessing.layout)
             batch = Batch(chosen, workload.preprocessing(raw), data.targets[chosen])

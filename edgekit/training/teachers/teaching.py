@@ -78,6 +78,7 @@ class Teaching:
     def inputs(self, start: int, end: int) -> Tensors:
         """Training samples [start, end) as the models take them, unchanged."""
         values: Tensors = self.workload.preprocessing(self.workload.train.inputs[start:end])
+        self.workload.train.forget()
         return values
 
     def to(self, device: torch.device) -> None:
