@@ -46,7 +46,7 @@ class Samples:
         return True
 
     def forget(self) -> None:
-        """Give back the memory that reading inputs of a mapped file took; they are read again when asked for."""
+        """Give back the memory that reading inputs of a mapped file took; they stay where they are."""
         for _, one in each(self.inputs, "inputs"):
             if isinstance(one, Tensor):
                 forget(one.numpy())
