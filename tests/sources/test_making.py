@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from edgekit import Source, load_workload
 from edgekit.cli.app import app
 from edgekit.errors import InputError, WorkloadError
+from edgekit.pipeline.reporting import _guessed
 from edgekit.sources.request import is_source
 from tests.pictures.made import folder
 from tests.sources.fake import install
@@ -149,6 +150,14 @@ def test_damaged_pictures_end_it_by_name_or_are_left_out(place: Path) -> None:
     code, shown, _ = edgekit("data", "photos", "--skip-damaged")
     assert code == 0
     assert "photos/cat/2.jpg: a damaged JPEG" in shown
+
+
+def test_a_model_that_only_guesses_is_told_in_the_report() -> None:
+    work = load_workload(Source("timm:tinynet_a", "photos"))  # validates with one of each class
+    (told,) = _guessed(work, 1 / 3)
+    assert "33.33 %" in told.message
+    assert "untrained" in told.message
+    assert list(_guessed(work, 2 / 3)) == []
 
 
 def test_what_a_source_is() -> None:
