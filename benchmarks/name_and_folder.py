@@ -75,7 +75,8 @@ print(json.dumps({"seconds_to_first_event": told[0], "seconds_to_data": read, "s
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = work.parser(__doc__, "name_and_folder")
     parser.add_argument("--pictures", type=int, nargs="+", default=[1000, 20_000])
-    parser.add_argument("--no-run", action="store_true", help="memory alone")
+    parser.add_argument("--no-run", action="store_true", help="memory alone; the other rows are kept")
+    parser.add_argument("--no-memory", action="store_true", help="the run alone; likewise")
     options = parser.parse_args(arguments)
     with work.workplace(options) as place:
         about = surroundings((*PACKAGES, "timm", "torchvision", "pillow"))
@@ -89,10 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.no_run:
             found += _first_result(place, options, about, environment)
         counts = [60, 120] if options.smoke else options.pictures
-        found += _memory(place, counts, about, environment)
+        if not options.no_memory:
+            found += _memory(place, counts, about, environment)
     print(rows.table(found))
     if not options.smoke:
-        kept = json.loads(options.out.read_text()) if options.no_run and options.out.exists() else []
+        in_part = (options.no_run or options.no_memory) and options.out.exists()
+        kept = json.loads(options.out.read_text()) if in_part else []
         names = {one["name"] for one in found}
         rows.write(options.out, [*(one for one in kept if one["name"] not in names), *found])
     return 0
@@ -169,7 +172,7 @@ def _first_result(
     details = {
         "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "peak_memory_bytes": after.ru_maxrss * 1024,
-        "recommended": report["recommendation"],
+        "recommended": report["recommended"],
         "lines": [[round(at, 2), line] for at, line in lines],
     }
     told = "edgekit compress timm:mobilenetv3_small_100 --data photos/ --recipe quick"
