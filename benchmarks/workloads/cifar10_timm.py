@@ -1,9 +1,9 @@
 """CIFAR-10 at 64 pixels with networks of timm, trained here: what int8 is hard for.
 
-MobileNetV3-small (Howard et al. 2019, arXiv 1905.02244) and EfficientNet-B0 (Tan and Le 2019, arXiv 1905.11946)
-have depthwise convolutions, squeeze-excite gates and swishes; the vision transformer (Dosovitskiy et al. 2021,
-arXiv 2010.11929) has 64 tokens, patches of 8 x 8. Trained from random weights for a few epochs, so far from
-what these networks can: it is the loss by int8 that is looked at.
+MobileNetV3-small (Howard et al. 2019, arXiv 1905.02244) and EfficientNet-B0 (Tan and Le 2019, arXiv
+1905.11946) have depthwise convolutions, squeeze-excite gates and swishes; the vision transformer (Dosovitskiy
+et al. 2021, arXiv 2010.11929) has 64 tokens, patches of 8 x 8. Trained from random weights for a few epochs,
+so far from what these networks can: it is the loss by int8 that is looked at.
 
 Data: EDGEKIT_DATA, as in cifar10.py. Needs timm. No trained weights are at hand, so they are made, once:
 

@@ -82,7 +82,7 @@ def kept_float(graph: fx.GraphModule, patterns: Collection[str]) -> set[str]:
             "there is no layer of this name",
             where="stages.qat.float",
             got="; ".join(f"{one!r}, {_nearest(one, nodes)}" for one in unmatched),
-            expected="names of modules as `edgekit inspect` shows them, or patterns of them such as blocks.0.*",
+            expected="names of modules as `edgekit inspect` shows them, or patterns of them (blocks.0.*)",
             next="correct the names, or take them out of stages.qat.float",
         )
     return kept

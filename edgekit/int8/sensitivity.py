@@ -1,8 +1,8 @@
-"""Which quantisers a part of a network has to itself, and the calibrated graph with some of them switched off.
+"""Which quantisers a part of a network has to itself, and the calibrated graph with some of them left out.
 
-What staying in float would take away is asked of the placement itself: the quantisers that it sets without the
-part, and no longer sets with it. So a single convolution has its weights' alone, and a block those of all that
-is made and read inside of it.
+What staying in float would take away is asked of the placement itself: the quantisers that it sets without
+the part, and no longer sets with it. So a single convolution has its weights' alone, and a block those of all
+that is made and read inside of it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from edgekit.tensors import Tensors
 
 __all__ = ["Region", "Regions"]
 
-# MACs in which a number that is made in float instead of int8 takes as long: four times the bytes, and the way
-# from and to integers.
+# MACs in which a number that is made in float instead of int8 takes as long: four times the bytes, and the
+# way from and to integers.
 _A_NUMBER = 8
 
 
@@ -51,18 +51,21 @@ class Regions:
         captured: the float graph that was calibrated.
         calibrated: what ``estimate`` made of it. Neither is changed.
         example: inputs (N, …).
+        kept: names of nodes that were float in it already.
     """
 
     captured: fx.GraphModule
     calibrated: fx.GraphModule
     example: Tensors
+    kept: Collection[str] = ()
     modules: dict[str, list[fx.Node]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.lowered = lower(copy.deepcopy(self.captured))
         masks_by_addition(self.lowered)
         self.modules = nodes_of(self.lowered)
-        self._plain = {node.name for node in quantized_outputs(self.lowered)}
+        self._kept = {node for node in self.lowered.graph.nodes if node.name in self.kept}
+        self._plain = {node.name for node in quantized_outputs(self.lowered, self._kept)}
         counted = macs.count(self.lowered, self.example)
         self._macs = {layer.name: layer.macs for layer in counted.layers}
         self.macs = counted.macs
@@ -75,7 +78,7 @@ class Regions:
         """The modules of these names together. Raises KeyError for one that isn't there."""
         kept = {node for name in names for node in self.modules[name]}
         by_name = {node.name for node in kept}
-        standing = {node.name for node in quantized_outputs(self.lowered, kept)}
+        standing = {node.name for node in quantized_outputs(self.lowered, kept | self._kept)}
         gone = self._plain - standing
         off = frozenset(
             node.name

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from edgekit.drawing import shuffled
 from edgekit.int8.sensitivity import Regions
 from edgekit.noise import decibels
-from edgekit.tensors import each, pairs
+from edgekit.tensors import pairs
 from edgekit.training.evaluation import evaluate
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ class Held:
         for part in self.task.parts():
             if isinstance(targets := part.target(self.targets), Tensor):
                 both = [part.task.logits(part.of(one)) for one in (self.original, found.outputs)]
-                softer = _softer(both[0], both[1], targets.reshape(-1), part.task.counted(targets).reshape(-1))
+                softer = _softer(
+                    both[0], both[1], targets.reshape(-1), part.task.counted(targets).reshape(-1)
+                )
                 lost = max(lost, softer)
         return 100 * lost
 
@@ -235,8 +237,3 @@ def choose(
 
 def _rest(choice: Choice) -> tuple[Any, ...]:
     return choice.damage, choice.macs, False
-
-
-def described(measured: Mapping[str, Sensitivity]) -> list[dict[str, Any]]:
-    """As JSON, in the order in which they were measured."""
-    return [asdict(one) for one in measured.values()]

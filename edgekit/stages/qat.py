@@ -153,6 +153,26 @@ def _kept_doubts(context: StageContext) -> list[str]:
     return []
 
 
+def estimated(
+    model: nn.Module, config: QatConfig, context: StageContext
+) -> tuple[fx.GraphModule, fx.GraphModule, set[str]]:
+    """What the stage calibrates, before anything is settled or trained: the captured graph, the calibrated
+    one, and the names of the nodes that the configuration keeps in float. Raises as the stage does.
+    """
+    import copy
+
+    from edgekit.graph.capture import capture
+    from edgekit.int8.lower import lower
+    from edgekit.int8.placement import last_layers
+    from edgekit.int8.precision import kept_float
+
+    captured = capture(model, context.workload.example(1))
+    calibrated, _ = _calibrate(captured, config, context)
+    lowered = lower(copy.deepcopy(captured))
+    kept = kept_float(lowered, config.float) | last_layers(lowered, context.workload.task.keep_float)
+    return captured, calibrated, kept
+
+
 def _doubts(config: QatConfig, context: StageContext) -> list[str]:
     """What speaks against the calibration data, told before anything rests on it."""
     import torch
