@@ -67,7 +67,7 @@ def check_budget(recipe: Recipe, workload: Workload) -> None:
         raise WorkloadError(
             "this budget can't be shown with so few validation samples",
             where="recommend.max_accuracy_drop, recommend.confidence",
-            got=f"{wanted.max_accuracy_drop:g} points, {human_share(wanted.confidence, 0)} sure, {count} samples",
+            got=f"{wanted.max_accuracy_drop:g} points, {human_share(wanted.confidence, 0)}, {count} samples",
             expected=f"{least:.2f} points or more: as much may be lost even if no answer changes",
             next="allow more, ask for less confidence, or give the workload more validation samples",
         )
@@ -307,7 +307,9 @@ def _chosen(
     known = {one["name"]: Sensitivity(**one) for one in record["modules"]}
     measured = measure(regions, held, known, add, tell)
     before = record["choices"][-1]["damage"] if record["choices"] else math.inf
-    found = choose(regions, held, chain(measured), limit=limit, most_damage=_LESS * before, tell=tell)
+    # With all in float it would be no int8 file.
+    steps = [step for step in chain(measured) if regions.of(step).macs < regions.macs]
+    found = choose(regions, held, steps, limit=limit, most_damage=_LESS * before, tell=tell)
     record["choices"].append(asdict(found))
     write()
 
