@@ -131,7 +131,11 @@ def run(workload: Workload, folder: Path, overrides: Sequence[str]) -> Report:
     """Also of a budget that wasn't kept: the report is there."""
     try:
         return compress(
-            workload, "quick", out=folder, overrides=(*QUIET, *overrides), progress=work.Teller(folder.name)
+            workload,
+            "quick",
+            out=folder,
+            overrides=(*QUIET, *overrides),
+            progress=work.Teller(folder.name),
         )
     except GuardError:
         return Report.load(folder)

@@ -49,7 +49,9 @@ def _in_float(node: Any) -> bool:
     """
     if not isinstance(node, fx.Node) or node.target not in ops.WEIGHTED:
         return False
-    return len(ops.shape_of(node) or ()) == 5 or node.args[1].target not in ops.DEQUANTIZE  # type: ignore[union-attr]
+    weight = node.args[1]
+    plain = isinstance(weight, fx.Node) and weight.target not in ops.DEQUANTIZE
+    return len(ops.shape_of(node) or ()) == 5 or plain
 
 
 def meet_clamps(graph: fx.GraphModule) -> int:

@@ -45,6 +45,7 @@ RECORD, ROUNDS_RECORD = "sensitivity.json", "budget.json"
 ROUNDS = (0.5, 0.25, 0.1)  # of the budget, that may be lost on held-out training data, which flatters
 _LESS = 0.5  # of the noise that the round before left
 _TOLERANCE = 1e-9
+_NEARLY_ALL, _TOLD = 0.8, 0.01  # of the noise of the module around it; of all noise
 
 
 def check_budget(recipe: Recipe, workload: Workload) -> None:
@@ -165,7 +166,7 @@ def told(job: Job) -> Budget | None:
 def next_best(budget: Budget) -> str:
     """What a budget that wasn't kept would take, in words."""
     worst = ", ".join(
-        f"{one.name} {human_share(one.share, 0)} of the noise" for one in _innermost(budget.modules)[:4]
+        f"{one.name} {human_share(one.share, 0)} of the noise" for one in _telling(budget.modules)[:4]
     )
     best = min(budget.rounds, key=lambda one: one.worst)
     text = f"the nearest was round {best.number}, {best.worst:.2f} points"
@@ -174,9 +175,16 @@ def next_best(budget: Budget) -> str:
     return f"{text}; train longer (stages.qat.training.epochs), compress less before, or allow more"
 
 
-def _innermost(modules: Sequence[Sensitive]) -> list[Sensitive]:
-    names = [one.name for one in modules]
-    return [one for one in modules if not any(other.startswith(f"{one.name}.") for other in names)]
+def _telling(modules: Sequence[Sensitive]) -> list[Sensitive]:
+    """Those that lose most, none twice: a module's part in its place if it is nearly all of it."""
+    found: list[Sensitive] = []
+    for one in modules:
+        parts = [other for other in modules if other.name.startswith(f"{one.name}.")]
+        nearly_all = any(part.share >= _NEARLY_ALL * one.share for part in parts)
+        inside = any(one.name.startswith(f"{other.name}.") for other in found)
+        if one.share >= _TOLD and not nearly_all and not inside:
+            found.append(one)
+    return found
 
 
 # --- a round ---------------------------------------------------------------------------------------------
@@ -320,7 +328,7 @@ def _resume(job: Job, parent: Rung, config: QatConfig) -> None:
     if job.rounds or not path.exists():
         return
     record = job.finished(path, _rounds_key(job, parent, config), "budget", _rounds)
-    job.rounds += [] if record is None else _rounds(record)
+    job.rounds.extend([] if record is None else _rounds(record))
 
 
 def _rounds(record: dict[str, Any]) -> list[BudgetRound]:

@@ -44,7 +44,8 @@ class Spread(nn.Module):
 
 
 def spread() -> Workload:
-    x = torch.randn(512, 8, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1024, 8, generator=torch.Generator().manual_seed(0))
+    x = x[x[:, :4].sum(1).abs() > 0.5][:512]  # no answer hangs on a single step of a good grid
     model = Spread().eval()
     with torch.no_grad():
         y = model(x).argmax(1)
@@ -93,7 +94,7 @@ def test_a_run_that_was_killed_in_its_second_round_goes_on_with_it(
 
     def never(job: object, file: object) -> bool:
         told.append(True)
-        if len(told) == 3:
+        if len(told) == 2:
             raise KeyboardInterrupt
         return False
 
@@ -103,8 +104,8 @@ def test_a_run_that_was_killed_in_its_second_round_goes_on_with_it(
     with pytest.raises(GuardError) as caught:
         fresh(*ASKED)
     rounds = [text for text in fresh.told("note") if text.startswith("budget: round")]
-    assert [text.split()[2] for text in rounds] == ["3:"]
-    assert "3 rounds" in str(caught.value)
+    assert [text.split()[2] for text in rounds] == ["2:"]
+    assert "2 rounds" in str(caught.value)
     assert "the nearest was round" in str(caught.value)
 
 
