@@ -102,7 +102,7 @@ def keep(
         return rungs
     while True:
         manifest = evaluate(rungs)
-        files = _files(job, manifest)
+        files = _files(job, rungs[0].figures.accuracy, manifest)
         config = next(stage for stage in job.recipe.stages if isinstance(stage, QatConfig))
         number = len(job.rounds)
         parent = next(rung for rung in reversed(rungs) if rung.form is Form.FLOAT)
@@ -195,7 +195,7 @@ def _trained(config: QatConfig) -> int:
     return 1 if config.training.epochs else 0
 
 
-def _files(job: Job, manifest: Manifest) -> dict[str, dict[str, Any]]:
+def _files(job: Job, accuracy: float, manifest: Manifest) -> dict[str, dict[str, Any]]:
     """By int8 file, points lost against the trained model; with a confidence, at most how many."""
     from edgekit.pipeline.diagnosing import judged_file
     from edgekit.pipeline.planning import REFERENCE
@@ -207,7 +207,7 @@ def _files(job: Job, manifest: Manifest) -> dict[str, dict[str, Any]]:
         if one.precision != "int8":
             continue
         after = entries[one.file]["evaluation"]
-        row: dict[str, Any] = {"drop": 100 * (before["accuracy"] - after["accuracy"]), "upper": None}
+        row: dict[str, Any] = {"drop": 100 * (accuracy - after["accuracy"]), "upper": None}
         level = job.recipe.recommend.confidence
         if before["answers"] is not None and after["answers"] is not None:
             churn = judged_file(job, before, after).churn
@@ -240,7 +240,7 @@ def _round(
     known = {} if choice is None else {"held_out_drop": choice.drop, "damage_left": choice.damage}
     return BudgetRound(
         number=number + 1,
-        limit=_limit(job, number),
+        limit=None if choice is None else choice.limit,
         float=() if choice is None else choice.names,
         float_macs=0 if choice is None else choice.macs,
         judged=0 if choice is None else choice.judged,
@@ -257,10 +257,6 @@ def _round_text(found: BudgetRound) -> str:
     return f"round {found.number}: {names or 'nothing'} in float; points lost: {drops}: {verdict}"
 
 
-def _limit(job: Job, number: int) -> float:
-    return ROUNDS[min(number, len(ROUNDS) - 1)] * job.recipe.recommend.max_accuracy_drop
-
-
 # --- the choice, kept in the run folder ------------------------------------------------------------------
 
 
@@ -268,18 +264,19 @@ def _kept_choice(job: Job, parent: Rung, original: nn.Module, config: QatConfig)
     """The choice of this round, from the record or made."""
     number = len(job.rounds)
     key = _key(job, parent, config)
-    record = job.finished(job.run.path / RECORD, key, "qat", _whole) or {"modules": [], "choices": []}
-    record = {name: record[name] for name in ("modules", "choices", "held_out") if name in record}
-    at = number - _trained(config)
-    if len(record["choices"]) <= at:
+    record = job.finished(job.run.path / RECORD, key, "qat", _whole) or {"modules": [], "choices": {}}
+    record = {name: record[name] for name in ("modules", "choices", "held_out", "before") if name in record}
+    at, budget = number - _trained(config), job.recipe.recommend.max_accuracy_drop
+    choices = record["choices"].setdefault(f"{budget:g}", [])
+    if len(choices) <= at:
 
         def write() -> None:
             write_record(job.run.path / RECORD, key, record)
 
         with seeded(job.recipe.seed), scratch() as folder:
             context = StageContext(job.workload, original, Path(folder), job.recipe.seed, job.progress)
-            _chosen(parent.model, config, context, record, write, limit=_limit(job, number))
-    one = record["choices"][at]
+            _chosen(parent.model, config, context, record, write, budget=budget)
+    one = choices[at]
     return Choice(**{**one, "names": tuple(one["names"])})
 
 
@@ -290,9 +287,12 @@ def _chosen(
     record: dict[str, Any],
     write: Callable[[], None],
     *,
-    limit: float,
+    budget: float,
 ) -> None:
-    """Measure what isn't in ``record`` yet, add one choice to it, and write it whenever it grows."""
+    """Measure what isn't in ``record`` yet, add one choice to it, and write it whenever it grows.
+
+    What the stages before lost on the held-out samples is gone: a share of the rest may be lost by int8.
+    """
     from edgekit.int8.sensitivity import Regions
 
     def tell(message: str, done: int, total: int) -> None:
@@ -314,11 +314,19 @@ def _chosen(
 
     known = {one["name"]: Sensitivity(**one) for one in record["modules"]}
     measured = measure(regions, held, known, add, tell)
-    before = record["choices"][-1]["damage"] if record["choices"] else math.inf
+    if "before" not in record:
+        record["before"] = held.drop(regions.without(regions.everything()))
+    before, choices = record["before"], record["choices"][f"{budget:g}"]
+    limit = before + ROUNDS[min(len(choices), len(ROUNDS) - 1)] * max(0.0, min(budget, budget - before))
+    if before > budget:
+        told = f"{before:.2f} points are lost on held-out training data before anything is int8"
+        context.progress(Event("warning", "qat", f"{told}: no layer in float can give them back"))
+    left = _LESS * choices[-1]["damage"] if choices else math.inf
     # With all in float it would be no int8 file.
     steps = [step for step in chain(measured) if regions.of(step).macs < regions.macs]
-    found = choose(regions, held, steps, limit=limit, most_damage=_LESS * before, tell=tell)
-    record["choices"].append(asdict(found))
+    steps = steps if before <= budget else steps[:1]
+    found = choose(regions, held, steps, limit=limit, most_damage=left, tell=tell)
+    choices.append(asdict(found))
     write()
 
 
@@ -352,7 +360,6 @@ def _key(job: Job, parent: Rung, config: QatConfig) -> str:
         {
             "step": "precision",
             "stage": config.model_dump(mode="json", exclude={"training"}),
-            "budget": job.recipe.recommend.max_accuracy_drop,
             "rounds": ROUNDS,
             "seed": job.recipe.seed,
             "workload": job.fingerprint,
@@ -363,9 +370,8 @@ def _key(job: Job, parent: Rung, config: QatConfig) -> str:
 
 
 def _whole(record: dict[str, Any]) -> bool:
-    return bool(
-        [Sensitivity(**one) for one in record["modules"]] + [Choice(**one) for one in record["choices"]]
-    )
+    choices = [Choice(**one) for made in record["choices"].values() for one in made]
+    return bool([*choices, *(Sensitivity(**one) for one in record["modules"])])
 
 
 def _read(job: Job) -> dict[str, Any]:

@@ -246,7 +246,7 @@ class BudgetRound(_Part):
     """
 
     number: int
-    limit: Number
+    limit: Number | None
     float: tuple[str, ...]
     float_macs: int = 0
     held_out_drop: Number | None = None

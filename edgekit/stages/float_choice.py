@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -60,8 +60,8 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Choice:
-    """Modules that stay float. ``drop``: points lost on the held-out samples; ``damage``: that is left;
-    ``holds``: whether that is within the limit.
+    """Modules that stay float. ``drop``: points lost on the held-out samples, of ``limit``; ``damage``: that
+    is left; ``holds``: whether both are within their limits.
     """
 
     names: tuple[str, ...]
@@ -69,6 +69,7 @@ class Choice:
     damage: float
     macs: int
     holds: bool
+    limit: float
     judged: int = 0  # choices that were asked for it
 
 
@@ -138,7 +139,7 @@ def measure(
         region = regions.of([name]) if name else None
         off = region.off if region else regions.everything()
         if name and (not off or off in seen):
-            todo = [*regions.inside(name), *todo] if not off else todo
+            todo = [*regions.inside(name), *todo] if off else todo  # all of what is around it
             continue
         seen.add(off)
         if name in known:
@@ -219,7 +220,7 @@ def choose(
             graph = regions.without(region.off)
             left = _noise(reference, _asked(graph, held)[0])
             drop = held.drop(graph) if left <= most_damage else math.nan
-            asked[index] = Choice(steps[index], drop, left, region.macs, drop <= limit)
+            asked[index] = Choice(steps[index], drop, left, region.macs, drop <= limit, limit)
         return asked[index]
 
     low, high = 0, len(steps) - 1
@@ -231,9 +232,5 @@ def choose(
             low = middle + 1
     found = judged(low)
     if math.isnan(found.drop):  # the last one, which was not asked to its end
-        found = Choice(found.names, held.drop(regions.without(regions.of(found.names).off)), *_rest(found))
-    return Choice(found.names, found.drop, found.damage, found.macs, found.holds, len(asked))
-
-
-def _rest(choice: Choice) -> tuple[Any, ...]:
-    return choice.damage, choice.macs, False
+        found = replace(found, drop=held.drop(regions.without(regions.of(found.names).off)))
+    return replace(found, judged=len(asked))

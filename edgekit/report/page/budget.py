@@ -36,7 +36,7 @@ def rounds_table(budget: Budget) -> Table:
                 (
                     str(one.number),
                     file,
-                    f"{one.limit:.2f}",
+                    "" if one.limit is None else f"{one.limit:.2f}",
                     held,
                     signed(found["drop"], 2),
                     "" if most is None else f"{most:.2f}",
