@@ -32,12 +32,15 @@ from edgekit.units import human_share
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgekit.diagnosis.flips import Churn
     from edgekit.pipeline.artifacts import Manifest
     from edgekit.pipeline.chain import Rung
     from edgekit.pipeline.job import Job
     from edgekit.recipe import Recipe
     from edgekit.stages.base import StageConfig
     from edgekit.workload import Workload
+
+    Changed = Callable[[Manifest, str], Churn | None]
 
 __all__ = ["RECORD", "ROUNDS", "broken", "check_budget", "keep", "told", "with_choice"]
 
@@ -90,6 +93,7 @@ def keep(
     rungs: list[Rung],
     run: Callable[[Job], list[Rung]],
     evaluate: Callable[[Sequence[Rung]], Manifest],
+    changed: Changed,
 ) -> list[Rung]:
     """Round for round until all int8 files keep the budget; the models that it took.
 
@@ -97,12 +101,13 @@ def keep(
         rungs: of the first round.
         run: makes those of the next one.
         evaluate: exports and evaluates all files of such models.
+        changed: the answers of a file that are not the original's; None where they can't be compared.
     """
     if not job.recipe.recommend.contract:
         return rungs
     while True:
         manifest = evaluate(rungs)
-        files = _files(job, rungs[0].figures.accuracy, manifest)
+        files = _files(job, rungs[0].figures.accuracy, manifest, changed)
         config = next(stage for stage in job.recipe.stages if isinstance(stage, QatConfig))
         number = len(job.rounds)
         parent = next(rung for rung in reversed(rungs) if rung.form is Form.FLOAT)
@@ -195,27 +200,22 @@ def _trained(config: QatConfig) -> int:
     return 1 if config.training.epochs else 0
 
 
-def _files(job: Job, accuracy: float, manifest: Manifest) -> dict[str, dict[str, Any]]:
+def _files(job: Job, accuracy: float, manifest: Manifest, changed: Changed) -> dict[str, dict[str, Any]]:
     """By int8 file, points lost against the trained model; with a confidence, at most how many."""
-    from edgekit.pipeline.diagnosing import judged_file
-    from edgekit.pipeline.planning import REFERENCE
-
-    entries = manifest.entries
-    before = entries[REFERENCE]["evaluation"]
     found = {}
     for one in manifest.planned:
         if one.precision != "int8":
             continue
-        after = entries[one.file]["evaluation"]
-        row: dict[str, Any] = {"drop": 100 * (accuracy - after["accuracy"]), "upper": None}
-        level = job.recipe.recommend.confidence
-        if before["answers"] is not None and after["answers"] is not None:
-            churn = judged_file(job, before, after).churn
-            if churn is not None:
-                row |= {"broken": churn.broken, "repaired": churn.repaired, "samples": churn.samples}
-                if level is not None:
-                    gained = difference(churn.repaired, churn.broken, churn.samples, level=2 * level - 1)
-                    row["upper"] = _upper(gained.low)
+        row: dict[str, Any] = {
+            "drop": 100 * (accuracy - manifest.entries[one.file]["evaluation"]["accuracy"])
+        }
+        row["upper"] = None
+        level, churn = job.recipe.recommend.confidence, changed(manifest, one.file)
+        if churn is not None:
+            row |= {"broken": churn.broken, "repaired": churn.repaired, "samples": churn.samples}
+            if level is not None:
+                gained = difference(churn.repaired, churn.broken, churn.samples, level=2 * level - 1)
+                row["upper"] = _upper(gained.low)
         found[Path(one.file).name] = row
     return found
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.diagnosis.flips import Churn
 from edgekit.diagnosis.guarding import Breach, breaches
 from edgekit.diagnosis.record import Diagnosis
 from edgekit.errors import GuardError, WorkloadError
@@ -66,7 +67,13 @@ def finish(job: Job, rungs: Sequence[Rung]) -> tuple[Report, GuardError | None]:
         StageError: an export, an evaluation or a measurement failed.
         DiskFullError: something can't be written.
     """
-    rungs = contract.keep(job, list(rungs), chain.run_stages, lambda made: _evaluated(job, made))
+    rungs = contract.keep(
+        job,
+        list(rungs),
+        chain.run_stages,
+        lambda made: _evaluated(job, made),
+        lambda manifest, file: _changed(job, manifest, file),
+    )
     guard, dropped = job.recipe.guard, _kept(job, rungs)
     while True:
         left = list(rungs[: len(rungs) - len(dropped)])
@@ -88,6 +95,14 @@ def finish(job: Job, rungs: Sequence[Rung]) -> tuple[Report, GuardError | None]:
     report = report.model_copy(update={"warnings": (*warnings, *report.warnings)})
     _describe(job, report, manifest, found)
     return report, _error(job, report, broken) if broken else None
+
+
+def _changed(job: Job, manifest: Manifest, file: str) -> Churn | None:
+    """The answers of a file that are not those of the original's; None where none were kept."""
+    before, after = (manifest.entries[one]["evaluation"] for one in (artifacts.REFERENCE, file))
+    if before["answers"] is None or after["answers"] is None:
+        return None
+    return diagnosing.judged_file(job, before, after).churn
 
 
 def _evaluated(job: Job, rungs: Sequence[Rung]) -> Manifest:
