@@ -65,6 +65,14 @@ def check_budget(recipe: Recipe, workload: Workload) -> None:
         )
     if wanted.confidence is None:
         return
+    if any(part.task.class_count is None for part in workload.task.parts()):
+        raise WorkloadError(
+            "there is no interval of this task's metric",
+            where="recommend.confidence",
+            got="answers that are no classes",
+            expected="right answers and wrong ones, of which those that changed are counted",
+            next="leave recommend.confidence out: the drop as measured counts then",
+        )
     count = len(workload.validation)
     least = _upper(difference(0, 0, count, level=2 * wanted.confidence - 1).low)
     if least > wanted.max_accuracy_drop:
@@ -206,10 +214,8 @@ def _files(job: Job, accuracy: float, manifest: Manifest, changed: Changed) -> d
     for one in manifest.planned:
         if one.precision != "int8":
             continue
-        row: dict[str, Any] = {
-            "drop": 100 * (accuracy - manifest.entries[one.file]["evaluation"]["accuracy"])
-        }
-        row["upper"] = None
+        after = manifest.entries[one.file]["evaluation"]["accuracy"]
+        row: dict[str, Any] = {"drop": 100 * (accuracy - after), "upper": None}
         level, churn = job.recipe.recommend.confidence, changed(manifest, one.file)
         if churn is not None:
             row |= {"broken": churn.broken, "repaired": churn.repaired, "samples": churn.samples}
