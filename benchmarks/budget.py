@@ -13,12 +13,16 @@ one thread, every file in turns with the others. Where the budget keeps nothing 
 
 Networks: cifar10.py, cifar10_timm.py and cifar10_mobilenet.py beside their weights (trained by these scripts
 where there are none), spoken_digits.py, and edgekit's embedded demo. What isn't there is left out, and said.
+``resnet20-uneven``: the same function, but the channels between the two convolutions of three blocks are 1 to
+256 times as large as they were, by powers of two, and weights behind them smaller: what training leaves in
+some networks (Nagel et al. 2019, arXiv 1906.04721, section 3), made on purpose here.
 A network's result is written as soon as it is there, and kept when the script is started again.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import sys
@@ -27,6 +31,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import work
 from provenance import surroundings
 
@@ -51,6 +56,25 @@ def _from(script: str, function: str) -> Callable[[], Workload]:
     return made
 
 
+def _uneven(made: Callable[[], Workload], *blocks: str) -> Callable[[], Workload]:
+    """The network with uneven channels behind the first batch norm of blocks, which a ReLU follows."""
+
+    def unevened() -> Workload:
+        found = made()
+        for one in map(found.model.get_submodule, blocks):
+            norm, convolution = one.bn1, one.conv2
+            bits = torch.arange(norm.num_features) * 9 // norm.num_features
+            order = torch.randperm(norm.num_features, generator=torch.Generator().manual_seed(0))
+            factors = 2.0 ** bits[order]
+            with torch.no_grad():
+                norm.weight.mul_(factors)
+                norm.bias.mul_(factors)
+                convolution.weight.div_(factors[:, None, None])
+        return dataclasses.replace(found, name=f"{found.name}-uneven")
+
+    return unevened
+
+
 def _demo() -> Workload:
     from edgekit.opening import load_workload
 
@@ -60,6 +84,7 @@ def _demo() -> Workload:
 NETWORKS: Mapping[str, Callable[[], Workload]] = {
     "digits": _demo,
     "resnet20": _from("cifar10", "resnet20"),
+    "resnet20-uneven": _uneven(_from("cifar10", "resnet20"), "layer1.1", "layer2.1", "layer3.1"),
     "resnet56": _from("cifar10", "resnet56"),
     "mobilenetv3-32": _from("cifar10_mobilenet", "workload"),
     "mobilenetv3": _from("cifar10_timm", "mobilenetv3"),
