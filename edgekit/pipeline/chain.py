@@ -185,6 +185,7 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
         changed=result.changed,
         note=result.note,
         folder=folder.path.relative_to(job.run.path).as_posix(),
+        kept_float=tuple(result.details.get("float", ())),
         doubts=tuple(result.details.get("doubts", ())),
     )
     message = "; ".join(filter(None, [_facts(job, figures), result.note]))

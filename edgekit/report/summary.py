@@ -36,6 +36,7 @@ class StageRow(Figures):
     changed: bool = True
     note: str = ""
     folder: str = ""  # relative to the run folder
+    kept_float: tuple[str, ...] = ()  # modules that it was told to leave in float, or that a budget left
     doubts: tuple[str, ...] = ()  # about calibration data, and layers that no grid holds
 
 

@@ -97,6 +97,8 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
         note += ", not trained"
     if doubts:
         details["doubts"] = doubts
+    if config.float:
+        details["float"] = list(config.float)
     storage.save(graph, example, context.folder / GRAPH)
     # Read back: what goes on from here is what a continued run will read.
     result = StageResult(storage.load(context.folder / GRAPH), True, note, details)
