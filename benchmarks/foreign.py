@@ -103,7 +103,7 @@ def _pictures(size: int) -> Callable[[int, int], Tensor]:
 
 
 def _timm(name: str) -> Made:
-    _declare_operators()
+    declare_operators()
     import timm
 
     model = timm.create_model(name, pretrained=False)
@@ -111,7 +111,7 @@ def _timm(name: str) -> Made:
 
 
 def _torchvision(name: str) -> Made:
-    _declare_operators()
+    declare_operators()
     import torchvision
 
     dense = name.startswith(("lraspp", "deeplab", "fcn"))
@@ -137,7 +137,7 @@ class _Picked(nn.Module):
 
 def _transformers(name: str) -> Made:
     if importlib.util.find_spec("torchvision"):
-        _declare_operators()  # transformers imports it where it is installed
+        declare_operators()  # transformers imports it where it is installed
     import transformers as tf
 
     if name == "vit":
@@ -349,14 +349,14 @@ def _feed(model: nn.Module, inputs: Callable[[int, int], Tensor], passes: int = 
     model.eval()
 
 
-def _declare_operators() -> None:
+def declare_operators() -> None:
     """Torchvision's wheels ask for their C++ operators when they are imported, which a CPU build of torch has
     not got: declared, never called by classifiers.
     """
-    if getattr(_declare_operators, "library", None) is not None:
+    if getattr(declare_operators, "library", None) is not None:
         return
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):  # those that torchvision 0.2x registers something for while it is imported
         if not hasattr(torch.ops.torchvision, name):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _declare_operators.library = library  # type: ignore[attr-defined]
+    declare_operators.library = library  # type: ignore[attr-defined]

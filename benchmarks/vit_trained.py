@@ -86,7 +86,7 @@ def pictures(folder: Path, part: str) -> tuple[Tensor, Tensor]:
 
 
 def network() -> nn.Module:
-    foreign._declare_operators()
+    foreign.declare_operators()
     from timm.models.vision_transformer import VisionTransformer
 
     made: nn.Module = VisionTransformer(

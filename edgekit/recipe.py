@@ -66,6 +66,15 @@ class RecommendConfig(Config):
 
     objective: Literal["latency", "size"] = "latency"
     max_accuracy_drop: float = Field(1.0, ge=0, le=100)  # points: 1.0 lets 91.7 % fall to 90.7 %
+    # Every int8 file keeps it: as many layers as that takes stay float (docs/budget.md); else the run fails.
+    contract: bool = False
+    confidence: float | None = Field(None, gt=0.5, lt=1)  # that no more is lost; none: the drop as measured
+
+    @model_validator(mode="after")
+    def _confidence_of_a_contract(self) -> RecommendConfig:
+        if self.confidence is not None and not self.contract:
+            raise ValueError("confidence is that of a contract; set recommend.contract: true as well")
+        return self
 
 
 class DiagnoseConfig(Config):
@@ -123,7 +132,9 @@ class Recipe(_Frame):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Recipe:
-        faults = _contract_faults([stage.kind for stage in self.stages], self.exports.precisions)
+        kinds = [stage.kind for stage in self.stages]
+        faults = _contract_faults(kinds, self.exports.precisions)
+        faults += _budget_faults(kinds, self.exports.precisions, self.recommend.contract)
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -248,7 +259,11 @@ def _check(data: dict[str, Any]) -> tuple[Recipe | None, list[str]]:
         exports = data.get("exports")
         wanted = exports.get("precisions") if isinstance(exports, dict) else None
         precisions = wanted if isinstance(wanted, list) else ExportConfig().precisions
-        faults += _contract_faults([_kind(item) for item in items], precisions)
+        kinds = [_kind(item) for item in items]
+        faults += _contract_faults(kinds, precisions)
+        recommend = data.get("recommend")
+        contract = isinstance(recommend, dict) and recommend.get("contract") is True
+        faults += _budget_faults(kinds, precisions, contract)
     if frame is None or stages is None or faults:
         return None, faults
     return Recipe(**{key: getattr(frame, key) for key in _Frame.model_fields}, stages=stages), []
@@ -316,6 +331,19 @@ def _contract_faults(kinds: Sequence[str], precisions: Sequence[Any]) -> list[st
             "add one, or export fp32 alone"
         )
     return faults
+
+
+def _budget_faults(kinds: Sequence[str], precisions: Sequence[Any], contract: bool) -> list[str]:
+    """A contract about int8 files where there will be none."""
+    int8 = "int8" in precisions and any(
+        kind in STAGES and STAGES[kind].ensures is Form.INT8 for kind in kinds
+    )
+    if not contract or int8:
+        return []
+    return [
+        "recommend.contract: a budget is kept by layers of int8 files, and this recipe writes none; it needs "
+        "a 'qat' stage, and int8 in exports.precisions"
+    ]
 
 
 # --- overrides -------------------------------------------------------------------------------------------

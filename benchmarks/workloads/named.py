@@ -87,7 +87,7 @@ def distilbert() -> Workload:
 
 def _text(name: str) -> Workload:
     if importlib.util.find_spec("torchvision"):
-        foreign._declare_operators()  # transformers imports it where it is installed
+        foreign.declare_operators()  # transformers imports it where it is installed
     import transformers as tf
 
     (train, labels), (test, answers) = _queries()
@@ -237,7 +237,7 @@ def deeplabv3() -> Workload:
 
 
 def _torchvision(name: str, *, heads: bool) -> nn.Module:
-    foreign._declare_operators()
+    foreign.declare_operators()
     import torchvision
 
     torch.manual_seed(0)

@@ -36,6 +36,14 @@ def _interrupts_told_once(others: bool) -> Iterator[None]:
         raise
 
 
+def _settings(samples: int | None, max_drop: float | None, confidence: float | None) -> list[str]:
+    """What options set in the recipe."""
+    found = [] if samples is None else [f"diagnose.samples={samples}"]
+    if max_drop is not None:
+        found += [f"recommend.max_accuracy_drop={max_drop!r}", "recommend.contract=true"]
+    return found if confidence is None else [*found, f"recommend.confidence={confidence!r}"]
+
+
 @exits
 def compress(
     workload: Annotated[
@@ -93,6 +101,28 @@ def compress(
             show_default=False,
         ),
     ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-drop",
+            metavar="POINTS",
+            min=0,
+            max=100,
+            help="A contract: no int8 file may lose more points of the task's own metric. As many layers as "
+            "that takes stay float; where it can't be kept, the command fails and says what costs most.",
+            show_default=False,
+        ),
+    ] = None,
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            "--confidence",
+            metavar="SHARE",
+            help="How sure --max-drop has to be, 0.95 for one: by the interval of the difference on the same "
+            "validation samples. Without it the drop as measured counts.",
+            show_default=False,
+        ),
+    ] = None,
     sets: Sets = None,
     log: Annotated[
         list[str] | None,
@@ -127,7 +157,7 @@ def compress(
             recipe=recipe,
             devices=tuple(device or ()),
             out=out,
-            overrides=(*(sets or ()), *([] if samples is None else [f"diagnose.samples={samples}"])),
+            overrides=(*(sets or ()), *_settings(samples, max_drop, confidence)),
             log=tuple(log or ()),
             progress=silent if others else progress,
         )

@@ -4,6 +4,8 @@ It is captured in ``edgekit/graph``.
 
 lower.py        ops spelled as others that every runtime has in integer
 placement.py    where quantisers go (a torchao Quantizer)
+precision.py    which layers stay float, by name
+sensitivity.py  which quantisers a part of a network has to itself, and the graph without them
 calibration.py  NNCF places the pairs of quantise/dequantise; the steps of calibrating in order
 ranges.py       ranges from the distribution of values
 range_trial.py  which way of finding ranges brings the whole graph nearest

@@ -26,6 +26,7 @@ from edgekit.int8.joins import join
 from edgekit.int8.lower import lower
 from edgekit.int8.masks import masks_by_addition
 from edgekit.int8.placement import EdgeQuantizer, last_layers
+from edgekit.int8.precision import kept_float, part_from_grids
 from edgekit.int8.range_trial import nearest
 from edgekit.int8.ranges import Histogram, float_values, histograms, mse_weight_scales, set_ranges
 from edgekit.int8.scores import free_coarse_scores, part_from_grid
@@ -52,7 +53,8 @@ class CalibrationOptions:
     the mean squared error is least ("mse"), or the mean fourth power of the error ("l4"); "auto": whichever
     of these but ``percentile`` brings the whole graph nearest (``range_trial.py``). ``weight_ranges``: the
     largest weight of each channel, or the least squared error. ``bias_correction``: see ``bias.py``;
-    ``even_heads``: see ``heads.py``. ``keep_float``: the outputs whose last layers stay in float.
+    ``even_heads``: see ``heads.py``. ``keep_float``: the outputs whose last layers stay in float;
+    ``float_layers``: patterns of names of layers that do (``precision.py``).
     """
 
     ranges: Literal["auto", "minmax", "percentile", "mse", "l4"] = "mse"
@@ -61,6 +63,7 @@ class CalibrationOptions:
     bias_correction: bool = True
     even_heads: bool = True
     keep_float: tuple[str, ...] = ()
+    float_layers: tuple[str, ...] = ()
 
 
 class Streamed:
@@ -123,10 +126,11 @@ def estimate(
         raise StageError("no calibration data", where="qat", expected="at least one batch of training inputs")
     lowered = lower(copy.deepcopy(graph))
     masks_by_addition(lowered)
+    kept = kept_float(lowered, options.float_layers) | last_layers(lowered, options.keep_float)
     batches = _ordered(lowered, batches)
     if options.even_heads:
         even_heads(lowered, batches)
-    quantized = _placed(lowered, batches, last_layers(lowered, options.keep_float))
+    quantized = _placed(lowered, batches, kept)
     share_weight_pairs(quantized)
     part_from_grid(quantized)
     _drop_names(quantized)
@@ -172,10 +176,13 @@ def _ordered(graph: fx.GraphModule, batches: Iterable[Tensors]) -> Streamed:
 
 
 def settle(graph: fx.GraphModule) -> fx.GraphModule:
-    """The second part of ``calibrate``, in place: clamps that the grid does anyway go, biases are rounded."""
+    """The second part of ``calibrate``, in place: clamps that the grid does anyway go, biases are rounded,
+    and what stays float is parted from grids.
+    """
     absorb_clamps(graph)
     meet_clamps(graph)
     snap_biases(graph)
+    part_from_grids(graph)
     return graph
 
 

@@ -44,8 +44,14 @@ def absorb_clamps(graph: fx.GraphModule) -> int:
 
 
 def _in_float(node: Any) -> bool:
-    """Whether a layer is float in LiteRT, whose converter drops the quantiser behind it, clamp and all."""
-    return isinstance(node, fx.Node) and node.target in ops.WEIGHTED and len(ops.shape_of(node) or ()) == 5
+    """Whether a layer is float in LiteRT, whose converter drops the quantiser behind it, clamp and all; or is
+    float in the graph itself, where a clamp costs nothing.
+    """
+    if not isinstance(node, fx.Node) or node.target not in ops.WEIGHTED:
+        return False
+    weight = node.args[1]
+    plain = isinstance(weight, fx.Node) and weight.target not in ops.DEQUANTIZE
+    return len(ops.shape_of(node) or ()) == 5 or plain
 
 
 def meet_clamps(graph: fx.GraphModule) -> int:

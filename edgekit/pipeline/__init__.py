@@ -8,6 +8,7 @@ artifacts.py     export, and the manifest of all files
 evaluation.py    accuracy, agreement and int8 coverage of every file, in its runtime
 measuring.py     latency of every file on every device
 diagnosing.py    what compression broke: answers against the original's, corrupted inputs
+contract.py      the contract about accuracy: which layers stay float, in rounds
 finishing.py     all of that in turn, and the recipe's guard over it
 reporting.py     the report, from the records of all that
 exporting.py     further files from a finished run, an int8 graph, or a trained model
@@ -128,7 +129,7 @@ def _compress(
     from edgekit.bench.benchmark import check_device_identity
     from edgekit.files import atomic_write, sha256, write_json
     from edgekit.opening import load_workload
-    from edgekit.pipeline import chain, distributed, finishing, preflight
+    from edgekit.pipeline import chain, contract, distributed, finishing, preflight
     from edgekit.pipeline.connections import Connections
     from edgekit.pipeline.job import Job
     from edgekit.recipe import dump
@@ -144,6 +145,7 @@ def _compress(
     loaded.check()
     _check_trainings(checked, loaded)
     finishing.check_guard(checked, loaded)
+    contract.check_budget(checked, loaded)
     fingerprint = loaded.fingerprint()
     identity = _identity(loaded, fingerprint, checked)
     folder = RUNS / run_name(loaded.name, checked.name, identity) if out is None else Path(out)

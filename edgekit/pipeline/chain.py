@@ -19,7 +19,7 @@ from edgekit.execution import call, mode
 from edgekit.files import disk_full, sha256_of
 from edgekit.graph import ops
 from edgekit.macs import count
-from edgekit.pipeline import distributed
+from edgekit.pipeline import contract, distributed
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.stage_folder import METRICS, StageFolder, trained_seconds
 from edgekit.report import Figures, StageRow
@@ -140,6 +140,7 @@ def _trained(job: Job) -> Rung:
 
 def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> Rung:
     parent, stage = rungs[-1], STAGES[config.kind]
+    config = contract.with_choice(job, parent, rungs[0].model, config)
     # The parent's digest stands beside its key: should a stage that is made anew come out different, all
     # that was built on it is made anew as well.
     exports = job.recipe.exports
@@ -184,6 +185,7 @@ def _stage(job: Job, index: int, config: StageConfig, rungs: Sequence[Rung]) -> 
         changed=result.changed,
         note=result.note,
         folder=folder.path.relative_to(job.run.path).as_posix(),
+        kept_float=tuple(result.details.get("float", ())),
         doubts=tuple(result.details.get("doubts", ())),
     )
     message = "; ".join(filter(None, [_facts(job, figures), result.note]))

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.diagnosis.flips import Churn
 from edgekit.diagnosis.guarding import Breach, breaches
 from edgekit.diagnosis.record import Diagnosis
 from edgekit.errors import GuardError, WorkloadError
 from edgekit.files import atomic_write, sha256_of
-from edgekit.pipeline import artifacts, diagnosing, evaluation, measuring, reporting
+from edgekit.pipeline import artifacts, chain, contract, diagnosing, evaluation, measuring, reporting
 from edgekit.pipeline.artifacts import Manifest
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
@@ -66,11 +67,21 @@ def finish(job: Job, rungs: Sequence[Rung]) -> tuple[Report, GuardError | None]:
         StageError: an export, an evaluation or a measurement failed.
         DiskFullError: something can't be written.
     """
+    rungs = contract.keep(
+        job,
+        list(rungs),
+        chain.run_stages,
+        lambda made: _evaluated(job, made),
+        lambda manifest, file: _changed(job, manifest, file),
+    )
     guard, dropped = job.recipe.guard, _kept(job, rungs)
     while True:
         left = list(rungs[: len(rungs) - len(dropped)])
         report, manifest, found = _once(job, left)
         broken = breaches(found, report.recommended.artifact, guard.limits)
+        limit = job.recipe.recommend.max_accuracy_drop
+        lost = contract.broken(job, left)
+        broken += [Breach("max_accuracy_drop", limit, None, message) for message in lost]
         if not broken or guard.otherwise == "fail" or len(left) == 1:
             break
         last = _Dropped(left[-1].kind, left[-2].kind, tuple(one.message for one in broken))
@@ -86,9 +97,22 @@ def finish(job: Job, rungs: Sequence[Rung]) -> tuple[Report, GuardError | None]:
     return report, _error(job, report, broken) if broken else None
 
 
-def _once(job: Job, rungs: Sequence[Rung]) -> tuple[Report, Manifest, Diagnosis]:
+def _changed(job: Job, manifest: Manifest, file: str) -> Churn | None:
+    """The answers of a file that are not those of the original's; None where none were kept."""
+    before, after = (manifest.entries[one]["evaluation"] for one in (artifacts.REFERENCE, file))
+    if before["answers"] is None or after["answers"] is None:
+        return None
+    return diagnosing.judged_file(job, before, after).churn
+
+
+def _evaluated(job: Job, rungs: Sequence[Rung]) -> Manifest:
     manifest = artifacts.export_all(job, rungs)
     evaluation.evaluate_all(job, rungs, manifest)
+    return manifest
+
+
+def _once(job: Job, rungs: Sequence[Rung]) -> tuple[Report, Manifest, Diagnosis]:
+    manifest = _evaluated(job, rungs)
     records = measuring.measure_all(job, manifest)
     report = reporting.report_of(job, rungs, manifest, records)
     found = diagnosing.diagnose_all(job, rungs, manifest, _looked_at(report))
@@ -136,6 +160,15 @@ def _told(one: _Dropped) -> str:
 
 
 def _error(job: Job, report: Report, broken: Sequence[Breach]) -> GuardError:
+    budget = report.budget
+    if budget is not None and not budget.kept:
+        return GuardError(
+            "the budget can't be kept: int8 loses more than max_accuracy_drop allows",
+            where=str(job.run.path),
+            got=f"{'; '.join(one.message for one in broken)}; looked at in {len(budget.rounds)} rounds",
+            expected=f"at most {budget.max_drop:g} points",
+            next=contract.next_best(budget),
+        )
     return GuardError(
         "the recommended file broke more than the guard allows",
         where=str(job.run.path / report.recommended.artifact),

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Job:
     """One run. ``fingerprint`` is the workload's, which takes a while to compute. ``prepared``: by a model's
-    digest, what the preflight has found out about it for the prune stage, which takes it out.
+    digest, what the preflight has found out about it for the prune stage, which takes it out. ``rounds``: of
+    the contract about accuracy, those that are over (``contract.py``).
     """
 
     recipe: Recipe
@@ -32,6 +33,7 @@ class Job:
     progress: Progress
     connections: Connections = field(default_factory=Connections)
     prepared: dict[str, Prepared] = field(default_factory=dict)
+    rounds: list[Any] = field(default_factory=list)
 
     def tell(
         self,

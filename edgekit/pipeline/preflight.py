@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,9 @@ from edgekit.files import disk_full, sha256_of
 from edgekit.formats import FORMATS, INT8_GRAPH, Precision, pairs
 from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions
+from edgekit.graph.capture import capture
+from edgekit.int8.lower import lower
+from edgekit.int8.precision import kept_float
 from edgekit.pipeline import artifacts, chain, evaluation, ladder, microcontroller, planning
 from edgekit.pipeline.foreseen import warn_of_memory
 from edgekit.pipeline.job import Job
@@ -109,7 +112,11 @@ class _Rehearsal:
         """What is tried, by name; what takes least comes first."""
         shipped, trained = self._shipped()
         reference = planning.reference(self.original, self.options)
-        found: list[_Step] = [("train mode", lambda: self._train(shipped))] if trained else []
+        config = _quantising(self.job)
+        found: list[_Step] = []
+        if patterns := getattr(config, "float", ()):
+            found.append(("layers in float", lambda: self._check_names(shipped, patterns)))
+        found += [("train mode", lambda: self._train(shipped))] if trained else []
         if (cut := self._first_cut()) is not None:
             found.append(("what can be cut", lambda: self._cut(*cut)))
         found.append((Path(planning.REFERENCE).name, lambda: self._keep(reference)))
@@ -122,7 +129,7 @@ class _Rehearsal:
         else:
             found += [self._kept_file(*one) for one in float_files]
         int8_files = [one for one in self.files if one[1] in INT8_GRAPH]
-        if (config := _quantising(self.job)) is not None:
+        if config is not None:
             graph: list[nn.Module] = []
             found.append(("int8 graph", lambda: graph.append(self._quantise(shipped, config))))
             found += [self._file(graph, *one) for one in int8_files]
@@ -170,6 +177,9 @@ class _Rehearsal:
     def _train(self, model: nn.Module) -> None:
         if note := self.job.workload.check_training(model):
             self.job.tell("note", "preflight", note)
+
+    def _check_names(self, model: nn.Module, patterns: Collection[str]) -> None:
+        kept_float(lower(capture(model, self.job.workload.example(1))), patterns)
 
     def _keep(self, planned: planning.Planned) -> None:
         artifacts.write_early(self.job, planned)

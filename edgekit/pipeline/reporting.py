@@ -12,7 +12,7 @@ from torch import Tensor
 from edgekit import __version__
 from edgekit.bench.benchmark import WRONG_DB
 from edgekit.bench.record import Accuracy, Record
-from edgekit.pipeline import ladder
+from edgekit.pipeline import contract, ladder
 from edgekit.pipeline.artifacts import REFERENCE, Manifest, Planned
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
@@ -90,6 +90,7 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
         devices=tuple(
             {"name": record.device, **{key: record.about.get(key) for key in _ABOUT}} for record in records
         ),
+        budget=contract.told(job),
         versions={"edgekit": __version__, **versions(packages)},
     )
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from edgekit.report.recommend import recommend
 from edgekit.report.summary import (
     Artifact,
+    Budget,
+    BudgetRound,
     Counted,
     Failed,
     Figures,
@@ -21,6 +23,7 @@ from edgekit.report.summary import (
     Measured,
     Recommended,
     Report,
+    Sensitive,
     StageRow,
     Warned,
 )
@@ -28,6 +31,8 @@ from edgekit.report.verdicts import verdicts
 
 __all__ = [
     "Artifact",
+    "Budget",
+    "BudgetRound",
     "Counted",
     "Failed",
     "Figures",
@@ -39,6 +44,7 @@ __all__ = [
     "Measured",
     "Recommended",
     "Report",
+    "Sensitive",
     "StageRow",
     "Warned",
     "recommend",

@@ -11,6 +11,7 @@ from edgekit.files import read_bytes
 from edgekit.formats import FormatName, Precision
 
 SCHEMA = 1
+Number = float  # a field below has this name
 REPORT_KEY = "report.key"  # the record of report.json
 
 
@@ -35,6 +36,7 @@ class StageRow(Figures):
     changed: bool = True
     note: str = ""
     folder: str = ""  # relative to the run folder
+    kept_float: tuple[str, ...] = ()  # modules that it was told to leave in float, or that a budget left
     doubts: tuple[str, ...] = ()  # about calibration data, and layers that no grid holds
 
 
@@ -223,6 +225,57 @@ class Warned(_Part):
     message: str
 
 
+class Sensitive(_Part):
+    """A module in int8 alone, on held-out training data: signal-to-noise ratio of the answers, its share of
+    all noise, by how much the task's loss grew, and the MACs that it would have in float.
+    """
+
+    name: str
+    snr_db: float
+    share: float
+    loss: float | None
+    macs: int
+
+
+class BudgetRound(_Part):
+    """Layers that stayed float, and what became of the int8 files.
+
+    ``limit``: points that the choice could lose on held-out training data; ``held_out_drop``: that it lost
+    there, None where nothing was chosen; ``damage_left``: noise as a share of the answers' spread;
+    ``judged``: choices that were asked on held-out data. ``files``: by name, on the validation set, points
+    lost (``drop``), at most with the confidence asked for (``upper``), answers ``broken`` and ``repaired``.
+    """
+
+    number: int
+    limit: Number | None
+    float: tuple[str, ...]
+    float_macs: int = 0
+    held_out_drop: Number | None = None
+    damage_left: Number | None = None
+    judged: int = 0
+    files: dict[str, dict[str, Any]]
+    kept: bool
+
+    @property
+    def worst(self) -> Number:
+        """Points, of the file that lost most."""
+        return max((one["drop"] for one in self.files.values()), default=0.0)
+
+
+class Budget(_Part):
+    """A contract about accuracy: what was asked, and the rounds that it took. ``held_out``: samples of
+    training data that it was decided on; ``modules``: those that lose most in int8 first.
+    """
+
+    max_drop: float
+    confidence: float | None = None
+    kept: bool
+    rounds: tuple[BudgetRound, ...]
+    held_out: int = 0
+    macs: int = 0
+    modules: tuple[Sensitive, ...] = ()
+
+
 class Report(_Part):
     """The whole report. ``reference``: the original model's fp32 ONNX, against which gains are measured."""
 
@@ -245,6 +298,7 @@ class Report(_Part):
     seconds: float = 0.0  # of work, all attempts of a run that was continued together
     devices: tuple[dict[str, Any], ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
+    budget: Budget | None = None  # where accuracy was a contract
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, as in report.json."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from edgekit.formats import FORMATS
 from edgekit.report.recommend import drop, in_own_runtime
@@ -41,7 +41,7 @@ def verdicts(
         *_agreement(artifacts),
         *_lost_channels(artifacts),
         *_amplified(artifacts),
-        *_coverage(artifacts),
+        *_coverage(artifacts, {stage.kind: stage.kept_float for stage in stages}),
         *_slower(artifacts, in_own_runtime(measurements), reference, dot_products),
         *_larger(artifacts, reference),
         *_unstable(measurements),
@@ -153,7 +153,8 @@ def _amplified(artifacts: Sequence[Artifact]) -> Iterator[Warned]:
             yield Warned(kind="agreement", about=one.file, message=message)
 
 
-def _coverage(artifacts: Sequence[Artifact]) -> Iterator[Warned]:
+def _coverage(artifacts: Sequence[Artifact], kept: Mapping[str, Sequence[str]]) -> Iterator[Warned]:
+    """``kept``: by stage, modules that it was told to leave in float."""
     for one in artifacts:
         if one.precision != "int8":
             continue
@@ -164,6 +165,9 @@ def _coverage(artifacts: Sequence[Artifact]) -> Iterator[Warned]:
             message = (
                 f"{one.file}: {human_share(1 - one.int8_coverage)} of the MACs run in float: {_layers(one)}"
             )
+            if names := kept.get(one.parent):
+                message += f"; on purpose: {', '.join(names[:_NAMED])}"
+                message += f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             yield Warned(kind="coverage", about=one.file, message=message)
 
 

@@ -36,6 +36,11 @@ Part: TypeAlias = str
 # Where each part begins, beside the stages, which begin where their table says.
 PARTS: dict[str, tuple[str, ...]] = {
     "baseline": ("edgekit.training.evaluation:evaluate", "edgekit.macs:count"),
+    "precision": (
+        "edgekit.pipeline.contract:_chosen",
+        "edgekit.int8.fake_quantize:fake_quantize",
+        "edgekit.training.evaluation:evaluate",
+    ),
     "preflight": ("edgekit.pipeline.preflight:_Rehearsal",),
     "export": ("edgekit.formats.exporting:export", "edgekit.workload.workload:Workload.example"),
     "evaluation": (

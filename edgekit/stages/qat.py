@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,9 @@ CALIBRATED = "calibrated.pt2"
 DOUBTS = "doubts.json"
 _DOUBTED, _DOUBTED_BATCH = 256, 32  # samples that are looked at for whether calibration can rest on them
 _DOUBTED_BYTES = 32 << 20  # of them, at a time
+_TOLD = 4  # names of layers in float that a note has
+
+_Number = float  # a setting below has this name
 
 
 class QatConfig(StageConfig):
@@ -36,10 +39,12 @@ class QatConfig(StageConfig):
     calibration_samples: int = Field(1024, ge=1, le=1_000_000)
     calibration_batch: int = Field(64, ge=1, le=4096)  # samples in memory at a time, at most
     ranges: Literal["mse", "l4", "minmax", "percentile", "auto"] = "mse"  # of activations
-    percentile: float = Field(99.99, gt=50, le=100)  # cut at both ends, with ranges: percentile
+    percentile: _Number = Field(99.99, gt=50, le=100)  # cut at both ends, with ranges: percentile
     weight_ranges: Literal["minmax", "mse"] = "minmax"  # of each channel of weights
     bias_correction: bool = True  # what rounding the weights moves a layer's mean by, off its bias
     even_heads: bool = True  # answers of unlike ranges each keep their digits, by a product in float behind
+    # Names of modules, or patterns of them (blocks.0, head.*), that stay in float: int8/precision.py.
+    float: tuple[Annotated[str, Field(min_length=1, max_length=300)], ...] = Field((), max_length=10_000)
     learn_scales: bool = False  # scales learn with the weights (LSQ); a third more time for each step
     # Small steps: the weights stand on their grid already, and the distillation loss is large.
     training: TrainingConfig = TrainingConfig(epochs=3, lr=1e-3, weight_decay=0.0)
@@ -82,6 +87,7 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
         f"{_how(config)} on {min(config.calibration_samples, len(context.workload.train))} training samples"
     )
     details: dict[str, Any] = {"history": []}
+    note += _float_text(config)
     if config.training.epochs:
         details, told = _train(graph, limits, frozen, config, context)
         note += f", trained {len(details['history'])} epochs"
@@ -91,6 +97,8 @@ def qat(model: nn.Module, config: QatConfig, context: StageContext) -> StageResu
         note += ", not trained"
     if doubts:
         details["doubts"] = doubts
+    if config.float:
+        details["float"] = list(config.float)
     storage.save(graph, example, context.folder / GRAPH)
     # Read back: what goes on from here is what a continued run will read.
     result = StageResult(storage.load(context.folder / GRAPH), True, note, details)
@@ -130,6 +138,14 @@ def _how(config: QatConfig) -> str:
     return f"calibrated ({', '.join(told)})" if told else "calibrated"
 
 
+def _float_text(config: QatConfig) -> str:
+    if not config.float:
+        return ""
+    told = ", ".join(config.float[:_TOLD])
+    more = len(config.float) - _TOLD
+    return f", in float: {told}" + (f" and {more} more" if more > 0 else "")
+
+
 def _kept_doubts(context: StageContext) -> list[str]:
     """Those of the calibration that a continued training goes on from; none where they can't be read."""
     with contextlib.suppress(OSError, ValueError):
@@ -137,6 +153,26 @@ def _kept_doubts(context: StageContext) -> list[str]:
         if isinstance(doubts, list):
             return [str(one) for one in doubts]
     return []
+
+
+def estimated(
+    model: nn.Module, config: QatConfig, context: StageContext
+) -> tuple[fx.GraphModule, fx.GraphModule, set[str]]:
+    """What the stage calibrates, before anything is settled or trained: the captured graph, the calibrated
+    one, and the names of the nodes that the configuration keeps in float. Raises as the stage does.
+    """
+    import copy
+
+    from edgekit.graph.capture import capture
+    from edgekit.int8.lower import lower
+    from edgekit.int8.placement import last_layers
+    from edgekit.int8.precision import kept_float
+
+    captured = capture(model, context.workload.example(1))
+    calibrated, _ = _calibrate(captured, config, context)
+    lowered = lower(copy.deepcopy(captured))
+    kept = kept_float(lowered, config.float) | last_layers(lowered, context.workload.task.keep_float)
+    return captured, calibrated, kept
 
 
 def _doubts(config: QatConfig, context: StageContext) -> list[str]:
@@ -218,6 +254,7 @@ def _calibrate(
         bias_correction=config.bias_correction,
         even_heads=config.even_heads,
         keep_float=workload.task.keep_float,
+        float_layers=config.float,
     )
     doubts = _doubts(config, context)
     graph = capture(model, workload.example(1))

@@ -33,7 +33,7 @@ from edgekit.graph.capture import capture
 from tests.export.runtimes import nhwc, run_litert, run_onnx
 from tests.networks import snr_db
 
-foreign._declare_operators()
+foreign.declare_operators()
 network = foreign.make(sys.argv[1])
 x = network.inputs(2, 7)
 with torch.no_grad():

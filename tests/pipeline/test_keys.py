@@ -78,10 +78,10 @@ def changed(folder: Path, before: Mapping[str, Mapping[str, str]]) -> set[str]:
 @pytest.mark.parametrize(
     ("file", "old", "new", "concerned"),
     [
-        ("training/steps/optimizer.py", "return ", "return 0 or ", {*STAGES, CUT}),
+        ("training/steps/optimizer.py", "return ", "return 0 or ", {*STAGES, CUT, "precision"}),
         ("pruning/depth.py", "_ALIKE, _AS_LONG = 0.9,", "_ALIKE, _AS_LONG = 0.8,", {"distill", "prune", CUT}),
         ("int8/ranges.py", "import torch\n", "import torch\n\nOTHER = 1\n", set()),
-        ("int8/bias.py", "    return ", "    return 0 or ", {"qat", "prune"}),
+        ("int8/bias.py", "    return ", "    return 0 or ", {"qat", "prune", "precision"}),
         ("formats/onnx/weights.py", "    return ", "    return 0 or ", {"export onnx", "prune", *MEASURED}),
         (
             "formats/litert/islands.py",
@@ -108,7 +108,7 @@ def changed(folder: Path, before: Mapping[str, Mapping[str, str]]) -> set[str]:
         ("diagnosis/flips.py", "    return ", "    return 0 or ", {"diagnosis"}),
         ("inspecting/model.py", "    return ", "    return 0 or ", set()),
         ("report/card.py", "    return ", "    return 0 or ", set()),
-        ("stages/base.py", "seed: int = 0", "seed: int = 1", {*STAGES, CUT}),
+        ("stages/base.py", "seed: int = 0", "seed: int = 1", {*STAGES, CUT, "precision"}),
     ],
 )
 def test_a_change_concerns_what_computes_with_it(

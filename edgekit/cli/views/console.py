@@ -228,6 +228,7 @@ def report_view(report: Mapping[str, Any], width: int = PLAIN_WIDTH) -> Renderab
     parts += counts_view(report.get("counts", ()))
     parts += _ladder(report)
     parts += _outputs(report)
+    parts += _budget(report)
     parts += _advice(report)
     return Group(*parts)
 
@@ -280,6 +281,19 @@ def _outputs(report: Mapping[str, Any]) -> list[RenderableType]:
             line += f" (worst channel {_decibels(found['worst_channel_db'])})"
         told.append(line)
     return [Text().append("outputs: ", "bold").append("; ".join(told))]
+
+
+def _budget(report: Mapping[str, Any]) -> list[RenderableType]:
+    """Of a contract about accuracy: whether it is kept, and by which layers in float."""
+    if not (budget := report.get("budget")) or not budget.get("rounds"):
+        return []
+    count, last = len(budget["rounds"]), budget["rounds"][-1]
+    line = f"{budget['max_drop']:g} points {'kept' if budget['kept'] else 'not kept'} after {count} "
+    line += "round" if count == 1 else "rounds"
+    line += f"; in float: {', '.join(last['float'])}" if last["float"] else "; all in int8"
+    worst = ", ".join(f"{one['name']} {human_share(one['share'], 0)}" for one in budget["modules"][:4])
+    line += f"; most of the noise: {worst}" if worst else ""
+    return [Text().append("budget: ", "bold").append(line)]
 
 
 def _decibels(ratio: float) -> str:

@@ -20,7 +20,7 @@ from edgekit.diagnosis.groups import gap
 from edgekit.diagnosis.scores import scores_text
 from edgekit.errors import printable
 from edgekit.files import atomic_write
-from edgekit.report.page import answer_charts, answers, charts, facts
+from edgekit.report.page import answer_charts, answers, budget, charts, facts
 from edgekit.report.page.chart_parts import Spec
 from edgekit.report.page.loaded import LoadedRun
 from edgekit.units import human_share
@@ -96,6 +96,7 @@ class _Page:
                 ("hurts", "Where it hurts", self._hurts(run)),
                 ("confidence", "Confidence", self._confidence(run)),
                 ("robustness", "Robustness", self._robustness(run)),
+                ("budget", "Budget", self._budget(run)),
                 ("layers", "Layers", self._layers(run)),
                 ("files", "Files and latency", self._files(run, pareto=not several)),
             ):
@@ -297,6 +298,17 @@ class _Page:
         )
         yield from self._chart("layers", charts.layers(run), "Where the work is, and where the time goes.")
         yield _table(table, "Layers, what costs most first")
+
+    def _budget(self, run: LoadedRun) -> Iterator[Block]:
+        kept = None if run.report is None else run.report.budget
+        if kept is None or not kept.rounds:
+            return
+        yield _text(budget.budget_text(kept))
+        yield _table(budget.rounds_table(kept), "Rounds; points lost against the trained model")
+        if kept.modules:
+            spec = budget.sensitivity(kept)
+            yield from self._chart("sensitivity", spec, "Noise of each module in int8 alone.")
+            yield _table(budget.sensitive_table(kept), "Modules in int8 alone; nested ones count twice")
 
     def _files(self, run: LoadedRun, *, pareto: bool) -> Iterator[Block]:
         report = run.report
