@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from edgekit.sources.making import load_model
     from edgekit.sources.request import Source
     from edgekit.tasks import (
+        AnchorFree,
         Classification,
+        Detection,
         Outputs,
         Reconstruction,
         Regression,
@@ -36,8 +38,10 @@ if TYPE_CHECKING:
     from edgekit.workload import Augmentation, Preprocessing, Samples, Workload, load_weights
 
 __all__ = [
+    "AnchorFree",
     "Augmentation",
     "Classification",
+    "Detection",
     "EdgekitError",
     "ImageFiles",
     "ImageTransform",
@@ -73,7 +77,9 @@ _HOMES = {
     "edgekit.sources.making": ("load_model",),
     "edgekit.sources.request": ("Source",),
     "edgekit.tasks": (
+        "AnchorFree",
         "Classification",
+        "Detection",
         "Outputs",
         "Reconstruction",
         "Regression",

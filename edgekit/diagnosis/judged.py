@@ -18,7 +18,7 @@ from edgekit.diagnosis.groups import GroupRow, per_group
 from edgekit.diagnosis.scores import SampleScores, sample_scores
 from edgekit.drawing import shuffled
 from edgekit.tasks import Task
-from edgekit.tensors import Targets
+from edgekit.tensors import Targets, Tensors, shapes
 
 __all__ = ["Confused", "Judged", "judge"]
 
@@ -65,7 +65,7 @@ class Judged:
 
 
 def judge(
-    task: Task, targets: Targets, before: Tensor, after: Tensor, groups: Sequence[str] | None = None
+    task: Task, targets: Targets, before: Tensors, after: Tensors, groups: Sequence[str] | None = None
 ) -> Judged:
     """Compare the answers of a file (``after``) with those of the original (``before``).
 
@@ -73,15 +73,17 @@ def judge(
         task: what they mean.
         targets: (N, …), as the task wants them. Where they aren't one label for each row of class scores, nor
             one number for each output, samples are compared by the task's own score.
-        before, after: outputs of equal shape, (N, …).
+        before, after: outputs of equal shape, (N, …); several by name, of a task that is about all of them.
         groups: N names.
 
     Raises ValueError for shapes that don't fit each other.
     """
-    if before.shape != after.shape or len(targets) != len(before):
-        shapes = len(targets), tuple(before.shape), tuple(after.shape)
-        raise ValueError(f"expected N targets and outputs (N, …) of equal shape, got {shapes}")
-    if not isinstance(targets, Tensor) or not _one_by_one(task, targets, before):
+    if shapes(before) != shapes(after) or not len(targets) == len(before) == len(after):
+        got = len(targets), len(before), shapes(before), len(after), shapes(after)
+        raise ValueError(f"expected N targets and outputs (N, …) of equal shape, got {got}")
+    if not (isinstance(targets, Tensor) and isinstance(before, Tensor) and isinstance(after, Tensor)):
+        return Judged("samples", len(targets), scores=sample_scores(task, targets, before, after))
+    if not _one_by_one(task, targets, before):
         return Judged("samples", len(targets), scores=sample_scores(task, targets, before, after))
     return _VIEWS[task.view](task, targets, before, after, groups)
 

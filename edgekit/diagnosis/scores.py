@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from edgekit.drawing import shuffled
 from edgekit.tasks import Task
-from edgekit.tensors import Targets
+from edgekit.tensors import Targets, Tensors
 from edgekit.units import human_share
 
 __all__ = ["SampleScores", "ScoreRow", "sample_scores", "scores_text"]
@@ -39,7 +38,7 @@ class SampleScores:
     worse: tuple[ScoreRow, ...]
 
 
-def sample_scores(task: Task, targets: Targets, before: Tensor, after: Tensor) -> SampleScores:
+def sample_scores(task: Task, targets: Targets, before: Tensors, after: Tensors) -> SampleScores:
     """The task's score of each sample alone, of at most 1,000 that are drawn with one seed.
 
     Args:

@@ -208,11 +208,13 @@ def _lost(job: Job, one: Planned, rungs: Sequence[Rung], answers: Tensors) -> di
     found = []
     for part in job.workload.task.parts():
         three = [part.of(values) for values in (plain.answers(job), one.rung.answers(job), answers)]
-        if three[0].dim() < 2:
-            continue
-        axis = part.task.channel_dim
-        if lost := lost_channels(*(values.movedim(axis, 1) for values in three)):
-            found.append({**lost, **({"output": part.name} if part.name else {})})
+        for named in zip(*(each(values, part.name) for values in three), strict=True):
+            name, tensors = named[0][0], [tensor for _, tensor in named]
+            if tensors[0].dim() < 2:
+                continue
+            axis = part.task.channel_dim
+            if lost := lost_channels(*(values.movedim(axis, 1) for values in tensors)):
+                found.append({**lost, **({"output": name} if name else {})})
     return min(found, key=lambda lost: lost["worst"][0]["snr_db"], default={})
 
 

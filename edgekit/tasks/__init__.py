@@ -12,6 +12,7 @@ Segmentation         (N, C, H, W)       (N, H, W) int        mean IoU
 Regression           (N,) or (N, D)     same shape, float    R², mean over the D outputs
 Reconstruction       any shape          same shape, float    R² over all values
 Outputs              several, by name   several, by name     the lowest of its tasks' scores
+Detection            one or several     boxes and labels     mAP@.5:.95
 ==================== ================== ==================== ============================
 
 Inputs may have any shape that the model takes: images (N, C, H, W), audio features (N, T, F), token ids
@@ -21,6 +22,8 @@ base.py        what every task says
 classes.py     classes of samples, tokens and pixels
 continuous.py  numbers
 outputs.py     several outputs, each with a task of its own
+detection/     objects in pictures
+moves.py       where an augmentation moved pictures
 teachers.py    what several teachers answer together
 """
 
@@ -29,10 +32,13 @@ from __future__ import annotations
 from edgekit.tasks.base import Task
 from edgekit.tasks.classes import Classification, Segmentation, TokenClassification
 from edgekit.tasks.continuous import Reconstruction, Regression
+from edgekit.tasks.detection import AnchorFree, Detection
 from edgekit.tasks.outputs import Outputs
 
 __all__ = [
+    "AnchorFree",
     "Classification",
+    "Detection",
     "Outputs",
     "Reconstruction",
     "Regression",

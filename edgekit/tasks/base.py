@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from edgekit.tasks.moves import Moves
 from edgekit.tasks.teachers import averaged
 from edgekit.tensors import NamedTensors, Targets, Tensors
 
@@ -18,19 +19,21 @@ __all__ = ["Part", "Task", "TeacherLosses", "kind_of", "share_of"]
 
 
 class Part(NamedTuple):
-    """One output's task. ``name``: of the output, "" where there is one; ``weight``: of its loss."""
+    """One output's task. ``name``: of the output, "" where there is one, or where the task is about all of
+    them together; ``weight``: of its loss.
+    """
 
     name: str
     task: Task
     weight: float
 
-    def of(self, values: Tensors) -> Tensor:
-        """Its tensor among outputs."""
-        return values[self.name] if isinstance(values, NamedTensors) else values
+    def of(self, values: Tensors) -> Any:
+        """Its tensor among outputs; all of them, where the task is about them together."""
+        return values[self.name] if self.name and isinstance(values, NamedTensors) else values
 
     def target(self, values: Targets) -> Any:
         """Its tensor among targets; a ``Ragged`` for a task with ``unequal_targets``."""
-        return values[self.name] if isinstance(values, NamedTensors) else values
+        return values[self.name] if self.name and isinstance(values, NamedTensors) else values
 
 
 class TeacherLosses(Protocol):
@@ -46,12 +49,15 @@ class TeacherLosses(Protocol):
 class Task(ABC):
     """The interface. ``kind`` names the task in reports, ``metric`` names the number that ``score`` gives.
 
-    Outputs and targets are tensors; several by name (``NamedTensors``) for ``Outputs`` alone. What isn't
-    abstract says how it is for numbers; docs/adding-a-task.md tells what a new task has to say.
+    Outputs and targets are tensors. A task that names its ``outputs`` is given all of them
+    (``NamedTensors``): ``Outputs``, which asks a task about each, or one that is about all together
+    (``Detection``). What isn't abstract says how it is for numbers; docs/adding-a-task.md tells what a new
+    task has to say.
 
     Attributes:
         spatial_targets: whether targets lie on the grid of the inputs: they can't stay behind when an
             augmentation moves the inputs.
+        moves_targets: whether ``moved`` takes them along.
         class_dim: where class scores stand in outputs (N, …), the best of which is the answer; None: nowhere.
         view: as what the report compares and draws answers. "classes" needs ``logits``.
         unit: what it counts.
@@ -64,6 +70,7 @@ class Task(ABC):
     kind: ClassVar[str]
     metric: ClassVar[str]
     spatial_targets: ClassVar[bool] = False
+    moves_targets: ClassVar[bool] = False
     class_dim: ClassVar[int | None] = None
     view: ClassVar[Literal["classes", "numbers"]] = "numbers"
     unit: ClassVar[str] = "samples"
@@ -125,6 +132,10 @@ class Task(ABC):
         """Whether any of them does. Answered without a look at them where all do."""
         return True
 
+    def moved(self, targets: Any, moves: Moves) -> Any:
+        """Targets (N, …) where their inputs were moved, for tasks with ``moves_targets``."""
+        raise NotImplementedError(f"{type(self).__name__} says moves_targets, and not how")
+
     def chance_loss(self, targets: Any) -> float | None:
         """The loss of a model that knows nothing: of numbers the variance of the targets. None: of targets
         that are no numbers for each output (boxes, letters), where a model has to be asked.
@@ -134,8 +145,8 @@ class Task(ABC):
 
     def teacher_loss(
         self,
-        outputs: Tensor,
-        taught: Tensor,
+        outputs: Any,
+        taught: Any,
         targets: Tensor | None,
         losses: TeacherLosses,
         *,
@@ -157,7 +168,7 @@ class Task(ABC):
         own = targets is not None and targets.numel() == len(student)
         return losses.scores(student, teacher, targets.reshape(-1) if own and targets is not None else None)
 
-    def together(self, answers: Sequence[Tensor]) -> Tensor:
+    def together(self, answers: Sequence[Any]) -> Any:
         """What several teachers answer together, in the form of one's outputs."""
         return averaged(answers, self.class_dim)
 
@@ -166,7 +177,9 @@ class Task(ABC):
         return self
 
     def scores(self, outputs: Any, targets: Any) -> dict[str, float]:
-        """By output, the score of its own task; {} where there is one output."""
+        """By output, the score of its own task; of a task about outputs together what else is told of them,
+        by name. {} where there is nothing but ``score``.
+        """
         return {}
 
     @abstractmethod

@@ -42,7 +42,7 @@ class Outputs(Task):
     def __post_init__(self) -> None:
         where = "Outputs.tasks"
         for name, task in self.tasks.items():
-            if not isinstance(task, Task) or isinstance(task, Outputs):
+            if not isinstance(task, Task) or task.outputs:
                 raise WorkloadError(
                     "wrong kind of argument",
                     where=f"{where}[{name!r}]",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgekit.execution import Forward, mode, spans
 from edgekit.tasks import Task
-from edgekit.tensors import Targets, Tensors, each
+from edgekit.tensors import Targets, Tensors, apply, each
 from edgekit.workload import Workload
 
 __all__ = ["Diverged", "Watch", "chance_loss", "some", "without_numbers"]
@@ -83,7 +83,7 @@ def chance_loss(task: Task, targets: Targets, asked: Callable[[], tuple[Tensors,
         alone = part.task.chance_loss(own)
         if alone is None:
             outputs, wanted = asked()
-            same = part.of(outputs).mean(0, keepdim=True).expand_as(part.of(outputs))
+            same = apply(lambda one: one.mean(0, keepdim=True).expand_as(one), part.of(outputs))
             told = float(part.task.loss(same, part.target(wanted)))
             alone = told if math.isfinite(told) else 0.0
         loss += part.weight * alone

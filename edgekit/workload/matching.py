@@ -15,7 +15,7 @@ from edgekit.execution import call, mode
 from edgekit.ragged import Ragged
 from edgekit.tasks import Task
 from edgekit.tasks.base import Part
-from edgekit.tensors import NamedTensors, Targets, Tensors, each
+from edgekit.tensors import NamedTensors, Targets, Tensors, apply, each, shapes
 from edgekit.workload.loading import user_code
 from edgekit.workload.samples import Samples, Unlabelled
 
@@ -83,7 +83,7 @@ class _Asked:
         output = f" of {part.name}" if part.name else ""
         self.where = f"workload {name}: task {type(part.task).__name__}{output}"
 
-    def ask(self, outputs: Tensor, targets: Any) -> None:
+    def ask(self, outputs: Tensors, targets: Any) -> None:
         try:
             json.dumps(self.task.describe())
         except (TypeError, ValueError) as error:
@@ -95,10 +95,10 @@ class _Asked:
         self._number("score", (outputs, targets), -math.inf)
         self._number("agreement", (outputs, outputs), 0.0)
 
-    def _loss(self, outputs: Tensor, targets: Any) -> None:
+    def _loss(self, outputs: Tensors, targets: Any) -> None:
         with torch.enable_grad():
-            loss = self._called("loss", outputs.requires_grad_(), targets, label_smoothing=0.0, weights=None)
-        outputs.requires_grad_(False)
+            given = apply(lambda one: one.clone().requires_grad_(), outputs)
+            loss = self._called("loss", given, targets, label_smoothing=0.0, weights=None)
         if not isinstance(loss, Tensor) or loss.dim() or not bool(loss.isfinite()):
             raise self._wrong("loss", _described(loss), "a tensor of one finite number")
         if not loss.requires_grad:
@@ -130,12 +130,14 @@ def check_bounded(workload: Workload) -> None:
         outputs = call(workload.model, workload.whole(2))
     for part in workload.task.parts():
         own, targets = part.of(outputs), part.target(workload.validation.targets[:2])
-        if part.task.logits(own) is None and not (isinstance(targets, Tensor) and targets.shape == own.shape):
+        if part.task.logits(own) is None and not (
+            isinstance(targets, Tensor) and isinstance(own, Tensor) and targets.shape == own.shape
+        ):
             got = targets.form() if isinstance(targets, Ragged) else str(tuple(targets.shape[1:]))
             raise WorkloadError(
                 "a loss that is bounded by the targets needs one for each output",
                 where="training.distillation.continuous",
-                got=f'"bounded", {part.task.kind} targets {got}, outputs {tuple(own.shape[1:])}',
+                got=f'"bounded", {part.task.kind} targets {got}, outputs {shapes(own)}',
                 expected="targets of the outputs' shape",
                 next='set it to "mse"',
             )

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgekit.errors import DataError, WorkloadError
+from edgekit.tasks.moves import Moves
 from edgekit.tensors import NamedTensors, Sequences, Tensors
+from edgekit.workload.zooming import zoomed
 
 __all__ = ["Augmentation", "Layout", "NamedPreprocessing", "Preprocessing"]
 
@@ -189,6 +191,8 @@ class Augmentation:
     Args:
         horizontal_flip: half of the images are mirrored left to right.
         shift: images move by -shift…shift raw pixels in both directions; what comes in is raw 0.
+        zoom: images are shown smaller or larger by a random factor of 1 / (1 + zoom) … 1 + zoom, at a random
+            place; what comes in is raw 0.
         random_operations: how many RandAugment-like changes each image gets (workload/randaugment.py):
             colours, translation, shear, rotation. Raw images are then bytes, or floats of 0…1.
         magnitude: of those changes, 0…1.
@@ -201,6 +205,7 @@ class Augmentation:
     shift: int = 0
     random_operations: int = 0
     magnitude: float = 0.3
+    zoom: float = 0.0
 
     def __post_init__(self) -> None:
         if self.shift < 0:
@@ -208,6 +213,11 @@ class Augmentation:
         if self.random_operations < 0:
             got = str(self.random_operations)
             raise WorkloadError("a negative number", where="Augmentation.random_operations", got=got)
+        if not 0 <= self.zoom < math.inf:
+            got = str(self.zoom)
+            raise WorkloadError(
+                "zoom out of range", where="Augmentation.zoom", got=got, expected="at least 0"
+            )
         if not 0 <= self.magnitude <= 1:
             got = str(self.magnitude)
             raise WorkloadError(
@@ -217,11 +227,16 @@ class Augmentation:
     @property
     def active(self) -> bool:
         """Whether anything is done at all."""
-        return self._moves or self.random_operations > 0
+        return self._moves or self.zoom > 0 or self.random_operations > 0
 
     @property
     def _moves(self) -> bool:
         return self.horizontal_flip or self.shift > 0
+
+    @property
+    def movable(self) -> bool:
+        """Whether ``moving`` tells all that it does to places."""
+        return self.random_operations == 0
 
     def __call__(self, images: Tensor, generator: torch.Generator, *, layout: Layout = "NCHW") -> Tensor:
         """A batch (N, C, H, W), or (N, H, W, C) with ``layout="NHWC"``, of any dtype; same shape comes back.
@@ -230,9 +245,21 @@ class Augmentation:
         columns counted backwards. On raw bytes this is four times less memory traffic than after
         normalisation.
         """
-        if self._moves:
-            images = self._moved(images, generator, layout)
+        images, _ = self.moving(images, generator, layout=layout)
         return images if not self.random_operations else self._changed(images, generator, layout)
+
+    def moving(
+        self, images: Tensor, generator: torch.Generator, *, layout: Layout = "NCHW"
+    ) -> tuple[Tensor, Moves]:
+        """The same without random operations, and where everything went."""
+        moves = Moves.none(len(images))
+        if self._moves:
+            images, moves = self._moved(images, generator, layout)
+        if self.zoom:
+            last = layout == "NHWC"
+            images, later = zoomed(images.movedim(-1, 1) if last else images, self.zoom, generator)
+            images, moves = images.movedim(1, -1) if last else images, moves.then(later)
+        return images, moves
 
     def _changed(self, images: Tensor, generator: torch.Generator, layout: Layout) -> Tensor:
         """After ``random_operations``: in the type and order in which they came."""
@@ -258,27 +285,34 @@ class Augmentation:
         changed = changed if real else changed.round().to(torch.uint8)
         return changed.permute(0, 2, 3, 1) if last else changed
 
-    def _moved(self, images: Tensor, generator: torch.Generator, layout: Layout) -> Tensor:
+    def _moved(self, images: Tensor, generator: torch.Generator, layout: Layout) -> tuple[Tensor, Moves]:
         channels_first = layout != "NHWC"
         height, width = images.shape[2:] if channels_first else images.shape[1:3]
-        rows, columns = self._draw(len(images), int(height), int(width), generator)
+        rows, columns, moves = self._draw(len(images), int(height), int(width), generator)
         sample = torch.arange(len(images))[:, None, None]
         s = self.shift
         if channels_first:
             padded = F.pad(images, (s, s, s, s))
             # Advanced indices around a slice put the sliced dimension last.
-            return padded.permute(0, 2, 3, 1)[sample, rows, columns].permute(0, 3, 1, 2)
-        return F.pad(images, (0, 0, s, s, s, s))[sample, rows, columns]
+            return padded.permute(0, 2, 3, 1)[sample, rows, columns].permute(0, 3, 1, 2), moves
+        return F.pad(images, (0, 0, s, s, s, s))[sample, rows, columns], moves
 
-    def _draw(self, n: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Row (n, H, 1) and column (n, 1, W) numbers into the padded images."""
+    def _draw(
+        self, n: int, height: int, width: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Moves]:
+        """Row (n, H, 1) and column (n, 1, W) numbers into the padded images, and what they mean."""
+        moves = Moves.none(n)
         offsets = torch.randint(0, 2 * self.shift + 1, (2, n, 1), generator=generator)
         rows = offsets[0] + torch.arange(height)
         columns = torch.arange(width).expand(n, width)
+        away = (offsets[[1, 0], :, 0] - self.shift).T / torch.tensor([width, height])
+        moves = moves.then(Moves(moves.scale, -away))
         if self.horizontal_flip:
             flipped = torch.rand((n, 1), generator=generator) < 0.5
             columns = torch.where(flipped, width - 1 - columns, columns)
-        return rows[:, :, None], (offsets[1] + columns)[:, None, :]
+            moves.scale[:, 0] = torch.where(flipped[:, 0], -1.0, 1.0)
+            moves.offset[:, 0] = torch.where(flipped[:, 0], 1 + away[:, 0], moves.offset[:, 0])
+        return rows[:, :, None], (offsets[1] + columns)[:, None, :], moves
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

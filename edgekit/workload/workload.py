@@ -314,7 +314,15 @@ class Workload:
                 got='Preprocessing(layout="any")',
                 expected='"NCHW" or "NHWC"',
             )
-        if self.task.spatial_targets:
+        if self.task.moves_targets and not self.augmentation.movable:
+            raise WorkloadError(
+                "random operations would move the inputs and leave the targets",
+                where=where,
+                got=f"Augmentation(random_operations={self.augmentation.random_operations}) with a "
+                f"{self.task.kind} task",
+                expected="horizontal_flip, shift and zoom, which targets follow",
+            )
+        if self.task.spatial_targets and not self.task.moves_targets:
             raise WorkloadError(
                 "augmentation would move the inputs and leave the targets",
                 where=where,

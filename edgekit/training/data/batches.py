@@ -12,7 +12,7 @@ from edgekit.config.settings import TrainingConfig
 from edgekit.tensors import Targets, Tensors
 from edgekit.training.data.mixing import Mixed, Mixing, check_mixing
 from edgekit.training.seeds import seed_of
-from edgekit.workload import Workload
+from edgekit.workload import Augmentation, Workload
 
 __all__ = ["Batch", "Batches"]
 
@@ -87,12 +87,23 @@ class Batches:
         order = self.rows[torch.randperm(len(self.rows), generator=generator)]
         mixing = self._mixing(epoch)
         for chosen in order[: self.images].split(self.size):
-            raw = data.inputs[chosen]
+            raw, targets = data.inputs[chosen], data.targets[chosen]
             data.forget()
             if workload.augmentation is not None and isinstance(raw, Tensor):
-                raw = workload.augmentation(raw, generator, layout=workload.preprocessing.layout)
-            batch = Batch(chosen, workload.preprocessing(raw), data.targets[chosen])
+                raw, targets = self._augmented(workload.augmentation, raw, targets, generator)
+            batch = Batch(chosen, workload.preprocessing(raw), targets)
             yield batch if mixing is None else self._mix(batch, mixing)
+
+    def _augmented(
+        self, augmentation: Augmentation, raw: Tensor, targets: Targets, generator: torch.Generator
+    ) -> tuple[Tensor, Targets]:
+        task, layout = self.workload.task, self.workload.preprocessing.layout
+        if not task.moves_targets:
+            return augmentation(raw, generator, layout=layout), targets
+        moved, moves = augmentation.moving(raw, generator, layout=layout)
+        # A teacher's answers to pictures as they were are no labels of those that were moved: nobody reads
+        # them.
+        return moved, task.moved(targets, moves) if self.workload.train.labelled else targets
 
     def _mixing(self, epoch: int) -> Mixing | None:
         if not self.mixes:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgekit.config.settings import DistillationConfig, TrainingConfig
 from edgekit.tasks import Task
 from edgekit.tasks.base import Part
-from edgekit.tensors import Targets, Tensors
+from edgekit.tensors import Targets, Tensors, each
 from edgekit.training.data.batches import Batch
 from edgekit.training.distillation import continuous_loss, distillation_loss
 
@@ -53,31 +53,36 @@ class Objective:
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         return loss if self.penalty is None else loss + self.penalty(model).to(loss.device)
 
-    def _answers(self, part: Part, outputs: Tensor, batch: Batch, taught: Tensor | None) -> Tensor:
-        own = self._own(part, outputs, batch) if self.labelled else outputs.sum() * 0.0
+    def _answers(self, part: Part, outputs: Tensors, batch: Batch, taught: Tensors | None) -> Tensor:
+        own = self._own(part, outputs, batch) if self.labelled else _nothing(outputs)
         distillation = self.config.distillation
         if taught is None or distillation.loss == "none":
             return own
         weight = distillation.weight if self.labelled else 1.0
         return (1 - weight) * own + weight * self._told(part, outputs, batch, taught)
 
-    def _own(self, part: Part, outputs: Tensor, batch: Batch) -> Tensor:
+    def _own(self, part: Part, outputs: Tensors, batch: Batch) -> Tensor:
         smoothing, weights = self.config.label_smoothing, self.weights
 
         def loss(all_targets: Targets) -> Tensor:
             targets = part.target(all_targets)
             if self.labelled and isinstance(targets, Tensor) and not part.task.counts(targets):
-                return outputs.sum() * 0.0  # a mean over no labels would be NaN
+                return _nothing(outputs)  # a mean over no labels would be NaN
             return part.task.loss(outputs, targets, label_smoothing=smoothing, weights=weights)
 
         return batch.task_loss(loss)
 
-    def _told(self, part: Part, outputs: Tensor, batch: Batch, taught: Tensor) -> Tensor:
+    def _told(self, part: Part, outputs: Tensors, batch: Batch, taught: Tensors) -> Tensor:
         losses = _TeacherLosses(self.config.distillation, part, batch)
         targets = part.target(batch.targets)
         # Targets of unequal number (letters, at places that nobody knows) are no labels of single rows.
         own = targets if isinstance(targets, Tensor) else None
         return part.task.teacher_loss(outputs, taught, own, losses, labelled=self.labelled)
+
+
+def _nothing(outputs: Tensors) -> Tensor:
+    """0, of which the outputs have a gradient."""
+    return torch.stack([one.sum() * 0.0 for _, one in each(outputs)]).sum()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,22 @@
+"""Detection: boxes of unequal number, heads as data, average precision.
+
+task.py               the task: what fits it, its scores, what counts as the same answer
+heads.py              what every description of outputs says
+anchor_free.py        distances at places, with distributions or without (YOLOv6 to v11 style)
+layouts.py            in which shapes such a head gives its numbers
+assigning.py          which place learns which object
+losses.py             losses of distributions and scores
+boxes.py              boxes as numbers: IoU and its kin
+suppression.py        of many answers for one object the best
+average_precision.py  the COCO protocol
+moving.py             boxes that go along with their pictures
+faults.py             what can be wrong with boxes
+"""
+
+from __future__ import annotations
+
+from edgekit.tasks.detection.anchor_free import AnchorFree
+from edgekit.tasks.detection.heads import Candidates, Head
+from edgekit.tasks.detection.task import Detection
+
+__all__ = ["AnchorFree", "Candidates", "Detection", "Head"]
