@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from edgekit.annotations import Pictures, read_coco, read_voc, read_yolo
     from edgekit.errors import EdgekitError
     from edgekit.opening import load_workload
     from edgekit.pictures.files import ImageFiles
@@ -46,6 +47,7 @@ __all__ = [
     "ImageFiles",
     "ImageTransform",
     "Outputs",
+    "Pictures",
     "Preprocessing",
     "Ragged",
     "Recipe",
@@ -64,9 +66,13 @@ __all__ = [
     "load_recipe",
     "load_weights",
     "load_workload",
+    "read_coco",
+    "read_voc",
+    "read_yolo",
 ]
 
 _HOMES = {
+    "edgekit.annotations": ("Pictures", "read_coco", "read_voc", "read_yolo"),
     "edgekit.errors": ("EdgekitError",),
     "edgekit.pictures.files": ("ImageFiles",),
     "edgekit.pictures.transform": ("ImageTransform",),

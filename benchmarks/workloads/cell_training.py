@@ -25,12 +25,12 @@ LEAST_SHARE, LEAST_SIDE = 0.25, 3.0  # of a box that a crop leaves; pixels
 class Plan:
     """How it is trained. ``plain``: the last epochs, in which pictures stand alone."""
 
-    epochs: int = 260
+    epochs: int = 70
     batch_size: int = 16
     lr: float = 2e-3
     weight_decay: float = 0.02
     warmup: int = 3
-    plain: int = 40
+    plain: int = 12
     mosaic: float = 0.7
     ema: float = 0.998
     every: int = 10  # epochs between two that are kept, to choose among
