@@ -11,7 +11,7 @@ from edgekit.tasks.detection.boxes import centres, pairwise_iou
 
 __all__ = ["Assigned", "align"]
 
-_TINY = 1e-9
+_LEAST = 0.05  # IoU: less counts as this much, so that objects that nothing covers yet are learnt, too
 
 
 class Assigned(NamedTuple):
@@ -47,9 +47,9 @@ def align(
 
     An object goes to the ``candidates`` places inside of it with the best score^alpha * IoU^beta, a place
     that several want to the object that it overlaps most. What a place's score should be is that product,
-    scaled so that the best place of an object gets the IoU of the object's best box. Other than in the paper,
-    an object in which there is no place has the one that is nearest to its middle (small things between
-    coarse places).
+    scaled so that the best place of an object gets the IoU of the object's best box. Other
+    than in the paper, an object in which there is no place has the one that is nearest to its middle (small things
+    between coarse places), and an IoU counts as 0.05 at least.
 
     Args:
         scores: (N, A, C), 0…1. boxes: (N, A, 4). points: (A, 2). What the model answers now, and where.
@@ -61,7 +61,7 @@ def align(
         return Assigned(none, torch.zeros_like(scores))
     overlap = pairwise_iou(wanted, boxes)  # (N, G, A)
     own = scores.transpose(1, 2).gather(1, labels[:, :, None].expand(-1, -1, places))
-    metric = own.pow(alpha) * overlap.pow(beta)
+    metric = own.pow(alpha) * overlap.clamp(min=_LEAST).pow(beta)
     inside = _inside(points, wanted) & mask[:, :, None]
     chosen = _best(metric, inside, candidates)
     several = chosen.sum(1, keepdim=True) > 1
@@ -69,8 +69,9 @@ def align(
     objects = torch.arange(wanted.shape[1], device=scores.device)[None, :, None]
     chosen = chosen & (~several | (objects == preferred))
 
-    metric, overlap = metric * chosen, overlap * chosen
-    scaled = metric / (metric.amax(2, keepdim=True) + _TINY) * overlap.amax(2, keepdim=True)
+    metric, overlap = metric * chosen, overlap.clamp(min=_LEAST) * chosen
+    best = metric.amax(2, keepdim=True).clamp(min=torch.finfo(metric.dtype).tiny)
+    scaled = metric / best * overlap.amax(2, keepdim=True)
     found = torch.where(chosen.any(1), chosen.int().argmax(1), -1)  # (N, A)
     target = scores.new_zeros(count, places, classes)
     kinds = labels.gather(1, found.clamp(min=0))

@@ -61,8 +61,9 @@ def ciou(one: Tensor, other: Tensor) -> Tensor:
     shape's term is taken as a constant, as there.
     """
     overlap = iou(one, other)
-    outer = torch.maximum(one[..., 2:], other[..., 2:]) - torch.minimum(one[..., :2], other[..., :2])
-    diagonal = outer.square().sum(-1) + _TINY
+    # Of all corners: boxes may be turned inside out where a network hasn't learnt yet.
+    corners = torch.stack([half for box in (one, other) for half in (box[..., :2], box[..., 2:])])
+    diagonal = (corners.amax(0) - corners.amin(0)).square().sum(-1) + _TINY
     apart = (centres(one) - centres(other)).square().sum(-1)
     width, height = (one[..., 2:] - one[..., :2]).unbind(-1)
     wide, high = (other[..., 2:] - other[..., :2]).unbind(-1)
