@@ -189,6 +189,9 @@ class Contents:
         card_markdown: the same to read.
         latency: measured p50 in ns by (device, threads), for the README.
         edgekit_version: that made the bundle.
+        detection: of a detector, how its outputs become boxes: ``Task.decoding`` with the file's names of
+            outputs, and as "golden" for each golden sample the boxes (x1, y1, x2, y2, class, score) that the
+            file's answers mean.
         states: of a model that streams, which of the file's outputs is which input of the next step. They are
             zeros at first; golden samples are single steps with the states that a stream came to.
     """
@@ -208,6 +211,7 @@ class Contents:
     latency: Mapping[tuple[str, int], int]
     edgekit_version: str
     states: Mapping[str, str] = field(default_factory=dict)
+    detection: Mapping[str, Any] | None = None
 
     @property
     def several(self) -> bool:
@@ -305,6 +309,7 @@ class Contents:
             },
             **(self._ends() if self.several else self._one()),
             **({"states": dict(self.states)} if self.states else {}),
+            **({} if self.detection is None else {"detection": dict(self.detection)}),
         }
 
     def _ends(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgekit import __version__
+from edgekit.bundle import detecting
 from edgekit.bundle.choosing import choose
 from edgekit.bundle.common import check_version
 from edgekit.bundle.contents import Contents, Format, Input, ModelFile, Output, Tensor
@@ -130,7 +131,7 @@ def _contents(
     except Damaged as damage:
         raise RunFolderError("the run folder is damaged", where=str(run), got=str(damage)) from None
     inspected = inspect_artifact(path)
-    inputs, outputs, states = _ends(path, entry, workload, inspected, count)
+    inputs, outputs, states, names = _ends(path, entry, workload, inspected, count)
     content = path.read_bytes()
     return Contents(
         name=_checked(name),
@@ -152,6 +153,7 @@ def _contents(
         },
         edgekit_version=__version__,
         states=states,
+        detection=detecting.decoding(workload.task, outputs, names),
     )
 
 
@@ -183,8 +185,10 @@ def _card(run: Path, card: dict[str, Any]) -> str:
 
 def _ends(
     path: Path, entry: dict[str, Any], workload: Workload, inspected: dict[str, Any], count: int
-) -> tuple[tuple[Input, ...], tuple[Output, ...], dict[str, str]]:
-    """All inputs and outputs, in the file's order, and which output is which input of the next step."""
+) -> tuple[tuple[Input, ...], tuple[Output, ...], dict[str, str], dict[str, str]]:
+    """All inputs and outputs, in the file's order, which output is which input of the next step, and by the
+    model's names of outputs the file's.
+    """
     from edgekit.bundle import golden
     from edgekit.tensors import each
 
@@ -217,7 +221,7 @@ def _ends(
         classes = _classes(workload, task)
         outputs.append(Output(end, task.describe(), classes, axis, made, tolerance, clear))
     states = {named["outputs"][output]: named["inputs"][name] for output, name in workload.states.items()}
-    return tuple(inputs), tuple(outputs), states
+    return tuple(inputs), tuple(outputs), states, named["outputs"]
 
 
 def _tasks(workload: Workload) -> dict[str, Task]:

@@ -200,6 +200,11 @@ class Task(ABC):
         object.__setattr__(task, "metric", f"{type(self).metric} against the original model")
         return task
 
+    @property
+    def decoding(self) -> dict[str, Any] | None:
+        """How a program without torch makes boxes of the outputs, in JSON; None: it is no detector."""
+        return None
+
     def describe(self) -> dict[str, Any]:
         """The task as JSON, as kept in the report and in every artifact."""
         own: dict[str, Any] = asdict(self) if is_dataclass(self) else {}

@@ -48,8 +48,8 @@ def align(
     An object goes to the ``candidates`` places inside of it with the best score^alpha * IoU^beta, a place
     that several want to the object that it overlaps most. What a place's score should be is that product,
     scaled so that the best place of an object gets the IoU of the object's best box. Other
-    than in the paper, an object in which there is no place has the one that is nearest to its middle (small things
-    between coarse places), and an IoU counts as 0.05 at least.
+    than in the paper, an object in which there is no place has the one that is nearest to its middle (small
+    things between coarse places), and an IoU counts as 0.05 at least.
 
     Args:
         scores: (N, A, C), 0…1. boxes: (N, A, 4). points: (A, 2). What the model answers now, and where.

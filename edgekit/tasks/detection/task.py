@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -46,6 +46,8 @@ class Detection(Task):
         most: answers for each picture.
         candidates: so many, the best, are looked at for each picture before suppression.
         keep_float: see ``Task``.
+        fit, border: how pictures were fitted to the model's input (``read_coco``): bundles do the same with
+            pictures of any size.
 
     Raises WorkloadError: no classes, no head, numbers out of their range.
     """
@@ -57,6 +59,8 @@ class Detection(Task):
     most: int = 100
     candidates: int = 1000
     keep_float: tuple[str, ...] = ()
+    fit: Literal["letterbox", "stretch"] = "letterbox"
+    border: int = 114
 
     kind: ClassVar[str] = "detection"
     metric: ClassVar[str] = "mAP@.5:.95"
@@ -81,6 +85,8 @@ class Detection(Task):
         for field, value in (("confidence", self.confidence), ("overlap", self.overlap)):
             if not 0 < value <= 1:
                 raise _wrong(field, str(value), "above 0, at most 1")
+        if self.fit not in ("letterbox", "stretch") or not 0 <= self.border <= 255:
+            raise _wrong("fit, border", f"{self.fit!r}, {self.border}", "letterbox or stretch, 0…255")
         if self.most < 1 or self.candidates < self.most:
             raise _wrong(
                 "most, candidates", f"{self.most}, {self.candidates}", "1 and more, candidates >= most"
@@ -217,6 +223,13 @@ class Detection(Task):
     def chance_loss(self, targets: Any) -> None:
         """A model has to be asked."""
         return
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """Head, classes and limits, and how pictures of other sizes are fitted."""
+        limits = {name: getattr(self, name) for name in ("confidence", "overlap", "most", "candidates")}
+        fit = {"fit": self.fit, "border": self.border, "suppress": self.head.suppressed}
+        return {"head": self.head.describe(), "classes": list(self.names), **limits, **fit}
 
     def describe(self) -> dict[str, Any]:
         """The task as JSON, head and all."""

@@ -54,6 +54,8 @@ def files(contents: Contents, settings: Settings) -> Files:
     several, runtime = contents.several, contents.model.runtime
     data = f"{package}/data/"
     code = _SHARED | _ENDS[several] | {"runtime": _RUNTIMES[runtime]}
+    if contents.detection is not None:
+        code |= {"__init__": "detection_init", "detecting": "detecting"}
     values = _values(contents, package, _PACKAGES[runtime])
     readme = "README_named.md.j2" if several else "README.md.j2"
     return {
@@ -100,6 +102,7 @@ def _values(contents: Contents, package: str, packages: tuple[str, ...]) -> dict
         "runtime": packages[0],
         "packages": packages,
         "pictures": len(inputs) == 1 and contents.raw.layout != "any",
+        "detection": contents.detection,
         "states": state_words(contents),
         "streams": [one for one in inputs if one["name"] not in contents.states.values()],
         "edgekit": contents.edgekit_version,

@@ -77,6 +77,9 @@ def _predict(file: File, options: Any) -> None:
         samples = _samples(path, file)
         answered = file.run(file.prepared(samples))
         answers.append(answered)
+        if "detection" in file.spec:
+            _tell_boxes(path, answered, file, options.json)
+            continue
         read = {name: predictions(answered[name], one) for name, one in file.outputs.items()}
         count = len(next(iter(samples.values())))
         for index in range(count):
@@ -88,6 +91,23 @@ def _predict(file: File, options: Any) -> None:
             np.savez(options.outputs, **rows)
         else:
             np.save(options.outputs, *rows.values())
+
+
+def _tell_boxes(path: str, answers: Dict[str, Any], file: File, as_json: bool) -> None:
+    """Of a detector: boxes in pixels of the model's input, or of the picture where it is one."""
+    from .detecting import Detector, decoded
+
+    rows = decoded(answers, file)
+    for index, one in enumerate(rows):
+        name = path if len(rows) == 1 else f"{path}[{index}]"
+        labels = file.spec["detection"]["classes"]
+        boxes = [[*row[:4].tolist(), labels[int(row[4])], float(row[5])] for row in one]
+        if not path.endswith((".npy", ".npz")):
+            boxes = [list(box) for box in Detector(file).detect(path)]
+        if as_json:
+            print(json.dumps({"file": name, "boxes": boxes}), flush=True)
+        for left, top, right, bottom, label, score in () if as_json else boxes:
+            print(f"{name}: {label} {score:.2f} at {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}")
 
 
 def _streamed(file: File, options: Any) -> None:

@@ -54,6 +54,10 @@ def selftest(file: File) -> Dict[str, Any]:
         wrong = _wrong_classes(answers[name], kept["outputs"][name], one)
         if wrong:
             faults.append(_of(name, f"another class for samples {wrong}", file))
+    if "detection" in file.spec:
+        from .detecting import golden_faults
+
+        faults += golden_faults(kept["outputs"], file)
     (first, *_) = outputs.values()
     return {
         "passed": not faults,

@@ -1,0 +1,60 @@
+"""How a detector's outputs become boxes, for programs in other languages, and the boxes of golden samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit.bundle.contents import Output
+
+if TYPE_CHECKING:
+    from edgekit.tasks import Task
+
+__all__ = ["decoding"]
+
+
+def decoding(task: Task, outputs: Sequence[Output], names: Mapping[str, str]) -> dict[str, Any] | None:
+    """See ``Contents.detection``; None for what is no detector.
+
+    Args:
+        outputs: of the file, with their golden answers.
+        names: of the outputs, from the model's to the file's.
+    """
+    if (found := task.decoding) is None:
+        return None
+    import torch
+
+    from edgekit.tasks import Detection
+    from edgekit.tensors import NamedTensors
+
+    assert isinstance(task, Detection)  # the only task that decodes
+    by_name = {one.end.name: one for one in outputs}
+    real = {own: torch.from_numpy(_real(by_name[name])) for own, name in names.items()}
+    told = NamedTensors(real) if task.outputs else next(iter(real.values()))
+    head = {
+        key: [names.get(name, name) for name in value] if key in ("boxes", "scores", "maps") else value
+        for key, value in found["head"].items()
+    }
+    rows = [
+        [
+            [*box, label, score]
+            for box, label, score in zip(*(one[key].tolist() for key in _KEYS), strict=True)
+        ]
+        for one in task.detections(told)
+        if isinstance(one, dict)
+    ]
+    return {**found, "head": head, "golden": rows}
+
+
+_KEYS = ("boxes", "labels", "scores")
+
+
+def _real(one: Output) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Golden answers as the torch model gives them: float32, channels first."""
+    values, end = one.answers, one.end
+    if end.scale is not None and values.dtype.kind in "iu":
+        values = (values.astype(np.float32) - np.float32(end.zero_point or 0)) * np.float32(end.scale)
+    values = values.astype(np.float32)
+    return np.ascontiguousarray(np.moveaxis(values, -1, 1) if end.layout == "NHWC" else values)
