@@ -18,7 +18,7 @@ from tests.detection.test_detection import CLASSES, layouts
 
 
 def file_of(task: Detection, outputs: Any, *, last: bool) -> tuple[Any, dict[str, Any]]:
-    """A file of a bundle, and its answers; ``last``: with the channels of maps last, as converters turn them."""
+    """A file of a bundle, and its answers; ``last``: with the channels of maps last."""
     answers, ends = {}, {}
     for name, one in each(outputs):
         turned = last and one.dim() == 4

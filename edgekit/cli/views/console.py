@@ -267,20 +267,24 @@ def _ladder(report: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _outputs(report: Mapping[str, Any]) -> list[RenderableType]:
-    """Of a model with several outputs, each one of the recommended file: its score and its parity."""
+    """Of a model with several outputs, each one of the recommended file: its score and its parity;
+    of a task that tells more scores than one, these.
+    """
     file = report["recommended"]["artifact"]
     scores = next((one.get("scores") for one in report["artifacts"] if one["file"] == file), None)
     if not scores:
         return []
     steps = {step["rung"]: step.get("outputs") or {} for step in report.get("ladder", ())}
-    tasks, told = report["task"]["outputs"], []
+    tasks, told = report["task"].get("outputs", {}), []
     for name, score in scores.items():
-        line = f"{name}: {tasks[name]['metric']} {human_share(score)}"
+        metric = f": {tasks[name]['metric']}" if name in tasks else ""
+        line = f"{name}{metric} {human_share(score)}"
         if (found := steps.get(file, {}).get(name)) is not None:
             line += f", {_decibels(found['snr_db'])}"
             line += f" (worst channel {_decibels(found['worst_channel_db'])})"
         told.append(line)
-    return [Text().append("outputs: ", "bold").append("; ".join(told))]
+    title = "outputs: " if tasks else "scores: "
+    return [Text().append(title, "bold").append("; ".join(told))]
 
 
 def _budget(report: Mapping[str, Any]) -> list[RenderableType]:

@@ -189,10 +189,13 @@ class _Page:
             yield from self._outputs(run)
 
     def _outputs(self, run: LoadedRun) -> Iterator[Block]:
-        """Of several outputs each one: no average may hide it."""
+        """Of several outputs each one, of several scores each: no average may hide it."""
+        if (scores := facts.scores_table(run)) is not None:
+            yield _heading("Scores one by one")
+            yield _table(scores, "Each score of each file")
         if (table := facts.outputs_table(run)) is not None:
             yield _heading("Outputs one by one")
-            yield _table(table, "Each output of each file: its own score, and how far it is from the graph")
+            yield _table(table, "Each output of each file, and how far it is from the graph")
 
     def _hurts(self, run: LoadedRun) -> Iterator[Block]:
         judged = self._judged(run)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgekit.diagnosis.intervals import Share, difference
 from edgekit.diagnosis.judged import Judged
@@ -188,6 +189,8 @@ def outputs_table(run: LoadedRun) -> Table | None:
         return None
     steps = {step.rung: step.outputs for step in report.ladder}
     tasks = report.task.get("outputs", {})
+    if not tasks:
+        return _parity_table(steps)
     rows = []
     for file in report.artifacts:
         for name, score in file.scores.items():
@@ -197,6 +200,33 @@ def outputs_table(run: LoadedRun) -> Table | None:
             rows.append((Path(file.file).name, name, metric, human_share(score), *ratios))
     titles = ("file", "output", "score", "of the file", "signal to noise", "worst channel")
     return Table(titles, tuple(rows), numbers=3)
+
+
+def _parity_table(steps: Mapping[str, Any]) -> Table | None:
+    """Outputs that mean something together alone: of each how far a file's is from its graph."""
+    rows = [
+        (Path(rung).name, name, decibels(one["snr_db"]), decibels(one["worst_channel_db"]))
+        for rung, outputs in steps.items()
+        for name, one in (outputs or {}).items()
+        if rung.startswith("artifacts/")
+    ]
+    titles = ("file", "output", "signal to noise", "worst channel")
+    return Table(titles, tuple(rows), numbers=2) if rows else None
+
+
+def scores_table(run: LoadedRun) -> Table | None:
+    """Of a task that tells more scores than one (by class, by size), each of each file; None for others."""
+    report = run.report
+    if report is None or "outputs" in report.task or not any(one.scores for one in report.artifacts):
+        return None
+    files = report.artifacts
+    names = dict.fromkeys(name for file in files for name in file.scores)
+    rows = [
+        (name, *(human_share(file.scores[name]) if name in file.scores else "" for file in files))
+        for name in names
+    ]
+    total = (str(report.task.get("metric", "score")), *(human_share(file.accuracy) for file in files))
+    return Table(("score", *(Path(file.file).name for file in files)), (total, *rows), numbers=1)
 
 
 def way_table(run: LoadedRun) -> Table | None:
