@@ -4,8 +4,8 @@
     EDGEKIT_DATA=… python benchmarks/detection.py RUN
 
 The network is that of workloads/bccd.py. Told are, on its test pictures: average precision of the trained
-network and of each file of the run; of each int8 file the decibels of every channel of every output against the
-run's int8 graph, and the share of its multiplications in integer kernels. Beside it ONNX Runtime's
+network and of each file of the run; of each int8 file the decibels of every channel of every output against
+the run's int8 graph, and the share of its multiplications in integer kernels. Beside it ONNX Runtime's
 `quant_pre_process` and `quantize_static` as `int8_against_peers.py` tunes them (unsigned activations, signed
 weights by channel, QDQ), on 64 of the training pictures, of
 
