@@ -32,7 +32,7 @@ from __future__ import annotations
 from edgekit.tasks.base import Task
 from edgekit.tasks.classes import Classification, Segmentation, TokenClassification
 from edgekit.tasks.continuous import Reconstruction, Regression
-from edgekit.tasks.detection import AnchorFree, Detection
+from edgekit.tasks.detection import AnchorFree, Detection, Priors
 from edgekit.tasks.outputs import Outputs
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Classification",
     "Detection",
     "Outputs",
+    "Priors",
     "Reconstruction",
     "Regression",
     "Segmentation",

@@ -3,6 +3,7 @@
 task.py               the task: what fits it, its scores, what counts as the same answer
 heads.py              what every description of outputs says
 anchor_free.py        distances at places, with distributions or without (YOLOv6 to v11 style)
+priors.py             given boxes that are moved and stretched (SSD)
 layouts.py            in which shapes such a head gives its numbers
 assigning.py          which place learns which object
 losses.py             losses of distributions and scores
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from edgekit.tasks.detection.anchor_free import AnchorFree
 from edgekit.tasks.detection.heads import Candidates, Head
+from edgekit.tasks.detection.priors import Priors
 from edgekit.tasks.detection.task import Detection
 
-__all__ = ["AnchorFree", "Candidates", "Detection", "Head"]
+__all__ = ["AnchorFree", "Candidates", "Detection", "Head", "Priors"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from edgekit.errors import DataError
 from edgekit.tensors import NamedTensors, Tensors
 
-__all__ = ["gathered", "grid", "of_names", "places", "spread"]
+__all__ = ["gathered", "grid", "of_names", "places", "prior_rows", "spread", "spread_priors"]
 
 
 def grid(size: tuple[int, int], strides: Sequence[int]) -> list[tuple[int, int]]:
@@ -102,4 +102,48 @@ def spread(values: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     for part, one in zip(values.split(counts, 1), like, strict=True):
         turned = one.dim() == 3 and one.shape[1] == part.shape[1] and one.shape[2] == channels
         found.append(part if turned and one.shape[1] != channels else part.transpose(1, 2).reshape(one.shape))
+    return found
+
+
+def prior_rows(
+    tensors: Sequence[Tensor], channels: int, levels: Sequence[tuple[int, tuple[int, int]]], what: str
+) -> Tensor:
+    """Numbers of given boxes as (N, A, channels); ``levels``: boxes at each place, and the map.
+
+    One tensor (N, A, channels) or (N, channels, A), or for each level such a one, or its map (N, boxes *
+    channels, rows, columns). Raises DataError.
+    """
+    counts = [boxes * rows * columns for boxes, (rows, columns) in levels]
+    if len(tensors) == 1 and len(levels) > 1:
+        return _prior_rows(tensors[0], channels, sum(counts), what)
+    parts = []
+    for one, count, (boxes, shape) in zip(tensors, counts, levels, strict=True):
+        if one.dim() == 4 and tuple(one.shape[1:]) == (boxes * channels, *shape):
+            parts.append(one.permute(0, 2, 3, 1).reshape(len(one), count, channels))
+        else:
+            parts.append(_prior_rows(one, channels, count, what))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _prior_rows(tensor: Tensor, channels: int, count: int, what: str) -> Tensor:
+    """As SSDs join their levels, (N, A, channels), should both fit."""
+    if tensor.dim() == 3 and tuple(tensor.shape[1:]) == (count, channels):
+        return tensor
+    return _rows(tensor, channels, count, None, what)
+
+
+def spread_priors(
+    values: Tensor, like: Sequence[Tensor], levels: Sequence[tuple[int, tuple[int, int]]]
+) -> list[Tensor]:
+    """Inverse of ``prior_rows``, in the shapes of ``like``."""
+    if len(like) == 1 and len(levels) > 1:
+        return spread(values, like)
+    channels = values.shape[2]
+    counts = [boxes * rows * columns for boxes, (rows, columns) in levels]
+    found = []
+    for part, one, (boxes, shape) in zip(values.split(counts, 1), like, levels, strict=True):
+        if one.dim() == 4:
+            found.append(part.reshape(len(part), *shape, boxes * channels).permute(0, 3, 1, 2))
+        else:
+            found += spread(part, [one])
     return found
