@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from edgekit.diagnosis.judged import Judged
 
-__all__ = ["Attacked", "Corrupted", "Diagnosis", "LayerRow", "Seen", "corruption_name"]
+__all__ = ["Attacked", "Corrupted", "Diagnosis", "LayerRow", "Marked", "Seen", "corruption_name"]
 
 SCHEMA = 1
 
@@ -59,6 +59,22 @@ class Seen:
     text: str = ""
 
 
+_PNG = r"^(data:image/png;base64,[A-Za-z0-9+/=]*)?$"
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A picture with what was found in it ``before`` and ``after`` (PNG, as data URIs), and how many objects
+    were missed and how many answers were wrong, before and after.
+    """
+
+    row: int
+    before: Annotated[str, Field(pattern=_PNG)]
+    after: Annotated[str, Field(pattern=_PNG)]
+    missed: tuple[int, int]
+    wrong: tuple[int, int]
+
+
 @dataclass(frozen=True)
 class LayerRow:
     """A multiplying layer of the int8 graph; without one, of the model that ``probed`` was made from.
@@ -97,6 +113,7 @@ class Diagnosis:
     corrupted: tuple[Corrupted, ...] = ()
     attacked: tuple[Attacked, ...] = ()
     seen: tuple[Seen, ...] = ()  # the samples whose answer flipped in ``probed``
+    marked: tuple[Marked, ...] = ()  # pictures whose score fell most in ``probed``
     layers: tuple[LayerRow, ...] = ()  # of the int8 graph, or what ``probed`` was made from
     missing: tuple[str, ...] = ()
     seconds: float = 0.0

@@ -13,7 +13,8 @@ from typing import Any
 from edgekit.batching import fitting
 from edgekit.diagnosis.judged import Judged, judge
 from edgekit.diagnosis.layers import layers_of
-from edgekit.diagnosis.record import Diagnosis, LayerRow, Seen
+from edgekit.diagnosis.marked import marked_of
+from edgekit.diagnosis.record import Diagnosis, LayerRow, Marked, Seen
 from edgekit.diagnosis.seen import seen_of
 from edgekit.errors import MeasurementError, WorkloadError
 from edgekit.files import sha256_of
@@ -34,6 +35,7 @@ __all__ = ["RECORD", "diagnose_all", "judged_file"]
 
 RECORD = "diagnosis.json"
 _LAYER_SAMPLES, _FEWEST_LAYER_SAMPLES = 256, 16
+_MARKED = 6  # pictures, twice each in the page
 _LAYER_BYTES = 64 << 20  # of samples that are there at once
 
 
@@ -111,6 +113,7 @@ class _Diagnosing:
             class_names=self.workload.classes,
             probed=self.probed,
             seen=self._seen([flip.row for flip in flips]),
+            marked=self._marked(files),
             layers=self._layers(),
             missing=tuple(self.missing),
             seconds=time.monotonic() - started,
@@ -136,6 +139,20 @@ class _Diagnosing:
         except WorkloadError as error:  # after an hour of training, a sample without its text is still one
             self.missing.append(f"samples can't be shown: {error.what}")
             return ()
+
+    def _marked(self, files: dict[str, Judged]) -> tuple[Marked, ...]:
+        """Pictures whose score fell most in the probed file, and what was found in them; else the first ones."""
+        entries = self.manifest.entries
+        told = [answers_of(self.job, entries[name]["evaluation"]) for name in (REFERENCE, self.probed)]
+        if self.probed not in files or any(one is None for one in told):
+            return ()
+        scores = files[self.probed].scores
+        fell = [] if scores is None else [one.row for one in scores.worse]
+        rows = list(dict.fromkeys([*fell, *range(len(self.workload.validation))]))[:_MARKED]
+        before, after = told
+        assert before is not None
+        assert after is not None
+        return marked_of(self.workload, rows, before, after)
 
     def _layers(self) -> tuple[LayerRow, ...]:
         """Of the int8 graph; where there is none, of the model that the probed file was made from."""

@@ -23,6 +23,7 @@ classes.py     classes of samples, tokens and pixels
 continuous.py  numbers
 outputs.py     several outputs, each with a task of its own
 detection/     objects in pictures
+marks.py       what is drawn on pictures in the report
 moves.py       where an augmentation moved pictures
 teachers.py    what several teachers answer together
 """

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from edgekit.tasks.marks import Mark
 from edgekit.tasks.moves import Moves
 from edgekit.tasks.teachers import averaged
 from edgekit.tensors import NamedTensors, Targets, Tensors
@@ -62,6 +63,7 @@ class Task(ABC):
         view: as what the report compares and draws answers. "classes" needs ``logits``.
         unit: what it counts.
         unequal_targets: whether each sample has targets of its own number (boxes, letters): a ``Ragged``.
+        marks_answers: whether answers lie somewhere in a picture, where ``marks`` says.
         per_sample: whether each sample has one answer, so that single samples can be shown with theirs.
         stepwise: whether outputs have an answer for each step of a sequence, (N, T, …).
         keep_float: names of outputs whose last layer isn't put into int8.
@@ -77,6 +79,7 @@ class Task(ABC):
     per_sample: ClassVar[bool] = True
     stepwise: ClassVar[bool] = False
     unequal_targets: ClassVar[bool] = False
+    marks_answers: ClassVar[bool] = False
     keep_float: tuple[str, ...] = ()
 
     @property
@@ -199,6 +202,10 @@ class Task(ABC):
         task = copy.copy(self)
         object.__setattr__(task, "metric", f"{type(self).metric} against the original model")
         return task
+
+    def marks(self, outputs: Any, targets: Any) -> list[list[Mark]]:
+        """Of each sample what is drawn on it, for tasks with ``marks_answers``."""
+        raise NotImplementedError(f"{type(self).__name__} says marks_answers, and not which")
 
     @property
     def decoding(self) -> dict[str, Any] | None:

@@ -152,6 +152,22 @@ def test_a_task_about_several_outputs_is_none_of_outputs() -> None:
         Outputs({"b8": Detection(3, made.head(**APART)), "x": Regression()})
 
 
+def test_answers_are_marked_as_found_missed_and_wrong() -> None:
+    task, wanted = Detection(CLASSES, made.head(), overlap=0.95), made.objects(2, 3, 3, most=3)
+    right = made.perfect(made.head(), wanted, 3)
+    count = len(wanted[1]["labels"])
+    (nothing, all_found) = task.marks(right, wanted)
+    assert nothing == []
+    assert [one.kind for one in all_found] == ["found"] * count
+    x1, y1, x2, y2 = all_found[0].box
+    assert 0 <= x1 < x2 <= 1
+    assert 0 <= y1 < y2 <= 1
+    (without, missed) = task.marks(torch.full_like(right, -12.0), wanted)
+    assert (without, {one.kind for one in missed}) == ([], {"missed"})
+    (wrong, _) = task.marks(right.flip(0), wanted)
+    assert [one.kind for one in wrong] == ["wrong"] * count
+
+
 def test_it_is_described_in_json() -> None:
     told = json.loads(json.dumps(Detection(CLASSES, made.head(**APART)).describe()))
     assert told["classes"] == list(CLASSES)

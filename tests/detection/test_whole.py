@@ -56,6 +56,7 @@ def test_the_report_has_average_precision(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "mAP@.5:.95" in page
     assert "wide (AP@.5:.95)" in page
+    assert page.count('alt="sample') == 12  # six pictures, before and after
     diagnosis = json.loads((run / "diagnosis.json").read_text())["diagnosis"]
     assert next(iter(diagnosis["files"].values()))["scores"]["samples"] == 32
 

@@ -214,6 +214,10 @@ class _Page:
         if judged.scores is not None:
             yield _text(f"{scores_text(judged.scores)}.")
             yield _table(answers.score_table(judged.scores), "Samples whose score fell most")
+            if run.diagnosis is not None and run.diagnosis.marked:
+                yield _heading("Before and after")
+                yield _text("Green: found. Red: missed. Orange: an answer that is wrong.")
+                yield {"kind": "marked", "marked": run.diagnosis.marked}
             return
         names = answers.class_names(run, judged)
         if judged.churn is not None:

@@ -10,6 +10,7 @@ losses.py             losses of distributions and scores
 boxes.py              boxes as numbers: IoU and its kin
 suppression.py        of many answers for one object the best
 average_precision.py  the COCO protocol
+marking.py            answers and objects as they are drawn on their picture
 moving.py             boxes that go along with their pictures
 faults.py             what can be wrong with boxes
 """

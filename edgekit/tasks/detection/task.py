@@ -16,8 +16,10 @@ from edgekit.tasks.detection.average_precision import SIZES, Precision, average_
 from edgekit.tasks.detection.boxes import pairwise_iou
 from edgekit.tasks.detection.faults import box_faults
 from edgekit.tasks.detection.heads import Head
+from edgekit.tasks.detection.marking import marks
 from edgekit.tasks.detection.moving import moved_boxes
 from edgekit.tasks.detection.suppression import Limits, detections
+from edgekit.tasks.marks import Mark
 from edgekit.tasks.moves import Moves
 from edgekit.tensors import Tensors
 
@@ -67,6 +69,7 @@ class Detection(Task):
     unequal_targets: ClassVar[bool] = True
     spatial_targets: ClassVar[bool] = True
     moves_targets: ClassVar[bool] = True
+    marks_answers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         names = (
@@ -219,6 +222,11 @@ class Detection(Task):
         same = sum(_shared(one, other) for one, other in pairs)
         count = sum(len(one["labels"]) + len(other["labels"]) for one, other in pairs)
         return 2 * same / count if count else 1.0
+
+    def marks(self, outputs: Tensors, targets: Ragged) -> list[list[Mark]]:
+        """Answers that are right and wrong, and objects that were missed."""
+        pairs = zip(_dicts(self.detections(outputs)), _dicts(targets), strict=True)
+        return [marks(told, wanted, self.head.size, self.names) for told, wanted in pairs]
 
     def chance_loss(self, targets: Any) -> None:
         """A model has to be asked."""
