@@ -141,7 +141,7 @@ class _Diagnosing:
             return ()
 
     def _marked(self, files: dict[str, Judged]) -> tuple[Marked, ...]:
-        """Pictures whose score fell most in the probed file, and what was found in them; else the first ones."""
+        """Pictures whose score fell most in the probed file, or the first ones: what was found in them."""
         entries = self.manifest.entries
         told = [answers_of(self.job, entries[name]["evaluation"]) for name in (REFERENCE, self.probed)]
         if self.probed not in files or any(one is None for one in told):

@@ -6,11 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from edgekit import Workload
 from edgekit.bundle.checking import check
 from edgekit.bundle.writing import bundle
+from edgekit.config.settings import TrainingConfig
 from edgekit.pipeline import compress
+from edgekit.progress import silent
 from edgekit.report import Report
+from edgekit.training import evaluate, train
+from tests.detection import small
 
 pytestmark = pytest.mark.wide
 
@@ -66,3 +72,19 @@ def test_a_bundle_finds_the_same_boxes(run: Path, tmp_path: Path) -> None:
     spec = json.loads(next((tmp_path / "bundle").rglob("model.json")).read_text())
     assert sum(map(len, spec["detection"]["golden"])) > 8
     assert check(made).tried.passed is True
+
+
+def test_without_labels_it_learns_from_its_teacher(tmp_path: Path) -> None:
+    plain = small.workload()
+    inputs, held = plain.train.inputs, plain.validation.inputs
+    without = Workload("boxes", plain.model, small.TASK, (inputs, None), (held, None), plain.preprocessing)
+    without.check()
+    assert evaluate(plain.model, without).score > 0.99
+    torch.manual_seed(1)
+    student = small.Finder()
+    before = evaluate(student.eval(), plain).score
+    config = TrainingConfig(epochs=30, batch_size=16, lr=5e-3, optimizer="adamw")
+    rest = {"seed": 0, "checkpoint": tmp_path / "x.pt", "stage": "distill", "progress": silent}
+    train(student, plain.model, without, config, **rest)  # type: ignore[arg-type]
+    assert before < 0.1
+    assert evaluate(student, plain).score > 0.3
