@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import guarded
-from edgekit.bundle import common, names
+from edgekit.bundle import c_detection, common, names
 from edgekit.bundle.contents import Contents
 from edgekit.bundle.targets.arduino import memory, surroundings
 from edgekit.bundle.targets.arduino.literals import array
@@ -96,6 +96,8 @@ def sources(
     # The name of the file in the run may be anything; here it is the identifier's.
     named = replace(contents, model=replace(contents.model, name=f"{id}.tflite"))
     found[f"{MODEL}{named.model.name}"] = contents.model.content
+    if contents.detection is not None:
+        found[f"src/{id}_detection.h"] = c_detection.header(contents, id, real=False)
     return found | common.spec_file(named) | common.golden_files(contents, GOLDEN)
 
 

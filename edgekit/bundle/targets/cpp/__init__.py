@@ -18,11 +18,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from edgekit.bundle import c_detection
 from edgekit.bundle.common import golden_files, spec_file
 from edgekit.bundle.contents import Contents
 from edgekit.bundle.targets.base import Files, Settings, Target
 from edgekit.bundle.targets.cpp.building import try_out
 from edgekit.bundle.targets.cpp.numbers import (
+    float_literal,
     input_numbers,
     library_name,
     output_numbers,
@@ -66,6 +68,7 @@ def files(contents: Contents, settings: Settings) -> Files:
     return (
         {path: render(_TEMPLATES, f"{template}.j2", **values) for path, template in made.items()}
         | _surroundings(contents, values)
+        | _boxes(contents, values)
         | {contents.model.name: contents.model.content}
         | golden_files(contents)
         | spec_file(contents)
@@ -87,6 +90,19 @@ def _surroundings(contents: Contents, values: dict[str, Any]) -> Files:
     return found
 
 
+def _boxes(contents: Contents, values: dict[str, Any]) -> Files:
+    """Of a detector, what makes boxes of its outputs, and those of the golden samples."""
+    if contents.detection is None:
+        return {}
+    name, golden = values["ns"], contents.detection["golden"]
+    rows = [[float_literal(number) for number in row] for sample in golden for row in sample]
+    given = {**values, "box_counts": [len(sample) for sample in golden], "golden_boxes": rows}
+    return {
+        f"include/{name}/detection.h": c_detection.header(contents, name, real=True),
+        "tests/golden_boxes.h": render(_TEMPLATES, "golden_boxes.h.j2", **given),
+    }
+
+
 def _values(contents: Contents) -> dict[str, Any]:
     name = library_name(contents.name)
     digest = [f"0x{byte:02x}" for byte in bytes.fromhex(contents.model.sha256)]
@@ -104,6 +120,7 @@ def _values(contents: Contents) -> dict[str, Any]:
         **({} if contents.several else {**given[0], **made[0]}),
         **words(contents),
         "several": contents.several,
+        "detection": contents.detection is not None,
         "states": state_words(contents),
         "inputs": given,
         "outputs": made,
