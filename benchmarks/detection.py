@@ -13,16 +13,22 @@ weights by channel, QDQ), on 64 of the training pictures, of
 - the same with boxes and scores as two tensors;
 - the network's own six outputs, as edgekit takes them.
 
+Of the int8 LiteRT file's answers to all test pictures, decoding and suppression of Python and C99 bundles are
+compared with edgekit's own, and timed in C on one thread.
+
 Same pictures, same suppression (`Detection`) everywhere.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,11 +36,14 @@ import torch
 from int8_against_peers import ort_tuned
 from int8_vs_default import torch_fp32
 from provenance import surroundings
-from torch import Tensor, nn
+from torch import nn
 from work import workload_module
 
 from edgekit import Detection, Ragged, Workload
 from edgekit.bench.measure import evaluate
+from edgekit.bundle import c_detection
+from edgekit.bundle.contents import Tensor
+from edgekit.bundle.targets.python.package.detecting import decoded
 from edgekit.devices.device import Device
 from edgekit.execution import Forward
 from edgekit.files import sha256, write_json
@@ -43,6 +52,7 @@ from edgekit.int8.storage import load
 from edgekit.noise import Noise
 from edgekit.report import Report
 from edgekit.tasks.detection.average_precision import SIZES, average_precision
+from edgekit.tasks.detection.boxes import iou
 from edgekit.tasks.detection.heads import Candidates
 from edgekit.tasks.detection.suppression import Limits, detections
 from edgekit.tensors import NamedTensors, Tensors, cat, from_numpy
@@ -59,7 +69,7 @@ class Decoded(nn.Module):
         super().__init__()
         self.net, self.task, self.one = net, task, one
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         found = self.task.head.decode(NamedTensors(self.net(x)), len(self.task.names))
         boxes, scores = found.boxes.transpose(1, 2), found.scores.transpose(1, 2)
         return torch.cat([boxes, scores], 1) if self.one else (boxes, scores)
@@ -72,7 +82,7 @@ class Raw(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(self.net(x).values())
 
 
@@ -103,6 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "files": files(options.run, workload, inputs, float_answers),
     }
     tell("trained", found["trained"])
+    found["bundles"] = bundles(options.run, workload)
+    print(found["bundles"])
     for name, one in found["files"].items():
         tell(name, one)
     with tempfile.TemporaryDirectory(prefix="edgekit-benchmark-") as folder:
@@ -113,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def answered(model: nn.Module, inputs: Tensor) -> Tensors:
+def answered(model: nn.Module, inputs: torch.Tensor) -> Tensors:
     """All answers, a few pictures at a time."""
     forward = Forward(model)
     with torch.inference_mode():
@@ -131,7 +143,7 @@ def precision(task: Detection, told: Ragged, wanted: Any) -> dict[str, Any]:
     return {name: None if value is None else round(100 * value, 2) for name, value in rows.items()}
 
 
-def files(run: Path, workload: Workload, inputs: Tensor, trained: Tensors) -> dict[str, Any]:
+def files(run: Path, workload: Workload, inputs: torch.Tensor, trained: Tensors) -> dict[str, Any]:
     """Of each file of the run what it answers to test, and how far it is from the int8 graph."""
     report = Report.load(run)
     graph = answered(load(next(run.rglob("int8_graph.pt2"))), inputs)
@@ -158,6 +170,108 @@ def files(run: Path, workload: Workload, inputs: Tensor, trained: Tensors) -> di
     return found
 
 
+TIMED = 20  # rounds over all pictures
+MAIN = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include "bccd_detection.h"
+static bccd_work work;
+static bccd_box boxes[BCCD_MOST];
+int main(void) {
+  static const int sizes[] = {SIZES};
+  const float *at[COUNT];
+  float *values[COUNT];
+  struct timespec from, to;
+  FILE *file = fopen("values.bin", "rb");
+  for (int k = 0; k < COUNT; ++k) {
+    values[k] = malloc(sizeof(float) * PICTURES * sizes[k]);
+    const size_t count = (size_t)PICTURES * sizes[k];
+    if (fread(values[k], sizeof(float), count, file) != count) return 2;
+  }
+  clock_gettime(CLOCK_MONOTONIC, &from);
+  for (int round = 0; round <= TIMED; ++round) {
+    if (round == 1) clock_gettime(CLOCK_MONOTONIC, &from);
+    for (int i = 0; i < PICTURES; ++i) {
+      bccd_detection_outputs outputs;
+      for (int k = 0; k < COUNT; ++k) at[k] = values[k] + (size_t)i * sizes[k];
+      OUTPUTS
+      int count = bccd_detect(&outputs, BCCD_CONFIDENCE, &work, boxes);
+      for (int b = 0; round == 0 && b < count; ++b)
+        printf("%d %.9g %.9g %.9g %.9g %d %.9g\n", i, boxes[b].left, boxes[b].top, boxes[b].right,
+               boxes[b].bottom, (int)boxes[b].label, boxes[b].score);
+    }
+  }
+  clock_gettime(CLOCK_MONOTONIC, &to);
+  printf("%.1f\n", ((to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec)) / TIMED / PICTURES);
+}
+"""
+
+
+def bundles(run: Path, workload: Workload) -> dict[str, Any]:
+    """How many pictures have the same boxes in Python, C99 and here, by the int8 LiteRT file's answers."""
+    task, name = workload.task, "bccd_int8.tflite"
+    assert isinstance(task, Detection)
+    answers = from_numpy(np.load(run / "answers" / f"{name}.npy", allow_pickle=False))
+    assert isinstance(answers, NamedTensors)
+    own = [
+        np.concatenate([one["boxes"], one["labels"][:, None], one["scores"][:, None]], 1)
+        for one in task.detections(answers)
+        if isinstance(one, dict)
+    ]
+    ends = {name: {"output": {"scale": None, "layout": "NCHW"}} for name in answers.names}
+    file: Any = SimpleNamespace(spec={"detection": task.decoding}, outputs=ends)
+    python = decoded({name: one.numpy() for name, one in answers.items()}, file)
+    c99, nanoseconds = in_c(task, answers)
+    return {
+        "pictures": len(own),
+        "boxes": sum(map(len, own)),
+        "same_in_python": sum(map(same_boxes, own, python)),
+        "same_in_c99": sum(map(same_boxes, own, c99)),
+        "c99_microseconds": round(nanoseconds / 1000, 1),
+    }
+
+
+def in_c(task: Detection, answers: NamedTensors) -> tuple[list[Any], float]:
+    """Rows (n, 6) of each picture, and the nanoseconds that one takes."""
+    ends = [
+        SimpleNamespace(end=Tensor(name, (1, *one.shape[1:]), "float32", layout="NCHW"))
+        for name, one in answers.items()
+    ]
+    contents: Any = SimpleNamespace(detection=task.decoding, outputs=ends, output_ids=answers.names)
+    outputs = "".join(f"outputs.{name} = at[{at}]; " for at, name in enumerate(answers.names))
+    sizes = ", ".join(str(one[0].numel()) for one in answers.values())
+    numbers = {
+        "SIZES": sizes,
+        "PICTURES": len(answers),
+        "COUNT": len(ends),
+        "TIMED": TIMED,
+        "OUTPUTS": outputs,
+    }
+    code = MAIN
+    for word, value in numbers.items():
+        code = re.sub(rf"\b{word}\b", str(value), code)
+    with tempfile.TemporaryDirectory(prefix="edgekit-benchmark-") as made:
+        folder = Path(made)
+        (folder / "bccd_detection.h").write_bytes(c_detection.header(contents, "bccd", real=True))
+        (folder / "main.c").write_text(code)
+        (folder / "values.bin").write_bytes(b"".join(one.numpy().tobytes() for one in answers.values()))
+        command = ["cc", "-std=gnu99", "-O2", "main.c", "-lm", "-o", "decode"]
+        subprocess.run(command, cwd=folder, check=True)
+        done = subprocess.run(["./decode"], cwd=folder, check=True, capture_output=True, text=True)
+    *lines, nanoseconds = done.stdout.splitlines()
+    rows = np.array([[float(value) for value in line.split()] for line in lines])
+    return [rows[rows[:, 0] == at, 1:] for at in range(len(answers))], float(nanoseconds)
+
+
+def same_boxes(one: Any, other: Any) -> bool:
+    """The same classes in the same order, IoU >= 0.99, scores within 1/255."""
+    if len(one) != len(other) or not (one[:, 4] == other[:, 4]).all():
+        return False
+    overlap = iou(*(torch.from_numpy(np.asarray(rows[:, :4], np.float32)) for rows in (one, other)))
+    return bool((overlap >= 0.99).all()) and bool((np.abs(one[:, 5] - other[:, 5]) <= 1 / 255).all())
+
+
 def shaped(answers: Tensors, like: Tensors) -> NamedTensors:
     """A file's answers in the order and shape of the graph's."""
     assert isinstance(answers, NamedTensors)
@@ -177,7 +291,7 @@ def decibels(wanted: Tensors, got: Tensors) -> dict[str, Any]:
     return found
 
 
-def peers(workload: Workload, inputs: Tensor, folder: Path) -> dict[str, Any]:
+def peers(workload: Workload, inputs: torch.Tensor, folder: Path) -> dict[str, Any]:
     """`quantize_static`, tuned, on three forms of the network."""
     task, example = workload.task, inputs[:1]
     assert isinstance(task, Detection)
@@ -206,7 +320,7 @@ def peers(workload: Workload, inputs: Tensor, folder: Path) -> dict[str, Any]:
     return found
 
 
-def parts_of(answers: Any) -> list[Tensor]:
+def parts_of(answers: Any) -> list[torch.Tensor]:
     """The outputs, in the file's order."""
     names = answers.dtype.names
     return [
@@ -214,7 +328,7 @@ def parts_of(answers: Any) -> list[Tensor]:
     ]
 
 
-def boxes_of(told: Sequence[Tensor], task: Detection, names: Sequence[str]) -> Ragged:
+def boxes_of(told: Sequence[torch.Tensor], task: Detection, names: Sequence[str]) -> Ragged:
     """What one of the three forms says."""
     limits = Limits(0.001, task.overlap, task.most, task.candidates)
     if len(told) > 2:

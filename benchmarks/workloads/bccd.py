@@ -36,7 +36,7 @@ HEAD = AnchorFree(
     boxes=tuple(f"boxes_{stride}" for stride in STRIDES),
     scores=tuple(f"scores_{stride}" for stride in STRIDES),
 )
-TASK = Detection(CLASSES, HEAD)
+TASK = Detection(CLASSES, HEAD, fit="stretch")
 PLAN = cell_training.Plan()
 
 

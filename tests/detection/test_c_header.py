@@ -100,8 +100,17 @@ def answered(folder: Path, task: Detection, outputs: Any, *, last: bool, steps: 
     return np.array(rows).reshape(-1, 6), task.detections(given)[0]
 
 
-@pytest.mark.parametrize("steps", [False, True])
-@pytest.mark.parametrize("name", heads())
+QUICK = {("apart", True), ("priors, maps", False)}
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        pytest.param(name, steps, marks=() if (name, steps) in QUICK else pytest.mark.wide)
+        for name in heads()
+        for steps in (False, True)
+    ],
+)
 def test_it_says_what_the_task_says(name: str, steps: bool, tmp_path: Path) -> None:
     head, outputs = heads()[name]
     task = Detection(CLASSES, head, confidence=0.04, overlap=0.5, candidates=150)
