@@ -170,7 +170,7 @@ def files(run: Path, workload: Workload, inputs: torch.Tensor, trained: Tensors)
     return found
 
 
-TIMED = 20  # rounds over all pictures
+TIMED = 20  # rounds over all pictures, of which the quickest counts, in time of the processor
 MAIN = r"""
 #include <stdio.h>
 #include <stdlib.h>
@@ -189,9 +189,9 @@ int main(void) {
     const size_t count = (size_t)PICTURES * sizes[k];
     if (fread(values[k], sizeof(float), count, file) != count) return 2;
   }
-  clock_gettime(CLOCK_MONOTONIC, &from);
+  double best = 1e18;
   for (int round = 0; round <= TIMED; ++round) {
-    if (round == 1) clock_gettime(CLOCK_MONOTONIC, &from);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
     for (int i = 0; i < PICTURES; ++i) {
       bccd_detection_outputs outputs;
       for (int k = 0; k < COUNT; ++k) at[k] = values[k] + (size_t)i * sizes[k];
@@ -201,15 +201,20 @@ int main(void) {
         printf("%d %.9g %.9g %.9g %.9g %d %.9g\n", i, boxes[b].left, boxes[b].top, boxes[b].right,
                boxes[b].bottom, (int)boxes[b].label, boxes[b].score);
     }
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
+    const double taken = ((to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec)) / PICTURES;
+    if (round && taken < best) best = taken;
   }
-  clock_gettime(CLOCK_MONOTONIC, &to);
-  printf("%.1f\n", ((to.tv_sec - from.tv_sec) * 1e9 + (to.tv_nsec - from.tv_nsec)) / TIMED / PICTURES);
+  printf("%.1f\n", best);
 }
 """
 
 
 def bundles(run: Path, workload: Workload) -> dict[str, Any]:
-    """How many pictures have the same boxes in Python, C99 and here, by the int8 LiteRT file's answers."""
+    """How many pictures have the same boxes in Python, C99 and here, by the int8 LiteRT file's answers.
+
+    ``c99_microseconds``: of decoding and suppression, for a picture.
+    """
     task, name = workload.task, "bccd_int8.tflite"
     assert isinstance(task, Detection)
     answers = from_numpy(np.load(run / "answers" / f"{name}.npy", allow_pickle=False))
