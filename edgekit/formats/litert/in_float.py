@@ -20,12 +20,16 @@ FLOAT_ALONE = ("BATCH_MATMUL", "GELU", "SOFTMAX")
 
 
 def compute_in_float(model: Any) -> int:
-    """Respell these ops, in place, where all that they read and give is int8; how many there were."""
+    """Respell these ops, in place, where all that they read and give is int8; how many there were.
+
+    A softmax only beside products of computed matrices, which it splits: one that ends a network costs
+    nothing, and stays what microcontrollers take.
+    """
     file = Wiring(model)
-    done = [
-        one for one in list(file.graph.operators) if _is_product(file, one) or file.kind(one) in FLOAT_ALONE
-    ]
-    done = [one for one in done if _on_integers(file, one)]
+    found = [one for one in file.graph.operators if _on_integers(file, one)]
+    products = [one for one in found if file.kind(one) == "BATCH_MATMUL" or _is_product(file, one)]
+    kinds = {"GELU", "SOFTMAX"} if products else {"GELU"}
+    done = [*products, *(one for one in found if file.kind(one) in kinds)]
     for operator in done:
         if file.kind(operator) not in FLOAT_ALONE:
             _as_product(file, operator)
