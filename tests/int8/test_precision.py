@@ -93,7 +93,9 @@ def test_the_files_have_these_weights_in_float_and_agree_with_the_graph(
         wanted = made(x)
     for format, got in files_of(made, x, tmp_path).items():
         assert snr_db(wanted, got) > 30, format
-        layers = FORMATS[format].coverage(tmp_path / f"graph.{format}").floats()
+        floats = FORMATS[format].coverage(tmp_path / f"graph.{format}").floats()
+        # Those of LiteRT's products of computed matrices are always there (formats/litert/in_float.py).
+        layers = [one for one in floats if "two computed matrices" not in one.reason]
         assert len(layers) == len(weights), format
 
 
