@@ -173,7 +173,6 @@ def _first_result(
         "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "peak_memory_bytes": after.ru_maxrss * 1024,
         "recommended": report["recommended"],
-        "lines": [[round(at, 2), line] for at, line in lines],
     }
     told = "edgekit compress timm:mobilenetv3_small_100 --data photos/ --recipe quick"
     return [

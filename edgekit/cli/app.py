@@ -7,6 +7,7 @@ inside the commands.
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 from typing import Annotated, NoReturn
 
@@ -46,12 +47,19 @@ app.add_typer(devices, name="device")
 app.add_typer(cache, name="cache")
 
 
+# What they say is about parts of themselves that edgekit doesn't use.
+_CHATTY = ("torchao", "torch.utils._pytree")
+
+
 def main() -> NoReturn:
     """Entry point of the ``edgekit`` command."""
     from edgekit.cli.streams import open_standard, unwritten
 
     open_standard()
     code: int | str | None = 0
+    if "--debug" not in sys.argv:
+        for library in _CHATTY:
+            logging.getLogger(library).setLevel(logging.ERROR)
     try:
         app()
     except KeyboardInterrupt:  # outside of a command: nothing had begun
