@@ -77,3 +77,41 @@ def test_answers_are_those_of_the_float_tail_to_a_step(files: dict[str, Path], i
     assert step > 0
     assert np.abs(found - wanted).max() <= 1.01 * step
     np.testing.assert_allclose(found[:, 0], wanted[:, 0], atol=1e-3 * step)  # a factor of 1 changes nothing
+
+
+class Both(nn.Module):
+    """Answers as they are, and their shares: the product is read in float behind the first output, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.last = nn.Linear(8, 6)
+        with torch.no_grad():
+            self.last.weight *= torch.tensor(FACTORS)[:, None]
+            self.last.bias *= torch.tensor(FACTORS)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        answers = self.last(x)
+        return answers, answers.sigmoid()
+
+
+def test_what_is_read_in_float_behind_it_stays(tmp_path: Path) -> None:
+    x = torch.randn(64, 8)
+    graph = calibrate(capture(Both().eval(), x[:1]), [x])
+    found = {}
+    for io in (None, "int8"):
+        path = tmp_path / f"{io}.tflite"
+        options: Any = ExportOptions(io=io)  # type: ignore[arg-type]
+        export(graph, x[:1], path, format="litert", precision="int8", metadata={}, options=options)
+        interpreter = load(path)
+        (source,) = interpreter.get_input_details()
+        scale, zero = source["quantization"]
+        row = np.clip(np.rint(x[:1].numpy() / scale) + zero, -128, 127).astype(np.int8)
+        interpreter.set_tensor(source["index"], row)
+        interpreter.invoke()
+        found[io] = []
+        for one in interpreter.get_output_details():
+            values, (step, start) = interpreter.get_tensor(one["index"]), one["quantization"]
+            found[io].append(((values.astype(np.float64) - start) * step if step else values, step or 1e-6))
+    for (wanted, _), (got, step) in zip(found[None], found["int8"], strict=True):
+        assert np.abs(got - wanted).max() <= 1.01 * step

@@ -19,7 +19,7 @@ from edgekit.formats.litert.wiring import Wiring
 __all__ = ["integer_tails"]
 
 _INT8, _FLOAT = schema.TensorType.INT8, schema.TensorType.FLOAT32
-_HALF = 64  # steps of a factor's grid that are 1: powers of two down to 1/64 lie on it
+_ONE = 64  # steps of a factor's grid that are 1: powers of two down to 1/64 lie on it
 
 
 def integer_tails(model: Any) -> int:
@@ -39,6 +39,8 @@ def _multiplied(file: Wiring, output: int) -> bool:
     product = file.maker.get(output)
     if product is None or file.kind(product) != "MUL" or product.builtinOptions.fusedActivationFunction:
         return False
+    if file.readers[output]:  # in float, by what follows
+        return False
     constants = [int(one) for one in product.inputs if is_constant(file.model, file.graph, int(one))]
     values = [int(one) for one in product.inputs if int(one) not in constants]
     if len(constants) != 1 or len(values) != 1 or file.graph.tensors[constants[0]].type != _FLOAT:
@@ -51,12 +53,13 @@ def _multiplied(file: Wiring, output: int) -> bool:
     if integers.type != _INT8 or not ((factors > 0) & (factors <= 1)).all():
         return False
     shape = file.graph.tensors[constants[0]].shape
-    steps = np.rint(factors * _HALF).astype(np.int8).reshape(tuple(int(one) for one in shape))
+    steps = np.rint(factors * _ONE).astype(np.int8).reshape(tuple(int(one) for one in shape))
     grid = schema.QuantizationParametersT()
-    grid.scale, grid.zeroPoint = [1 / _HALF], [0]
+    grid.scale, grid.zeroPoint = [1 / _ONE], [0]
     product.inputs = [int(source.inputs[0]), tflite_edit.add_constant(file.model, steps, "factors", grid)]
     given = file.graph.tensors[output]
     given.type, given.quantization = _INT8, copy(integers.quantization)
-    file.graph.operators = [one for one in file.graph.operators if one is not source]
+    if len(file.readers[values[0]]) == 1:
+        file.graph.operators = [one for one in file.graph.operators if one is not source]
     file.index()
     return True
