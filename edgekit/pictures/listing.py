@@ -56,6 +56,7 @@ _COLUMNS = {
     "index": ("index", "class_index"),
 }
 _SHOWN = 3
+_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,14 +321,14 @@ def _ordered(found: Listing, texts: list[str], rows: list[dict[str, Any]], index
         told: dict[str, int] = {}
         for line, (text, row) in enumerate(zip(texts, rows, strict=True), 1):
             number = str(row.get(index) or "").strip()
-            if not number.isdecimal() or told.setdefault(text, int(number)) != int(number):
+            if not _is_whole(number) or told.setdefault(text, int(number)) != int(number):
                 raise DataError(
                     "an index of a class that is none, or not always the same",
                     where=f"{found.root}, row {line}",
-                    got=f"{text}: {number!r}",
+                    got=f"{text[:80]}: {number[:80]!r}",
                 )
         return tuple(sorted(names, key=lambda one: told[one]))
-    if not all(one.removeprefix("-").isdecimal() for one in names):
+    if not all(_is_whole(one.removeprefix("-")) for one in names):
         return tuple(sorted(names))
     numbers = sorted(map(int, names))
     if numbers[0] == 1:
@@ -340,6 +341,11 @@ def _ordered(found: Listing, texts: list[str], rows: list[dict[str, Any]], index
             f"no picture has label {_some(list(map(str, missing)))}: labels beyond are counted on"
         )
     return tuple(sorted(names, key=int))
+
+
+def _is_whole(text: str) -> bool:
+    """Of as many digits as a label may have; Python itself gives up at 4,300."""
+    return text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 # --- both ------------------------------------------------------------------------------------------------

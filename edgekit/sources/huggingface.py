@@ -9,15 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import WeightsError, WorkloadError
+from edgekit.errors import EdgekitError, WeightsError, WorkloadError
 from edgekit.files import inside, read_json, what_is
 from edgekit.pictures.transform import ImageTransform
 from edgekit.sources.base import ModelSource, imported
 from edgekit.sources.heads import put, tell_new
+from edgekit.sources.sizes import check_built, check_sizes
 from edgekit.weights import read_weights
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 __all__ = ["HuggingFace"]
 
@@ -53,7 +54,8 @@ class HuggingFace(ModelSource):
                 next="copy that code into a file of your own if you trust it: net.py:function",
             )
         transformers = _package()
-        weights = _files(folder)
+        weights, tensors = _files(folder)
+        check_sizes(described, tensors, folder / "config.json")
         try:
             # config.json alone: what is named there is looked up in transformers' own table.
             config = transformers.AutoConfig.from_pretrained(
@@ -62,11 +64,14 @@ class HuggingFace(ModelSource):
             if num_classes is not None and config.num_labels != num_classes:
                 config.num_labels = num_classes
             kind = imported("hf:", lambda: transformers.AutoModelForImageClassification)
+            check_built(lambda: kind.from_config(config, trust_remote_code=False), tensors, folder)
             if weights[0].suffix != ".safetensors":
                 model: nn.Module = kind.from_config(config, trust_remote_code=False)
             else:
                 model, told = _loaded(transformers, kind, folder, config)
-        except (ValueError, KeyError, TypeError, OSError, AttributeError, RuntimeError) as error:
+        except EdgekitError:
+            raise
+        except Exception as error:  # a configuration may send transformers' code anywhere
             raise WorkloadError(
                 "no image classifier of transformers",
                 where=str(folder / "config.json"),
@@ -74,7 +79,7 @@ class HuggingFace(ModelSource):
                 expected="the config.json of one, such as ViTForImageClassification",
             ) from error
         if weights[0].suffix != ".safetensors":
-            put(model, read_weights(weights[0]), str(weights[0]))
+            put(model, tensors, str(weights[0]))
         else:
             _tell_head(told, str(folder), config.num_labels)
         return model
@@ -84,7 +89,16 @@ class HuggingFace(ModelSource):
         config = getattr(model, "config", None)
         size = getattr(config, "image_size", 224)
         own = size if isinstance(size, int) else 224
-        return transform_of(_json(path) if path.exists() else {}, own)
+        told = _json(path) if path.exists() else {}
+        try:
+            return transform_of(told, own)
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            raise WorkloadError(
+                "this doesn't say what the model wants of pictures",
+                where=str(path),
+                got=" ".join(str(error).split())[:300],
+                expected="what transformers' image processors write: sizes, mean and std",
+            ) from error
 
     def short(self, name: str) -> str:
         return Path(name).resolve().name
@@ -144,8 +158,8 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _files(folder: Path) -> list[Path]:
-    """The files of its weights: tensors and nothing else, all finite. Raises WeightsError."""
+def _files(folder: Path) -> tuple[list[Path], dict[str, Tensor]]:
+    """The files of its weights and what is in them: plain tensors, all finite. Raises WeightsError."""
     index = folder / _INDEX
     files = [next((folder / name for name in _WEIGHTS if (folder / name).exists()), folder / _WEIGHTS[0])]
     if index.exists():
@@ -156,11 +170,10 @@ def _files(folder: Path) -> list[Path]:
             raise WeightsError(
                 "an index that names no files beside it", where=str(index), got=str(error)
             ) from error
-    for file in files:
-        read_weights(file)
+    tensors = {name: one for file in files for name, one in read_weights(file).items()}
     if not files or (len(files) > 1 and {one.suffix for one in files} != {".safetensors"}):
         raise WeightsError("an index of no weights", where=str(index), expected="safetensors beside it")
-    return files
+    return files, tensors
 
 
 def _loaded(transformers: Any, kind: Any, folder: Path, config: Any) -> tuple[nn.Module, dict[str, Any]]:
@@ -212,7 +225,7 @@ def transform_of(told: dict[str, Any], own: int) -> ImageTransform:
     else:
         more["scale"] = 1.0
     crop = _sides(told.get("crop_size", size)) if told.get("do_center_crop") else None
-    shortest = size if isinstance(size, int) else size.get("shortest_edge")
+    shortest = size if isinstance(size, int) else dict(size).get("shortest_edge")
     if shortest is not None and isinstance(size, dict):
         # ConvNeXt's: pictures of less than 384 are cut out of larger ones.
         if told.get("crop_pct") and shortest < 384 and crop is None:

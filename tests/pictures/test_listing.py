@@ -149,6 +149,7 @@ def fault(path: Path, flaw: str) -> Path:
         "empty-path": "path,label\ncat/0.jpg,cat\n,cat\n",
         "unknown-split": "path,label,split\ncat/0.jpg,cat,tarin\n",
         "no-rows": "path,label\n",
+        "endless-index": f"path,label,index\ncat/0.jpg,cat,{'9' * 5000}\n",
         "latin": "path,label\ncat/0.jpg,ch\xe4t\n",
     }.get(flaw)
     if content is not None:
@@ -176,6 +177,7 @@ def fault(path: Path, flaw: str) -> Path:
         ("empty-path", "labels.csv, row 2"),
         ("unknown-split", "'tarin'"),
         ("no-rows", "no rows"),
+        ("endless-index", "cat: '999"),
         ("latin", "not a text in UTF-8"),
         ("not-json", "labels.jsonl, line 2"),
     ],

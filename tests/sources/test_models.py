@@ -248,6 +248,39 @@ def test_folders_that_hold_no_classifier(vit: Path, change: Callable[[Path], obj
         load_model(f"hf:{vit}", 5)
 
 
+@pytest.mark.wide
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"num_hidden_layers": 10**30}, "num_hidden_layers"),
+        ({"num_hidden_layers": 5000}, "5e\\+03"),
+        ({"hidden_size": 20_000_000}, "hidden_size"),
+        ({"hidden_size": 900_000, "intermediate_size": 900_000}, "a model of"),
+        ({"rope": {"deep": [1, {"theta": 1e300}]}}, "rope.deep.theta"),
+    ],
+)
+def test_a_configuration_of_more_than_the_weights_are_is_told_before_it_is_built(
+    vit: Path, change: dict[str, Any], told: str
+) -> None:
+    config = json.loads((vit / "config.json").read_text())
+    (vit / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(WorkloadError, match=told):
+        load_model(f"hf:{vit}", 5)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize(
+    "processor",
+    [{"image_mean": [[0.5]]}, {"size": ""}, {"size": [1]}, {"crop_size": 10**30, "do_center_crop": True}],
+)
+def test_a_processor_that_says_nothing_of_pictures(vit: Path, processor: dict[str, Any]) -> None:
+    model = load_model(f"hf:{vit}", 5)
+    (vit / "preprocessor_config.json").write_text(json.dumps(processor))
+    row, name = look_up(f"hf:{vit}")
+    with pytest.raises(InputError):
+        row.transform(name, model)
+
+
 def test_nothing_is_fetched_unasked() -> None:
     with pytest.raises(WorkloadError, match="--pretrained fetches it from the hub; or where"):
         load_model("hf:somebody/something", 5)
