@@ -3,8 +3,8 @@
 python benchmarks/torture.py [--mutations 20000] [--kinds K] [--kills 40] [--starved 40] [--seed 0]
 
 Mutations: of each kind (recipes, profiles, plans, run folders, records, bundles, samples, models, weights,
-results, data) so many, seeded: each has to end in a result, or in one message and exit code 2 within ten seconds.
-Kinds that take a process or a whole command for each have a 400th of that. A kind stops at its first
+results, data) so many, seeded: each has to end in a result, or in one message and exit code 2 within ten
+seconds. Kinds that take a process or a whole command for each have a 400th of that. A kind stops at its first
 fault. Kills: -9 at random moments of compress, search, export, bundle, bench and prune, and half as many of
 other signals; starved: a full disk, places that can't be written, file size limits, few descriptors, little
 memory. The same command, given again, has to end with the files of an undisturbed run. Disks are mounted,
