@@ -20,7 +20,7 @@ from edgekit.formats.litert.taken import as_xnnpack_takes_them
 from edgekit.formats.options import ExportOptions
 from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
-from tests.export.runtimes import files_of, run_litert
+from tests.export.runtimes import files_of, nhwc, run_litert
 from tests.export.written import Written, answers
 from tests.networks import seeded, snr_db
 
@@ -73,6 +73,24 @@ def test_a_grid_behind_a_grid() -> None:
     one.model.buffers[constant.buffer].data = np.zeros(1, np.uint8)
     one.give_grid(one.graph.tensors[total], 0.27, -20)
     assert respelled(one, total) == {}
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [[(0, 0), (0, 0), (0, 0), (0, 1)], [(0, 0), (2, 1), (0, 3), (0, 0)], [(0, 0), (1, 1), (1, 1), (1, 0)]],
+)
+@pytest.mark.parametrize("number", [-128, 5])
+def test_what_surrounds_a_tensor_stands_beside_it(sides: list[tuple[int, int]], number: int) -> None:
+    """Linear attention pads with ones, a maximum with the lowest number."""
+    one = Written(1, 2, 3, 4)
+    filling = one.tensor((), np.zeros((), np.float32))
+    shape = tuple(size + sum(two) for size, two in zip((1, 2, 3, 4), sides, strict=True))
+    (padded,) = one.op("PADV2", [one.add(0, 0), one.numbers(sides), filling], shape, name="PadV2Options")
+    last = one.add(padded, padded)
+    one.on_integers()
+    one.give_grid(one.graph.tensors[filling], 0.1, 3)
+    one.model.buffers[one.graph.tensors[filling].buffer].data = np.array([number], np.int8).view(np.uint8)
+    assert respelled(one, last) == {}
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(2, 2), (1, 3), (4, 8), (6, 1)])
@@ -162,3 +180,43 @@ def test_what_xnnpack_has_in_float_alone_is_computed_there(tmp_path: Path) -> No
     assert plain.outside == {"FULLY_CONNECTED": 2, "SOFTMAX": 1, "GELU": 1}
     for whole, path in files.items():
         assert snr_db(graph(x), run_litert(path, x)) > 40, whole
+
+
+class Selected(nn.Module):
+    """Two branches, weighed against each other by a softmax across them (SKNet, ResNeSt)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(3, 8, 3, padding=1)
+        self.choose, self.last = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.stack([self.one(x).relu(), self.two(x).relu()], 1)
+        weights = self.choose(both.sum(1).mean((2, 3), keepdim=True)).reshape(-1, 2, 8, 1, 1).softmax(1)
+        found: Tensor = self.last((both * weights).sum(1))
+        return found.softmax(1)
+
+
+def test_a_softmax_across_branches_splits_nothing(tmp_path: Path) -> None:
+    """Along axes that aren't the last one, between transposes."""
+    model, inputs = seeded(Selected), torch.randn(8, 3, 8, 8)
+    graph = calibrate(capture(model, inputs[:2]), [inputs])
+    path = tmp_path / "model.tflite"
+    export(graph, inputs[:1], path, format="litert", precision="int8", metadata={})
+    found = delegated(load(path))
+    assert (found.partitions, found.outside) == (1, {})
+    with torch.no_grad():
+        wanted, exact = graph(inputs), model(inputs)
+    answered = run_litert(path, nhwc(inputs))
+    assert snr_db(wanted, answered) > 40
+    assert snr_db(exact, answered) > 30
+
+
+def test_products_of_matrices_in_float_split_nothing_either(tmp_path: Path) -> None:
+    """The converter writes them as linear layers, whose weights have to be constants in XNNPACK."""
+    model, x, path = seeded(Attention), torch.randn(4, 12, 16), tmp_path / "model.tflite"
+    export(model, x[:1], path, format="litert", precision="fp32", metadata={})
+    found = delegated(load(path))
+    assert (found.partitions, found.outside) == (1, {})
+    with torch.no_grad():
+        assert snr_db(model(x), run_litert(path, x)) > 100

@@ -94,6 +94,8 @@ def finish(
             tails.integer_tails(model)
         elif not options.whole_kernels:
             in_float.compute_in_float(model)
+    if precision in ("int8", "fp32") and not options.whole_kernels:
+        in_float.multiply_matrices(model)
     transposes.remove_transposes(model)
     tflite_edit.drop_unused(model)
     if precision == "int16x8":

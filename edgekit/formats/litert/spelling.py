@@ -16,6 +16,7 @@ from edgekit.graph.constants import evaluate_constant
 from edgekit.graph.depthwise import split_large_kernels
 from edgekit.graph.ops import aten
 from edgekit.graph.transposed import DIMENSIONS, Settings, as_convolution
+from edgekit.int8.scores import SOFTMAX
 
 # Choose or move numbers: quantising commutes with them. The converter computes them on the grid of what they
 # read, whatever grid stands behind, and numbers that don't fit there are cut off.
@@ -72,6 +73,8 @@ def respell(graph: fx.GraphModule, *, whole_kernels: bool = False) -> fx.GraphMo
             _repeat(graph, node)
         elif node.target is aten.group_norm.default and node.args[1] == 1:
             _normalize_whole(graph, node)
+        elif node.target in SOFTMAX:
+            _along_last_axis(graph, node)
         elif node.target is ops.qd.quantize_per_tensor.default:
             _quantize_first(graph, node)
             if node.args[0].target is aten.conv3d.default:
@@ -148,6 +151,27 @@ def _normalize_whole(graph: fx.GraphModule, node: fx.Node) -> None:
                 result = call(op, (result, ops.constant_node(graph, f"{node.name}_{name}", own)))
     result.meta = dict(node.meta)
     node.replace_all_uses_with(result)
+    graph.graph.erase_node(node)
+
+
+def _along_last_axis(graph: fx.GraphModule, node: fx.Node) -> None:
+    """A softmax along the last axis, between transposes: along others the converter has none, and spells one
+    by maxima, exponentials and sums.
+    """
+    shape = ops.shape_of(node)
+    if shape is None:
+        return
+    last, axis = len(shape) - 1, int(node.args[1]) % len(shape)  # type: ignore[call-overload]
+    if axis == last:
+        return
+    call = graph.graph.call_function
+    with graph.graph.inserting_before(node):
+        source = call(aten.transpose.int, (node.args[0], axis, last))
+        result = call(node.target, (source, last, *node.args[2:]), dict(node.kwargs))
+        back = call(aten.transpose.int, (result, axis, last))
+    back.meta, result.meta = dict(node.meta), dict(node.meta)
+    source.meta = dict(node.args[0].meta)  # type: ignore[union-attr]
+    node.replace_all_uses_with(back)
     graph.graph.erase_node(node)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekit.formats.litert import tflite_edit
-from edgekit.formats.litert.movable import is_constant
+from edgekit.formats.litert.movable import is_constant, whole
 from edgekit.formats.litert.wiring import Wiring
 
 __all__ = ["as_xnnpack_takes_them"]
@@ -20,6 +20,7 @@ __all__ = ["as_xnnpack_takes_them"]
 _INT8 = schema.TensorType.INT8
 _LOWEST = -128
 _MOST_PARTS = 5  # of a concatenation
+_MOST_FILLED = 1 << 16  # bytes that a file may hold for one padding
 # Ops that read integers of whatever grid, and give others.
 _OF_ANY_GRID = {
     *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "MEAN", "QUANTIZE"),
@@ -42,7 +43,7 @@ def as_xnnpack_takes_them(model: Any) -> int:
 
 
 def _plain_pad(file: Wiring, operator: Any) -> bool:
-    """PADV2 with the integer that stands for 0 as PAD, which fills with it anyway.
+    """PADV2 with the integer that stands for 0 as PAD, which fills with it anyway; others: ``_filled``.
 
     In front of a maximum the converter fills with the grid's lowest number. Behind a ReLU that is 0.
     """
@@ -50,12 +51,39 @@ def _plain_pad(file: Wiring, operator: Any) -> bool:
     grid = _grid(file, source)
     if grid is None or not is_constant(file.model, file.graph, filling):
         return False
-    if int(tflite_edit.constant(file.model, file.graph.tensors[filling], np.int8)[0]) != grid[1]:
-        return False
+    number = int(tflite_edit.constant(file.model, file.graph.tensors[filling], np.int8)[0])
+    if number != grid[1]:
+        return _filled(file, operator, number, grid)
     operator.opcodeIndex = tflite_edit.operator_code(file.model, "PAD", 2)  # 2: the first with int8
     operator.inputs = [int(one) for one in operator.inputs[:2]]
     operator.builtinOptions = schema.PadOptionsT()
     operator.builtinOptionsType = schema.BuiltinOptions.PadOptions
+    return True
+
+
+def _filled(file: Wiring, operator: Any, number: int, grid: tuple[float, int]) -> bool:
+    """PADV2 with another integer as constants beside the tensor, axis by axis."""
+    value, sides = int(operator.inputs[0]), int(operator.inputs[1])
+    if not is_constant(file.model, file.graph, sides):
+        return False
+    amounts = np.asarray(whole(file.model, file.graph, sides)).reshape(-1, 2)
+    shape = [int(one) for one in file.graph.tensors[value].shape]
+    after = [size + int(two.sum()) for size, two in zip(shape, amounts, strict=True)]
+    if not amounts.any() or int(np.prod(after)) - int(np.prod(shape)) > _MOST_FILLED:
+        return False
+    for axis, two in enumerate(amounts):
+        if not two.any():
+            continue
+        parts = [value]
+        for place, amount in ((0, int(two[0])), (2, int(two[1]))):
+            if amount:
+                beside = np.full((*shape[:axis], amount, *shape[axis + 1 :]), number, np.int8)
+                parts.insert(place, tflite_edit.add_constant(file.model, beside, "filling", _on(grid)))
+        value = _concatenated(file, parts, axis, int(operator.outputs[0]))
+        shape[axis] = after[axis]
+    file.graph.operators = [one for one in file.graph.operators if one is not operator]
+    file.graph.operators[-1].outputs = [int(operator.outputs[0])]
+    file.index()
     return True
 
 
