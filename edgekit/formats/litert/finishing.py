@@ -16,6 +16,7 @@ from edgekit.execution import arguments
 from edgekit.formats import embed
 from edgekit.formats.litert import (
     compatibility,
+    folded,
     in_float,
     lookups,
     rounded,
@@ -87,6 +88,7 @@ def finish(
     tflite_edit.name_ends(model, prepared.inputs, prepared.outputs, _repeated(prepared.graph))
     if precision == "int8":
         rounded.read_rounded(model, prepared.graph)
+        folded.fold_constants(model)
         lookups.integer_tables(model)
         if not options.whole_kernels:
             taken.as_xnnpack_takes_them(model)

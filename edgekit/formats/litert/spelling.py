@@ -161,13 +161,14 @@ def _along_last_axis(graph: fx.GraphModule, node: fx.Node) -> None:
     shape = ops.shape_of(node)
     if shape is None:
         return
-    last, axis = len(shape) - 1, int(node.args[1]) % len(shape)  # type: ignore[call-overload]
+    last, axis = len(shape) - 1, int(node.args[1]) % len(shape)  # type: ignore[arg-type]
     if axis == last:
         return
     call = graph.graph.call_function
     with graph.graph.inserting_before(node):
         source = call(aten.transpose.int, (node.args[0], axis, last))
-        result = call(node.target, (source, last, *node.args[2:]), dict(node.kwargs))
+        result = graph.graph.node_copy(node)
+        result.args = (source, last, *node.args[2:])
         back = call(aten.transpose.int, (result, axis, last))
     back.meta, result.meta = dict(node.meta), dict(node.meta)
     source.meta = dict(node.args[0].meta)  # type: ignore[union-attr]

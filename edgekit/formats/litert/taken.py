@@ -13,13 +13,12 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgekit.formats.litert import tflite_edit
 from edgekit.formats.litert.movable import is_constant, whole
+from edgekit.formats.litert.picked import MOST_PARTS, gathered, subsampled
 from edgekit.formats.litert.wiring import Wiring
 
 __all__ = ["as_xnnpack_takes_them"]
 
-_INT8 = schema.TensorType.INT8
 _LOWEST = -128
-_MOST_PARTS = 5  # of a concatenation
 _MOST_FILLED = 1 << 16  # bytes that a file may hold for one padding
 # Ops that read integers of whatever grid, and give others.
 _OF_ANY_GRID = {
@@ -48,7 +47,7 @@ def _plain_pad(file: Wiring, operator: Any) -> bool:
     In front of a maximum the converter fills with the grid's lowest number. Behind a ReLU that is 0.
     """
     source, filling = int(operator.inputs[0]), int(operator.inputs[2])
-    grid = _grid(file, source)
+    grid = file.grid(source)
     if grid is None or not is_constant(file.model, file.graph, filling):
         return False
     number = int(tflite_edit.constant(file.model, file.graph.tensors[filling], np.int8)[0])
@@ -78,8 +77,10 @@ def _filled(file: Wiring, operator: Any, number: int, grid: tuple[float, int]) -
         for place, amount in ((0, int(two[0])), (2, int(two[1]))):
             if amount:
                 beside = np.full((*shape[:axis], amount, *shape[axis + 1 :]), number, np.int8)
-                parts.insert(place, tflite_edit.add_constant(file.model, beside, "filling", _on(grid)))
-        value = _concatenated(file, parts, axis, int(operator.outputs[0]))
+                parts.insert(
+                    place, tflite_edit.add_constant(file.model, beside, "filling", tflite_edit.on_grid(*grid))
+                )
+        value = file.add_concatenation(parts, axis, int(operator.outputs[0]))
         shape[axis] = after[axis]
     file.graph.operators = [one for one in file.graph.operators if one is not operator]
     file.graph.operators[-1].outputs = [int(operator.outputs[0])]
@@ -95,10 +96,10 @@ def _requantize(file: Wiring, operator: Any) -> bool:
     """
     parts = [int(one) for one in operator.inputs]
     fixed = [one for one in parts if is_constant(file.model, file.graph, one)]
-    after = _grid(file, int(operator.outputs[0]))
+    after = file.grid(int(operator.outputs[0]))
     if len(fixed) != 1 or after is None:
         return False
-    nothing = _grid(file, fixed[0])
+    nothing = file.grid(fixed[0])
     if nothing is None or nothing == after:
         return False
     tensor = file.graph.tensors[fixed[0]]
@@ -110,10 +111,23 @@ def _requantize(file: Wiring, operator: Any) -> bool:
     return True
 
 
-def _on(grid: tuple[float, int]) -> Any:
-    made = schema.QuantizationParametersT()
-    made.scale, made.zeroPoint = [grid[0]], [grid[1]]
-    return made
+def _at_least_the_lowest(file: Wiring, operator: Any) -> bool:
+    """A maximum with the lowest number of its grid is what it was: the converter's softmax has one."""
+    given = int(operator.outputs[0])
+    sources = [int(one) for one in operator.inputs]
+    fixed = [one for one in sources if is_constant(file.model, file.graph, one)]
+    if len(fixed) != 1 or given in file.outputs or file.grid(given) is None:
+        return False
+    (source,) = (one for one in sources if one not in fixed)
+    alike = file.grid(source) == file.grid(fixed[0]) == file.grid(given)
+    same = list(file.graph.tensors[source].shape) == list(file.graph.tensors[given].shape)
+    numbers = tflite_edit.constant(file.model, file.graph.tensors[fixed[0]], np.int8)
+    if not (alike and same and bool((numbers == _LOWEST).all())):
+        return False
+    file.read_instead(given, source, file.readers[given])
+    file.graph.operators = [one for one in file.graph.operators if one is not operator]
+    file.index()
+    return True
 
 
 def _clamp(file: Wiring, operator: Any) -> bool:
@@ -123,7 +137,7 @@ def _clamp(file: Wiring, operator: Any) -> bool:
     same width, where all that read it take any grid.
     """
     source, given = int(operator.inputs[0]), int(operator.outputs[0])
-    before, after = _grid(file, source), _grid(file, given)
+    before, after = file.grid(source), file.grid(given)
     if before is None or after is None:
         return False
     if file.kind(operator) == "RELU6" and not (after[1] == _LOWEST and after[0] * 255 < 6.001):
@@ -138,7 +152,7 @@ def _clamp(file: Wiring, operator: Any) -> bool:
         return False
     if not all(file.kind(one) in _OF_ANY_GRID for one in file.readers[given]):
         return False
-    file.graph.tensors[given].quantization = _on((before[0], _LOWEST))
+    file.graph.tensors[given].quantization = tflite_edit.on_grid(before[0], _LOWEST)
     operator.opcodeIndex = tflite_edit.operator_code(file.model, "QUANTIZE", 2)  # 2: from integers, too
     operator.inputs = [source]
     operator.builtinOptions = schema.QuantizeOptionsT()
@@ -148,28 +162,30 @@ def _clamp(file: Wiring, operator: Any) -> bool:
 
 def _zero(file: Wiring, grid: tuple[float, int], shape: tuple[int, ...]) -> int:
     """A constant 0 on a grid."""
-    return tflite_edit.add_constant(file.model, np.full(shape, grid[1], np.int8), "zero", _on(grid))
+    return tflite_edit.add_constant(
+        file.model, np.full(shape, grid[1], np.int8), "zero", tflite_edit.on_grid(*grid)
+    )
 
 
 def _join_in_parts(file: Wiring, operator: Any) -> bool:
     """A concatenation of more than five tensors as several."""
     parts = [int(one) for one in operator.inputs]
-    if len(parts) <= _MOST_PARTS or operator.builtinOptions.fusedActivationFunction:
+    if len(parts) <= MOST_PARTS or operator.builtinOptions.fusedActivationFunction:
         return False
     given = int(operator.outputs[0])
     axis = int(operator.builtinOptions.axis) % len(file.graph.tensors[given].shape)
-    while len(parts) > _MOST_PARTS:
-        if len(parts) < 2 * _MOST_PARTS:  # one of five, in front of the others: least is copied twice
-            parts[:_MOST_PARTS] = [_joined(file, operator, parts[:_MOST_PARTS], axis)]
+    while len(parts) > MOST_PARTS:
+        if len(parts) < 2 * MOST_PARTS:  # one of five, in front of the others: least is copied twice
+            parts[:MOST_PARTS] = [_joined(file, operator, parts[:MOST_PARTS], axis)]
             continue
-        groups = [parts[at : at + _MOST_PARTS] for at in range(0, len(parts), _MOST_PARTS)]
+        groups = [parts[at : at + MOST_PARTS] for at in range(0, len(parts), MOST_PARTS)]
         parts = [one[0] if len(one) == 1 else _joined(file, operator, one, axis) for one in groups]
     operator.inputs = parts
     return True
 
 
 def _joined(file: Wiring, like: Any, parts: list[int], axis: int) -> int:
-    return _concatenated(file, parts, axis, int(like.outputs[0]))
+    return file.add_concatenation(parts, axis, int(like.outputs[0]))
 
 
 def _repeat_pixels(file: Wiring, operator: Any) -> bool:
@@ -185,12 +201,12 @@ def _repeat_pixels(file: Wiring, operator: Any) -> bool:
     batch, rows, columns, channels = before
     value = source
     for count in times[1] or ():
-        value = _concatenated(file, [value] * count, 3, source)
+        value = file.add_concatenation([value] * count, 3, source)
         columns *= count
         value = file.add_reshape(value, [batch, rows, columns, channels])
     for count in times[0] or ():
         flat = file.add_reshape(value, [batch, rows, columns * channels])
-        flat = _concatenated(file, [flat] * count, 2, source)
+        flat = file.add_concatenation([flat] * count, 2, source)
         rows *= count
         value = file.add_reshape(flat, [batch, rows, columns, channels])
     file.graph.operators = [one for one in file.graph.operators if one is not operator]
@@ -204,42 +220,18 @@ def _factors(new: int, old: int) -> list[int] | None:
     if new % old:
         return None
     left, found = new // old, []
-    for one in range(_MOST_PARTS, 1, -1):
+    for one in range(MOST_PARTS, 1, -1):
         while left % one == 0:
             left //= one
             found.append(one)
     return found if left == 1 else None
 
 
-def _concatenated(file: Wiring, parts: list[int], axis: int, like: int) -> int:
-    """Parts beside each other, on the grid of ``like``."""
-    given = file.add_like(like, ())
-    shapes = [np.asarray(file.graph.tensors[one].shape, np.int32) for one in parts]
-    shape = shapes[0].copy()
-    shape[axis] = sum(int(one[axis]) for one in shapes)
-    tensor = file.graph.tensors[given]
-    tensor.shape, tensor.shapeSignature = shape, None
-    operator = schema.OperatorT()
-    operator.opcodeIndex = tflite_edit.operator_code(file.model, "CONCATENATION", 2)  # 2: the first with int8
-    operator.inputs, operator.outputs = parts, [given]
-    operator.builtinOptions = schema.ConcatenationOptionsT()
-    operator.builtinOptions.axis = axis
-    operator.builtinOptionsType = schema.BuiltinOptions.ConcatenationOptions
-    file.graph.operators.append(operator)
-    return given
-
-
-def _grid(file: Wiring, tensor: int) -> tuple[float, int] | None:
-    """Scale and zero point of an int8 tensor with one grid."""
-    one = file.graph.tensors[tensor]
-    grid = one.quantization
-    if one.type != _INT8 or grid is None or grid.scale is None or len(grid.scale) != 1:
-        return None
-    return float(grid.scale[0]), int(grid.zeroPoint[0])
-
-
 _RESPELLED = {
     "PADV2": _plain_pad,
+    "MAXIMUM": _at_least_the_lowest,
+    "GATHER_ND": gathered,
+    "STRIDED_SLICE": subsampled,
     "ADD": _requantize,
     "RELU": _clamp,
     "RELU6": _clamp,

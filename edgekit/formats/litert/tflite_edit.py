@@ -277,6 +277,15 @@ def add_constant(model: Any, values: NDArray[Any], name: str, quantization: Any 
     return _add_tensor(model.subgraphs[0], made)
 
 
+def on_grid(scale: float | Sequence[float], zero: int | Sequence[int], axis: int = 0) -> Any:
+    """How a tensor lies on a grid; several: one for each place along ``axis``."""
+    made = schema.QuantizationParametersT()
+    made.scale = [scale] if isinstance(scale, float) else list(scale)
+    made.zeroPoint = [zero] if isinstance(zero, int) else list(zero)
+    made.quantizedDimension = axis
+    return made
+
+
 # --- metadata --------------------------------------------------------------------------------------------
 
 

@@ -126,6 +126,35 @@ class Wiring:
         self._add("QUANTIZE", [source], given)
         return source
 
+    def add_concatenation(self, parts: Sequence[int], axis: int, like: int) -> int:
+        """Parts beside each other, on the grid of ``like``; put in its place by ``sort``."""
+        given = self.add_like(like, ())
+        shapes = [np.asarray(self.graph.tensors[one].shape, np.int32) for one in parts]
+        shape = shapes[0].copy()
+        shape[axis] = sum(int(one[axis]) for one in shapes)
+        self.graph.tensors[given].shape, self.graph.tensors[given].shapeSignature = shape, None
+        self._add("CONCATENATION", list(parts), given, version=2)  # 2: the first with int8
+        self.graph.operators[-1].builtinOptions.axis = axis
+        return given
+
+    def add_slice(self, source: int, axis: int, start: int, count: int) -> int:
+        """A part of a tensor along an axis; put in its place by ``sort``."""
+        sizes = [int(one) for one in self.graph.tensors[source].shape]
+        starts = [start if at == axis else 0 for at in range(len(sizes))]
+        sizes[axis] = count
+        given = self.add_like(source, ())
+        self.graph.tensors[given].shape = np.array(sizes, np.int32)
+        self._add("SLICE", [source, self.whole_numbers(starts), self.whole_numbers(sizes)], given, version=2)
+        return given
+
+    def grid(self, tensor: int) -> tuple[float, int] | None:
+        """Scale and zero point of an int8 tensor with one grid; None for another."""
+        one = self.graph.tensors[tensor]
+        grid = one.quantization
+        if one.type != schema.TensorType.INT8 or grid is None or grid.scale is None or len(grid.scale) != 1:
+            return None
+        return float(grid.scale[0]), int(grid.zeroPoint[0])
+
     def _float_like(self, tensor: int) -> int:
         shape = self.graph.tensors[tensor].shape
         found = self.add_like(tensor, tuple(range(0 if shape is None else len(shape))))
@@ -135,9 +164,9 @@ class Wiring:
         )
         return found
 
-    def _add(self, kind: str, inputs: list[int], given: int) -> None:
+    def _add(self, kind: str, inputs: list[int], given: int, version: int = 1) -> None:
         operator, options = schema.OperatorT(), f"{kind.capitalize()}Options"
-        operator.opcodeIndex = tflite_edit.operator_code(self.model, kind)
+        operator.opcodeIndex = tflite_edit.operator_code(self.model, kind, version)
         operator.inputs, operator.outputs = inputs, [given]
         operator.builtinOptions = getattr(schema, f"{options}T")()
         operator.builtinOptionsType = getattr(schema.BuiltinOptions, options)
