@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from edgekit.errors import CaptureError
 from edgekit.execution import outputs_of
 from edgekit.graph import ops
+from edgekit.graph.activations import recognize_activations
 from edgekit.graph.constants import fold_constants
 from edgekit.graph.fold import fold_affine, fold_batch_norm
 from edgekit.graph.fuse import fuse_branches
@@ -62,6 +63,7 @@ def capture(model: nn.Module, example: Tensors) -> fx.GraphModule:
     check_layers(graph)
     normalize(graph)
     fold_constants(graph)
+    recognize_activations(graph)
     spell_products(graph)
     fold_batch_norm(graph)
     fuse_branches(graph)
