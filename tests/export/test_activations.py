@@ -31,10 +31,6 @@ WRITTEN: dict[str, tuple[Callable[[Tensor], Tensor], object]] = {
     "gelu": (lambda x: x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0))), aten.gelu.default),
     "mish": (lambda x: x * torch.tanh(functional.softplus(x)), aten.mish.default),
     "behind a ReLU": (lambda x: (y := x.relu()) * 0.5 * (1 + torch.erf(y / math.sqrt(2))), aten.gelu.default),
-    "twice in a row": (
-        lambda x: functional.gelu(x) * 0.5 * (1 + torch.erf(functional.gelu(x) / 2**0.5)),
-        None,
-    ),
     "another factor": (lambda x: 0.51 * x * (1.0 + torch.erf(x / math.sqrt(2.0))), None),
     "of two tensors": (lambda x: x * 0.5 * (1.0 + torch.erf(x.flip(1) / math.sqrt(2.0))), None),
     "read on the way": (lambda x: x * 0.5 * (y := 1.0 + torch.erf(x / math.sqrt(2.0))) + y, None),
