@@ -7,9 +7,10 @@
 Each network is captured, calibrated and converted once; the converter's file is then finished twice, with
 the passes (transposes.py and rows.py: the order of axes; taken.py, picked.py: ops as XNNPACK takes them;
 in_float.py: what XNNPACK has in float alone; folded.py: what reads no input) and without. Told of each
-file: transposes, partitions of XNNPACK, ops outside of them, bytes, and the median of its times on one thread, both files in turns; on an emulated board
-instructions. ``apart``: the largest difference of their answers, in steps of the output's grid (floats:
-relative to the largest answer). Floats are added up in another order, so that a rounding may differ.
+file: transposes, partitions of XNNPACK, ops outside of them, bytes, and the median of its times on one
+thread, both files in turns; on an emulated board instructions. ``apart``: the largest difference of their
+answers, in steps of the output's grid (floats: relative to the largest answer). Floats are added up in
+another order, so that a rounding may differ.
 """
 
 from __future__ import annotations
