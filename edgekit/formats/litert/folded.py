@@ -38,10 +38,13 @@ def fold_constants(model: Any) -> int:
             ops.append(operator)
             if file.kind(operator) in _STORED and all(one in stored for one in read):
                 stored.update(int(one) for one in operator.outputs)
-    wanted = [one for one in _border(file, ops) if one not in stored and _small(file, one)]
+    wanted = [one for one in _border(file, ops) if one not in stored and _is_small(file, one)]
     if not wanted:
         return 0
-    values = _computed(model, wanted)
+    try:
+        values = _computed(model, wanted)
+    except RuntimeError:  # an op that can't do without the rest of its file computes there, as before
+        return 0
     before = len(file.graph.operators)
     for tensor, value in zip(wanted, values, strict=True):
         grid = file.graph.tensors[tensor].quantization
@@ -62,8 +65,11 @@ def _border(file: Wiring, ops: list[Any]) -> list[int]:
     ]
 
 
-def _small(file: Wiring, tensor: int) -> bool:
-    shape = file.graph.tensors[tensor].shape
+def _is_small(file: Wiring, tensor: int) -> bool:
+    one = file.graph.tensors[tensor]
+    shape = one.shape
+    if one.type not in tflite_edit.NUMBERS:
+        return False
     return int(np.prod(() if shape is None else shape, dtype=np.int64)) * 4 <= _MOST_BYTES
 
 

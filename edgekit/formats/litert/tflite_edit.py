@@ -28,6 +28,7 @@ _TYPES: dict[type, int] = {
     np.int64: _TYPE.INT64,
     np.bool_: _TYPE.BOOL,
 }
+NUMBERS = frozenset(_TYPES.values())  # types that a constant may have here
 QUANTIZED_8 = {_TYPE.INT8, _TYPE.UINT8}
 
 
