@@ -6,6 +6,8 @@
 # make torture  thousands of damaged recipes, run folders, models and samples (EDGEKIT_TORTURE=20000: of each kind),
 #               and commands that are killed and starved (EDGEKIT_TORTURE_TRIALS=200)
 # make audit    known vulnerabilities of what is installed, or that they couldn't be looked up (AUDIT=--strict: fails)
+# make docs     the site of the documentation, in build/site, its links checked
+# make wheel    a wheel and a source distribution, tried in an environment of their own
 # make sbom     a bill of materials of what is installed: sbom.cdx.json, CycloneDX
 # make reach    networks of timm, torchvision and transformers through the whole main job (hours; see docs/reach.md)
 # make lint     ruff and mypy
@@ -26,7 +28,7 @@ NETWORKS ?=
 AUDIT ?=
 TOOLS := $(VENV)/tools
 
-.PHONY: demo test wide board browser torture audit sbom reach lint fix clean
+.PHONY: demo test wide board browser torture audit sbom docs wheel reach lint fix clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)
@@ -57,6 +59,17 @@ sbom: $(STAMP)
 	@$(call tool,cyclonedx-bom>=7)
 	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --mc-type library \
 		--output-reproducible --output-file sbom.cdx.json
+
+docs: $(STAMP)
+	$(BIN)/python scripts/site_pages.py build/pages
+	@$(call tool,mkdocs-material>=9.7)
+	$(TOOLS)/bin/python -m mkdocs build --quiet --strict
+
+# `python -m build` makes the wheel from the source distribution, so that what is missing in that is found.
+wheel: $(STAMP)
+	@$(call tool,build>=1.2)
+	$(TOOLS)/bin/python -m build --outdir dist
+	$(BIN)/python scripts/try_wheel.py dist "$(PYTHON)" $(PIP_ARGS)
 
 define tool
 { test -x $(TOOLS)/bin/python || "$(PYTHON)" -m venv $(TOOLS); } && \

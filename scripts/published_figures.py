@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.units import human_bytes, human_count, human_ns, human_share
+from edgekit.report.markdown import markdown
+from edgekit.report.summary import Report
+from edgekit.units import human_share
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -91,50 +93,8 @@ def table(name: str) -> str:
     if not path.exists():
         return f"\n(not measured yet: benchmarks/results/{name}.json is missing)\n\n"
     report = json.loads(path.read_text())
-    reference = next(a for a in report["artifacts"] if a["file"] == report["reference"])
-    slow = latency(report, reference["file"], "onnxruntime")
-    lines = [
-        "",
-        "| | accuracy | parameters | MACs | bytes | p50, 1 thread | × smaller | × faster | int8 coverage |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    rows = [("trained model", report["baseline"]), *((f"after {s['kind']}", s) for s in report["stages"])]
-    for label, row in rows:
-        lines.append(
-            f"| {label} | {human_share(row['accuracy'], 2)} | {human_count(row['parameters'])} | "
-            f"{human_count(row['macs'])} | | | | | |"
-        )
-    for artifact in report["artifacts"]:
-        lines.append(artifact_row(report, artifact, reference, slow))
-    recommended = report["recommended"]
-    lines += [
-        "",
-        f"Recommended: `{recommended['artifact']}` in {recommended['runtime']}. {recommended['reason']}",
-    ]
-    for warning in report.get("warnings", []):
-        lines.append(f"\n> {warning if isinstance(warning, str) else warning['message']}")
-    lines += [
-        "",
-        f"Measured on one thread of {cpu(report)}: [{path.name}](benchmarks/results/{path.name}).",
-        "",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def artifact_row(
-    report: dict[str, Any], artifact: dict[str, Any], reference: dict[str, Any], slow: float
-) -> str:
-    """One file: measured in its own runtime on one thread."""
-    runtime = {"onnx": "onnxruntime", "litert": "litert"}[artifact["format"]]
-    p50 = latency(report, artifact["file"], runtime)
-    label = Path(artifact["file"]).name
-    return (
-        f"| `{label}` ({runtime}) | {human_share(artifact['accuracy'], 2)} | | | "
-        f"{human_bytes(artifact['size_bytes'])} | {human_ns(p50)} | "
-        f"{reference['size_bytes'] / artifact['size_bytes']:.1f} | {slow / p50:.1f} | "
-        f"{human_share(artifact['int8_coverage'], 0)} |"
-    )
+    source = f"Measured on one thread of {cpu(report)}: [{path.name}](benchmarks/results/{path.name})."
+    return f"\n{markdown(Report.from_json(report))}\n{source}\n\n"
 
 
 # --- the compression benchmarks --------------------------------------------------------------------------

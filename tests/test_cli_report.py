@@ -72,3 +72,16 @@ def test_what_cannot_be_is_refused(
     assert result.exit_code == 2
     assert told in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_in_markdown(finished: Path, tmp_path: Path) -> None:
+    result = call(finished, "--markdown")
+    assert (result.exit_code, result.stderr) == (0, "")
+    table = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    report = json.loads((finished / "report.json").read_text())
+    assert [line.count("|") for line in table] == [10] * (3 + len(report["artifacts"]))
+    assert report["recommended"]["reason"] in result.stdout
+    for runs, told in (((finished, finished), "2 runs"), ((tmp_path,), "no report of a finished run")):
+        refused = call(*runs, "--markdown")
+        assert refused.exit_code == 2
+        assert told in refused.stderr

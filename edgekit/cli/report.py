@@ -28,6 +28,12 @@ def report(
             show_default=False,
         ),
     ] = None,
+    as_markdown: Annotated[
+        bool,
+        typer.Option(
+            "--markdown", help="Print the table of one finished run in Markdown, and write no page."
+        ),
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -38,6 +44,10 @@ def report(
     show_tracebacks(debug)
     from edgekit.files import disk_full
     from edgekit.report import page
+
+    if as_markdown:
+        _print_markdown(runs)
+        return
 
     loaded = [page.load(run) for run in dict.fromkeys(runs)]
     path = out or (loaded[0].folder / "report.html" if len(loaded) == 1 else Path("report.html"))
@@ -64,3 +74,22 @@ def report(
         for line in lines:
             say(f"! {name}: {line}", err=True)
     say(path)
+
+
+def _print_markdown(runs: list[Path]) -> None:
+    """Raises RunFolderError: several runs, or none that has ended."""
+    from edgekit.report.markdown import markdown
+    from edgekit.report.summary import Report
+
+    if len(runs) != 1:
+        raise RunFolderError("one table is of one run", where="--markdown", got=f"{len(runs)} runs")
+    try:
+        found = Report.load(runs[0])
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            "no report of a finished run",
+            where=str(runs[0] / "report.json"),
+            got=str(error).splitlines()[0][:200],
+            next="edgekit compress goes on with a run that hasn't ended",
+        ) from error
+    say(markdown(found).rstrip("\n"))
