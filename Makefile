@@ -63,7 +63,7 @@ sbom: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python scripts/site_pages.py build/pages
 	@$(call tool,mkdocs-material>=9.7)
-	$(TOOLS)/bin/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(TOOLS)/bin/python -m mkdocs build --quiet --strict
 
 # `python -m build` makes the wheel from the source distribution, so that what is missing in that is found.
 wheel: $(STAMP)

@@ -122,8 +122,8 @@ def recipe_keys() -> str:
     return "\n".join(text)
 
 
-_RECIPES = """`edgekit recipe show NAME` prints a whole recipe, `edgekit recipe check FILE` looks at yours, and
-`--set stages.prune.speedup=3` changes a key for one run. A key that isn't here is refused with the
+_RECIPES = """`edgekit recipe show NAME` prints a whole recipe, `edgekit recipe check FILE` looks at yours,
+and `--set stages.prune.speedup=3` changes a key for one run. A key that isn't here is refused with the
 nearest ones."""
 
 
