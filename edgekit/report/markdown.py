@@ -34,7 +34,8 @@ def markdown(report: Report) -> str:
     slow = min((one.p50_ns for one in _timed(report, report.reference)), default=None)
     for artifact in report.artifacts:
         smaller = f"{reference.size_bytes / artifact.size_bytes:.1f}" if reference else ""
-        for measured in _timed(report, artifact.file) or [None]:
+        timed: list[Measured | None] = [*_timed(report, artifact.file)]
+        for measured in timed or [None]:
             name = f"`{Path(artifact.file).name}`" + (f" ({measured.runtime})" if measured else "")
             took = human_ns(measured.p50_ns) if measured else ""
             faster = f"{slow / measured.p50_ns:.1f}" if measured and slow else ""
