@@ -56,19 +56,26 @@ def per_class(targets: Labels, before: Labels, after: Labels, classes: int) -> l
         _check(answers, classes, len(targets))
     _check(targets, classes, len(targets))
     right_before, right_after = before == targets, after == targets
-    rows = []
-    for index in range(classes):
-        own = targets == index
-        count = int(own.sum())
-        one, other = right_before & own, right_after & own
-        gained, lost = int((other & ~one).sum()), int((one & ~other).sum())
-        rows.append(
-            ClassRow(
-                *(index, count, share(int(one.sum()), count), share(int(other.sum()), count)),
-                difference(gained, lost, count),
-            )
+    counts, ones, others, gained, lost = (
+        np.bincount(targets[chosen], minlength=classes).tolist()
+        for chosen in (
+            np.ones(len(targets), bool),
+            right_before,
+            right_after,
+            right_after & ~right_before,
+            right_before & ~right_after,
         )
-    return rows
+    )
+    return [
+        ClassRow(
+            index,
+            counts[index],
+            share(ones[index], counts[index]),
+            share(others[index], counts[index]),
+            difference(gained[index], lost[index], counts[index]),
+        )
+        for index in range(classes)
+    ]
 
 
 def worst(rows: Sequence[ClassRow]) -> ClassRow | None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgekit.diagnosis.classes import ClassRow, confusion, per_class
+from edgekit.diagnosis.classes import ClassRow, Labels, confusion, per_class
 from edgekit.diagnosis.confidence import Calibration, Temperature, calibration, fit_temperature, probabilities
 from edgekit.diagnosis.errors import Errors, errors
 from edgekit.diagnosis.flips import Churn, Flip, churn, flips
@@ -115,7 +115,8 @@ def _classes(
     one, other = (each.argmax(1) for each in scores)
     shares = probabilities(scores[0]), probabilities(scores[1])
     number = scores[0].shape[1]
-    matrices = [confusion(wanted, one, number), confusion(wanted, other, number)]
+    answered = (one, other)
+    matrices = [confusion(wanted, each, number) for each in answered] if number <= MOST_CLASSES else []
     single = task.per_sample
     calibrated = len(wanted) >= 2
     return Judged(
@@ -123,10 +124,8 @@ def _classes(
         samples=len(wanted),
         churn=churn(wanted, one, other),
         classes=tuple(per_class(wanted, one, other, number)),
-        matrices=tuple(tuple(tuple(map(int, row)) for row in matrix) for matrix in matrices)
-        if number <= MOST_CLASSES
-        else (),
-        confused=_confused(*matrices),
+        matrices=tuple(tuple(tuple(map(int, row)) for row in matrix) for matrix in matrices),
+        confused=_confused(wanted, one, other, number),
         flips=tuple(flips(wanted, one, other, shares, most=MOST_FLIPS)) if single else (),
         calibration_before=calibration(shares[0], wanted) if calibrated else None,
         calibration_after=calibration(shares[1], wanted) if calibrated else None,
@@ -149,17 +148,19 @@ def _scores(task: Task, outputs: Tensor, rows: Tensor) -> npt.NDArray[np.floatin
     return chosen
 
 
-def _confused(before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> tuple[Confused, ...]:
-    change = np.abs(after - before)
-    np.fill_diagonal(change, 0)
-    order = np.argsort(-change, axis=None, kind="stable")[:MOST_CONFUSED]
-    pairs = [
-        (int(one), int(other)) for one, other in zip(*np.unravel_index(order, change.shape), strict=True)
-    ]
+def _confused(wanted: Labels, before: Labels, after: Labels, classes: int) -> tuple[Confused, ...]:
+    """Mistakes whose number changed most, of equal ones those of lower labels. Never a table of all pairs: of
+    20,000 classes that takes gigabytes.
+    """
+    codes = [wanted.astype(np.int64) * classes + answers for answers in (before, after)]
+    pairs, place = np.unique(np.concatenate(codes), return_inverse=True)
+    counts = [np.bincount(part, minlength=len(pairs)) for part in np.split(place.reshape(-1), 2)]
+    change = np.where(pairs // classes == pairs % classes, 0, np.abs(counts[1] - counts[0]))
+    order = np.argsort(-change, kind="stable")[:MOST_CONFUSED]
     return tuple(
-        Confused(one, other, int(before[one, other]), int(after[one, other]))
-        for one, other in pairs
-        if change[one, other]
+        Confused(int(pairs[at] // classes), int(pairs[at] % classes), int(counts[0][at]), int(counts[1][at]))
+        for at in order
+        if change[at]
     )
 
 

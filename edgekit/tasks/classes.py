@@ -200,10 +200,11 @@ class Segmentation(_Classes):
 
     def score(self, outputs: Tensor, targets: Tensor) -> float:
         counted = self.counted(targets)
-        pairs = targets[counted].long() * self.num_classes + self.answers(outputs)[counted]
-        table = torch.bincount(pairs, minlength=self.num_classes**2)
-        table = table.reshape(self.num_classes, self.num_classes).double()
-        both = table.diagonal()
-        union = table.sum(0) + table.sum(1) - both
+        wanted, answered = targets[counted].long(), self.answers(outputs)[counted].long()
+        both, one, other = (
+            torch.bincount(labels, minlength=self.num_classes).double()
+            for labels in (wanted[wanted == answered], wanted, answered)
+        )
+        union = one + other - both
         seen = union > 0
         return float((both[seen] / union[seen]).mean()) if bool(seen.any()) else 0.0

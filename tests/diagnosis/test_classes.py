@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, recall_score
 
 from edgekit.diagnosis.classes import confusion, per_class, worst
+from edgekit.diagnosis.judged import judge
+from edgekit.tasks import Classification, Segmentation
 
 CLASSES = 4
 LABELS = st.integers(0, CLASSES - 1)
@@ -52,3 +57,28 @@ def test_the_worst_class_lost_most() -> None:
 def test_labels_that_are_none(targets: list[float], answers: list[int]) -> None:
     with pytest.raises(ValueError, match="labels"):
         confusion(np.array(targets), np.array(answers), CLASSES)
+
+
+def test_twenty_thousand_classes_take_no_table_of_pairs() -> None:
+    """ImageNet-21k's heads: a table of all pairs has 477 million entries."""
+    classes = 21_841
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(classes, (40,), generator=generator)
+    before = torch.randn(40, classes, generator=generator)
+    before[torch.arange(40), targets] = 20.0
+    after = before.clone()
+    after[:3, 7] = 30.0
+    task = Classification(num_classes=classes)
+    tracemalloc.start()
+    try:
+        found = judge(task, targets, before, after)
+        score = Segmentation(num_classes=classes).score(before[:, :, None, None], targets[:, None, None])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200e6
+    assert score == 1.0
+    assert found.matrices == ()
+    assert len(found.classes) == classes
+    lost = [(one.target, one.answer, one.before, one.after) for one in found.confused]
+    assert lost == [(int(target), 7, 0, 1) for target in targets[:3].sort().values]
