@@ -91,6 +91,7 @@ def begin(what: str | Source | None) -> None:
     if isinstance(what, Source):
         reading(Event("note", "start", str(what)))
         if what.data is not None:
-            from edgekit.pictures.listing import listed
+            from edgekit.media.listing import listed
+            from edgekit.pictures.sort import PICTURES
 
-            listed(what.data)
+            listed(what.data, PICTURES)

@@ -1,13 +1,15 @@
 """One picture: from the bytes of its file to the pixels that a model is given, and what was found out.
 
-Imports no torch: it runs in processes of its own (``worker.py``).
+Imports no torch: it runs in processes of its own (``media/worker.py``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgekit.files import NotAFile, read_bytes
+from edgekit.media.sorts import Unreadable
 from edgekit.pictures.transform import ImageTransform
 
-__all__ = ["VERSION", "Facts", "Unreadable", "decode", "read_picture"]
+__all__ = ["Facts", "Unreadable", "decode", "read_picture", "reader"]
 
-VERSION = 1  # of what is made of a picture: pixels of another version are made anew
 _LARGEST_FILE = 512 << 20
 _ORIENTATION = 0x0112
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
@@ -40,10 +42,6 @@ _HEADS = (
 )
 
 
-class Unreadable(Exception):
-    """A file that holds no picture, or not all of it. Says why."""
-
-
 @dataclass(frozen=True)
 class Facts:
     """What a picture's file is. ``mode``: Pillow's; ``turned``: by its EXIF data; ``width``, ``height``:
@@ -60,6 +58,17 @@ class Facts:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+
+def reader(described: str) -> Callable[[str], tuple[np.ndarray[Any, Any] | None, dict[str, Any]]]:
+    """See ``media.sorts.Sort``."""
+    transform = ImageTransform(**json.loads(described)) if described else None
+
+    def read(path: str) -> tuple[np.ndarray[Any, Any] | None, dict[str, Any]]:
+        pixels, facts = read_picture(path, transform)
+        return pixels, facts.to_json()
+
+    return read
 
 
 def read_picture(path: str, transform: ImageTransform | None) -> tuple[np.ndarray[Any, Any] | None, Facts]:

@@ -88,6 +88,11 @@ class ImageTransform:
 
         return Preprocessing(layout="NHWC", scale=self.scale, mean=self.mean, std=self.std)
 
+    @property
+    def row(self) -> tuple[tuple[int, ...], str]:
+        """Shape and type of a picture's pixels."""
+        return (*self.size, self.channels), "uint8"
+
     def row_bytes(self) -> int:
         """Of one picture."""
         return self.size[0] * self.size[1] * self.channels
