@@ -65,7 +65,8 @@ def _about_copies(groups: Sequence[Mapping[str, Any]], found: Listing[Any]) -> l
 
 
 def about_damaged(found: Mapping[str, Any], *, skip: bool, owner: str) -> None:
-    """Tell what is left out, and all notes. ``found``: what ``told`` gave; ``owner``: the class that read them.
+    """Tell what is left out, and all notes. ``found``: what ``told`` gave; ``owner``: the class that read
+    them.
 
     Raises DataError: there are damaged files, and they aren't to be skipped; with their names.
     """

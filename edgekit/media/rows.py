@@ -122,7 +122,7 @@ def label_of(value: Any) -> str | None:
 
 
 def split_of(row: Mapping[str, Any], column: str, where: str) -> str:
-    """ "train" or "validation"; where there is no such column, the former. Raises DataError: another word."""
+    """Of a row: "train" or "validation"; the former without such a column. Raises DataError: another word."""
     if not column:
         return "train"
     told = str(row.get(column) or "").strip().lower()

@@ -41,7 +41,9 @@ class Look(Protocol):
 
 @dataclass(frozen=True)
 class Words:
-    """What they are called, in messages; ``many`` in the cache and in what ``edgekit data --json`` shows, too."""
+    """What they are called, in messages; ``many`` in the cache and in what ``edgekit data --json`` shows,
+    too.
+    """
 
     one: str
     many: str
@@ -54,8 +56,8 @@ class Sort(Words):
     Attributes:
         suffixes: of files that are taken for such, in small letters.
         like: an example of suffixes in words.
-        reader: ``module:function`` that makes, of a transform as JSON or "", a function from a path to an array
-            (None without a transform) and facts. It runs in processes of its own and raises Unreadable.
+        reader: ``module:function`` that makes, of a transform as JSON or "", a function from a path to an
+            array (None without a transform) and facts. It runs in processes of its own and raises Unreadable.
         look: makes what gathers these facts.
         versions: of all that pixels or samples depend on, beside the transform.
     """

@@ -18,7 +18,7 @@ from edgekit.files import opened
 from edgekit.media.listing import File, Listing
 from edgekit.progress import Event, reading
 
-__all__ = ["drawn", "hold_out", "split"]
+__all__ = ["drawn", "first_copies", "hold_out", "split"]
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def split(found: Listing[File], share: float, seed: int) -> None:
     """
     folder = found.root if found.root.is_dir() else found.root.parent
     reading(Event("step", "data", f"looking for copies of a {found.words.one}"))
-    first = _first_copies(found.splits["train"])
+    first = first_copies(found.splits["train"])
 
     def name(path: str) -> str:
         return Path(os.path.relpath(path, folder)).as_posix()
@@ -84,7 +84,7 @@ def drawn(name: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
 
 
-def _first_copies(files: list[File]) -> dict[str, str]:
+def first_copies(files: list[File]) -> dict[str, str]:
     """By path, the first of all files that have the same content; of copies alone."""
     found: dict[str, str] = {}
     for same_size in _alike(files, lambda one: str(one.size_bytes)):

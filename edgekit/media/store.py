@@ -45,8 +45,8 @@ def look_at(files: Sequence[File], sort: Sort, workers: int | None = None) -> di
 def stored(
     files: Sequence[File], sort: Sort, transform: Transform, workers: int | None = None
 ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-    """The rows of all files that can be read, (N, …) of the transform's shape and type, in order; and what was
-    found, see ``Look.to_json``.
+    """The rows of all files that can be read, (N, …) of the transform's shape and type, in order; and what
+    was found, see ``Look.to_json``.
 
     Raises DiskFullError.
     """

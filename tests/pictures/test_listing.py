@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import DataError
-from edgekit.pictures.files import ImageFiles
 from edgekit.media.listing import listed
+from edgekit.pictures.files import ImageFiles
 from edgekit.pictures.sort import PICTURES
 from tests.pictures.made import as_bytes, folder, picture
 
