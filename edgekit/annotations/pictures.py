@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,9 @@ from edgekit.media.listing import File
 from edgekit.pictures.looking import Look
 from edgekit.pictures.sort import PICTURES
 from edgekit.pictures.transform import ImageTransform
-from edgekit.ragged import Ragged
+
+if TYPE_CHECKING:
+    from edgekit.ragged import Ragged
 
 __all__ = ["BOXED", "Pictures", "files_of"]
 
@@ -126,6 +128,8 @@ class Pictures:
     @property
     def targets(self) -> Ragged:
         """All boxes and labels."""
+        from edgekit.ragged import Ragged
+
         pairs = zip(self._boxes, self._labels, strict=True)
         return Ragged.of({"boxes": boxes, "labels": labels} for boxes, labels in pairs)
 

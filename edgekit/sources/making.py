@@ -177,7 +177,7 @@ def make(source: Source, *, made_up: bool = False) -> Workload:
         targets = kind.targets(_MADE_UP, count)
         train = validation = Samples(raw, targets) if isinstance(targets, torch.Tensor) else (raw, targets)
         parts = kind.parts(model, transform, count)
-        reading(Event("note", "data", f"no --data: {made.kind} of noise stand in"))
+        reading(Event("note", "data", f"no --data: {kind.many} of noise stand in"))
     else:
         count = len(files.classes)
         parts = kind.parts(model, transform, count)
@@ -224,7 +224,11 @@ def prepared(source: Source, *, made_up: bool = False) -> tuple[nn.Module, Made]
     if files is None:
         kind = row.kind_of(name, model)
     transform = KINDS[kind].transform(Asked(source, row, name, model), files)
-    reading(Event("note", "data", f"{kind} as {source.model} wants them: {KINDS[kind].told(transform)}"))
+    reading(
+        Event(
+            "note", "data", f"{KINDS[kind].many} as {source.model} wants them: {KINDS[kind].told(transform)}"
+        )
+    )
     made = Made(source, kind, files, transform, own)
     if count is not None:
         answers = _answers(made, model)
@@ -273,7 +277,7 @@ def _about(source: Source, made: Made) -> dict[str, str]:
     if source.weights is not None:
         weights = f"of {source.weights}"
     what = KINDS[made.kind].told(made.transform)
-    told = {"source": f"{source.model}, weights {weights}", made.kind: what}
+    told = {"source": f"{source.model}, weights {weights}", KINDS[made.kind].many: what}
     return told if source.data is None else {**told, "data": str(source.data)}
 
 

@@ -56,10 +56,12 @@ class Kind(ABC, Generic[F, X]):
     """Pictures, texts, sounds, boxes.
 
     Attributes:
+        many: what its inputs are called.
         wanted: what ``--data`` has to be, in words.
         owner: the class that holds such data, by its name in edgekit.
     """
 
+    many: ClassVar[str]
     wanted: ClassVar[str]
     owner: ClassVar[str]
 

@@ -25,6 +25,7 @@ _ZOOM = 0.3
 class OfBoxes(Kind[BoxFiles, ImageTransform]):
     """COCO, YOLO, VOC; the model says of its outputs what they mean (``detection_head``)."""
 
+    many: ClassVar[str] = "pictures"
     wanted: ClassVar[str] = (
         "pictures with boxes: a COCO file, a YOLO data.yaml, or a folder of these or of VOC's"
     )

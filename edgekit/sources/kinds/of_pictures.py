@@ -23,6 +23,7 @@ __all__ = ["OfPictures", "resized", "settings"]
 class OfPictures(Kind[ImageFiles, ImageTransform]):
     """A folder of classes, or a list of paths and labels."""
 
+    many: ClassVar[str] = "pictures"
     wanted: ClassVar[str] = "pictures: a folder for each class, or a CSV or JSONL file of paths and labels"
     owner: ClassVar[str] = "ImageFiles"
 

@@ -23,6 +23,7 @@ __all__ = ["OfSounds"]
 class OfSounds(Kind[SoundFiles, SoundTransform]):
     """A folder of classes, or a list of paths and labels."""
 
+    many: ClassVar[str] = "sounds"
     wanted: ClassVar[str] = (
         "sounds: a folder of WAV files for each class, or a CSV or JSONL of paths and labels"
     )

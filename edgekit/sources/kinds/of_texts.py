@@ -25,6 +25,7 @@ _MADE_UP = 32  # tokens, where there are no texts
 class OfTexts(Kind[TextFiles, TextTransform]):
     """A table of texts and labels, or text files by class."""
 
+    many: ClassVar[str] = "texts"
     wanted: ClassVar[str] = "texts: a CSV, TSV or JSONL file with columns text and label, or a folder of them"
     owner: ClassVar[str] = "TextFiles"
 
