@@ -24,6 +24,7 @@ _FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
+_SETTINGS = "tokenizer_config.json"
 _AT_ONCE = 1000
 _LONGEST = 8192
 
@@ -96,12 +97,12 @@ class TextTransform:
         return f"{self.length} of {self.vocabulary:,} tokens ({self.tokenizer})"
 
 
-@lru_cache(maxsize=8)
 def loaded(folder: str) -> Any:
-    """Transformers' tokeniser of a folder. Raises DataError, MissingExtraError."""
+    """The tokeniser of a folder, read once. Raises DataError, MissingExtraError."""
     path = Path(folder)
     where = path if path.is_dir() else path.parent
-    if not any((where / name).is_file() for name in _FILES):
+    files = [where / name for name in (*_FILES, _SETTINGS) if (where / name).is_file()]
+    if not any(one.name != _SETTINGS for one in files):
         raise DataError(
             "no tokeniser",
             where=folder,
@@ -109,7 +110,12 @@ def loaded(folder: str) -> Any:
             expected=f"a folder with {', '.join(_FILES[:3])}",
             next="tokenizer.save_pretrained(FOLDER) writes them",
         )
-    settings = where / "tokenizer_config.json"
+    return _read(where, tuple((one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files))
+
+
+@lru_cache(maxsize=8)
+def _read(where: Path, _files: tuple[tuple[str, int, int], ...]) -> Any:
+    settings = where / _SETTINGS
     try:
         if settings.exists() and "auto_map" in read_json(settings):
             raise DataError(
@@ -126,12 +132,14 @@ def loaded(folder: str) -> Any:
     except Exception as error:  # whatever a damaged file makes a library run into
         raise DataError(
             "this tokeniser can't be read",
-            where=folder,
+            where=str(where),
             got=" ".join(str(error).split())[:300],
             expected="what transformers' save_pretrained writes",
         ) from error
     if known.pad_token_id is None:
-        raise DataError("a tokeniser without a token to fill up with", where=folder, expected="a pad_token")
+        raise DataError(
+            "a tokeniser without a token to fill up with", where=str(where), expected="a pad_token"
+        )
     return known
 
 

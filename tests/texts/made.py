@@ -6,7 +6,23 @@ import json
 from pathlib import Path
 
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-WORDS = [*MARKS, *["where", "is", "my", "card", "the", "rate", "fee", "##s", "?", "a", "of", "top", "up", "lost"]]
+WORDS = [
+    *MARKS,
+    "where",
+    "is",
+    "my",
+    "card",
+    "the",
+    "rate",
+    "fee",
+    "##s",
+    "?",
+    "a",
+    "of",
+    "top",
+    "up",
+    "lost",
+]
 ROWS = [
     ("Where is my card?", "card"),
     ("my card is lost", "card"),
