@@ -142,9 +142,13 @@ def _and(paths: Any, root: Path) -> str:
 
 def _coco(path: Path) -> Found:
     """With its pictures' folder: the file's own, or one beside or above it where the first picture is."""
-    content = parse_json(read_bytes(path, _MOST_BYTES))
+    try:
+        content = parse_json(read_bytes(path, _MOST_BYTES))
+    except (OSError, ValueError):
+        return find_coco(path)  # tells it
     images = content.get("images") if isinstance(content, dict) else None
-    first = next((one.get("file_name") for one in images or () if isinstance(one, dict)), None)
+    listed = images if isinstance(images, list) else []
+    first = next((one.get("file_name") for one in listed if isinstance(one, dict)), None)
     if not isinstance(first, str):
         return find_coco(path)
     for folder in _beside(path):
@@ -184,7 +188,7 @@ def _yolo_described(path: Path) -> Layout:
             "no description of YOLO's", where=str(path), expected="a data.yaml: train, val, names"
         )
     names = told["names"]
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[at] for at in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(one, str) for one in names):
         raise DataError("no names of classes", where=f"{path}: names", got=repr(names)[:80])
@@ -243,7 +247,7 @@ def _yolo_folder(root: Path) -> Layout | None:
             where=str(root),
             expected="a data.yaml (train, val, names), or classes.txt with a name in each line",
         )
-    names = [line.strip() for line in read_text(known[0], 1 << 20).splitlines() if line.strip()]
+    names = _lines(known[0])
     folders = {
         split: pictures / name
         for split in SPLITS
@@ -298,4 +302,13 @@ def _voc_folder(root: Path) -> Layout | None:
 
 
 def _names(path: Path) -> frozenset[str]:
-    return frozenset(line.split()[0] for line in read_text(path).splitlines() if line.strip())
+    return frozenset(line.split()[0] for line in _lines(path))
+
+
+def _lines(path: Path) -> list[str]:
+    """Of a small text file, those that aren't empty. Raises DataError."""
+    try:
+        text = read_text(path, 16 << 20)
+    except (OSError, ValueError) as error:
+        raise DataError("this file can't be read", where=str(path), got=str(error)) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]

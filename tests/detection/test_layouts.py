@@ -234,6 +234,12 @@ def test_faults_are_told_all_at_once_or_left_out(tmp_path: Path, monkeypatch: py
             "no names of classes",
         ),
         (lambda root: coco(root / "train.json", range(0)), "no boxes"),
+        (
+            lambda root: (root / "data.yaml").write_text("train: x\nnames: {0: a, b: c}"),
+            "no names of classes",
+        ),
+        (lambda root: (root / "a.json").write_text('{"images" "annotations" "categories"'), "no COCO"),
+        (lambda root: yolo_plain(root) or (root / "classes.txt").write_bytes(b"c\xe4t"), "can't be read"),
         (lambda root: coco(root / "own.json", range(1)), "too few pictures"),
     ],
 )
