@@ -69,9 +69,12 @@ def _key(files: Sequence[File], sort: Sort, transform: Transform) -> str:
     """Of all that the rows depend on; a file counts by its path, size and time of change."""
     digest = hashlib.sha256()
     digest.update(json.dumps([*sort.versions(), transform.to_dict()]).encode())
-    here = f"{Path.cwd()}/"
+    folders: dict[str, str] = {}  # where they really are: a run's own workload names them from elsewhere
     for one in files:
-        path = one.path if one.path.startswith("/") else here + one.path
+        folder, _, name = one.path.rpartition("/")
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder or ("/" if one.path.startswith("/") else "."))
+        path = f"{folders[folder]}/{name}"
         line = f"{path}\0{one.size_bytes}\0{one.changed}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]

@@ -59,6 +59,12 @@ def test_pixels_and_labels_in_order_mapped_and_kept(tmp_path: Path, cache: Path,
     again = read(files, said)
     assert torch.equal(again[0], train.inputs)  # type: ignore[arg-type]
     assert any("decoded before" in one.message for one in said)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    for elsewhere in ("run/../photos", "link"):
+        del said[:]
+        read(ImageFiles(tmp_path / elsewhere), said)
+        assert any("decoded before" in one.message for one in said)
     (tmp_path / "photos" / "cat" / "0.jpg").write_bytes(as_bytes(picture(77)))
     other = ImageFiles(tmp_path / "photos")
     changed = torch.cat(read(other, said))
