@@ -81,7 +81,8 @@ def _chunks(content: bytes) -> tuple[bytes | None, bytes | None]:
 
 def _numbers(data: bytes, code: int, bits: int) -> npt.NDArray[np.float32]:
     if code == _FLOAT:
-        return np.frombuffer(data, f"<f{bits // 8}").astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large is infinite, which the caller refuses
+            return np.frombuffer(data, f"<f{bits // 8}").astype(np.float32)
     if bits == 8:
         return (np.frombuffer(data, np.uint8).astype(np.float32) - np.float32(128)) / np.float32(128)
     if bits == 24:

@@ -58,15 +58,17 @@ class TextTransform:
         known = loaded(str(self.tokenizer))
         found: dict[str, list[npt.NDArray[np.int64]]] = {"input_ids": [], "attention_mask": []}
         for start in range(0, len(texts), _AT_ONCE):
-            told = known(
-                list(texts[start : start + _AT_ONCE]),
+            part = list(texts[start : start + _AT_ONCE])
+            told = self._asked(
+                known,
+                part,
                 padding="max_length",
                 truncation=True,
                 max_length=self.length,
                 return_attention_mask=True,
             )
             for name, parts in found.items():
-                parts.append(np.array(told[name], np.int64))
+                parts.append(np.array(told[name], np.int64).reshape(len(part), self.length))
         empty = np.zeros((0, self.length), np.int64)
         return {name: np.concatenate([empty, *parts]) for name, parts in found.items()}
 
@@ -74,9 +76,23 @@ class TextTransform:
         """Tokens of each text, whatever ``length`` is. Raises DataError, see ``encode``."""
         known, found = loaded(str(self.tokenizer)), []
         for start in range(0, len(texts), _AT_ONCE):
-            told = known(list(texts[start : start + _AT_ONCE]), return_attention_mask=False, verbose=False)
+            part = list(texts[start : start + _AT_ONCE])
+            told = self._asked(known, part, return_attention_mask=False, verbose=False)
             found += [len(one) for one in told["input_ids"]]
         return np.array(found, np.int64)
+
+    def _asked(self, known: Any, texts: list[str], **how: Any) -> Any:
+        try:
+            return known(texts, **how)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a library in Rust panics with what is no Exception
+            raise DataError(
+                "this tokeniser can't read texts",
+                where=str(self.tokenizer),
+                got=" ".join(str(error).split())[:300],
+                expected="what transformers' save_pretrained writes",
+            ) from error
 
     def decode(self, sample: Any) -> str:
         """A sample, {"input_ids", "attention_mask"}, as text to read: ``Workload(decode=…)``."""
@@ -129,7 +145,9 @@ def _read(where: Path, _files: tuple[tuple[str, int, int], ...]) -> Any:
         )
     except (DataError, MissingExtraError):
         raise
-    except Exception as error:  # whatever a damaged file makes a library run into
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a library in Rust panics with what is no Exception
         raise DataError(
             "this tokeniser can't be read",
             where=str(where),
