@@ -4,6 +4,8 @@ task.py               the task: what fits it, its scores, what counts as the sam
 heads.py              what every description of outputs says
 anchor_free.py        distances at places, with distributions or without (YOLOv6 to v11 style)
 priors.py             given boxes that are moved and stretched (SSD)
+finished.py           what files say that decode by themselves
+endings.py            what such files compute behind the last layers
 layouts.py            in which shapes such a head gives its numbers
 assigning.py          which place learns which object
 losses.py             losses of distributions and scores

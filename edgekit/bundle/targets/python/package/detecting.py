@@ -162,7 +162,26 @@ def _of_levels(numbers: Mapping[str, Any], names: List[str], channels: int, head
     return found
 
 
-_HEADS = {"anchor-free": _anchor_free, "priors": _priors}
+def _decoded(numbers: Mapping[str, Any], spec: Dict[str, Any]) -> Tuple[Any, Any]:
+    """Boxes (N, A, 4) and scores (N, A, C), as the file has them."""
+    head = spec["head"]
+    return numbers[head["boxes"]], numbers[head["scores"]]
+
+
+def _suppressed(numbers: Mapping[str, Any], spec: Dict[str, Any]) -> Tuple[Any, Any]:
+    """Boxes (N, M, 4) and scores (N, M, C): each of its own class alone."""
+    head = spec["head"]
+    classes = np.arange(len(spec["classes"]), dtype=np.float32)
+    own = np.rint(numbers[head["labels"]])[..., None] == classes
+    return numbers[head["boxes"]], numbers[head["scores"]][..., None] * own
+
+
+_HEADS = {
+    "anchor-free": _anchor_free,
+    "priors": _priors,
+    "decoded": _decoded,
+    "suppressed": _suppressed,
+}
 
 
 # --- the best of what means one object -------------------------------------------------------------------
