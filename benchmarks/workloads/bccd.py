@@ -22,7 +22,16 @@ from cell_net import STRIDES, CellNet
 from safetensors.torch import load, save
 from torch import Tensor
 
-from edgekit import AnchorFree, Augmentation, Detection, Pictures, Preprocessing, Workload, load_weights, read_coco
+from edgekit import (
+    AnchorFree,
+    Augmentation,
+    Detection,
+    Pictures,
+    Preprocessing,
+    Workload,
+    load_weights,
+    read_coco,
+)
 from edgekit.errors import WorkloadError
 from edgekit.files import atomic_write
 from edgekit.tensors import NamedTensors, cat

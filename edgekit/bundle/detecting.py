@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.bundle.contents import Output
+from edgekit.errors import InputError
 
 if TYPE_CHECKING:
     from edgekit.tasks import Task
@@ -17,6 +18,8 @@ __all__ = ["decoding"]
 
 def decoding(task: Task, outputs: Sequence[Output], names: Mapping[str, str]) -> dict[str, Any] | None:
     """See ``Contents.detection``; None for what is no detector.
+
+    Raises InputError: the head is a function, which no other program has.
 
     Args:
         outputs: of the file, with their golden answers.
@@ -33,6 +36,13 @@ def decoding(task: Task, outputs: Sequence[Output], names: Mapping[str, str]) ->
     by_name = {one.end.name: one for one in outputs}
     real = {own: torch.from_numpy(_real(by_name[name])) for own, name in names.items()}
     told = NamedTensors(real) if task.outputs or len(real) > 1 else next(iter(real.values()))
+    if not task.head_of(told).portable:
+        raise InputError(
+            "a bundle can't decode by a function of your own",
+            where="Detection(head=OwnHead(function=…))",
+            expected="a file that decodes by itself, or a described head",
+            next="edgekit export RUN my_workload.py --head decoded, and bundle that file",
+        )
     found = task.decoding_of(told)
     head = {key: _renamed(value, names) if key in _NAMED else value for key, value in found["head"].items()}
     rows = [

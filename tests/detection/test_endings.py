@@ -20,7 +20,7 @@ from edgekit.formats.options import ExportOptions
 from edgekit.pipeline.export_request import export_request
 from edgekit.recipe import load_recipe
 from edgekit.tensors import NamedTensors, Tensors, cat, each, from_numpy
-from tests.detection import made, test_priors
+from tests.detection import made, test_more_heads, test_priors
 from tests.detection.test_detection import CLASSES, layouts
 
 LOCAL = Device(name="local", transport="local", runtimes=("onnxruntime", "litert"))
@@ -55,7 +55,7 @@ def heads() -> dict[str, tuple[Any, Tensors]]:
     found["priors"] = (test_priors.head(), test_priors.noise(4))
     found["priors, maps"] = (test_priors.head(**test_priors.APART), test_priors.maps_of(test_priors.noise(4)))
     found["priors, sigmoids"] = (test_priors.head(background=False, clip=True), test_priors.noise(3))
-    return found
+    return found | test_more_heads.heads()
 
 
 def written(folder: Path, task: Detection, outputs: Tensors, kind: str, format: str) -> Tensors:

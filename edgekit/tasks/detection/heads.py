@@ -46,6 +46,11 @@ class Head(ABC):
         """Names of the model's outputs that it reads; none: the model has one."""
         return ()
 
+    @property
+    def portable(self) -> bool:
+        """Whether its description says how to decode, to programs in other languages."""
+        return True
+
     @abstractmethod
     def check(self, outputs: Tensors, classes: int) -> None:
         """Raise DataError unless the outputs have the names and shapes that it describes."""
