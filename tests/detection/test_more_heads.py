@@ -197,11 +197,13 @@ def test_what_learns_from_the_loss_is_found(name: str) -> None:
         return given.detach()
 
     torch.manual_seed(0)
-    teacher = learnt(lambda told: task.loss(told, wanted), 200 if name == "sets" else 60)
-    assert task.score(teacher, wanted) > 0.75
-    student = learnt(lambda told: task.teacher_loss(told, teacher, None, None), 200 if name == "sets" else 60)  # type: ignore[arg-type]
+    teacher = learnt(lambda told: task.loss(told, wanted), 200 if head.kind == "sets" else 90)
+    assert task.score(teacher, wanted) > 0.65
+    student = learnt(
+        lambda told: task.teacher_loss(told, teacher, None, None), 200 if head.kind == "sets" else 90
+    )  # type: ignore[arg-type]
     assert task.agreement(student, teacher) > 0.8
-    assert float(task.teacher_loss(teacher, teacher, None, None)) == pytest.approx(0, abs=2e-3)  # type: ignore[arg-type]
+    assert float(task.teacher_loss(teacher, teacher, None, None)) == pytest.approx(0, abs=2e-2)  # type: ignore[arg-type]
     assert task.agreement(task.together([teacher, teacher]), teacher) > 0.99
 
 

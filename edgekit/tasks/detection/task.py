@@ -12,7 +12,12 @@ from torch import Tensor
 from edgekit.errors import DataError, WorkloadError
 from edgekit.ragged import Ragged
 from edgekit.tasks.base import Part, Task, TeacherLosses
-from edgekit.tasks.detection.average_precision import SIZES, Precision, average_precision
+from edgekit.tasks.detection.average_precision import (
+    SIZES,
+    Precision,
+    average_precision,
+    precision_and_recall,
+)
 from edgekit.tasks.detection.boxes import pairwise_iou
 from edgekit.tasks.detection.endings import LEAST, Decoding, Suppressing, decoded_head, suppressed_head
 from edgekit.tasks.detection.faults import box_faults
@@ -234,11 +239,16 @@ class Detection(Task):
         return average_precision(_dicts(told), _dicts(targets), len(self.names), sizes)
 
     def scores(self, outputs: Tensors, targets: Ragged) -> dict[str, float]:
-        """mAP@.5; mAP@.5:.95 of each class and of each size of which there are objects."""
+        """mAP@.5; mAP@.5:.95 of each class and of each size of which there are objects; precision and recall
+        of what counts as an answer.
+        """
         found = self.precision(outputs, targets, tuple(SIZES))
         told = {"mAP@.5": found["all"].at_half}
         told |= {f"{name} (AP@.5:.95)": found["all"].of_class(at) for at, name in enumerate(self.names)}
         told |= {f"{size} objects (mAP@.5:.95)": found[size].mean for size in SIZES if size != "all"}
+        sure = f"(IoU ≥ 0.5, score ≥ {self.confidence:g})"
+        shares = precision_and_recall(_dicts(self.detections(outputs)), _dicts(targets), len(self.names))
+        told |= {f"{what} {sure}": share for what, share in zip(("precision", "recall"), shares, strict=True)}
         return {name: value for name, value in told.items() if value is not None}
 
     def agreement(self, outputs: Tensors, reference: Tensors) -> float:
