@@ -86,13 +86,8 @@ def test_int8_files_that_suppress_say_what_the_raw_one_says(run: Path, format: s
     assert int8["evaluation"]["accuracy"] == pytest.approx(raw.accuracy, abs=0.01)
     assert int8["evaluation"]["coverage"]["share"] == 1
     assert all(one["evaluation"]["parity"] > 0.98 for one in entries)
-    made = bundle(
-        run,
-        "python",
-        run.parent / "boxes.py",
-        out=run.parent / f"nms-{format}",
-        artifact=Path(int8["file"]).name,
-    )
+    name, out = Path(int8["file"]).name, run.parent / f"nms-{format}"
+    made = bundle(run, "python", run.parent / "boxes.py", out=out, artifact=name)
     assert check(made).tried.passed is True
 
 
