@@ -45,7 +45,7 @@ from edgekit.int8.storage import load
 from edgekit.pipeline.benchmarking import bench
 from edgekit.progress import silent
 from edgekit.recipe import load_recipe
-from edgekit.stages import STAGES, stage_files
+from edgekit.stages import STAGES
 from edgekit.stages.base import StageContext
 from edgekit.tensors import NamedTensors, Tensors, from_numpy
 
@@ -105,8 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def forms(run: Path, workload: Workload, folder: Path) -> dict[str, nn.Module]:
     """The network, cut, and in int8 with and without training."""
-    stage = next(one for one in load_recipe(run / "recipe.yaml").stages if one.kind == "qat")
-    cut = stage_files.load(copy.deepcopy(workload.model), run / "stages" / "1-prune").model.eval()
+    prune, stage = load_recipe(run / "recipe.yaml").stages
+    given = StageContext(workload, workload.model, run / "stages" / "1-prune")
+    cut = STAGES["prune"].load(copy.deepcopy(workload.model), prune, given).model.eval()
     training = stage.training.model_copy(update={"epochs": 0})  # type: ignore[attr-defined]
     context = StageContext(workload, workload.model, folder, 0, silent)
     plain = STAGES["qat"].run(copy.deepcopy(cut), stage.model_copy(update={"training": training}), context)
