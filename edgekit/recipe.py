@@ -18,8 +18,17 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 from edgekit.config import configfile
 from edgekit.config.settings import over_defaults
 from edgekit.errors import RecipeError, did_you_mean, printable
-from edgekit.formats import INT8_GRAPH, FormatName, Precision, has, usual, with_precision
-from edgekit.formats.options import Io
+from edgekit.formats import (
+    FORMATS,
+    INT8_GRAPH,
+    FormatName,
+    Precision,
+    has,
+    suppressing,
+    usual,
+    with_precision,
+)
+from edgekit.formats.options import Head, Io
 from edgekit.stages import STAGES
 from edgekit.stages.base import Config, Form, StageConfig
 from edgekit.stages.targets import MAIN
@@ -36,6 +45,9 @@ class ExportConfig(Config):
     batch: int | None = Field(None, ge=1, le=4096)  # none: free in ONNX, 1 in LiteRT
     io: Io | None = None  # type of input and output of quantised LiteRT files; none: their activations'
     embed_preprocessing: bool = False  # files that take raw uint8 pixels, (N, H, W, C)
+    head: Head = (
+        "raw"  # of a detector: its own outputs, decoded (boxes and scores), or suppressed as well (nms)
+    )
     microcontroller: bool = False  # int8 LiteRT files must be such that LiteRT for Microcontrollers takes
 
     @model_validator(mode="after")
@@ -46,6 +58,8 @@ class ExportConfig(Config):
                 raise ValueError(f"{precision} needs {wanted} among the formats")
         if "int16x8" in self.precisions and self.io in ("int8", "uint8"):
             raise ValueError(f"int16x8 takes no {self.io}; io: float32 serves all quantised files")
+        if self.head == "nms" and (others := [name for name in self.formats if not FORMATS[name].suppresses]):
+            raise ValueError(f"head: nms is for {suppressing()}; {', '.join(others)} has no such op")
         if self.microcontroller and not ("litert" in self.formats and "int8" in self.precisions):
             raise ValueError("microcontroller needs litert among the formats and int8 among the precisions")
         return self

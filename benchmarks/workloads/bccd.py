@@ -22,7 +22,16 @@ from cell_net import STRIDES, CellNet
 from safetensors.torch import load, save
 from torch import Tensor
 
-from edgekit import AnchorFree, Detection, Pictures, Preprocessing, Workload, load_weights, read_coco
+from edgekit import (
+    AnchorFree,
+    Augmentation,
+    Detection,
+    Pictures,
+    Preprocessing,
+    Workload,
+    load_weights,
+    read_coco,
+)
 from edgekit.errors import WorkloadError
 from edgekit.files import atomic_write
 from edgekit.tensors import NamedTensors, cat
@@ -67,6 +76,7 @@ def untrained() -> Workload:
         train=pictures("train"),
         validation=pictures("test"),
         preprocessing=Preprocessing(layout="NHWC", scale=1 / 255),
+        augmentation=Augmentation(horizontal_flip=True, shift=16, zoom=0.3),
     )
 
 

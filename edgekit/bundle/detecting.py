@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.bundle.contents import Output
+from edgekit.errors import InputError
 
 if TYPE_CHECKING:
     from edgekit.tasks import Task
@@ -17,6 +18,8 @@ __all__ = ["decoding"]
 
 def decoding(task: Task, outputs: Sequence[Output], names: Mapping[str, str]) -> dict[str, Any] | None:
     """See ``Contents.detection``; None for what is no detector.
+
+    Raises InputError: the head is a function, which no other program has.
 
     Args:
         outputs: of the file, with their golden answers.
@@ -32,11 +35,16 @@ def decoding(task: Task, outputs: Sequence[Output], names: Mapping[str, str]) ->
     assert isinstance(task, Detection)  # the only task that decodes
     by_name = {one.end.name: one for one in outputs}
     real = {own: torch.from_numpy(_real(by_name[name])) for own, name in names.items()}
-    told = NamedTensors(real) if task.outputs else next(iter(real.values()))
-    head = {
-        key: [names.get(name, name) for name in value] if key in ("boxes", "scores", "maps") else value
-        for key, value in found["head"].items()
-    }
+    told = NamedTensors(real) if task.outputs or len(real) > 1 else next(iter(real.values()))
+    if not task.head_of(told).portable:
+        raise InputError(
+            "a bundle can't decode by a function of your own",
+            where="Detection(head=OwnHead(function=…))",
+            expected="a file that decodes by itself, or a described head",
+            next="edgekit export RUN my_workload.py --head decoded, and bundle that file",
+        )
+    found = task.decoding_of(told)
+    head = {key: _renamed(value, names) if key in _NAMED else value for key, value in found["head"].items()}
     rows = [
         [
             [*box, label, score]
@@ -49,6 +57,14 @@ def decoding(task: Task, outputs: Sequence[Output], names: Mapping[str, str]) ->
 
 
 _KEYS = ("boxes", "labels", "scores")
+_NAMED = ("boxes", "scores", "labels", "maps", "heat", "sides", "offsets", "centreness")  # fields with names
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """Names of the file's outputs in the place of the model's; whatever else stands there stays."""
+    if isinstance(value, str):
+        return names.get(value, value)
+    return [names.get(one, one) if isinstance(one, str) else one for one in value]
 
 
 def _real(one: Output) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -208,7 +208,12 @@ def _ends(
         form = golden.raw_form(whole[name], raw[name].numpy(), layout)
         about = {**how.to_dict(), "layout": layout}
         inputs.append(Input(form, end, about, raw[name].numpy(), prepared, embedded))
-    source = {name: tuple(one.shape) for name, one in each(_torch_answers(workload, example))}
+    answered = _torch_answers(workload, example)
+    if (written := (entry.get("options") or {}).get("ending")) is not None:
+        ending = workload.task.ending(written["kind"])
+        assert ending is not None  # "raw" is None in the options, too
+        answered = ending.of(answered)
+    source = {name: tuple(one.shape) for name, one in each(answered)}
     tasks = _tasks(workload)
     outputs = []
     for port, made, tolerance in zip(inspected["outputs"], kept.outputs, kept.tolerances, strict=True):

@@ -36,9 +36,12 @@ def _interrupts_told_once(others: bool) -> Iterator[None]:
         raise
 
 
-def _settings(samples: int | None, max_drop: float | None, confidence: float | None) -> list[str]:
+def _settings(
+    samples: int | None, max_drop: float | None, confidence: float | None, head: str | None
+) -> list[str]:
     """What options set in the recipe."""
     found = [] if samples is None else [f"diagnose.samples={samples}"]
+    found += [] if head is None else [f"exports.head={head}"]
     if max_drop is not None:
         found += [f"recommend.max_accuracy_drop={max_drop!r}", "recommend.contract=true"]
     return found if confidence is None else [*found, f"recommend.confidence={confidence!r}"]
@@ -123,6 +126,15 @@ def compress(
             show_default=False,
         ),
     ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            "--head",
+            metavar="KIND",
+            help="Of a detector's files, instead of the recipe's: raw, decoded or nms; see `edgekit export`.",
+            show_default=False,
+        ),
+    ] = None,
     sets: Sets = None,
     log: Annotated[
         list[str] | None,
@@ -157,7 +169,7 @@ def compress(
             recipe=recipe,
             devices=tuple(device or ()),
             out=out,
-            overrides=(*(sets or ()), *_settings(samples, max_drop, confidence)),
+            overrides=(*(sets or ()), *_settings(samples, max_drop, confidence, head)),
             log=tuple(log or ()),
             progress=silent if others else progress,
         )

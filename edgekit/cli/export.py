@@ -104,6 +104,15 @@ def export(
             show_default=False,
         ),
     ] = "1",
+    head: Annotated[
+        str,
+        typer.Option(
+            "--head",
+            metavar="KIND",
+            help="Of a detector's files: raw (the model's own outputs), decoded (boxes in pixels, and "
+            "scores) or nms (suppressed as well).",
+        ),
+    ] = "raw",
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -124,7 +133,12 @@ def export(
             [name.strip() for name in text.split(",") if name.strip()] for text in (formats, precisions)
         ]
         what = export_request(
-            *listed, batch=batch, io=io, embed_preprocessing=embed_preprocessing, temperature=temperature
+            *listed,
+            batch=batch,
+            io=io,
+            embed_preprocessing=embed_preprocessing,
+            temperature=temperature,
+            head=head,
         )
         entries = export_files(what_from, workload, what, device=device, out=out, progress=progress)
     if as_json:

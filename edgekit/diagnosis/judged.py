@@ -18,7 +18,7 @@ from edgekit.diagnosis.groups import GroupRow, per_group
 from edgekit.diagnosis.scores import SampleScores, sample_scores
 from edgekit.drawing import shuffled
 from edgekit.tasks import Task
-from edgekit.tensors import Targets, Tensors, shapes
+from edgekit.tensors import NamedTensors, Targets, Tensors, shapes
 
 __all__ = ["Confused", "Judged", "judge"]
 
@@ -73,12 +73,14 @@ def judge(
         task: what they mean.
         targets: (N, …), as the task wants them. Where they aren't one label for each row of class scores, nor
             one number for each output, samples are compared by the task's own score.
-        before, after: outputs of equal shape, (N, …); several by name, of a task that is about all of them.
+        before, after: outputs of equal shape, (N, …); several by name, of a task that is about all of them,
+            or of a file that says the same in another form (``Task.ending``).
         groups: N names.
 
     Raises ValueError for shapes that don't fit each other.
     """
-    if shapes(before) != shapes(after) or not len(targets) == len(before) == len(after):
+    ended = any(isinstance(one, NamedTensors) and task.ends_with(one.names) for one in (before, after))
+    if (shapes(before) != shapes(after) and not ended) or not len(targets) == len(before) == len(after):
         got = len(targets), len(before), shapes(before), len(after), shapes(after)
         raise ValueError(f"expected N targets and outputs (N, …) of equal shape, got {got}")
     if not (isinstance(targets, Tensor) and isinstance(before, Tensor) and isinstance(after, Tensor)):

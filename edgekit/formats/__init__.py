@@ -32,6 +32,7 @@ __all__ = [
     "pairs",
     "read_by",
     "refuse",
+    "suppressing",
     "usual",
     "with_precision",
 ]
@@ -66,6 +67,11 @@ def has(format: str, precision: str) -> bool:
 def with_precision(precision: str) -> tuple[str, ...]:
     """The names of the formats that have a precision."""
     return tuple(name for name in FORMATS if has(name, precision))
+
+
+def suppressing() -> str:
+    """The names of the formats whose files can suppress, in words."""
+    return " and ".join(name for name, one in FORMATS.items() if one.suppresses)
 
 
 def pairs(formats: tuple[str, ...], precisions: tuple[Precision, ...]) -> list[tuple[str, Precision]]:

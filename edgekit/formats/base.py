@@ -47,6 +47,7 @@ class Format(ABC):
         runtime_first: whether its runtime has to look at a file before ``read`` may, which trusts offsets.
         counted: whether ``coverage`` can be asked.
         opens: whether all integer tensors of a file can be looked at (``open``).
+        suppresses: whether a detector's files can hold its suppression, too (head: nms).
         keeps_axes: whether its files keep the axes of the graph's tensors in their order.
     """
 
@@ -66,6 +67,7 @@ class Format(ABC):
     runtime_first: ClassVar[bool] = False
     counted: ClassVar[bool] = True
     opens: ClassVar[bool] = False
+    suppresses: ClassVar[bool] = False
     keeps_axes: ClassVar[bool] = True
 
     @property
@@ -141,6 +143,8 @@ class Format(ABC):
             parts.append(f"batch{options.batch}")
         if options.preprocessing is not None:
             parts.append("pixels")
+        if options.ending is not None:
+            parts.append(options.ending.kind)
         if options.temperature != 1:
             parts.append(f"t{options.temperature:g}")
         return "".join(f"_{part}" for part in parts)

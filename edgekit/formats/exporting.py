@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import ExportError
-from edgekit.formats import FORMATS, INT8_GRAPH, Precision, refuse
+from edgekit.formats import FORMATS, INT8_GRAPH, Precision, refuse, suppressing
 from edgekit.formats.options import ExportOptions
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def export(
         format: of the file, one of ``formats.FORMATS``.
         precision: see ``formats.PRECISIONS``.
         metadata: plain strings kept inside the file (classes, preprocessing, recipe, …).
-        options: batch, types at the ends, embedded preprocessing, instruction set, processor, temperature.
+        options: batch, types at the ends, embedded preprocessing, instruction set, processor, temperature,
+            and what stands behind the model.
 
     Raises:
         MissingExtraError: the format's packages, or the compiler that it needs, aren't installed.
@@ -66,6 +67,20 @@ def export(
 
         assert isinstance(graph, fx.GraphModule)
         graph = fold_temperature(graph, options.temperature, path.name)
+    if options.ending is not None:
+        if options.ending.kind == "nms" and not FORMATS[format].suppresses:
+            raise ExportError(
+                f"{FORMATS[format].title} files can't suppress boxes",
+                where=path.name,
+                expected=f"head: nms in {suppressing()}",
+                next="export with head: decoded or raw",
+            )
+        from torch import fx
+
+        from edgekit.formats.ending import append_ending
+
+        assert isinstance(graph, fx.GraphModule)
+        graph = append_ending(graph, options.ending, path.name)
     FORMATS[format].write(graph, example[:1], path, metadata, options, precision)
 
 

@@ -14,10 +14,13 @@ from edgekit.errors import ExportError
 
 if TYPE_CHECKING:
     from edgekit.devices.device import Device
+    from edgekit.tasks.endings import Ending
     from edgekit.workload.preprocessing import Preprocessing
 
 Processor = Literal["cuda", "cpu"]
 Io = Literal["float32", "int8", "uint8"]
+Head = Literal["raw", "decoded", "nms"]  # of a detector's file
+HEADS: tuple[Head, ...] = ("raw", "decoded", "nms")
 IOS: tuple[Io, ...] = ("float32", "int8", "uint8")
 
 
@@ -127,6 +130,7 @@ class ExportOptions:
         shapes: keep the shape of every value inside an ONNX file, for tools that don't infer them.
         processor: what AOTInductor compiles for; None is the GPU where torch finds one, else this CPU.
         temperature: what the scores are divided by, in the last layer's own weights; see ``temperature.py``.
+        ending: what the file computes behind the model's own outputs; None is nothing.
         whole_kernels: leave depthwise kernels of more than 25 taps whole, and integer, in LiteRT files,
             for what isn't XNNPACK, such as LiteRT for Microcontrollers and compilers for NPUs.
     """
@@ -139,6 +143,7 @@ class ExportOptions:
     shapes: bool = False
     processor: Processor | None = None
     temperature: float = 1.0
+    ending: Ending | None = None
     whole_kernels: bool = False
 
     def check(self, where: str) -> None:
@@ -148,6 +153,13 @@ class ExportOptions:
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise ExportError(
                 "a temperature is a number above 0", where=where, got=f"temperature {self.temperature}"
+            )
+        if self.ending is not None and self.temperature != 1:
+            raise ExportError(
+                "a temperature can't be folded into a head that decodes",
+                where=where,
+                got=f"temperature {self.temperature:g}, head {self.ending.kind}",
+                next="export with one of them",
             )
 
     def compiled_for(self) -> Processor:
@@ -176,5 +188,6 @@ class ExportOptions:
             "shapes": self.shapes,
             "processor": self.processor,
             "temperature": self.temperature,
+            "ending": None if self.ending is None else self.ending.describe(),
             "whole_kernels": self.whole_kernels,
         }

@@ -414,7 +414,8 @@ class _Prepared:
 
         assert self._workload is not None
         names = outputs.dtype.names
-        if names is not None and not self._workload.task.outputs:
+        own = names is not None and self._workload.task.ends_with(names)
+        if names is not None and not own and not self._workload.task.outputs:
             outputs = outputs[next(iter(self._workload.outputs), names[0])]
         answers = from_numpy(np.ascontiguousarray(outputs)).float()
         targets = self._workload.validation.targets[: len(answers)]

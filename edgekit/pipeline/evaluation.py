@@ -106,7 +106,7 @@ def _prepared(workload: Workload, samples: Tensors, *, raw: bool, step: bool) ->
 
 def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs: Path) -> dict[str, Any]:
     started = time.monotonic()
-    task, source = job.workload.task, one.rung.answers(job)
+    task, source = job.workload.task, one.expected(one.rung.answers(job))
     device, backend = device_for(job, one), backend_for(job, one)
     outputs = evaluate(
         path,
@@ -128,7 +128,8 @@ def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs:
         raise ExportError("the file's answers don't fit the task", where=path.name, got=str(error)) from error
     graded = apply(lambda values: values * one.options.temperature, answers)
     parity = ladder.parity_of(one, graded, source)
-    telling = ladder.telling_samples(source, graded, np.load(inputs, mmap_mode="r"))
+    numbers, told = (ladder.numbers_of(one, values) for values in (source, graded))
+    telling = ladder.telling_samples(numbers, told, np.load(inputs, mmap_mode="r"))
     asked = time.monotonic()
     ladder.check_gate(job, one, parity, path.name, fused=backend != UNFUSED, path=path, telling=telling)
     return {
@@ -164,7 +165,8 @@ def _in_others(
     job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs: Path
 ) -> dict[str, dict[str, Any]]:
     """Its answers in the other runtimes that read it; what one of them refuses costs it its place alone."""
-    task, source, found = job.workload.task, one.rung.answers(job), dict[str, dict[str, Any]]()
+    task, source = job.workload.task, one.expected(one.rung.answers(job))
+    found = dict[str, dict[str, Any]]()
     device = device_for(job, one)
     for name in further_runtimes(job, one):
         job.tell("step", "evaluate", f"{Path(one.file).name} in {RUNTIMES[name].title}")
@@ -192,7 +194,7 @@ def _in_others(
         found[name] = {
             "accuracy": task.score(answers, job.workload.validation.targets),
             "agreement": task.agreement(answers, rungs[-1].answers(job)),
-            "snr_db": ladder.compared(source, graded)["snr_db"],
+            "snr_db": ladder.parity_of(one, graded, source)["snr_db"],
         }
     return found
 
@@ -205,6 +207,8 @@ def _lost(job: Job, one: Planned, rungs: Sequence[Rung], answers: Tensors) -> di
     plain = next((rung for rung in reversed(before) if rung.form is Form.FLOAT), None)
     if plain is None:
         return {}
+    # A file that decodes has no channels: those of its graph's own outputs are looked at.
+    answers = answers if one.options.ending is None else one.rung.answers(job)
     found = []
     for part in job.workload.task.parts():
         three = [part.of(values) for values in (plain.answers(job), one.rung.answers(job), answers)]

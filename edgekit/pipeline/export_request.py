@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from edgekit.errors import InputError, did_you_mean
-from edgekit.formats import FORMATS, PRECISIONS, Precision, has, usual, with_precision
-from edgekit.formats.options import IOS, Io
+from edgekit.formats import FORMATS, PRECISIONS, Precision, has, suppressing, usual, with_precision
+from edgekit.formats.options import HEADS, IOS, Head, Io
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class ExportRequest:
     io: Io | None = None
     embed_preprocessing: bool = False
     temperature: float | Literal["fitted"] = 1.0
+    head: Head = "raw"
 
 
 def export_request(
@@ -32,6 +33,7 @@ def export_request(
     io: str | None = None,
     embed_preprocessing: bool = False,
     temperature: str | float = 1.0,
+    head: str = "raw",
 ) -> ExportRequest:
     """Check what was asked for, without importing anything heavy.
 
@@ -58,6 +60,12 @@ def export_request(
     divisor = _temperature(temperature)
     if divisor is None:
         faults.append(f"--temperature {temperature}: must be a number above 0, or fitted")
+    if head not in HEADS:
+        faults.append(f"--head {head}: unknown head, {did_you_mean(head, HEADS)}")
+    if head == "nms" and (
+        others := [name for name in formats if name in FORMATS and not FORMATS[name].suppresses]
+    ):
+        faults.append(f"--head nms: is for --format {suppressing()}; {', '.join(others)} has no such op")
     if "int16x8" in precisions and io in ("int8", "uint8"):
         faults.append(f"--io {io}: int16x8 takes float32, or its own int16 (no --io)")
     if faults:
@@ -69,6 +77,7 @@ def export_request(
         cast("Io | None", io),
         embed_preprocessing,
         divisor or 1.0,
+        cast("Head", head),
     )
 
 

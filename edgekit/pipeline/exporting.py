@@ -158,6 +158,12 @@ def _from_graph(
             expected=f"one of {', '.join(sorted(INT8_GRAPH))}",
             next="export from the run folder, or from the workload file",
         )
+    if what.head != "raw" and workload is None:
+        raise InputError(
+            "an int8 graph doesn't know what its outputs mean",
+            where=str(path),
+            next=f"name the workload: edgekit export {path} my_workload.py --head {what.head}",
+        )
     if what.embed_preprocessing and workload is None:
         raise InputError(
             "an int8 graph doesn't know its preprocessing",
@@ -282,7 +288,13 @@ def _planned(job: Job, rungs: Sequence[Rung], what: ExportRequest) -> list[Plann
             next="compress with a recipe that has a qat stage (`quick` calibrates in a minute)",
         )
     whole = job.recipe.exports.microcontroller
-    options = ExportOptions(batch=what.batch, io=what.io, target=target_of(job), whole_kernels=whole)
+    options = ExportOptions(
+        batch=what.batch,
+        io=what.io,
+        target=target_of(job),
+        whole_kernels=whole,
+        ending=job.workload.task.ending(what.head),
+    )
     if what.embed_preprocessing:
         options = embedding(job, options)
     planned = [planned_for(job, rungs, f, p, options) for f, p in _pairs(what, job.progress)]

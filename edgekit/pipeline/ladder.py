@@ -67,7 +67,13 @@ def parity_of(one: Planned, answers: Tensors, source: Tensors) -> dict[str, Any]
     """``snr_db``, the same of the worst channel and of the worst sample, and ``max_steps``: the largest error
     in steps of the int8 graph's output grid. Of several outputs the worst of each, and all in ``outputs``.
     """
-    return compared(source, answers, output_steps(one.rung.model) if one.precision in INT8_GRAPH else {})
+    own, told = numbers_of(one, source), numbers_of(one, answers)
+    return compared(own, told, output_steps(one.rung.model) if one.precision in INT8_GRAPH else {})
+
+
+def numbers_of(one: Planned, answers: Tensors) -> Tensors:
+    """Of a file's answers those that can be compared number by number: rows of boxes have no order."""
+    return answers if one.options.ending is None else one.options.ending.comparable(answers)
 
 
 def compared(source: Tensors, answers: Tensors, steps: Mapping[str, float] | None = None) -> dict[str, Any]:
@@ -266,7 +272,8 @@ def _explained(job: Job, one: Planned, layers: Sequence[LayerParity]) -> float:
     share = sum(layer.moved for layer in layers) / max(1, len(layers))
     graph = one.rung.model
     assert isinstance(graph, fx.GraphModule)
-    written = as_written(graph, one.format, replace(one.options, temperature=1.0), one.file)
+    plain = replace(one.options, temperature=1.0, ending=None)
+    written = as_written(graph, one.format, plain, one.file)
     return _disturbed_db(job, one.rung, written, max(share, _DISTURBED))
 
 

@@ -142,11 +142,12 @@ def _check(job: Job, manifest: Manifest, device: Device, raw: bool) -> Check | N
     prepared = _inputs(job, manifest, device, raw=False)
     task, targets = job.workload.task, job.workload.validation.targets
     source = manifest.planned[0].rung.answers(job)
-    torch_answers = {manifest.path_of(one.file): one.rung for one in manifest.planned}
+    planned = {manifest.path_of(one.file): one for one in manifest.planned}
 
     def judge(candidate: Candidate, outputs: Outputs) -> Mapping[str, float | None]:
-        answers = shaped(from_numpy(np.ascontiguousarray(outputs)).float(), shapes(source))
-        expected = torch_answers[candidate.artifact].answers(job)[: len(answers)]
+        one = planned[candidate.artifact]
+        expected = one.expected(one.rung.answers(job)[: len(outputs)])
+        answers = shaped(from_numpy(np.ascontiguousarray(outputs)).float(), shapes(expected))
         return {
             "accuracy": task.score(answers, targets[: len(answers)]),
             "agreement": task.agreement(answers, expected),

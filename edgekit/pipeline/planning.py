@@ -11,6 +11,7 @@ from edgekit.formats.options import ExportOptions, Target
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
 from edgekit.stages.base import Form
+from edgekit.tensors import Tensors
 
 REFERENCE = "artifacts/original_fp32.onnx"
 REFERENCE_FORM: tuple[str, Precision] = ("onnx", "fp32")  # its format and precision
@@ -25,6 +26,10 @@ class Planned:
     precision: Precision
     rung: Rung
     options: ExportOptions = field(default_factory=ExportOptions)
+
+    def expected(self, answers: Tensors) -> Tensors:
+        """What the file answers where its model gives ``answers``."""
+        return answers if self.options.ending is None else self.options.ending.of(answers)
 
 
 def plan(job: Job, rungs: Sequence[Rung]) -> list[Planned]:
@@ -49,6 +54,7 @@ def options_of(job: Job) -> ExportOptions:
         io=exports.io,
         target=target_of(job),
         whole_kernels=exports.microcontroller,
+        ending=job.workload.task.ending(exports.head),
     )
     return embedding(job, options) if exports.embed_preprocessing else options
 

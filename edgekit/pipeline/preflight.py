@@ -206,7 +206,7 @@ class _Rehearsal:
         )
         model = planned.rung.model
         with mode(model, training=False), torch.no_grad():
-            source = call(model, self.job.workload.whole(_RUN))
+            source = planned.expected(call(model, self.job.workload.whole(_RUN)))
         answers = shaped(from_numpy(np.ascontiguousarray(outputs)).float(), shapes(source))
         graded = apply(lambda values: values * planned.options.temperature, answers)
         found: dict[str, Any] = ladder.parity_of(planned, graded, source)

@@ -87,7 +87,7 @@ class Probing:
             resolve_threads("all", device),
             backend=backend_for(self.job, one),
         )
-        shape = shapes(one.rung.answers(self.job))
+        shape = shapes(one.expected(one.rung.answers(self.job)))
         batch = batch_for(self.job, one)
         return answering(
             candidate,
@@ -212,7 +212,7 @@ class Probing:
                 takes = raw if self.workload.preprocessing.layout == "NHWC" else raw.movedim(1, -1)
             np.save(path, to_numpy(takes.contiguous()))
             outputs = from_numpy(np.ascontiguousarray(answer(path))).float()
-            found[one.file] = shaped(outputs, shapes(one.rung.answers(self.job)))
+            found[one.file] = shaped(outputs, shapes(one.expected(one.rung.answers(self.job))))
         path.unlink()
         return [found[one.file] for one in self.both]
 

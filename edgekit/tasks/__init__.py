@@ -33,18 +33,23 @@ from __future__ import annotations
 from edgekit.tasks.base import Task
 from edgekit.tasks.classes import Classification, Segmentation, TokenClassification
 from edgekit.tasks.continuous import Reconstruction, Regression
-from edgekit.tasks.detection import AnchorFree, Detection, Priors
+from edgekit.tasks.detection import AnchorFree, Anchors, Centres, Detection, Fcos, OwnHead, Priors, Sets
 from edgekit.tasks.outputs import Outputs
 
 __all__ = [
     "AnchorFree",
+    "Anchors",
+    "Centres",
     "Classification",
     "Detection",
+    "Fcos",
     "Outputs",
+    "OwnHead",
     "Priors",
     "Reconstruction",
     "Regression",
     "Segmentation",
+    "Sets",
     "Task",
     "TokenClassification",
 ]

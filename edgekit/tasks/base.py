@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from edgekit.errors import InputError
+from edgekit.tasks.endings import Ending
 from edgekit.tasks.marks import Mark
 from edgekit.tasks.moves import Moves
 from edgekit.tasks.teachers import averaged
@@ -206,6 +208,25 @@ class Task(ABC):
     def marks(self, outputs: Any, targets: Any) -> list[list[Mark]]:
         """Of each sample what is drawn on it, for tasks with ``marks_answers``."""
         raise NotImplementedError(f"{type(self).__name__} says marks_answers, and not which")
+
+    def ending(self, kind: str) -> Ending | None:
+        """What files compute behind the model's outputs, for ``kind`` of "raw" (nothing: None), "decoded" and
+        "nms".
+
+        Raises InputError: the task has no such.
+        """
+        if kind == "raw":
+            return None
+        raise InputError(
+            "files of this task end with the model's own outputs",
+            where=f"head: {kind}",
+            got=self.kind,
+            expected="a workload with edgekit.Detection, or head: raw",
+        )
+
+    def ends_with(self, names: Sequence[str]) -> bool:
+        """Whether a file with outputs of these names ends with one of its endings."""
+        return False
 
     @property
     def decoding(self) -> dict[str, Any] | None:

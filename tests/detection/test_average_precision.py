@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from edgekit import Ragged
-from edgekit.tasks.detection.average_precision import RECALLS, SIZES, THRESHOLDS, average_precision
+from edgekit.tasks.detection.average_precision import (
+    RECALLS,
+    SIZES,
+    THRESHOLDS,
+    average_precision,
+    precision_and_recall,
+)
 from tests.detection import made
 
 CLASSES = 3
@@ -132,3 +138,29 @@ def _as_coco(kind: Any, wanted: Ragged, found: list[dict[str, Any]]) -> tuple[An
 
 def corner_of(box: Any) -> list[float]:
     return [float(value) for value in box]
+
+
+def test_precision_and_recall_count_each_object_once() -> None:
+    wanted = made.objects(6, 3, 7)
+    found = made.answered(wanted)
+    right = answers = objects = 0
+    for one, other in zip(found, wanted, strict=True):
+        assert isinstance(other, dict)
+        taken: set[int] = set()
+        for box, label in zip(one["boxes"], one["labels"], strict=True):
+            overlaps = [
+                (iou(box.tolist(), right_box.tolist()), at)
+                for at, right_box in enumerate(other["boxes"])
+                if at not in taken and int(other["labels"][at]) == int(label)
+            ]
+            best = max(overlaps, default=(0.0, -1))
+            if best[0] >= 0.5:
+                taken.add(best[1])
+                right += 1
+        answers += len(one["labels"])
+        objects += len(other["labels"])
+    assert 0 < right < answers
+    told = precision_and_recall(found, list(wanted), 3)  # type: ignore[arg-type]
+    assert told == (right / answers, right / objects)
+    none: list[dict[str, Any]] = [{"boxes": np.zeros((0, 4)), "labels": np.zeros(0), "scores": np.zeros(0)}]
+    assert precision_and_recall(none, none, 3) == (None, None)

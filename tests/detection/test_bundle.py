@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit import Detection
+from edgekit import Detection, OwnHead
+from edgekit.bundle import detecting
+from edgekit.bundle.contents import Tensor
 from edgekit.bundle.targets.python.package.detecting import Detector, decoded, fitted, golden_faults
+from edgekit.errors import InputError
 from edgekit.tensors import each
 from tests.detection import made
 from tests.detection.test_detection import CLASSES, layouts
@@ -53,6 +56,13 @@ def test_it_says_what_the_task_says(layout: str, last: bool) -> None:
         "other boxes in sample 1",
         f"{len(golden[2]) + 1} boxes in sample 2, expected {len(golden[2])}",
     ]
+
+
+def test_a_function_of_the_users_own_is_in_no_bundle() -> None:
+    own = OwnHead(made.SIZE, (), lambda given, classes: (given, given))  # type: ignore[arg-type,return-value]
+    ends = [SimpleNamespace(end=Tensor("y", (1, 7, 4), "float32"), answers=np.zeros((2, 7, 4), np.float32))]
+    with pytest.raises(InputError, match="function of your own"):
+        detecting.decoding(Detection(CLASSES, own), ends, {"output": "y"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fit", ["letterbox", "stretch"])

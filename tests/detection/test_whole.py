@@ -13,6 +13,8 @@ from edgekit.bundle.checking import check
 from edgekit.bundle.writing import bundle
 from edgekit.config.settings import TrainingConfig
 from edgekit.pipeline import compress
+from edgekit.pipeline.export_request import export_request
+from edgekit.pipeline.exporting import export_files
 from edgekit.progress import silent
 from edgekit.report import Report
 from edgekit.training import evaluate, train
@@ -71,6 +73,21 @@ def test_a_bundle_finds_the_same_boxes(run: Path, tmp_path: Path) -> None:
     made = bundle(run, "python", run.parent / "boxes.py", out=tmp_path / "bundle")
     spec = json.loads(next((tmp_path / "bundle").rglob("model.json")).read_text())
     assert sum(map(len, spec["detection"]["golden"])) > 8
+    assert check(made).tried.passed is True
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+def test_int8_files_that_suppress_say_what_the_raw_one_says(run: Path, format: str) -> None:
+    what = export_request([format], ["int8", "fp32"], head="nms")
+    entries = export_files(run, run.parent / "boxes.py", what)
+    raw = next(one for one in Report.load(run).artifacts if "int8" in one.file)
+    int8 = next(one for one in entries if one["precision"] == "int8")
+    assert Path(int8["file"]).stem == "boxes_int8_nms"
+    assert int8["evaluation"]["accuracy"] == pytest.approx(raw.accuracy, abs=0.01)
+    assert int8["evaluation"]["coverage"]["share"] == 1
+    assert all(one["evaluation"]["parity"] > 0.98 for one in entries)
+    name, out = Path(int8["file"]).name, run.parent / f"nms-{format}"
+    made = bundle(run, "python", run.parent / "boxes.py", out=out, artifact=name)
     assert check(made).tried.passed is True
 
 

@@ -28,12 +28,20 @@ class LiteRT(Format):
     precisions = ("fp32", "fp16", "int8", "int8-dynamic", "int16x8")
     modules, install = ("litert_torch", "ai_edge_litert"), '"edgekit-toolkit[litert]"'
     magic = 4, b"TFL3"
-    usual = reads = runtime_first = opens = True
+    usual = reads = runtime_first = opens = suppresses = True
     batch = 1
     keeps_axes = False
 
     def check(self, options: ExportOptions, precision: Precision, where: str) -> None:
-        """Raise ExportError for int16 activations behind int8 ends."""
+        """Raise ExportError for int16 activations behind int8 ends, suppression for several pictures."""
+        if options.ending is not None and options.ending.kind == "nms" and options.batch not in (None, 1):
+            raise ExportError(
+                "suppression in LiteRT files takes one picture in a call",
+                where=where,
+                got=f"batch {options.batch}",
+                expected="batch 1",
+                next="export with head: decoded, or for ONNX",
+            )
         if precision == "int16x8" and options.io in ("int8", "uint8"):
             raise ExportError(
                 f"an int16x8 file takes no {options.io}: it would throw away what int16 is there for",

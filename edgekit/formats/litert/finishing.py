@@ -25,10 +25,12 @@ from edgekit.formats.litert import (
     tflite_edit,
     transposes,
 )
+from edgekit.formats.litert.suppressing import append_suppression, encode_boxes
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import INT8_GRAPH, Precision
 from edgekit.formats.spellings import int16_activations
 from edgekit.graph import ops
+from edgekit.tasks.detection.endings import Suppressing
 from edgekit.tensors import Tensors
 
 # Hybrid kernels (float activations, int8 weights with a scale for each channel) are newer than the version
@@ -70,6 +72,8 @@ def prepare(
         graph, example = embed.embed(graph, example, options)
     rows = [torch.cat([one[:1]] * (options.batch or 1)) for one in arguments(graph, example)]
     images = () if embedded and not pixels else tuple(i for i, one in enumerate(rows) if one.dim() == 4)
+    if isinstance(options.ending, Suppressing):
+        encode_boxes(graph)  # the copy that ``append_ending`` has made
     inputs, outputs = tuple(ops.input_names(graph, example)), tuple(ops.results(graph))
     return Prepared(graph, rows, activations, images, pixels, inputs, outputs)
 
@@ -86,6 +90,8 @@ def finish(
         content = _shrink(content, precision)
     model = tflite_edit.read(content)
     tflite_edit.name_ends(model, prepared.inputs, prepared.outputs, _repeated(prepared.graph))
+    if isinstance(options.ending, Suppressing):
+        append_suppression(model, options.ending)
     if precision == "int8":
         rounded.read_rounded(model, prepared.graph)
         folded.fold_constants(model)

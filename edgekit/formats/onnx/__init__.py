@@ -29,7 +29,7 @@ class Onnx(Format):
     precisions = ("fp32", "fp16", "int8", "int8-dynamic")
     modules, install = ("onnx", "onnxscript"), "onnx onnxscript"
     begins = b"\x08"  # the field ir_version
-    usual = reads = opens = True
+    usual = reads = opens = suppresses = True
 
     def writer(self) -> Writer:
         """See ``Format.writer``."""

@@ -19,6 +19,7 @@ from edgekit.formats import embed
 from edgekit.formats.averaging import average_by_convolution
 from edgekit.formats.onnx.decomposed import sparing
 from edgekit.formats.onnx.multipliers import repeat_channels
+from edgekit.formats.onnx.suppressing import append_suppression
 from edgekit.formats.onnx.upsampling import double_by_itself
 from edgekit.formats.options import ExportOptions, opset_of
 from edgekit.formats.precisions import Precision
@@ -27,6 +28,7 @@ from edgekit.formats.unsupported import explained
 from edgekit.graph import ops
 from edgekit.graph.capture import export_program
 from edgekit.int8.grid import bake_weights, spell
+from edgekit.tasks.detection.endings import Suppressing
 from edgekit.tensors import Tensors, cat
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ def write(
     try:
         spelled, rows = _spell(graph, example, options)
         model = _convert(spelled, rows, opset, free_batch=options.batch is None)
+        if isinstance(options.ending, Suppressing):
+            append_suppression(model, options.ending)
         _finish(model, metadata, options, precision, ir)
     except ExportError:
         raise

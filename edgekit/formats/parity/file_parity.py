@@ -93,6 +93,7 @@ def file_parity(
     answers, tensors = zip(*found, strict=True)
     with mode(graph, training=False), torch.no_grad():
         search = _Search(graph, rows, file.grids, tensors, answers, any_order=not FORMATS[format].keeps_axes)
+        search.ends = options is None or options.ending is None
         return search()
 
 
@@ -123,7 +124,7 @@ class _Search:
         any_order: bool,
     ) -> None:
         self.graph, self.rows, self.grids, self.answers = graph, rows, grids, answers
-        self.any_order = any_order
+        self.any_order, self.ends = any_order, True
         self.tensors = list(zip(*tensors, strict=True))  # by tensor, by sample
         self.readers = _entry(graph) | quantized_tensors(graph)
         self.names = {reader.args[0]: name for name, reader in self.readers.items()}
@@ -200,6 +201,8 @@ class _Pass:
         sources: dict[fx.Node, tuple[str, ...]] = {}
         for node in search.graph.graph.nodes:
             come = tuple(dict.fromkeys(x for one in node.all_input_nodes for x in sources[one]))
+            if node.op == "output" and not search.ends:
+                return  # the file goes on behind the graph's outputs
             if node.op == "output":
                 self._answers([lane.fetched(node) for lane in lanes], sources)
                 return

@@ -211,7 +211,8 @@ class AnchorFree(Head):
         raw = within_float(raw)
         if self.reg_max:
             bins = torch.arange(self.reg_max, dtype=raw.dtype, device=raw.device)
-            raw = raw.reshape(*raw.shape[:2], 4, self.reg_max).softmax(3) @ bins
+            # No matrix product: files that decode by themselves would have a float layer for it.
+            raw = (raw.reshape(*raw.shape[:2], 4, self.reg_max).softmax(3) * bins).sum(3)
         return from_distances(points, raw * steps)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SIZES", "Precision", "average_precision"]
+__all__ = ["SIZES", "Precision", "average_precision", "precision_and_recall"]
 
 Array = npt.NDArray[Any]
 
@@ -80,6 +80,23 @@ def average_precision(
             judged = [_judged(*one, SIZES[size]) for one in pictures if one is not None]
             tables[size][:, label] = _average(judged)
     return {size: Precision(table) for size, table in tables.items()}
+
+
+def precision_and_recall(
+    found: Iterable[Mapping[str, Any]], wanted: Iterable[Mapping[str, Any]], classes: int
+) -> tuple[float | None, float | None]:
+    """Of all answers the share that are right at IoU 0.5, of all objects the share that were found, whatever
+    their class; None of nothing. Arguments as ``average_precision``: answers that are to count.
+    """
+    right = answers = objects = 0
+    for one, other in ((_arrays(a), _arrays(b)) for a, b in zip(found, wanted, strict=True)):
+        for label in range(classes):
+            if (own := _of_class(one, other, label)) is not None:
+                judged = _judged(*own, SIZES["all"])
+                right += int(judged.hit[0].sum())
+                answers += judged.hit.shape[1]
+                objects += judged.objects
+    return right / answers if answers else None, right / objects if objects else None
 
 
 def _arrays(entry: Mapping[str, Any]) -> dict[str, Array]:

@@ -31,17 +31,25 @@ class Head(ABC):
     Attributes:
         kind: its name in reports and bundles.
         size: (height, width) of the model's input.
-        suppressed: whether its answers need suppression, as many of them mean one object.
     """
 
     kind: ClassVar[str]
     size: tuple[int, int]
-    suppressed: ClassVar[bool] = True
+
+    @property
+    def suppressed(self) -> bool:
+        """Whether its answers need suppression, as many of them mean one object."""
+        return True
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the model's outputs that it reads; none: the model has one."""
         return ()
+
+    @property
+    def portable(self) -> bool:
+        """Whether its description says how to decode, to programs in other languages."""
+        return True
 
     @abstractmethod
     def check(self, outputs: Tensors, classes: int) -> None:

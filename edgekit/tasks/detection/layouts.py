@@ -119,7 +119,7 @@ def prior_rows(
     parts = []
     for one, count, (boxes, shape) in zip(tensors, counts, levels, strict=True):
         if one.dim() == 4 and tuple(one.shape[1:]) == (boxes * channels, *shape):
-            parts.append(one.permute(0, 2, 3, 1).reshape(len(one), count, channels))
+            parts.append(one.permute(0, 2, 3, 1).reshape(one.shape[0], count, channels))
         else:
             parts.append(_prior_rows(one, channels, count, what))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)

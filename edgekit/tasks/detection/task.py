@@ -12,20 +12,26 @@ from torch import Tensor
 from edgekit.errors import DataError, WorkloadError
 from edgekit.ragged import Ragged
 from edgekit.tasks.base import Part, Task, TeacherLosses
-from edgekit.tasks.detection.average_precision import SIZES, Precision, average_precision
+from edgekit.tasks.detection.average_precision import (
+    SIZES,
+    Precision,
+    average_precision,
+    precision_and_recall,
+)
 from edgekit.tasks.detection.boxes import pairwise_iou
+from edgekit.tasks.detection.endings import LEAST, Decoding, Suppressing, decoded_head, suppressed_head
 from edgekit.tasks.detection.faults import box_faults
 from edgekit.tasks.detection.heads import Head
 from edgekit.tasks.detection.marking import marks
 from edgekit.tasks.detection.moving import moved_boxes
 from edgekit.tasks.detection.suppression import Limits, detections
+from edgekit.tasks.endings import Ending
 from edgekit.tasks.marks import Mark
 from edgekit.tasks.moves import Moves
-from edgekit.tensors import Tensors
+from edgekit.tensors import NamedTensors, Tensors
 
 __all__ = ["Detection"]
 
-_LEAST = 0.001  # scores from which answers count for average precision
 _SAME = 0.5  # IoU of two answers that mean one object
 
 
@@ -140,7 +146,26 @@ class Detection(Task):
 
     def check_outputs(self, outputs: Tensors, targets: Any) -> None:
         """Raise DataError unless the head describes them."""
-        self.head.check(outputs, len(self.names))
+        self.head_of(outputs).check(outputs, len(self.names))
+
+    def head_of(self, outputs: Tensors) -> Head:
+        """What describes them: the head, or what a file says that decodes or suppresses by itself."""
+        told = set(outputs.names) if isinstance(outputs, NamedTensors) else set()
+        return next((one for one in self._finished() if set(one.outputs) == told), self.head)
+
+    def _finished(self) -> tuple[Head, ...]:
+        return decoded_head(self.head), suppressed_head(self.head)
+
+    def ends_with(self, names: Sequence[str]) -> bool:
+        """See ``Task``."""
+        return any(set(one.outputs) == set(names) for one in self._finished())
+
+    def ending(self, kind: str) -> Ending | None:
+        """See ``Task``."""
+        if kind == "raw":
+            return None
+        limits = self._limits(LEAST)
+        return (Decoding if kind == "decoded" else Suppressing)(self.head, len(self.names), limits)
 
     def moved(self, targets: Ragged, moves: Moves) -> Ragged:
         """Boxes where their pictures were moved; what has mostly left the picture is left out."""
@@ -186,8 +211,13 @@ class Detection(Task):
         ``confidence``: the least score; the task's own if it isn't said.
         """
         least = self.confidence if confidence is None else confidence
-        limits = Limits(least, self.overlap, self.most, self.candidates, suppress=self.head.suppressed)
-        return detections(self.head.decode(outputs, len(self.names)), self.head.size, limits)
+        head = self.head_of(outputs)
+        limits = self._limits(least, suppress=head.suppressed)
+        return detections(head.decode(outputs, len(self.names)), self.head.size, limits)
+
+    def _limits(self, least: float, *, suppress: bool | None = None) -> Limits:
+        own = self.head.suppressed if suppress is None else suppress
+        return Limits(least, self.overlap, self.most, self.candidates, suppress=own)
 
     def answers(self, outputs: Tensors) -> Ragged:
         """The detections, without their scores."""
@@ -205,15 +235,20 @@ class Detection(Task):
         self, outputs: Tensors, targets: Ragged, sizes: Sequence[str] = ("all",)
     ) -> dict[str, Precision]:
         """Average precision by class and threshold, for objects of each size."""
-        told = self.detections(outputs, _LEAST)
+        told = self.detections(outputs, LEAST)
         return average_precision(_dicts(told), _dicts(targets), len(self.names), sizes)
 
     def scores(self, outputs: Tensors, targets: Ragged) -> dict[str, float]:
-        """mAP@.5; mAP@.5:.95 of each class and of each size of which there are objects."""
+        """mAP@.5; mAP@.5:.95 of each class and of each size of which there are objects; precision and recall
+        of what counts as an answer.
+        """
         found = self.precision(outputs, targets, tuple(SIZES))
         told = {"mAP@.5": found["all"].at_half}
         told |= {f"{name} (AP@.5:.95)": found["all"].of_class(at) for at, name in enumerate(self.names)}
         told |= {f"{size} objects (mAP@.5:.95)": found[size].mean for size in SIZES if size != "all"}
+        sure = f"(IoU ≥ 0.5, score ≥ {self.confidence:g})"
+        shares = precision_and_recall(_dicts(self.detections(outputs)), _dicts(targets), len(self.names))
+        told |= {f"{what} {sure}": share for what, share in zip(("precision", "recall"), shares, strict=True)}
         return {name: value for name, value in told.items() if value is not None}
 
     def agreement(self, outputs: Tensors, reference: Tensors) -> float:
@@ -238,6 +273,11 @@ class Detection(Task):
         limits = {name: getattr(self, name) for name in ("confidence", "overlap", "most", "candidates")}
         fit = {"fit": self.fit, "border": self.border, "suppress": self.head.suppressed}
         return {"head": self.head.describe(), "classes": list(self.names), **limits, **fit}
+
+    def decoding_of(self, outputs: Tensors) -> dict[str, Any]:
+        """The same of a file that gives such outputs."""
+        head = self.head_of(outputs)
+        return {**self.decoding, "head": head.describe(), "suppress": head.suppressed}
 
     def describe(self) -> dict[str, Any]:
         """The task as JSON, head and all."""

@@ -55,7 +55,7 @@ def files(contents: Contents, settings: Settings) -> Files:
     data = f"{package}/data/"
     code = _SHARED | _ENDS[several] | {"runtime": _RUNTIMES[runtime]}
     if contents.detection is not None:
-        code |= {"__init__": "detection_init", "detecting": "detecting"}
+        code |= {"__init__": "detection_init", "detecting": "detecting", "heads": "heads"}
     values = _values(contents, package, _PACKAGES[runtime])
     readme = "README_named.md.j2" if several else "README.md.j2"
     return {

@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 import numpy as np
 
 from .file import File
+from .heads import HEADS
 from .postprocessing import dequantized
 
 __all__ = ["Box", "Detector", "decoded", "golden_faults"]
@@ -64,7 +65,7 @@ def decoded(answers: Mapping[str, Any], file: File, confidence: Optional[float] 
     spec = file.spec["detection"]
     least = spec["confidence"] if confidence is None else confidence
     numbers = {name: _turned(answers[name], one["output"]) for name, one in file.outputs.items()}
-    boxes, scores = _HEADS[spec["head"]["kind"]](numbers, spec)
+    boxes, scores = HEADS[spec["head"]["kind"]](numbers, spec)
     return [_best(box, score, spec, least) for box, score in zip(boxes, scores)]
 
 
@@ -72,97 +73,6 @@ def _turned(values: Any, end: Dict[str, Any]) -> Any:
     """In float32, channels first."""
     real = dequantized(values, end)
     return np.moveaxis(real, -1, 1) if end["layout"] == "NHWC" else real
-
-
-# --- heads -----------------------------------------------------------------------------------------------
-
-
-def _anchor_free(numbers: Mapping[str, Any], spec: Dict[str, Any]) -> Tuple[Any, Any]:
-    """Boxes (N, A, 4) and scores (N, A, C): distances from the middles of places, in strides."""
-    head, classes = spec["head"], len(spec["classes"])
-    bins = max(1, head["reg_max"])
-    height, width = head["size"]
-    maps = [(-(-height // stride), -(-width // stride)) for stride in head["strides"]]
-    points, steps = [], []
-    for (rows, columns), stride in zip(maps, head["strides"]):
-        y, x = np.mgrid[:rows, :columns].astype(np.float32)
-        points.append((np.stack([x, y], -1).reshape(-1, 2) + 0.5) * stride)
-        steps.append(np.full((rows * columns, 1), stride, np.float32))
-    middle, step = np.concatenate(points).astype(np.float32), np.concatenate(steps)
-    if head["boxes"]:
-        raw = _joined(numbers, head["boxes"], 4 * bins, len(middle))
-        logits = _joined(numbers, head["scores"], classes, len(middle))
-    else:
-        both = _joined(numbers, head["maps"] or list(numbers), 4 * bins + classes, len(middle))
-        raw, logits = both[..., : 4 * bins], both[..., 4 * bins :]
-    if head["reg_max"]:
-        shares = raw.reshape(*raw.shape[:2], 4, bins)
-        shares = np.exp(shares - shares.max(-1, keepdims=True))
-        raw = (shares / shares.sum(-1, keepdims=True)) @ np.arange(bins, dtype=np.float32)
-    away = raw * step
-    boxes = np.concatenate([middle - away[..., :2], middle + away[..., 2:]], -1)
-    return boxes, 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
-
-
-def _joined(numbers: Mapping[str, Any], names: List[str], channels: int, places: int) -> Any:
-    """Maps (N, channels, ...) of these names, one after the other: (N, A, channels)."""
-    parts = []
-    for name in names:
-        one = numbers[name]
-        flat = one.reshape(*one.shape[:2], -1)
-        turned = flat.shape[1] != channels and flat.shape[2] == channels
-        parts.append(flat if turned else flat.transpose(0, 2, 1))
-    found = np.concatenate(parts, 1)
-    if found.shape[1:] != (places, channels):
-        raise ValueError(f"outputs of {found.shape[1:]}, expected {(places, channels)}")
-    return found
-
-
-def _priors(numbers: Mapping[str, Any], spec: Dict[str, Any]) -> Tuple[Any, Any]:
-    """Boxes (N, A, 4) and scores (N, A, C): given boxes, moved and stretched."""
-    head, classes = spec["head"], len(spec["classes"]) + int(spec["head"]["background"])
-    height, width = head["size"]
-    given = []
-    for (rows, columns), sizes in zip(head["maps"], head["sizes"]):
-        y, x = np.mgrid[:rows, :columns].astype(np.float32) + np.float32(0.5)
-        middles = np.stack([x * width / columns, y * height / rows], -1)[:, :, None]
-        own = np.broadcast_to(np.array(sizes, np.float32), (rows, columns, len(sizes), 2))
-        given.append(np.concatenate([np.broadcast_to(middles, own.shape), own], -1).reshape(-1, 4))
-    priors = np.concatenate(given).astype(np.float32)
-    if head["clip"]:
-        low = np.clip(priors[:, :2] - priors[:, 2:] / 2, 0, None)
-        high = np.minimum(priors[:, :2] + priors[:, 2:] / 2, np.array([width, height], np.float32))
-        priors = np.concatenate([(low + high) / 2, high - low], 1)
-    raw = _of_levels(numbers, head["boxes"], 4, head)
-    logits = _of_levels(numbers, head["scores"], classes, head)
-    first, second = map(np.float32, head["variances"])
-    middle = priors[:, :2] + raw[..., :2] * first * priors[:, 2:]
-    half = priors[:, 2:] * np.exp(np.minimum(raw[..., 2:] * second, np.log(1000 / 16))) / 2
-    boxes = np.concatenate([middle - half, middle + half], -1).astype(np.float32)
-    if not head["background"]:
-        return boxes, 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return boxes, (powers / powers.sum(-1, keepdims=True))[..., 1:]
-
-
-def _of_levels(numbers: Mapping[str, Any], names: List[str], channels: int, head: Dict[str, Any]) -> Any:
-    """Of given boxes, level by level: (N, A, channels)."""
-    places = [len(s) * rows * columns for s, (rows, columns) in zip(head["sizes"], head["maps"])]
-    parts = []
-    for name in names:
-        one = numbers[name]
-        if one.ndim == 4:  # (N, boxes * channels, rows, columns)
-            parts.append(one.transpose(0, 2, 3, 1).reshape(len(one), -1, channels))
-        else:
-            wanted = sum(places) if len(names) == 1 else places[len(parts)]
-            parts.append(one if one.shape[1:] == (wanted, channels) else one.transpose(0, 2, 1))
-    found = np.concatenate(parts, 1)
-    if found.shape[1:] != (sum(places), channels):
-        raise ValueError(f"outputs of {found.shape[1:]}, expected {(sum(places), channels)}")
-    return found
-
-
-_HEADS = {"anchor-free": _anchor_free, "priors": _priors}
 
 
 # --- the best of what means one object -------------------------------------------------------------------
