@@ -29,6 +29,7 @@ from edgekit.int8.placement import EdgeQuantizer, last_layers
 from edgekit.int8.precision import kept_float, part_from_grids
 from edgekit.int8.range_trial import nearest
 from edgekit.int8.ranges import Histogram, float_values, histograms, mse_weight_scales, set_ranges
+from edgekit.int8.recurrent import quantize_recurrent
 from edgekit.int8.scores import free_coarse_scores, part_from_grid
 from edgekit.int8.sharing import share_weight_pairs
 from edgekit.int8.spans import too_wide
@@ -135,6 +136,7 @@ def estimate(
     part_from_grid(quantized)
     _drop_names(quantized)
     _rename_constants(quantized)
+    quantize_recurrent(quantized, kept)
     fit_weight_scales(
         quantized, mse_weight_scales if options.weight_ranges == "mse" else minmax_weight_scales
     )

@@ -17,6 +17,7 @@ from edgekit.formats import embed
 from edgekit.formats.litert import (
     compatibility,
     folded,
+    hybrid,
     in_float,
     lookups,
     rounded,
@@ -27,13 +28,10 @@ from edgekit.formats.litert import (
 )
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import INT8_GRAPH, Precision
+from edgekit.formats.recurrent import Matrices, spell_in_float
 from edgekit.formats.spellings import int16_activations
 from edgekit.graph import ops
 from edgekit.tensors import Tensors
-
-# Hybrid kernels (float activations, int8 weights with a scale for each channel) are newer than the version
-# that the quantizer leaves at the op: tflite-runtime 2.14.0 would load the file and answer wrongly.
-_HYBRID_VERSIONS = {"FULLY_CONNECTED": 12}
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,8 @@ class Prepared:
 
     ``rows``: an example for each input. ``activations`` is the integer type of the graph; ``channels_last``
     the inputs that the converter still has to bring into that order; ``pixels`` whether the input's integers
-    are raw pixels less 128. ``inputs``, ``outputs``: their names.
+    are raw pixels less 128. ``inputs``, ``outputs``: their names. ``matrices``: of recurrent layers, which
+    the graph has in float.
     """
 
     graph: fx.GraphModule
@@ -52,6 +51,7 @@ class Prepared:
     pixels: bool
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    matrices: Matrices
 
 
 def prepare(
@@ -68,10 +68,13 @@ def prepare(
             graph, pixels = embed.on_pixel_grid(graph, grid), True
     if embedded and not pixels:
         graph, example = embed.embed(graph, example, options)
+    graph, matrices = spell_in_float(graph)
+    if options.whole_kernels:  # LiteRT for Microcontrollers has no kernels of float tensors and int8 weights
+        matrices = Matrices()
     rows = [torch.cat([one[:1]] * (options.batch or 1)) for one in arguments(graph, example)]
     images = () if embedded and not pixels else tuple(i for i, one in enumerate(rows) if one.dim() == 4)
     inputs, outputs = tuple(ops.input_names(graph, example)), tuple(ops.results(graph))
-    return Prepared(graph, rows, activations, images, pixels, inputs, outputs)
+    return Prepared(graph, rows, activations, images, pixels, inputs, outputs, matrices)
 
 
 def finish(
@@ -86,6 +89,7 @@ def finish(
         content = _shrink(content, precision)
     model = tflite_edit.read(content)
     tflite_edit.name_ends(model, prepared.inputs, prepared.outputs, _repeated(prepared.graph))
+    hybrid.store(model, prepared.matrices)
     if precision == "int8":
         rounded.read_rounded(model, prepared.graph)
         folded.fold_constants(model)
@@ -103,7 +107,7 @@ def finish(
     if precision == "int16x8":
         tflite_edit.spell_int16(model)
     if precision == "int8-dynamic":
-        tflite_edit.at_least(model, _HYBRID_VERSIONS)
+        tflite_edit.at_least(model, hybrid.VERSIONS)
     if precision in INT8_GRAPH:
         tflite_edit.set_io(model, input="uint8" if prepared.pixels else options.io, output=options.io)
     tflite_edit.shorten_names(model)
