@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from edgekit.errors import ExportError
 from edgekit.graph import ops
 
-__all__ = ["Matrices", "Matrix", "spell_in_float"]
+__all__ = ["Matrices", "Matrix", "refuse_projections", "spell_in_float"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,23 @@ def spell_in_float(graph: fx.GraphModule) -> tuple[fx.GraphModule, Matrices]:
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph, found
+
+
+def refuse_projections(graph: fx.GraphModule, file: str) -> None:
+    """Raise ExportError for an LSTM with a projection, by name: torch's ONNX exporter loses it unsaid."""
+    for node in graph.graph.nodes:
+        if node.target not in ops.RECURRENT:
+            continue
+        of_one = 4 if node.args[3] else 2  # matrices and biases
+        directions = node.args[4] * (2 if node.args[7] else 1)
+        if len(node.args[2]) > of_one * directions:
+            raise ExportError(
+                "ONNX has no LSTM with a projection",
+                where=f"{file}: layer {ops.layer_of(node) or node.name!r}",
+                got="nn.LSTM with proj_size",
+                expected="nn.LSTM without, and a linear layer behind it",
+                next="leave onnx out of exports.formats to get the other files (litert)",
+            )
 
 
 def _values(graph: fx.GraphModule, quantize: fx.Node) -> tuple[Matrix, torch.Tensor]:

@@ -83,7 +83,7 @@ def test_runs_in_integer_kernels_and_agrees(name: str, format: str, tmp_path: Pa
     counted = FORMATS[format].coverage(path)
     assert counted.total_macs > 0
     # Large depthwise kernels stay in float, in parts (tests/export/test_depthwise.py), in LiteRT products of
-    # two computed matrices (tests/export/test_taken.py), in ONNX Runtime GRUs (tests/export/test_recurrent.py).
+    # two computed matrices (tests/export/test_taken.py), in ONNX Runtime GRUs (test_recurrent.py there).
     floats = {layer.kernel for layer in counted.floats() if "two computed matrices" not in layer.reason}
     assert floats <= ({"DEPTHWISE_CONV_2D"} if name in LARGE else {"GRU"} if name == "gru" else set())
     samples = inputs(case, 16, seed=99)

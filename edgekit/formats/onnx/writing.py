@@ -22,7 +22,7 @@ from edgekit.formats.onnx.multipliers import repeat_channels
 from edgekit.formats.onnx.upsampling import double_by_itself
 from edgekit.formats.options import ExportOptions, opset_of
 from edgekit.formats.precisions import Precision
-from edgekit.formats.recurrent import Matrices, spell_in_float
+from edgekit.formats.recurrent import Matrices, refuse_projections, spell_in_float
 from edgekit.formats.spellings import seven_bit_weights
 from edgekit.formats.unsupported import explained
 from edgekit.graph import ops
@@ -58,9 +58,11 @@ def write(
         precision: "fp16" and "int8-dynamic" shrink the weights of a float graph.
 
     Raises:
-        ExportError: torch's exporter or ONNX's checker refuses the graph; a shape can't be inferred.
+        ExportError: torch's exporter or ONNX's checker refuses the graph; a shape can't be inferred; an LSTM
+            has a projection.
     """
     assert isinstance(graph, fx.GraphModule)
+    refuse_projections(graph, path.name)
     opset, ir = opset_of(options.target.onnxruntime, path.name)
     try:
         spelled, rows, matrices = _spell(graph, example, options)
