@@ -1,4 +1,4 @@
-"""Recurrent layers in files: int8 weights, integer kernels where a runtime has them, and the graph's answers."""
+"""Recurrent layers in files: int8 weights, integer kernels where there are some, and the graph's answers."""
 
 from __future__ import annotations
 
