@@ -249,7 +249,7 @@ def interpreter(path: Path, x: Array) -> Run:
 
 
 def whole(inputs: int, hidden: int, steps: int, *, integer: bool) -> bytes:
-    """A file of one UNIDIRECTIONAL_SEQUENCE_LSTM, whose matrices have one scale each, as its kernel demands."""
+    """A file of one UNIDIRECTIONAL_SEQUENCE_LSTM; its kernel demands one scale for each matrix."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 

@@ -16,7 +16,7 @@ from edgekit.errors import ExportError
 from edgekit.formats import FORMATS
 from edgekit.formats.coverage import Coverage
 from edgekit.formats.exporting import export
-from edgekit.formats.litert import tflite_edit
+from edgekit.formats.litert import splits, tflite_edit
 from edgekit.formats.options import ExportOptions, Target
 from edgekit.formats.parity.file_parity import file_parity
 from edgekit.formats.parity.layers import first_wrong
@@ -129,6 +129,7 @@ def test_the_weights_of_all_steps_are_one_tensor(tmp_path: Path) -> None:
     counted = FORMATS["litert"].coverage(path)
     assert counted.share == 1
     assert not counted.outside
+    assert sum(kinds[one.opcodeIndex] == "SPLIT" for one in graph.operators) >= STEPS - 1  # of the four gates
 
 
 @pytest.mark.wide
@@ -140,6 +141,18 @@ def test_microcontrollers_get_float_steps(tmp_path: Path) -> None:
     floats = FORMATS["litert"].coverage(path).floats()
     assert floats
     assert all("float32, float32, float32" in one.reason for one in floats)
+
+
+@pytest.mark.wide
+def test_gates_are_cut_at_once_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("litert_torch", reason="needs the extra litert")
+    model, x = Steps(nn.LSTM), draw(4, 3)
+    split = answers(written(model, tmp_path, "litert", "fp32"), x)
+    size = (tmp_path / f"fp32{spelled()}.tflite").stat().st_size
+    monkeypatch.setattr(splits, "split_at_once", lambda model: 0)
+    whole = written(model, tmp_path, "litert", "fp32")
+    assert torch.equal(split, answers(whole, x))
+    assert size < whole.stat().st_size
 
 
 def test_seven_bits_where_the_processor_wants_them(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from edgekit.formats.litert import (
     in_float,
     lookups,
     rounded,
+    splits,
     tails,
     taken,
     tflite_edit,
@@ -41,7 +42,7 @@ class Prepared:
     ``rows``: an example for each input. ``activations`` is the integer type of the graph; ``channels_last``
     the inputs that the converter still has to bring into that order; ``pixels`` whether the input's integers
     are raw pixels less 128. ``inputs``, ``outputs``: their names. ``matrices``: of recurrent layers, which
-    the graph has in float.
+    the graph has in float; ``steps``: whether there are such layers, which become steps.
     """
 
     graph: fx.GraphModule
@@ -52,6 +53,7 @@ class Prepared:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     matrices: Matrices
+    steps: bool
 
 
 def prepare(
@@ -68,13 +70,14 @@ def prepare(
             graph, pixels = embed.on_pixel_grid(graph, grid), True
     if embedded and not pixels:
         graph, example = embed.embed(graph, example, options)
+    steps = any(node.target in ops.RECURRENT for node in graph.graph.nodes)
     graph, matrices = spell_in_float(graph)
     if options.whole_kernels:  # LiteRT for Microcontrollers has no kernels of float tensors and int8 weights
         matrices = Matrices()
     rows = [torch.cat([one[:1]] * (options.batch or 1)) for one in arguments(graph, example)]
     images = () if embedded and not pixels else tuple(i for i, one in enumerate(rows) if one.dim() == 4)
     inputs, outputs = tuple(ops.input_names(graph, example)), tuple(ops.results(graph))
-    return Prepared(graph, rows, activations, images, pixels, inputs, outputs, matrices)
+    return Prepared(graph, rows, activations, images, pixels, inputs, outputs, matrices, steps)
 
 
 def finish(
@@ -103,6 +106,8 @@ def finish(
     if precision in ("int8", "fp32") and not options.whole_kernels:
         in_float.multiply_matrices(model)
     transposes.remove_transposes(model)
+    if prepared.steps:
+        splits.split_at_once(model)
     tflite_edit.drop_unused(model)
     if precision == "int16x8":
         tflite_edit.spell_int16(model)
