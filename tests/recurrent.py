@@ -35,7 +35,8 @@ class Steps(nn.Module):
         self.kind, self.hidden, self.given, self.first = kind, hidden, given, first
         self.front = nn.Linear(8, 8)
         self.memory = kind(8, hidden, layers, batch_first=first, **settings)
-        self.head = nn.Linear(hidden * (2 if settings.get("bidirectional") else 1), 6)
+        width = settings.get("proj_size") or hidden
+        self.head = nn.Linear(width * (2 if settings.get("bidirectional") else 1), 6)
         self.states = layers * (2 if settings.get("bidirectional") else 1)
         self.eval()
 

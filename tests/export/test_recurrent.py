@@ -65,6 +65,7 @@ CELLS: list[Any] = [
     pytest.param(nn.LSTM, {}, "litert", marks=pytest.mark.wide),
     pytest.param(nn.LSTM, {"layers": 2, "bidirectional": True}, "litert", marks=pytest.mark.wide),
     pytest.param(nn.LSTM, {"given": True, "bias": False}, "litert", marks=pytest.mark.wide),
+    pytest.param(nn.LSTM, {"proj_size": 4}, "litert", marks=pytest.mark.wide),
     pytest.param(nn.GRU, {"given": True}, "litert"),
     pytest.param(nn.GRU, {"layers": 2, "bidirectional": True}, "litert", marks=pytest.mark.wide),
     pytest.param(nn.GRU, {"bias": False, "first": False}, "litert", marks=pytest.mark.wide),
