@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["STEPS", "Steps", "draw"]
+__all__ = ["STEPS", "Quiet", "Steps", "draw", "powers"]
 
 STEPS = 5
 
@@ -55,3 +55,26 @@ class Steps(nn.Module):
 def draw(count: int, seed: int = 0) -> Tensor:
     """Inputs (N, 5, 8)."""
     return torch.randn(count, STEPS, 8, generator=torch.Generator().manual_seed(seed))
+
+
+class Quiet(nn.Module):
+    """Two LSTM layers right on the inputs, the quiet ones of which count: (N, 5, 8) to (N, 4)."""
+
+    def __init__(self, *, first: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = first
+        self.memory, self.head = nn.LSTM(8, 8, 2, batch_first=first), nn.Linear(8, 4)
+        with torch.no_grad():
+            self.memory.weight_ih_l0.mul_(1e5)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = self.memory(x if self.first else x.transpose(0, 1))[0]
+        result: Tensor = self.head(steps[:, -1] if self.first else steps[-1])
+        return result
+
+
+def powers(count: int, seed: int = 0) -> Tensor:
+    """A spectrum's, as it were, (N, 5, 8): a loud step, and quiet ones a hundred thousand times weaker."""
+    return draw(count, seed).square() * torch.tensor([1.0, 1e-5, 1e-4, 1e-5, 1e-5])[None, :, None]

@@ -25,7 +25,7 @@ from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
 from tests.export.runtimes import run_litert, run_onnx
 from tests.networks import snr_db
-from tests.recurrent import STEPS, Steps, draw
+from tests.recurrent import STEPS, Quiet, Steps, draw, powers
 from tests.spelling import backend_for, spelled
 
 OPTIONS = ExportOptions(target=Target(weight_bits=7 if spelled() else 8))
@@ -101,6 +101,24 @@ def check_coverage(counted: Coverage, model: Steps, format: str) -> None:
         (kernel,) = {layer.kernel for layer in counted.layers if "LSTM" in layer.kernel}
         assert kernel == "DynamicQuantizeLSTM"
         assert sum(layer.macs for layer in counted.layers if layer.kernel == kernel) == macs(model)
+
+
+@pytest.mark.parametrize("format", ["onnx", pytest.param("litert", marks=pytest.mark.wide)])
+def test_inputs_that_8_bits_dont_hold_keep_their_digits(format: str, tmp_path: Path) -> None:
+    """They are multiplied in float, and told; the states, and the layers behind, on integers."""
+    if format == "litert":
+        pytest.importorskip("litert_torch", reason="needs the extra litert")
+    graph = calibrate(capture(Quiet(), draw(2)), [powers(32, 1)])
+    path = tmp_path / f"int8{spelled()}{FORMATS[format].suffix}"
+    export(graph, powers(1), path, format=format, precision="int8", metadata={}, options=OPTIONS)
+    x = powers(16, 9)
+    with torch.no_grad():
+        assert snr_db(graph(x), answers(path, x)) >= DECIBELS
+    counted = FORMATS[format].coverage(path)
+    weights = 4 * 8 * 8  # of inputs and of states alike
+    floats = counted.total_macs - counted.integer_macs
+    assert floats == STEPS * weights * (2 if format == "onnx" else 1)
+    assert counted.integer_macs >= (STEPS - 1) * 2 * weights
 
 
 @pytest.mark.parametrize("kind", [pytest.param(nn.LSTM, marks=pytest.mark.wide), nn.GRU])

@@ -11,9 +11,9 @@ from torch import Tensor, fx, nn
 from edgekit.formats.parity.divergence import snr_db
 from edgekit.graph import ops
 from edgekit.graph.capture import capture
-from edgekit.int8.calibration import CalibrationOptions, calibrate
+from edgekit.int8.calibration import CalibrationOptions, calibrate, estimate
 from edgekit.int8.trainable import copy_parameters, trainable
-from tests.recurrent import Steps, draw
+from tests.recurrent import Quiet, Steps, draw, powers
 
 
 def rounded(graph: fx.GraphModule) -> dict[str, Tensor]:
@@ -76,6 +76,17 @@ def test_weights_train_on_through_their_rounding(graph: fx.GraphModule) -> None:
 def test_a_layer_that_is_to_stay_in_float_does(model: nn.Module) -> None:
     options = CalibrationOptions(float_layers=("memory",))
     assert rounded(calibrate(capture(model, draw(2)), [draw(8, 1)], options)) == {}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_inputs_that_8_bits_dont_hold_are_multiplied_in_float(first: bool) -> None:
+    model, told = Quiet(first=first), list[str]()
+    graph = estimate(capture(model, draw(2)), [powers(16, 1)], doubt=told.append)
+    assert rounded(graph).keys() == {"memory.weight_hh_l0", "memory.weight_ih_l1", "memory.weight_hh_l1"}
+    assert any("layer memory: its inputs span more than 8 bits hold" in one for one in told)
+    told.clear()
+    assert len(rounded(estimate(capture(Steps(nn.LSTM), draw(2)), [draw(16, 1)], doubt=told.append))) == 2
+    assert not told
 
 
 def test_a_weight_that_two_layers_read_has_one_grid() -> None:

@@ -223,6 +223,10 @@ def _recurrent(name: str, kernel: str, arguments: dict[str, Any], weights: Seque
     macs = steps * rows * sum(math.prod(weight.dims) for weight in weights if len(weight.dims) == 3)
     if kernel == KERNEL:
         return Layer(name, kernel, macs, True)
+    if kernel == "LSTM":
+        return Layer(
+            name, kernel, macs, False, "an LSTM with float weights, or with inputs that 8 bits don't hold"
+        )
     return Layer(name, kernel, macs, False, f"ONNX Runtime has {kernel} in float alone")
 
 

@@ -2,7 +2,8 @@
 
 ONNX Runtime's DynamicQuantizeLSTM multiplies integers: it quantises its input once, and the state at each
 step. Of GRU it has a float kernel alone, and steps spelled one by one by integer products take longer than
-that one (docs/int8.md), so that GRU's weights are int8 in the file, and widened once, when it is loaded.
+that one (docs/int8.md), so that GRU's weights are int8 in the file, and widened once, when it is loaded. So
+are those of an LSTM whose inputs 8 bits don't hold.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ def store(model: ModelProto, matrices: Matrices) -> int:
     nodes: list[NodeProto] = []
     done = 0
     for node in model.graph.node:
-        found = _matrices(model, node, matrices) if node.op_type in _GATES else []
+        found = _matrices(model, node, matrices) if node.op_type in _GATES else {}
         if not found:
             nodes.append(_copy(node))
             continue
-        nodes += _on_integers(model, node, found) if node.op_type == "LSTM" else _widened(model, node, found)
+        both = len(found) == 2 and node.op_type == "LSTM"
+        nodes += _on_integers(model, node, found) if both else _widened(model, node, found)
         model.graph.value_info.extend(shapes[name] for name in node.output if name in shapes)
         done += 1
     del model.graph.node[:]
@@ -52,21 +54,21 @@ def store(model: ModelProto, matrices: Matrices) -> int:
     return done
 
 
-def _matrices(model: ModelProto, node: NodeProto, matrices: Matrices) -> list[list[Matrix]]:
-    """Of inputs and of states the matrix of each direction, gates in ONNX's order; [] if one isn't known."""
+def _matrices(model: ModelProto, node: NodeProto, matrices: Matrices) -> dict[int, list[Matrix]]:
+    """By place among the node's inputs the matrix of each direction, gates in ONNX's order; where known."""
     order = _GATES[node.op_type]
-    both = []
-    for name in node.input[1:3]:
-        value = _value(model, name)
+    known = {}
+    for place in (1, 2):
+        value = _value(model, node.input[place])
         found = []
         for direction in value if value is not None and value.ndim == 3 else ():
             back = _blocks(direction, np.argsort(order))
             matrix = matrices.find(back)
-            if matrix is None:
-                return []
-            found.append(Matrix(_blocks(matrix.integers, order), _blocks(matrix.scale, order)))
-        both.append(found)
-    return both if all(both) else []
+            if matrix is not None:
+                found.append(Matrix(_blocks(matrix.integers, order), _blocks(matrix.scale, order)))
+        if value is not None and found and len(found) == len(value):
+            known[place] = found
+    return known
 
 
 def _blocks(value: NDArray[Any], order: Any) -> NDArray[Any]:
@@ -74,14 +76,14 @@ def _blocks(value: NDArray[Any], order: Any) -> NDArray[Any]:
     return np.ascontiguousarray(gates[list(order)]).reshape(value.shape)
 
 
-def _on_integers(model: ModelProto, node: NodeProto, found: list[list[Matrix]]) -> list[NodeProto]:
+def _on_integers(model: ModelProto, node: NodeProto, found: dict[int, list[Matrix]]) -> list[NodeProto]:
     made = _copy(node)
     given = [*node.input, *[""] * (_INPUTS - len(node.input))]
-    for place, (what, directions) in enumerate(zip("wr", found, strict=True)):
-        stem = f"{node.output[0] or node.name}_{what}"
+    for place, directions in found.items():
+        stem = f"{node.output[0] or node.name}_{place}"
         integers = np.stack([np.ascontiguousarray(one.integers.T) for one in directions])
         scale = np.stack([one.scale for one in directions])
-        given[1 + place] = _constant(model, f"{stem}_q", integers)
+        given[place] = _constant(model, f"{stem}_q", integers)
         given += [
             _constant(model, f"{stem}_s", scale),
             _constant(model, f"{stem}_z", np.zeros_like(scale, np.int8)),
@@ -95,17 +97,17 @@ def _on_integers(model: ModelProto, node: NodeProto, found: list[list[Matrix]]) 
     return [made]
 
 
-def _widened(model: ModelProto, node: NodeProto, found: list[list[Matrix]]) -> list[NodeProto]:
+def _widened(model: ModelProto, node: NodeProto, found: dict[int, list[Matrix]]) -> list[NodeProto]:
     made, steps = _copy(node), []
-    for place, (what, directions) in enumerate(zip("wr", found, strict=True)):
-        stem = f"{node.output[0] or node.name}_{what}"
+    for place, directions in found.items():
+        stem = f"{node.output[0] or node.name}_{place}"
         integers = _constant(model, f"{stem}_q", np.stack([one.integers for one in directions]))
         scale = _constant(model, f"{stem}_s", np.stack([one.scale[:, None] for one in directions]))
         steps += [
             helper.make_node("Cast", [integers], [f"{stem}_f"], to=TensorProto.FLOAT),
             helper.make_node("Mul", [f"{stem}_f", scale], [f"{stem}_w"]),
         ]
-        made.input[1 + place] = f"{stem}_w"
+        made.input[place] = f"{stem}_w"
     return [*steps, made]
 
 
