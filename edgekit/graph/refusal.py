@@ -91,7 +91,9 @@ def check_layers(graph: fx.GraphModule) -> None:
         CaptureError: a batch norm without running statistics; a convolution with as many groups as samples.
     """
     for node in graph.graph.nodes:
-        if node.target is ops.aten.batch_norm.default and node.args[5]:
+        norm = node.target is ops.aten.batch_norm.default and node.args[5]
+        # Of weights it is how they are standardised (NFNets, BiT), the same with every batch.
+        if norm and not ops.is_constant(node.args[0]):
             raise CaptureError(
                 "a batch norm without running statistics answers differently with every batch",
                 where=ops.layer_of(node) or "batch norm",

@@ -33,6 +33,19 @@ def test_gathered_rows_are_slices_beside_each_other(rows: list[int]) -> None:
     assert respelled(one, last) == {}
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((1, 1, 3, 4), (1, 6, 3, 4)), ((1, 2, 1, 1, 5), (1, 2, 25, 64, 5)), ((3, 1), (2, 3, 4))],
+)
+def test_what_is_repeated_stands_beside_itself(before: tuple[int, ...], after: tuple[int, ...]) -> None:
+    one = Written(*before)
+    inputs = [one.add(0, 0), one.numbers(after)]
+    (found,) = one.op("BROADCAST_TO", inputs, after, name="BroadcastToOptions")
+    last = one.add(found, found)
+    one.on_integers()
+    assert respelled(one, last) == {}
+
+
 @pytest.mark.parametrize("mask", [0, 2, 6])
 @pytest.mark.parametrize(
     ("begins", "ends", "steps"),

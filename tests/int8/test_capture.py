@@ -276,6 +276,20 @@ def test_a_batch_norm_without_statistics_is_refused_by_layer() -> None:
         capture(model, torch.randn(2, 3, 6, 6))
 
 
+class StandardisedByNorm(nn.Conv2d):
+    """As NFNets and BiT have it: the weight goes through a batch norm of its own, in training and after."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.weight.reshape(1, self.out_channels, -1)
+        rows = F.batch_norm(rows, None, None, training=True, momentum=0.0, eps=1e-6)
+        return F.conv2d(x, rows.reshape_as(self.weight), self.bias)
+
+
+def test_a_batch_norm_of_weights_is_no_norm_of_the_batch() -> None:
+    graph = assert_captured(nn.Sequential(StandardisedByNorm(3, 4, 3), nn.ReLU()), torch.randn(3, 3, 6, 6))
+    assert set(targets(graph)) == {aten.conv2d.default, aten.relu.default}
+
+
 def a_weight_for_each_sample(layer: nn.Module, x: Tensor) -> Tensor:
     weight = layer(x).mean((2, 3)).reshape(-1, 1, 1, 1)
     y = F.conv2d(x.reshape(1, -1, 4, 4), weight, groups=x.shape[0] * 8)

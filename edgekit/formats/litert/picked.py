@@ -12,7 +12,7 @@ from edgekit.formats.litert import tflite_edit
 from edgekit.formats.litert.movable import is_constant, whole
 from edgekit.formats.litert.wiring import Wiring
 
-__all__ = ["MOST_PARTS", "gathered", "subsampled"]
+__all__ = ["MOST_PARTS", "factors", "gathered", "repeated", "subsampled"]
 
 MOST_PARTS = 5  # of one concatenation in XNNPACK
 _MOST_RUNS = 40  # slices that stand for one gathering
@@ -91,6 +91,35 @@ def subsampled(file: Wiring, operator: Any) -> bool:
     operator.builtinOptions.dilationHFactor = operator.builtinOptions.dilationWFactor = 1
     operator.builtinOptionsType = schema.BuiltinOptions.DepthwiseConv2DOptions
     return True
+
+
+def factors(new: int, old: int) -> list[int] | None:
+    """``new / old`` as a product of numbers that one concatenation makes; None where it isn't one."""
+    if new % old:
+        return None
+    left, found = new // old, []
+    for one in range(MOST_PARTS, 1, -1):
+        while left % one == 0:
+            left //= one
+            found.append(one)
+    return found if left == 1 else None
+
+
+def repeated(file: Wiring, operator: Any) -> bool:
+    """BROADCAST_TO as concatenations of a tensor with itself, axis by axis."""
+    source, given = int(operator.inputs[0]), int(operator.outputs[0])
+    before, after = ([int(one) for one in file.graph.tensors[at].shape] for at in (source, given))
+    before = [1] * (len(after) - len(before)) + before
+    if file.grid(source) is None or file.grid(given) != file.grid(source):
+        return False
+    times = [factors(new, old) if new != old else [] for new, old in zip(after, before, strict=True)]
+    if None in times or not any(times):
+        return False
+    value = file.add_reshape(source, before)
+    for axis, counts in enumerate(times):
+        for count in counts or ():
+            value = file.add_concatenation([value] * count, axis, given)
+    return _in_place_of(file, operator, given)
 
 
 def _in_place_of(file: Wiring, operator: Any, given: int) -> bool:

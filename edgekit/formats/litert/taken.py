@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgekit.formats.litert import tflite_edit
 from edgekit.formats.litert.movable import is_constant, whole
-from edgekit.formats.litert.picked import MOST_PARTS, gathered, subsampled
+from edgekit.formats.litert.picked import MOST_PARTS, factors, gathered, repeated, subsampled
 from edgekit.formats.litert.wiring import Wiring
 
 __all__ = ["as_xnnpack_takes_them"]
@@ -195,7 +195,7 @@ def _repeat_pixels(file: Wiring, operator: Any) -> bool:
     """
     source, given = int(operator.inputs[0]), int(operator.outputs[0])
     before, after = (list(map(int, file.graph.tensors[one].shape)) for one in (source, given))
-    times = [_factors(new, old) for new, old in zip(after[1:3], before[1:3], strict=True)]
+    times = [factors(new, old) for new, old in zip(after[1:3], before[1:3], strict=True)]
     if operator.builtinOptions.alignCorners or None in times or not any(times):
         return False
     batch, rows, columns, channels = before
@@ -215,21 +215,10 @@ def _repeat_pixels(file: Wiring, operator: Any) -> bool:
     return True
 
 
-def _factors(new: int, old: int) -> list[int] | None:
-    """``new / old`` as a product of numbers that one concatenation makes; None where it isn't one."""
-    if new % old:
-        return None
-    left, found = new // old, []
-    for one in range(MOST_PARTS, 1, -1):
-        while left % one == 0:
-            left //= one
-            found.append(one)
-    return found if left == 1 else None
-
-
 _RESPELLED = {
     "PADV2": _plain_pad,
     "MAXIMUM": _at_least_the_lowest,
+    "BROADCAST_TO": repeated,
     "GATHER_ND": gathered,
     "STRIDED_SLICE": subsampled,
     "ADD": _requantize,
