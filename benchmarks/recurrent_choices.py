@@ -29,7 +29,7 @@ from edgekit.formats.exporting import export
 from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
 
-SIZES = ((64, 64, 40), (64, 128, 40), (40, 256, 80))  # inputs, hidden units, steps
+SIZES = ((64, 64, 40), (64, 128, 40), (128, 256, 20))  # inputs, hidden units, steps
 OUT = Path(__file__).resolve().parent / "results" / "recurrent_choices.json"
 ROUNDS, EACH = 12, 5
 
