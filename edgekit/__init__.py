@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgekit.annotations import Pictures, read_coco, read_voc, read_yolo
+    from edgekit.annotations import BoxFiles, Pictures, read_coco, read_voc, read_yolo
     from edgekit.errors import EdgekitError
     from edgekit.opening import load_workload
     from edgekit.pictures.files import ImageFiles
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from edgekit.ragged import Ragged
     from edgekit.recipe import Recipe, load_recipe
     from edgekit.report import Report
-    from edgekit.sources.making import load_model
+    from edgekit.sounds.files import SoundFiles
+    from edgekit.sounds.transform import SoundTransform
+    from edgekit.sources.making import load_classes, load_model
     from edgekit.sources.request import Source
     from edgekit.tasks import (
         AnchorFree,
@@ -37,11 +39,14 @@ if TYPE_CHECKING:
         Task,
         TokenClassification,
     )
+    from edgekit.texts.files import TextFiles
+    from edgekit.texts.transform import TextTransform
     from edgekit.workload import Augmentation, Preprocessing, Samples, Workload, load_weights
 
 __all__ = [
     "AnchorFree",
     "Augmentation",
+    "BoxFiles",
     "Classification",
     "Detection",
     "EdgekitError",
@@ -58,12 +63,17 @@ __all__ = [
     "Report",
     "Samples",
     "Segmentation",
+    "SoundFiles",
+    "SoundTransform",
     "Source",
     "Task",
+    "TextFiles",
+    "TextTransform",
     "TokenClassification",
     "Workload",
     "__version__",
     "compress",
+    "load_classes",
     "load_model",
     "load_recipe",
     "load_weights",
@@ -74,7 +84,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "edgekit.annotations": ("Pictures", "read_coco", "read_voc", "read_yolo"),
+    "edgekit.annotations": ("BoxFiles", "Pictures", "read_coco", "read_voc", "read_yolo"),
     "edgekit.errors": ("EdgekitError",),
     "edgekit.pictures.files": ("ImageFiles",),
     "edgekit.pictures.transform": ("ImageTransform",),
@@ -82,7 +92,9 @@ _HOMES = {
     "edgekit.ragged": ("Ragged",),
     "edgekit.recipe": ("Recipe", "load_recipe"),
     "edgekit.report": ("Report",),
-    "edgekit.sources.making": ("load_model",),
+    "edgekit.sounds.files": ("SoundFiles",),
+    "edgekit.sounds.transform": ("SoundTransform",),
+    "edgekit.sources.making": ("load_classes", "load_model"),
     "edgekit.sources.request": ("Source",),
     "edgekit.tasks": (
         "AnchorFree",
@@ -96,6 +108,8 @@ _HOMES = {
         "Task",
         "TokenClassification",
     ),
+    "edgekit.texts.files": ("TextFiles",),
+    "edgekit.texts.transform": ("TextTransform",),
     "edgekit.workload": (
         "Augmentation",
         "Preprocessing",

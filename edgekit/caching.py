@@ -30,6 +30,7 @@ _WHAT = {
     "code": "what each part of a run can execute",
     "data": "decoded samples that memory doesn't hold",
     "pictures": "decoded pictures",
+    "sounds": "features of sounds",
     "bench": "results that could be kept nowhere else",
     "cpp": "headers for C++ bundles",
     f"{_BOARD}/apt": "Debian packages",

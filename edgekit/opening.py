@@ -41,8 +41,11 @@ def load_workload(spec: Spec = None, *, made_up: bool = False) -> Workload:
     if spec is None:
         return digits.workload()
     if isinstance(spec, Source) or (isinstance(spec, str) and is_source(spec)):
+        from edgekit.sources.foreign import refuse_foreign
         from edgekit.sources.making import make
 
+        if isinstance(spec, Source):
+            refuse_foreign(spec.model)
         return make(spec if isinstance(spec, Source) else Source(spec), made_up=made_up)
     made: object
     if callable(spec):
@@ -50,6 +53,9 @@ def load_workload(spec: Spec = None, *, made_up: bool = False) -> Workload:
         with user_code(where):
             made = spec()
     else:
+        from edgekit.sources.foreign import refuse_foreign
+
+        refuse_foreign(spec)
         made, where = call(spec, FUNCTION)
     if not isinstance(made, Workload):
         raise WorkloadError(

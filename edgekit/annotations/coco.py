@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekit.annotations.labelled import Faults, Labelled, found_in
+from edgekit.annotations.labelled import Faults, Found, Labelled, found_in
 from edgekit.annotations.pictures import Pictures
 from edgekit.errors import DataError
 from edgekit.files import parse_json, read_bytes
 
-__all__ = ["read_coco"]
+__all__ = ["find_coco", "read_coco"]
 
 _MOST_BYTES = 1 << 30
 
@@ -40,6 +40,15 @@ def read_coco(
 
     Raises DataError: no COCO file, or see ``faults``.
     """
+    told = find_coco(path, pictures)
+    names = told.classes if classes is None else classes
+    return Pictures(
+        told.pictures, size, where=str(path), classes=names, fit=fit, faults=faults, seen=told.seen
+    )
+
+
+def find_coco(path: Path | str, pictures: Path | str | None = None) -> Found:
+    """What a COCO file says, its pictures not looked at. Raises DataError: it is none."""
     path = Path(path)
     try:
         content = parse_json(read_bytes(path, _MOST_BYTES))
@@ -50,11 +59,8 @@ def read_coco(
         raise DataError("no COCO annotations", where=str(path), got=str(error)) from error
     folder, seen = path.parent if pictures is None else Path(pictures), Faults()
     names = {one.get("id"): one.get("name") for one in categories if _key(one.get("id"))}
-    if classes is None:
-        known = {key: name for key, name in names.items() if isinstance(name, str)}
-        classes = tuple(
-            dict.fromkeys(known[key] for key in sorted(known, key=lambda key: (str(type(key)), key)))
-        )
+    known = {key: name for key, name in names.items() if isinstance(name, str)}
+    classes = tuple(dict.fromkeys(known[key] for key in sorted(known, key=lambda key: (str(type(key)), key))))
     found: dict[Any, Labelled] = {}
     for one in images:
         name, key = one.get("file_name"), one.get("id")
@@ -64,9 +70,7 @@ def read_coco(
         found[key] = Labelled(str(name), found_in(folder, name), _size(one))
     for at, one in enumerate(annotations):
         _annotate(one, at, found, names, seen)
-    return Pictures(
-        list(found.values()), size, where=str(path), classes=classes, fit=fit, faults=faults, seen=seen
-    )
+    return Found(list(found.values()), classes, seen)
 
 
 def _annotate(

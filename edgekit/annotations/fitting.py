@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from edgekit.errors import DataError
+from edgekit.pictures.transform import inner_size
 
 __all__ = ["Fit", "How", "checked_how"]
 
@@ -34,32 +34,12 @@ class Fit:
         """``letterbox``: one scale for both directions, the picture in the middle, a border around it.
         ``stretch``: all of the input, each direction by its own scale.
         """
-        high, wide = size[0] / source[0], size[1] / source[1]
         if how == "stretch":
-            return cls(source, size, (wide, high), (0, 0))
-        least = min(high, wide)
-        inner = cls._inner(source, size, least)
+            return cls(source, size, (size[1] / source[1], size[0] / source[0]), (0, 0))
+        inner = inner_size(source, size)
         # The scale that the rounded size has, so that boxes lie where the pixels are.
         scale = (inner[1] / source[1], inner[0] / source[0])
         return cls(source, size, scale, ((size[1] - inner[1]) // 2, (size[0] - inner[0]) // 2))
-
-    @staticmethod
-    def _inner(source: tuple[int, int], size: tuple[int, int], scale: float) -> tuple[int, int]:
-        return (
-            min(size[0], max(1, round(source[0] * scale))),
-            min(size[1], max(1, round(source[1] * scale))),
-        )
-
-    def picture(self, picture: Image.Image, border: int = 114) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) bytes, from a picture in RGB; bilinear, over all pixels that become one."""
-        inner = (round(self.source[1] * self.scale[0]), round(self.source[0] * self.scale[1]))
-        resized = np.asarray(picture.resize(inner, Image.Resampling.BILINEAR))
-        if resized.shape[:2] == self.size:
-            return resized
-        whole = np.full((*self.size, 3), border, np.uint8)
-        left, top = self.offset
-        whole[top : top + inner[1], left : left + inner[0]] = resized
-        return whole
 
     def boxes(self, boxes: Array) -> Array:
         """(n, 4), from pixels of the picture to those of the input."""

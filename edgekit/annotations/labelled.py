@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgekit.errors import DataError
 from edgekit.files import inside, what_is
 
-__all__ = ["Faults", "Labelled", "found_in", "tidied"]
+__all__ = ["Faults", "Found", "Labelled", "found_in", "names_of", "tidied"]
 
 Array = npt.NDArray[Any]
 
@@ -37,6 +37,17 @@ class Labelled:
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     shares: bool = False
+
+
+@dataclass
+class Found:
+    """What a file or folder of labels says: its pictures, its classes in the order of labels (None: those
+    that occur, by name), and what is wrong with it.
+    """
+
+    pictures: list[Labelled]
+    classes: tuple[str, ...] | None
+    seen: Faults
 
 
 class Faults:
@@ -62,7 +73,13 @@ class Faults:
             for what, count in self.counts.items()
         ]
 
-    def refuse(self, where: str) -> None:
+    def join(self, other: Faults) -> None:
+        """Take those of another along."""
+        for what, count in other.counts.items():
+            self.counts[what] = self.counts.get(what, 0) + count
+            self.places.setdefault(what, []).extend(other.places[what])
+
+    def refuse(self, where: str, way_out: str = 'give faults="leave out"') -> None:
         """Raise DataError with all of them, if there are any."""
         if told := self.told():
             raise DataError(
@@ -70,7 +87,7 @@ class Faults:
                 where=where,
                 got="; ".join(told),
                 expected="boxes with an area, inside of pictures that are there, of known classes",
-                next='mend them, or give faults="leave out"',
+                next=f"mend them, or {way_out}",
             )
 
 

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from edgekit.annotations.fitting import Fit, How, checked_how
 from edgekit.annotations.labelled import Faults, Labelled, names_of, tidied
 from edgekit.errors import DataError
-from edgekit.files import opened
-from edgekit.ragged import Ragged
+from edgekit.media import store
+from edgekit.media.listing import File
+from edgekit.pictures.looking import Look
+from edgekit.pictures.sort import PICTURES
+from edgekit.pictures.transform import ImageTransform
 
-__all__ = ["MOST_PIXELS", "Pictures"]
+if TYPE_CHECKING:
+    from edgekit.ragged import Ragged
 
-MOST_PIXELS = 1 << 27  # of one picture, before it is made smaller
-_KINDS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+__all__ = ["BOXED", "Pictures", "files_of"]
 
 Array = npt.NDArray[Any]
+
+
+class _Sized(Look):
+    """Keeps the size of every picture: boxes are in its pixels."""
+
+    def to_json(self) -> dict[str, Any]:
+        """With "of_rows": (width, height), by row."""
+        return {**super().to_json(), "of_rows": {str(row): list(size) for row, size in self.sizes.items()}}
+
+
+BOXED = replace(PICTURES, look=_Sized, versions=lambda: [*PICTURES.versions(), "sizes"])
 
 
 class Pictures:
     """A map-style dataset: items are ((H, W, 3) bytes in RGB, {"boxes": (n, 4), "labels": (n,)}), boxes in
     pixels of the model's input. ``Workload(train=…)`` takes it as it is.
+
+    Pictures are decoded once, by processes of their own, into edgekit's cache, as those of ``ImageFiles``
+    are: turned by their EXIF data, of any kind that these may have.
 
     Attributes:
         classes: names, in the order of the labels.
@@ -36,6 +52,7 @@ class Pictures:
         paths: of the pictures.
         faults: what was left out or cut off, in words.
         background: how many pictures have no boxes.
+        kept: which of those that were found these are.
     """
 
     def __init__(
@@ -49,8 +66,13 @@ class Pictures:
         faults: Literal["refuse", "leave out"] = "refuse",
         border: int = 114,
         seen: Faults | None = None,
+        way_out: str = 'give faults="leave out"',
+        workers: int | None = None,
     ) -> None:
-        """``seen``: faults that reading them has found already. Raises DataError, see the readers."""
+        """``seen``: faults that reading them has found already; ``way_out``: what a message says of them.
+
+        Raises DataError, see the readers; DiskFullError.
+        """
         if faults not in ("refuse", "leave out"):
             raise DataError(
                 "no way to take faults", where="faults=…", got=repr(faults), expected="refuse or leave out"
@@ -66,33 +88,29 @@ class Pictures:
         self.classes = tuple(own)
         self.fits: list[Fit] = []
         self.paths: list[Path] = []
+        self.kept: list[int] = []
         self._boxes: list[Array] = []
         self._labels: list[Array] = []
-        seen = seen or Faults()
-        for one in found:
-            self._take(one, how, seen)
+        faulty = Faults()
+        faulty.join(seen or Faults())
+        there, files = files_of(found, faulty)
+        transform = ImageTransform(self.size, fit=how, border=border, interpolation="bilinear")
+        rows, looked = store.stored(files, BOXED, transform, workers)
+        self.pixels: npt.NDArray[np.uint8] = rows
+        for at, whole in _whole(there, found, looked, faulty):
+            self._take(at, found[at], whole, how, faulty)
         if faults == "refuse":
-            seen.refuse(where)
-        self.faults = seen.told()
+            faulty.refuse(where, way_out)
+        self.faults = faulty.told()
         self.background = sum(not len(labels) for labels in self._labels)
         if not self.paths:
             raise DataError("no pictures", where=where, got="; ".join(self.faults) or "nothing")
 
-    def _take(self, one: Labelled, how: How, seen: Faults) -> None:
-        if one.path is None:
-            seen.add("labels whose picture isn't there", one.name)
-            return
-        try:
-            with _open(one.path) as picture:
-                size = (picture.height, picture.width)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            seen.add("pictures that can't be read", one.name)
-            return
-        if size[0] * size[1] > MOST_PIXELS:
-            seen.add(f"pictures of more than {MOST_PIXELS:,} pixels", one.name)
-            return
+    def _take(self, at: int, one: Labelled, size: tuple[int, int], how: How, seen: Faults) -> None:
         boxes, labels = tidied(one, size, self.classes, seen)
         fit = Fit.of(size, self.size, how)
+        assert one.path is not None  # it was decoded
+        self.kept.append(at)
         self.paths.append(one.path)
         self.fits.append(fit)
         self._boxes.append(fit.boxes(boxes).astype(np.float32))
@@ -102,16 +120,7 @@ class Pictures:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], dict[str, Array]]:
-        """Raises DataError: the picture can't be decoded, or is another one by now."""
-        path, fit = self.paths[index], self.fits[index]
-        try:
-            with _open(path) as picture:
-                if (picture.height, picture.width) != fit.source:
-                    raise ValueError("it has another size than before")
-                pixels = fit.picture(picture.convert("RGB"), self.border)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError("a picture can't be read", where=str(path), got=str(error)) from error
-        return pixels, {"boxes": self._boxes[index], "labels": self._labels[index]}
+        return np.array(self.pixels[index]), {"boxes": self._boxes[index], "labels": self._labels[index]}
 
     def __iter__(self) -> Iterator[tuple[npt.NDArray[np.uint8], dict[str, Array]]]:
         return (self[index] for index in range(len(self)))
@@ -119,12 +128,14 @@ class Pictures:
     @property
     def targets(self) -> Ragged:
         """All boxes and labels."""
+        from edgekit.ragged import Ragged
+
         pairs = zip(self._boxes, self._labels, strict=True)
         return Ragged.of({"boxes": boxes, "labels": labels} for boxes, labels in pairs)
 
     def arrays(self) -> tuple[npt.NDArray[np.uint8], Ragged]:
         """(N, H, W, 3) and what is in them, all in memory."""
-        return np.stack([picture for picture, _ in self]), self.targets
+        return np.array(self.pixels), self.targets
 
     def __repr__(self) -> str:
         faults = f", {'; '.join(self.faults)}" if self.faults else ""
@@ -132,11 +143,30 @@ class Pictures:
         return f"Pictures({len(self):,}, {boxes:,} boxes, {self.background:,} of background alone{faults})"
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
-    """Of a known kind; its header alone is read. Raises what Pillow raises."""
-    with opened(path) as stream:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of many pixels, which are counted here
-            picture = Image.open(stream, formats=_KINDS)
-        yield picture
+def files_of(found: Sequence[Labelled], seen: Faults) -> tuple[list[int], list[File]]:
+    """Which of them are there, and their files; those that aren't are counted."""
+    there, files = [], []
+    for at, one in enumerate(found):
+        try:
+            known = one.path.stat() if one.path is not None else None
+        except (OSError, ValueError):
+            known = None
+        if known is None or not stat.S_ISREG(known.st_mode):
+            seen.add("labels whose picture isn't there", one.name)
+            continue
+        there.append(at)
+        files.append(File(str(one.path), 0, known.st_size, known.st_mtime_ns))
+    return there, files
+
+
+def _whole(
+    there: Sequence[int], found: Sequence[Labelled], looked: Mapping[str, Any], seen: Faults
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Those that could be decoded, and their (height, width); the others are counted."""
+    damaged = dict(looked["damaged"])
+    for row, at in enumerate(there):
+        if row in damaged:
+            seen.add("pictures that can't be read", f"{found[at].name}: {damaged[row]}")
+        else:
+            width, height = looked["of_rows"][str(row)]
+            yield at, (height, width)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 from xml.parsers import expat
 
-from edgekit.annotations.labelled import Faults, Labelled, found_in
+from edgekit.annotations.labelled import Faults, Found, Labelled, found_in
 from edgekit.annotations.pictures import Pictures
 from edgekit.errors import DataError
 from edgekit.files import read_bytes
 
-__all__ = ["read_voc"]
+__all__ = ["find_voc", "read_voc"]
 
 _MOST_BYTES = 16 << 20
 _DEEPEST = 20
@@ -41,16 +41,28 @@ def read_voc(
 
     Raises DataError: no such folder, or see ``faults``.
     """
+    told = find_voc(annotations, pictures)
+    return Pictures(
+        told.pictures, size, where=str(annotations), classes=classes, fit=fit, faults=faults, seen=told.seen
+    )
+
+
+def find_voc(annotations: Path | str, pictures: Path | str, wanted: Collection[str] | None = None) -> Found:
+    """What a folder of VOC's files says, its pictures not looked at; ``wanted``: names of files without their
+    suffix. Raises DataError: no such folder.
+    """
     folder, seen = Path(annotations), Faults()
     if not folder.is_dir():
         raise DataError("no folder of annotations", where=str(folder), got="nothing there")
     found = []
     for path in sorted(folder.glob("*.xml")):
+        if wanted is not None and path.stem not in wanted:
+            continue
         try:
             found.append(_read(path, Path(pictures), seen))
         except (OSError, ValueError, expat.ExpatError) as error:
             seen.add("annotations that can't be read", f"{path.name}: {error}")
-    return Pictures(found, size, where=str(folder), classes=classes, fit=fit, faults=faults, seen=seen)
+    return Found(found, None, seen)
 
 
 def _read(path: Path, pictures: Path, seen: Faults) -> Labelled:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from edgekit.annotations.labelled import Faults, Labelled
+from edgekit.annotations.labelled import Faults, Found, Labelled
 from edgekit.annotations.pictures import Pictures
 from edgekit.errors import DataError
 from edgekit.files import read_text
 
-__all__ = ["read_yolo"]
+__all__ = ["find_yolo", "read_yolo"]
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _MOST_BYTES = 16 << 20
@@ -37,6 +37,14 @@ def read_yolo(
 
     Raises DataError: no such folders, or see ``faults``.
     """
+    told = find_yolo(pictures, labels, classes)
+    return Pictures(
+        told.pictures, size, where=str(labels), classes=told.classes, fit=fit, faults=faults, seen=told.seen
+    )
+
+
+def find_yolo(pictures: Path | str, labels: Path | str, classes: Sequence[str]) -> Found:
+    """What folders of YOLO's files say, the pictures not looked at. Raises DataError: no such folders."""
     folder, texts, seen = Path(pictures), Path(labels), Faults()
     for given in (folder, texts):
         if not given.is_dir():
@@ -56,7 +64,7 @@ def read_yolo(
     for text in sorted(texts.glob("*.txt")):
         if text.stem not in known and text.stem != "classes":
             seen.add("labels whose picture isn't there", text.name)
-    return Pictures(found, size, where=str(texts), classes=names, fit=fit, faults=faults, seen=seen)
+    return Found(found, names, seen)
 
 
 def _read(path: Path, one: Labelled, names: Sequence[str], seen: Faults) -> None:

@@ -18,7 +18,8 @@ def data(
         Path,
         typer.Argument(
             metavar="DIR|FILE",
-            help="A folder for each class, or a CSV, TSV or JSONL file of paths and labels.",
+            help="A folder for each class; a CSV, TSV or JSONL file of paths or texts and labels; boxes as "
+            "COCO, YOLO or VOC have them.",
             show_default=False,
         ),
     ],
@@ -28,14 +29,16 @@ def data(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Look at pictures before anything is trained on them: classes, kinds, sizes, copies, damaged files.
+    """Look at data before anything is trained on them: classes, kinds, sizes, copies, damaged files.
 
-    Exit code 2 if there are files that can't be read.
+    Exit code 2 if there are some that can't be read.
     """
     with run_view(quiet=quiet):
-        from edgekit.pictures.files import ImageFiles
+        from edgekit.sources.kinds import KINDS
+        from edgekit.sources.kinds.sniffing import kind_of_data
+        from edgekit.sources.request import Source
 
-        found = ImageFiles(path).look()
+        found = KINDS[kind_of_data(path)].open(Source("", path)).look()
     if as_json:
         print_json(found)
     else:
@@ -43,5 +46,5 @@ def data(
         from edgekit.cli.views.data import data_view
 
         console_on(sys.stdout).print(data_view(plain(found)))
-    if found["damaged"] and not skip_damaged:
+    if (found["damaged"] or found.get("faults")) and not skip_damaged:
         raise typer.Exit(DataError.exit_code)

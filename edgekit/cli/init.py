@@ -35,7 +35,7 @@ def init(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Write a model by name and pictures by folder as a workload file, to be edited.
+    """Write a model by name and data by folder as a workload file, to be edited.
 
     `edgekit compress FILE` does the same as with the name and the folder.
     """
@@ -53,9 +53,8 @@ def init(
         from edgekit.sources.making import prepared
         from edgekit.sources.writing import written
 
-        made = prepared(what)[1]
-        assert made.files is not None  # that there are some was asked for
-        text = written(what, made.files, made.transform, out).encode()
+        model, made = prepared(what)
+        text = written(made, model, out).encode()
         try:
             (atomic_write if force else atomic_create)(out, text)
         except FileExistsError:

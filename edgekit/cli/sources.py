@@ -1,4 +1,4 @@
-"""Options for a model by its name and pictures by their folder, instead of a workload file."""
+"""Options for a model by its name and data by their folder, instead of a workload file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="DIR|FILE",
-        help="Pictures for a model by name: a folder for each class, or a CSV or JSONL of paths and labels.",
+        help="For a model by name: a folder for each class, or a CSV or JSONL of paths or texts and labels; "
+        "pictures, sounds, texts; COCO, YOLO or VOC for boxes.",
         show_default=False,
     ),
 ]
@@ -32,11 +33,15 @@ Weights = Annotated[
 Pretrained = Annotated[
     bool, typer.Option("--pretrained", help="Fetch them from its hub; nothing is fetched without this.")
 ]
-SkipDamaged = Annotated[bool, typer.Option("--skip-damaged", help="Leave out pictures that can't be read.")]
+SkipDamaged = Annotated[bool, typer.Option("--skip-damaged", help="Leave out what can't be read.")]
 Size = Annotated[
     int | None,
     typer.Option(
-        "--size", metavar="N", min=8, help="Of the pictures; else the model's own.", show_default=False
+        "--size",
+        metavar="N",
+        min=8,
+        help="Of pictures in pixels, of texts in tokens, of sounds in ms; else by the model and the data.",
+        show_default=False,
     ),
 ]
 
@@ -81,7 +86,7 @@ def given(
 
 
 def begin(what: str | Source | None) -> None:
-    """A first line, and a look whether there are any pictures, before anything heavy is imported.
+    """A first line, and a look whether there are any data, before anything heavy is imported.
 
     Raises DataError.
     """
@@ -91,6 +96,7 @@ def begin(what: str | Source | None) -> None:
     if isinstance(what, Source):
         reading(Event("note", "start", str(what)))
         if what.data is not None:
-            from edgekit.pictures.listing import listed
+            from edgekit.sources.kinds import KINDS
+            from edgekit.sources.kinds.sniffing import kind_of_data
 
-            listed(what.data)
+            KINDS[kind_of_data(what.data)].glance(what)

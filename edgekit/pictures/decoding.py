@@ -1,13 +1,15 @@
 """One picture: from the bytes of its file to the pixels that a model is given, and what was found out.
 
-Imports no torch: it runs in processes of its own (``worker.py``).
+Imports no torch: it runs in processes of its own (``media/worker.py``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgekit.files import NotAFile, read_bytes
-from edgekit.pictures.transform import ImageTransform
+from edgekit.media.sorts import Unreadable
+from edgekit.pictures.transform import ImageTransform, inner_size
 
-__all__ = ["VERSION", "Facts", "Unreadable", "decode", "read_picture"]
+__all__ = ["Facts", "Unreadable", "decode", "read_picture", "reader"]
 
-VERSION = 1  # of what is made of a picture: pixels of another version are made anew
 _LARGEST_FILE = 512 << 20
 _ORIENTATION = 0x0112
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
@@ -40,10 +42,6 @@ _HEADS = (
 )
 
 
-class Unreadable(Exception):
-    """A file that holds no picture, or not all of it. Says why."""
-
-
 @dataclass(frozen=True)
 class Facts:
     """What a picture's file is. ``mode``: Pillow's; ``turned``: by its EXIF data; ``width``, ``height``:
@@ -60,6 +58,17 @@ class Facts:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+
+def reader(described: str) -> Callable[[str], tuple[np.ndarray[Any, Any] | None, dict[str, Any]]]:
+    """See ``media.sorts.Sort``."""
+    transform = ImageTransform(**json.loads(described)) if described else None
+
+    def read(path: str) -> tuple[np.ndarray[Any, Any] | None, dict[str, Any]]:
+        pixels, facts = read_picture(path, transform)
+        return pixels, facts.to_json()
+
+    return read
 
 
 def read_picture(path: str, transform: ImageTransform | None) -> tuple[np.ndarray[Any, Any] | None, Facts]:
@@ -165,8 +174,8 @@ def _cut(image: Image.Image, transform: ImageTransform) -> np.ndarray[Any, Any]:
     resample = Image.Resampling[transform.interpolation.upper()]
     height, width = transform.size
     new_width, new_height = _resized(image.size, transform)
-    if transform.fit == "contain":
-        return _laid_on_mean(image.resize((new_width, new_height), resample), transform)
+    if transform.fit in ("contain", "letterbox"):
+        return _laid_on(image.resize((new_width, new_height), resample), transform)
     left, top = round((new_width - width) / 2), round((new_height - height) / 2)
     across, down = image.width / new_width, image.height / new_height
     box = (left * across, top * down, (left + width) * across, (top + height) * down)
@@ -184,18 +193,21 @@ def _resized(size: tuple[int, int], transform: ImageTransform) -> tuple[int, int
         short, long = min(size), max(size)
         longer = int(height * long / short)
         return (height, longer) if size[0] <= size[1] else (longer, height)
-    ratios = size[0] / width, size[1] / height
-    ratio = min(ratios) if transform.fit == "cover" else max(ratios)
-    found = max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
-    return (max(found[0], width), max(found[1], height)) if transform.fit == "cover" else found
+    if transform.fit != "cover":
+        high, wide = inner_size((size[1], size[0]), (height, width))
+        return wide, high
+    ratio = min(size[0] / width, size[1] / height)
+    return max(width, round(size[0] / ratio)), max(height, round(size[1] / ratio))
 
 
-def _laid_on_mean(image: Image.Image, transform: ImageTransform) -> np.ndarray[Any, Any]:
+def _laid_on(image: Image.Image, transform: ImageTransform) -> np.ndarray[Any, Any]:
     height, width = transform.size
-    means = transform.mean if len(transform.mean) > 1 else transform.mean * transform.channels
-    colour = [min(255, max(0, round(one / transform.scale))) for one in means]
+    colour = [transform.border] * transform.channels
+    if transform.fit == "contain":
+        means = transform.mean if len(transform.mean) > 1 else transform.mean * transform.channels
+        colour = [min(255, max(0, round(one / transform.scale))) for one in means]
     canvas = Image.new(transform.mode, (width, height), tuple(colour) if len(colour) > 1 else colour[0])
-    canvas.paste(image, (round((width - image.width) / 2), round((height - image.height) / 2)))
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
     return np.asarray(canvas, np.uint8).reshape(height, width, transform.channels)
 
 

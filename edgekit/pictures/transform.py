@@ -10,14 +10,15 @@ from edgekit.errors import DataError, did_you_mean
 if TYPE_CHECKING:
     from edgekit.workload.preprocessing import Preprocessing
 
-__all__ = ["Fit", "ImageTransform", "Interpolation"]
+__all__ = ["Fit", "ImageTransform", "Interpolation", "inner_size"]
 
-Fit = Literal["cover", "stretch", "contain"]
+Fit = Literal["cover", "stretch", "contain", "letterbox"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Mode = Literal["RGB", "L"]
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _LARGEST = 4096  # pixels along a side
+_INSIDE = ("contain", "letterbox")
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,12 @@ class ImageTransform:
             ``size``.
         fit: "cover": the picture keeps its proportions and covers ``resize`` (its shortest side is that);
             "stretch": it gets exactly that size; "contain": it keeps its proportions and lies inside, on
-            ``mean``.
+            ``mean``; "letterbox": the same, on grey (``border``), as detectors have it.
         interpolation: of the resizing, with antialiasing.
         mean, std: in units of scaled values, for each channel; those of ImageNet by default.
         scale: factor on bytes.
         mode: "RGB", or "L" for one channel of grey.
+        border: bytes around a picture in a letterbox.
 
     Raises DataError: settings that contradict each other.
     """
@@ -51,6 +53,7 @@ class ImageTransform:
     std: tuple[float, ...] = _IMAGENET[1]
     scale: float = 1 / 255
     mode: Mode = "RGB"
+    border: int = 114
 
     def __post_init__(self) -> None:
         for name, known in (("fit", get_args(Fit)), ("interpolation", get_args(Interpolation))):
@@ -61,8 +64,10 @@ class ImageTransform:
         object.__setattr__(self, "size", _pair("size", self.size))
         resize = self.size if self.resize is None else _pair("resize", self.resize)
         object.__setattr__(self, "resize", resize)
-        if self.fit != "contain" and (resize[0] < self.size[0] or resize[1] < self.size[1]):
+        if self.fit not in _INSIDE and (resize[0] < self.size[0] or resize[1] < self.size[1]):
             raise _wrong("resize", str(resize), f"at least size, {self.size}: the centre is cut out of it")
+        if not isinstance(self.border, int) or not 0 <= self.border <= 255:
+            raise _wrong("border", repr(self.border), "0 to 255")
         for name in ("mean", "std"):
             values = getattr(self, name)
             values = (values,) if isinstance(values, int | float) else tuple(map(float, values))
@@ -88,6 +93,11 @@ class ImageTransform:
 
         return Preprocessing(layout="NHWC", scale=self.scale, mean=self.mean, std=self.std)
 
+    @property
+    def row(self) -> tuple[tuple[int, ...], str]:
+        """Shape and type of a picture's pixels."""
+        return (*self.size, self.channels), "uint8"
+
     def row_bytes(self) -> int:
         """Of one picture."""
         return self.size[0] * self.size[1] * self.channels
@@ -100,6 +110,7 @@ class ImageTransform:
             "cover": f"shortest side to {sides}" if height == width else f"resized to cover {sides}",
             "stretch": f"stretched to {sides}",
             "contain": f"fitted into {width}x{height}",
+            "letterbox": f"fitted into {width}x{height}, on grey",
         }[self.fit]
         crop = "" if self.whole == self.size else f", the middle {self.size[1]}x{self.size[0]}"
         if self.fit == "cover" and not crop:
@@ -113,6 +124,15 @@ class ImageTransform:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; ``ImageTransform(**…)`` gives an equal object back."""
         return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+
+
+def inner_size(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a picture that keeps its proportions and lies inside of ``size``; all (height,
+    width).
+    """
+    least = min(size[0] / source[0], size[1] / source[1])
+    height, width = (min(most, max(1, round(one * least))) for one, most in zip(source, size, strict=True))
+    return height, width
 
 
 def _pair(name: str, value: Any) -> tuple[int, int]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgekit.pictures.transform import ImageTransform
+    from edgekit.sounds.transform import SoundTransform
 
 __all__ = ["INSTALL", "ModelSource", "imported", "seeded", "unknown"]
 
@@ -50,6 +51,28 @@ class ModelSource(ABC):
     @abstractmethod
     def transform(self, name: str, model: nn.Module) -> ImageTransform:
         """What it wants of pictures, by its own configuration."""
+
+    def kinds(self, name: str) -> tuple[str, ...]:
+        """Kinds of data that it is for, see ``sources.kinds``. Raises WorkloadError: none that is known."""
+        return ("pictures",)
+
+    def kind_of(self, name: str, model: nn.Module) -> str:
+        """The kind that a model is for where there are no data."""
+        return self.kinds(name)[0]
+
+    def text(self, name: str, model: nn.Module) -> tuple[str, int]:
+        """Where its tokeniser is, and how many tokens it takes at most. Raises WorkloadError: none is
+        known.
+        """
+        raise NotImplementedError
+
+    def sound(self, name: str, model: nn.Module) -> tuple[SoundTransform | None, bool]:
+        """What it wants of sounds, None if it doesn't say; and whether that holds for their length, too."""
+        raise NotImplementedError
+
+    def classes(self, name: str) -> tuple[str, ...] | None:
+        """Names of its own classes, in the order of its outputs; None: it doesn't say."""
+        return None
 
     def short(self, name: str) -> str:
         """For the name of a run."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.errors import WorkloadError
 from edgekit.pictures.transform import ImageTransform
+from edgekit.sounds.transform import SoundTransform
 from edgekit.sources.base import ModelSource
 
 if TYPE_CHECKING:
@@ -15,10 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["Function"]
 
 DEFAULT = "model"  # looked for in a file when no function is named
+DEFAULT_LENGTH = 512  # tokens
 
 
 class Function(ModelSource):
-    """What it says about pictures is ``model.transform``, an ImageTransform, or timm's ``pretrained_cfg``."""
+    """What it says about data stands at the model: ``transform``, an ImageTransform or a SoundTransform
+    (timm's ``pretrained_cfg`` does, too); ``tokenizer``, a folder; ``detection_head``.
+    """
 
     brings_weights = True
 
@@ -57,6 +61,34 @@ class Function(ModelSource):
         if _first_channels(model) == 1:  # there are no statistics of ImageNet's grey
             return ImageTransform(mode="L", mean=(0.5,), std=(0.5,))
         return ImageTransform()
+
+    def kinds(self, name: str) -> tuple[str, ...]:
+        return ("pictures", "texts", "sounds", "boxes")
+
+    def kind_of(self, name: str, model: nn.Module) -> str:
+        if getattr(model, "detection_head", None) is not None:
+            return "boxes"
+        if isinstance(getattr(model, "transform", None), SoundTransform):
+            return "sounds"
+        return "texts" if getattr(model, "tokenizer", None) is not None else "pictures"
+
+    def text(self, name: str, model: nn.Module) -> tuple[str, int]:
+        folder = getattr(model, "tokenizer", None)
+        if not isinstance(folder, str | Path):
+            raise WorkloadError(
+                "the data are texts, and the model doesn't say whose tokens it takes",
+                where=name,
+                got="no tokenizer" if folder is None else type(folder).__name__,
+                expected='model.tokenizer = "FOLDER", with tokenizer.json or vocab.txt, in the function that '
+                "builds it",
+            )
+        file = Path(name.rpartition(".py")[0])
+        longest = getattr(model, "max_length", DEFAULT_LENGTH)
+        return str(folder if Path(folder).is_absolute() else file.parent / folder), int(longest)
+
+    def sound(self, name: str, model: nn.Module) -> tuple[SoundTransform | None, bool]:
+        own = getattr(model, "transform", None)
+        return (own, True) if isinstance(own, SoundTransform) else (None, False)
 
     def short(self, name: str) -> str:
         file, _, function = name.rpartition(".py")

@@ -1,4 +1,4 @@
-"""``hf:FOLDER``: an image classifier of transformers, from the folder that ``save_pretrained`` writes.
+"""``hf:FOLDER``: a classifier of transformers, from the folder that ``save_pretrained`` writes.
 
 Offline: ``hf:OWNER/NAME`` is fetched only where that is asked for. Weights are safetensors, or plain tensors;
 code in a folder is never run.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.errors import EdgekitError, WeightsError, WorkloadError
 from edgekit.files import inside, read_json, what_is
 from edgekit.pictures.transform import ImageTransform
+from edgekit.sounds.transform import SoundTransform
 from edgekit.sources.base import ModelSource, imported
 from edgekit.sources.heads import put, tell_new
 from edgekit.sources.sizes import check_built, check_sizes
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["HuggingFace"]
 
-_FETCHED = ["*.json", "*.safetensors", "*.txt"]
+_FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model"]
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _INDEX = "model.safetensors.index.json"
+_WORDS = {
+    "AutoModelForImageClassification": "image",
+    "AutoModelForAudioClassification": "audio",
+    "AutoModelForSequenceClassification": "text",
+}
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's number
 
 
@@ -37,8 +43,24 @@ def _package() -> Any:
     return imported("hf:", load)
 
 
+# Kinds of data, by what the class that was saved is called; the first that fits counts.
+_KINDS = {
+    "ForImageClassification": ("pictures", "AutoModelForImageClassification"),
+    "ForAudioClassification": ("sounds", "AutoModelForAudioClassification"),
+    "ForSequenceClassification": ("texts", "AutoModelForSequenceClassification"),
+}
+# Models of sounds whose classifiers are called "ForSequenceClassification".
+_OF_SOUNDS = ("wav2vec2", "hubert", "wavlm", "unispeech", "sew", "data2vec-audio")
+_SHIFTED = ("roberta", "camembert", "xlm", "mpnet", "longformer")  # positions count on from the padding's id
+_UNLIMITED = 1 << 20  # tokens: a tokeniser that knows no limit says more
+_LENGTH = 512
+_DIGITS = 9
+
+
 class HuggingFace(ModelSource):
-    """What it says about pictures is in ``preprocessor_config.json``."""
+    """What it says about pictures and sounds is in ``preprocessor_config.json``, about texts in its
+    tokeniser.
+    """
 
     outputs = ("logits",)
     brings_weights = True
@@ -46,6 +68,7 @@ class HuggingFace(ModelSource):
     def build(self, name: str, num_classes: int | None, *, pretrained: bool) -> nn.Module:
         folder = _folder(name, pretrained=pretrained)
         described = _json(folder / "config.json")
+        kind_name = _kind(described, folder)[1]
         if "auto_map" in described:
             raise WorkloadError(
                 "this model is code that came with its weights, which edgekit never runs",
@@ -63,7 +86,7 @@ class HuggingFace(ModelSource):
             )
             if num_classes is not None and config.num_labels != num_classes:
                 config.num_labels = num_classes
-            kind = imported("hf:", lambda: transformers.AutoModelForImageClassification)
+            kind = imported("hf:", lambda: getattr(transformers, kind_name))
             check_built(lambda: kind.from_config(config, trust_remote_code=False), tensors, folder)
             if weights[0].suffix != ".safetensors":
                 model: nn.Module = kind.from_config(config, trust_remote_code=False)
@@ -73,16 +96,66 @@ class HuggingFace(ModelSource):
             raise
         except Exception as error:  # a configuration may send transformers' code anywhere
             raise WorkloadError(
-                "no image classifier of transformers",
+                f"no {_WORDS[kind_name]} classifier of transformers",
                 where=str(folder / "config.json"),
                 got=" ".join(str(error).split())[:300],
-                expected="the config.json of one, such as ViTForImageClassification",
+                expected="the config.json of one, such as ViTForImageClassification or "
+                "BertForSequenceClassification",
             ) from error
         if weights[0].suffix != ".safetensors":
             put(model, tensors, str(weights[0]))
         else:
-            _tell_head(told, str(folder), config.num_labels)
+            _tell_head(told, str(folder), config.num_labels, str(getattr(model, "base_model_prefix", "")))
         return model
+
+    def kinds(self, name: str) -> tuple[str, ...]:
+        if not Path(name).is_dir():
+            return ("pictures", "texts", "sounds")  # it is fetched, or its absence told, when it is built
+        return (_kind(_json(Path(name) / "config.json"), Path(name))[0],)
+
+    def kind_of(self, name: str, model: nn.Module) -> str:
+        config = getattr(model, "config", None)
+        return _kind(config.to_dict(), Path(name))[0] if config is not None else "pictures"
+
+    def classes(self, name: str) -> tuple[str, ...] | None:
+        if not Path(name).is_dir():
+            return None
+        labels = _json(Path(name) / "config.json").get("id2label")
+        if not isinstance(labels, dict) or not all(
+            str(key).isdecimal() and len(str(key)) < _DIGITS for key in labels
+        ):
+            return None
+        found = tuple(str(labels[key]) for key in sorted(labels, key=int))
+        return (
+            None if any(one.startswith("LABEL_") for one in found) or len(set(found)) < len(found) else found
+        )
+
+    def text(self, name: str, model: nn.Module) -> tuple[str, int]:
+        from edgekit.texts.transform import loaded
+
+        folder = str(_folder(name, pretrained=True))
+        config = getattr(model, "config", None)
+        longest = getattr(config, "max_position_embeddings", None)
+        longest = longest if isinstance(longest, int) and longest > 0 else _LENGTH
+        if str(getattr(config, "model_type", "")).startswith(_SHIFTED):
+            longest -= (getattr(config, "pad_token_id", None) or 0) + 1
+        own = int(min(loaded(folder).model_max_length, _UNLIMITED))
+        return folder, min(longest, own) if own < _UNLIMITED else longest
+
+    def sound(self, name: str, model: nn.Module) -> tuple[SoundTransform | None, bool]:
+        path = Path(name) / "preprocessor_config.json"
+        told = _json(path) if path.exists() else {}
+        kind = str(told.get("feature_extractor_type", "Wav2Vec2FeatureExtractor"))
+        if kind != "Wav2Vec2FeatureExtractor":
+            raise WorkloadError(
+                "features of a kind that edgekit doesn't compute",
+                where=str(path),
+                got=kind,
+                expected="Wav2Vec2FeatureExtractor: samples as they are",
+                next="compute them in a workload file of your own",
+            )
+        normalize = bool(told.get("do_normalize", True))
+        return SoundTransform(rate=told.get("sampling_rate", 16_000), bands=0, normalize=normalize), False
 
     def transform(self, name: str, model: nn.Module) -> ImageTransform:
         path = Path(name) / "preprocessor_config.json"
@@ -104,9 +177,24 @@ class HuggingFace(ModelSource):
         return Path(name).resolve().name
 
     def told(self, name: str) -> list[str]:
-        if (Path(name) / "preprocessor_config.json").exists():
+        if (Path(name) / "preprocessor_config.json").exists() or "pictures" not in self.kinds(name):
             return []
         return [f"{name} has no preprocessor_config.json: mean and std are those of ImageNet"]
+
+
+def _kind(described: dict[str, Any], folder: Path) -> tuple[str, str]:
+    """The kind of data, and the class that builds such models. Raises WorkloadError: another task."""
+    names = described.get("architectures")
+    names = [one for one in names if isinstance(one, str)] if isinstance(names, list) else []
+    if not names:
+        return _KINDS["ForImageClassification"]  # by the type of the model, which may be no such
+    for ending, kind in _KINDS.items():
+        if any(one.endswith(ending) for one in names):
+            sounds = str(described.get("model_type", "")).startswith(_OF_SOUNDS)
+            return _KINDS["ForAudioClassification"] if sounds else kind
+    if any(str(described.get("model_type", "")).startswith(one) for one in ("bert", "distilbert", "roberta")):
+        return _KINDS["ForSequenceClassification"]  # of another task: all but its head is taken
+    return _KINDS["ForImageClassification"]
 
 
 def _folder(name: str, *, pretrained: bool) -> Path:
@@ -194,12 +282,16 @@ def _loaded(transformers: Any, kind: Any, folder: Path, config: Any) -> tuple[nn
     return loaded
 
 
-def _tell_head(told: dict[str, Any], where: str, classes: int) -> None:
+def _tell_head(told: dict[str, Any], where: str, classes: int, base: str) -> None:
     """A head of other classes is new, which is told. Raises WeightsError: more than the head is missing."""
     other = {str(one[0]): int(one[1][0]) for one in told.get("mismatched_keys", ()) if len(one[1])}
     missing = sorted(map(str, told.get("missing_keys", ())))
+    # What the body of the network has for heads alone (BERT's pooler) belongs to them.
+    body = [
+        name for name in (*other, *missing) if base and name.startswith(f"{base}.") and ".pooler." not in name
+    ]
     owners = {name.rpartition(".")[0] for name in (*other, *missing)}
-    if len(owners) > 1:
+    if body or (not base and len(owners) > 1):
         raise WeightsError(
             "the weights don't fit the model",
             where=where,

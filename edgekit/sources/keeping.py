@@ -1,4 +1,4 @@
-"""What a run folder keeps of a model by name: the same as a workload file, and the split of its pictures."""
+"""What a run folder keeps of a model by name: the same as a workload file, and the split of its data."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def keep_source(workload: Workload, folder: Path) -> None:
     if made is None or made.files is None:
         return
     out = folder / WORKLOAD
-    atomic_write(out, written(made.source, made.files, made.transform, out).encode())
+    atomic_write(out, written(made, workload.model, out).encode())
     made.files.write(folder / SPLIT)

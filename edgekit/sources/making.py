@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from edgekit.errors import WorkloadError
-from edgekit.pictures.files import ImageFiles
-from edgekit.pictures.transform import ImageTransform
 from edgekit.progress import Event, reading
 from edgekit.sources.base import ModelSource, seeded
 from edgekit.sources.function import Function
 from edgekit.sources.huggingface import HuggingFace
+from edgekit.sources.kinds import KINDS
+from edgekit.sources.kinds.base import Asked
+from edgekit.sources.kinds.sniffing import kind_of_data
 from edgekit.sources.request import PREFIXES, Source, is_python
 from edgekit.sources.timm import Timm
 from edgekit.sources.torchvision import Torchvision
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = [
     "SOURCES",
     "Made",
-    "augmentation",
-    "files_of",
+    "kind_for",
+    "load_classes",
     "load_model",
     "look_up",
     "make",
@@ -47,16 +48,25 @@ _PYTHON = Function()
 
 @dataclass(frozen=True)
 class Made:
-    """What a workload was made from. ``files``: None where noise stands in for them."""
+    """What a workload was made from. ``kind``: see ``kinds``; ``files``: None where noise stands in for
+    them.
+    """
 
     source: Source
-    files: ImageFiles | None
-    transform: ImageTransform
+    kind: str
+    files: Any
+    transform: Any
+    classes: tuple[str, ...] | None = None  # in the model's own order, where that isn't the data's
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the data themselves say which are for validation."""
+        return bool(getattr(self.files, "listing", self.files).is_split)
 
 
 # By workload, as long as that is there.
 MADE: WeakKeyDictionary[Workload, Made] = WeakKeyDictionary()
-_MADE_UP = 64  # pictures of noise, where none are needed
+_MADE_UP = 64  # samples of noise, where no data are needed
 
 
 def look_up(model: str) -> tuple[ModelSource, str]:
@@ -126,143 +136,164 @@ def named(source: Source) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", row.short(name)).strip("-._")[:100] or "model"
 
 
-def transform_for(source: Source, model: nn.Module) -> ImageTransform:
-    """What the model wants of pictures; of ``source.size``, if given, cut out in the same proportion."""
+def kind_for(source: Source) -> str:
+    """Which kind of data these are. Raises WorkloadError: none were named, or the model is for others."""
     row, name = look_up(source.model)
-    own = row.transform(name, model)
-    if source.size is None:
-        return own
-    sides = (source.size, source.size)
-    height, width = (
-        round(whole * new / old) for whole, new, old in zip(own.whole, sides, own.size, strict=True)
-    )
-    return replace(own, size=sides, resize=(height, width))
-
-
-def augmentation(transform: ImageTransform) -> Any:
-    """Mirrored, and moved by a fourteenth of the shorter side: 16 of 224."""
-    from edgekit.workload.preprocessing import Augmentation
-
-    return Augmentation(horizontal_flip=True, shift=min(transform.size) // 14)
-
-
-def files_of(source: Source) -> ImageFiles:
-    """Its pictures. Raises WorkloadError: none were named."""
+    known = row.kinds(name)
     if source.data is None:
         raise WorkloadError(
-            "a model by name needs pictures",
+            "a model by name needs data",
             where=source.model,
-            expected="--data DIR, with a folder for each class, or a CSV or JSONL file of paths and labels",
-            next=f"edgekit compress {source.model} --data photos/",
+            expected=f"--data with {'; or '.join(KINDS[kind].wanted for kind in known)}",
+            next=f"edgekit compress {source.model} --data DIR",
         )
-    return ImageFiles(
-        source.data,
-        validation=source.validation,
-        seed=source.seed,
-        skip_damaged=source.skip_damaged,
-    )
+    kind = kind_of_data(source.data)
+    if kind not in known:
+        raise WorkloadError(
+            "the data are of another kind than the model takes",
+            where=str(source),
+            got=kind,
+            expected=KINDS[known[0]].wanted,
+        )
+    return kind
 
 
 def make(source: Source, *, made_up: bool = False) -> Workload:
-    """The workload. Raises what ``load_model``, ``ImageFiles`` and its ``read`` raise.
+    """The workload. Raises what ``load_model``, and the data and their ``read``, raise.
 
-    ``made_up``: pictures of noise stand in where none are named, for what asks the model alone.
+    ``made_up``: noise stands in where no data are named, for what asks the model alone.
     """
-    from edgekit.tasks import Classification
+    import torch
+
+    from edgekit.workload.samples import Samples
     from edgekit.workload.workload import Workload
 
     row, _ = look_up(source.model)
     model, made = prepared(source, made_up=made_up)
-    files, transform = made.files, made.transform
+    kind, files, transform = KINDS[made.kind], made.files, made.transform
     if files is None:
-        train, validation, count = _noise(model, transform)
-        reading(Event("note", "data", "no --data: pictures of noise stand in"))
+        raw = kind.noise(transform, _MADE_UP, torch.Generator().manual_seed(0))
+        count = _answers(made, model) or 1000
+        targets = kind.targets(_MADE_UP, count)
+        train = validation = Samples(raw, targets) if isinstance(targets, torch.Tensor) else (raw, targets)
+        parts = kind.parts(model, transform, count)
+        reading(Event("note", "data", f"no --data: {kind.many} of noise stand in"))
     else:
         count = len(files.classes)
-        changed = augmentation(transform)
-        reading(
-            Event(
-                "note",
-                "data",
-                f"in training, pictures are mirrored and moved by up to {changed.shift} pixels; where left "
-                "and right matter: edgekit init",
-            )
-        )
+        parts = kind.parts(model, transform, count)
+        if "said" in parts:
+            reading(Event("note", "data", parts["said"]))
         train, validation = files.read(transform)
+    parts.pop("said", None)
+    if made.kind == "boxes":
+        parts["task"] = _detection(model, transform, None if files is None else files.classes)
     workload = Workload(
         name=named(source),
         model=model,
-        task=Classification(num_classes=count),
         train=train,
         validation=validation,
-        preprocessing=transform.preprocessing,
-        augmentation=augmentation(transform),
         classes=None if files is None else files.classes,
-        about=_about(source, transform),
+        about=_about(source, made),
         outputs=list(row.outputs) or None,
+        **parts,
     )
     MADE[workload] = made
     return workload
 
 
+def _detection(model: nn.Module, transform: Any, classes: tuple[str, ...] | None) -> Any:
+    from edgekit.sources.kinds.of_boxes import head_of
+    from edgekit.tasks import Detection
+
+    head = head_of(model, "model")
+    return Detection(classes or ("object",), head, fit=transform.fit)
+
+
 def prepared(source: Source, *, made_up: bool = False) -> tuple[nn.Module, Made]:
-    """The model, and its pictures, not read yet. Raises what ``load_model`` and ``ImageFiles`` raise."""
-    files = None if source.data is None and made_up else files_of(source)
+    """The model, and its data, not read yet. Raises what ``load_model`` and the data's classes raise."""
+    row, name = look_up(source.model)
+    files, own = None, None
+    if source.data is not None or not made_up:
+        kind = kind_for(source)
+        files = KINDS[kind].open(source)
+        own = _own_order(row.classes(name), files.classes)
+        if own is not None:
+            files = KINDS[kind].open(source, own)
     count = None if files is None else len(files.classes)
     model = load_model(source.model, count, weights=source.weights, pretrained=source.pretrained)
-    transform = transform_for(source, model)
-    reading(Event("note", "data", f"pictures as {source.model} wants them: {transform.told()}"))
+    if files is None:
+        kind = row.kind_of(name, model)
+    transform = KINDS[kind].transform(Asked(source, row, name, model), files)
+    reading(
+        Event(
+            "note", "data", f"{KINDS[kind].many} as {source.model} wants them: {KINDS[kind].told(transform)}"
+        )
+    )
+    made = Made(source, kind, files, transform, own)
     if count is not None:
-        _check_head(source, model, transform, count)
-    return model, Made(source, files, transform)
+        answers = _answers(made, model)
+        if answers is not None and answers != count:
+            raise WorkloadError(
+                "the model answers for other classes than the data have",
+                where=source.model,
+                got=f"{answers} outputs, {count} classes",
+                next="let the function take num_classes, and build the last layer with it",
+            )
+    return model, made
 
 
-def _about(source: Source, transform: ImageTransform) -> dict[str, str]:
+def _own_order(own: tuple[str, ...] | None, data: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The model's classes, if they are the data's in another order; what else there is, is told."""
+    if own is None or own == data:
+        return None
+    if sorted(own) == sorted(data):
+        return own
+    if len(own) == len(data):
+        few = "; ".join(f"{theirs} = {ours}" for theirs, ours in list(zip(own, data, strict=True))[:3])
+        reading(
+            Event(
+                "warning",
+                "data",
+                "the model's classes have other names than the data's; they are taken in this order: "
+                f"{few}; …",
+            )
+        )
+    return None
+
+
+def load_classes(source: str) -> tuple[str, ...] | None:
+    """Names of a model's own classes, in the order of its outputs, if its folder says them.
+
+    Raises WorkloadError: no such model.
+    """
+    row, name = look_up(source)
+    return row.classes(name)
+
+
+def _about(source: Source, made: Made) -> dict[str, str]:
     """For the model card."""
     row, _ = look_up(source.model)
     weights = "fetched" if source.pretrained else "its own" if row.brings_weights else "random"
     if source.weights is not None:
         weights = f"of {source.weights}"
-    told = {"source": f"{source.model}, weights {weights}", "pictures": transform.told()}
+    what = KINDS[made.kind].told(made.transform)
+    told = {"source": f"{source.model}, weights {weights}", KINDS[made.kind].many: what}
     return told if source.data is None else {**told, "data": str(source.data)}
 
 
-def _check_head(source: Source, model: nn.Module, transform: ImageTransform, count: int) -> None:
-    """Raise WorkloadError if a function's model answers for other classes than the data's."""
+def _answers(made: Made, model: nn.Module) -> int | None:
+    """For how many classes there are answers; None if that isn't to be seen here."""
     import torch
 
-    raw = torch.zeros((2, *transform.size, transform.channels), dtype=torch.uint8)
-    answers = _answered(model, raw, transform)
-    if answers is not None and answers != count:
-        raise WorkloadError(
-            "the model answers for other classes than the data have",
-            where=source.model,
-            got=f"{answers} outputs, {count} classes",
-            next="let the function take num_classes, and build the last layer with it",
-        )
+    from edgekit.execution import Forward
+    from edgekit.tensors import NamedTensors
 
-
-def _answered(model: nn.Module, raw: Any, transform: ImageTransform) -> int | None:
-    """How many logits there are; None if that isn't to be seen here."""
-    import torch
-
+    kind = KINDS[made.kind]
+    raw = kind.noise(made.transform, 2, torch.Generator().manual_seed(0))
     with torch.no_grad():
         try:
-            answer = model(transform.preprocessing(raw))
+            given = raw if isinstance(raw, NamedTensors) else made.transform.preprocessing(raw)
+            answer = Forward(model)(given)
         except Exception:  # told later, by who looks into a model that fails
             return None
-    logits = answer if isinstance(answer, torch.Tensor) else getattr(answer, "logits", None)
-    return int(logits.shape[1]) if isinstance(logits, torch.Tensor) and logits.dim() == 2 else None
-
-
-def _noise(model: nn.Module, transform: ImageTransform) -> tuple[Any, Any, int]:
-    import torch
-
-    from edgekit.workload.samples import Samples
-
-    generator = torch.Generator().manual_seed(0)
-    shape = (_MADE_UP, *transform.size, transform.channels)
-    pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    count = _answered(model, pixels[:2], transform) or 1000
-    labels = torch.arange(_MADE_UP) % count
-    return Samples(pixels, labels), Samples(pixels, labels), count
+    return kind.answers(answer)

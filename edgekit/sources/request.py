@@ -1,4 +1,4 @@
-"""A model by its name and pictures by their folder, in the place of a workload file. Imports no torch."""
+"""A model by its name and data by their folder, in the place of a workload file. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ class Source:
 
     Args:
         model: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER`` or ``net.py:function``.
-        data: a folder of classes, or a file of paths and labels; see ``ImageFiles``. None: none, for what
-            looks at the model alone.
+        data: pictures, sounds, texts or boxes; see ``ImageFiles``, ``SoundFiles``, ``TextFiles``,
+            ``BoxFiles``. None: none, for what looks at the model alone.
         weights: a .safetensors or .pth file; see ``load_weights``.
         pretrained: fetch the weights from the model's hub. Nothing else is ever fetched.
-        skip_damaged: leave out pictures that can't be read.
-        size: of the pictures, in pixels along a side; None: what the model's own configuration says.
+        skip_damaged: leave out what can't be read.
+        size: of pictures in pixels along a side, of texts in tokens, of sounds in milliseconds; None: what
+            the model's own configuration says, else by the data.
         validation, seed: see ``ImageFiles``.
     """
 

@@ -5,41 +5,44 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgekit.pictures.files import ImageFiles
-from edgekit.pictures.transform import ImageTransform
-from edgekit.sources.making import augmentation, look_up, named
-from edgekit.sources.request import Source, is_python
+from edgekit.sources.kinds import KINDS
+from edgekit.sources.making import Made, look_up, named
+from edgekit.sources.request import is_python
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["written"]
 
 _HERE = "Path(__file__).parent"
 
 
-def written(source: Source, files: ImageFiles, transform: ImageTransform, out: Path) -> str:
+def written(made: Made, model: nn.Module, out: Path) -> str:
     """The text of a workload file that will be at ``out``."""
+    source, kind = made.source, KINDS[made.kind]
     row, _ = look_up(source.model)
+    said = kind.lines(model, made.files, made.transform)
     data = [_path(source.data, out)]
-    if not files.listing.is_split:
+    if not made.is_split:
         data += [f"validation={source.validation}", f"seed={source.seed}"]
     if source.skip_damaged:
         data.append("skip_damaged=True")
+    if made.classes is not None:
+        data.append(f"classes=load_classes({_model(source.model, out)})")
     arguments = [_model(source.model, out), "num_classes=len(data.classes)"]
     if source.weights is not None:
         arguments.append(f"weights={_path(source.weights, out)}")
     if source.pretrained:
         arguments.append("pretrained=True")
     random = source.weights is None and not source.pretrained and not row.brings_weights
-    uses_path = any(_HERE in one for one in (*data, *arguments))
-    changed = augmentation(transform)
-    counts = f"{len(files.listing):,} pictures, {len(files.classes)} classes"
+    transform = [_with_paths(line, out) for line in said.transform]
+    uses_path = any(_HERE in one for one in (*data, *arguments, *transform))
     body = [
-        f"data = ImageFiles({', '.join(data)})  # {counts}",
-        "transform = ImageTransform(",
-        *(f"    {line}," for line in _settings(transform)),
-        ")",
-        "train, validation = data.read(transform)  # decoded once, into edgekit's cache",
+        f"data = {kind.owner}({', '.join(data)})  # {said.count}",
+        *transform,
+        f"train, validation = data.read(transform)  # {said.read}",
         *(
             ['# Random weights: weights="net.safetensors", or pretrained=True, has trained ones.']
             if random
@@ -49,16 +52,15 @@ def written(source: Source, files: ImageFiles, transform: ImageTransform, out: P
         "return Workload(",
         f"    name={_quoted(named(source))},",
         "    model=model,",
-        "    task=Classification(num_classes=len(data.classes)),",
+        f"    {said.task},",
         "    train=train,",
         "    validation=validation,",
-        "    preprocessing=transform.preprocessing,",
-        f"    augmentation=Augmentation(horizontal_flip={changed.horizontal_flip}, shift={changed.shift}),",
+        *(f"    {one}," for one in said.more),
         "    classes=data.classes,",
         *([f"    outputs=[{', '.join(map(_quoted, row.outputs))}],"] if row.outputs else []),
         ")",
     ]
-    names = "Augmentation, Classification, ImageFiles, ImageTransform, Workload, load_model"
+    names = sorted([*said.names, "Workload"]) + (["load_classes"] if made.classes is not None else [])
     head = [
         f'"""{_plain(source.model)} on {_plain(str(source.data))}.',
         "",
@@ -66,7 +68,7 @@ def written(source: Source, files: ImageFiles, transform: ImageTransform, out: P
         '"""',
         "",
         *(["from pathlib import Path", ""] if uses_path else []),
-        f"from edgekit import {names}",
+        f"from edgekit import {', '.join([*names, 'load_model'])}",
         "",
         "",
         "def workload():",
@@ -74,20 +76,11 @@ def written(source: Source, files: ImageFiles, transform: ImageTransform, out: P
     return "\n".join([*head, *(f"    {line}" for line in body)]) + "\n"
 
 
-def _settings(transform: ImageTransform) -> list[str]:
-    lines = [f"size={transform.size}"]
-    if transform.whole != transform.size:
-        square = transform.whole[0] == transform.whole[1]
-        lines.append(f"resize={transform.whole[0] if square else transform.whole}")
-    if transform.fit != "cover":
-        lines.append(f'fit="{transform.fit}"')
-    lines.append(f'interpolation="{transform.interpolation}"')
-    if transform.mode != "RGB":
-        lines.append(f'mode="{transform.mode}"')
-    lines += [f"mean={transform.mean}", f"std={transform.std}"]
-    if transform.scale != 1 / 255:
-        lines.append(f"scale={transform.scale!r}")
-    return lines
+def _with_paths(line: str, out: Path) -> str:
+    """``{path:…}`` as an expression."""
+    before, mark, rest = line.partition("{path:")
+    path, end, after = rest.partition("}")
+    return f"{before}{_path(path, out)}{after}" if mark and end else line
 
 
 def _path(path: Any, out: Path) -> str:

@@ -147,7 +147,7 @@ def test_faults_are_counted_all_at_once_and_left_out_if_asked(folder: Path) -> N
         "1 boxes of unknown classes (1.png)",
         "1 boxes of a picture that isn't listed",
         "2 labels whose picture isn't there (gone.png, ../../etc/passwd)",
-        "1 pictures that can't be read (labels.json)",
+        "1 pictures that can't be read (labels.json: no picture",
         "2 boxes that are no numbers",
     ):
         assert told in str(error.value), told

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import DataError
+from edgekit.media.listing import listed
 from edgekit.pictures.files import ImageFiles
-from edgekit.pictures.listing import listed
+from edgekit.pictures.sort import PICTURES
 from tests.pictures.made import as_bytes, folder, picture
 
 
@@ -22,7 +23,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     (root / "cat" / "deeper" / "x.PNG").write_bytes(as_bytes(picture(), "PNG"))
     for hidden in ("cat/.hidden.jpg", "cat/._x.jpg", "cat/Thumbs.db", "notes.txt"):
         (root / hidden).write_bytes(b"x")
-    found = listed(root)
+    found = listed(root, PICTURES)
     assert found.classes == ("cat", "dog")
     assert found.counts("train") == [6, 5]
     assert found.others == {".db": 1}
@@ -39,7 +40,7 @@ def test_train_and_validation_inside(tmp_path: Path, held_out: str) -> None:
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    assert listed(folder(tmp_path / "photos", "bus test train")).classes == ("bus", "test", "train")
+    assert listed(folder(tmp_path / "photos", "bus test train"), PICTURES).classes == ("bus", "test", "train")
 
 
 def test_the_split_is_the_same_every_time_and_in_every_class(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_labels_that_are_numbers(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     rows = [(1, "cat/0"), (2, "cat/1"), (10, "dog/0"), (10, "dog/1")]
     path.write_text("path,label\n" + "\n".join(f"{name}.jpg,{label}" for label, name in rows))
-    found = listed(path)
+    found = listed(path, PICTURES)
     assert found.classes == ("1", "2", "10")
     assert found.notes[0] == "labels start at 1: label 1 is the model's output 0"
     assert "no picture has label 3, 4, 5 and 4 more" in found.notes[1]

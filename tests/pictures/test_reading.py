@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from edgekit.errors import DataError
-from edgekit.pictures import pool, store
+from edgekit.media import pool, store
 from edgekit.pictures.decoding import read_picture
 from edgekit.pictures.files import ImageFiles
+from edgekit.pictures.sort import PICTURES
 from edgekit.pictures.transform import ImageTransform
 from edgekit.progress import Event, told_while_reading
 from edgekit.spool import forget, is_mapped, mapped
@@ -54,10 +55,16 @@ def test_pixels_and_labels_in_order_mapped_and_kept(tmp_path: Path, cache: Path,
     for samples, split in ((train, "train"), (validation, "validation")):
         assert np.array_equal(samples.inputs.numpy(), by_hand(files, split))  # type: ignore[union-attr]
         assert samples.targets.tolist() == [one.label for one in files.listing.splits[split]]  # type: ignore[union-attr]
-    assert is_mapped(store.stored(files.pictures, files.trained, SMALL)[0])
+    assert is_mapped(store.stored(files.pictures, PICTURES, SMALL)[0])
     again = read(files, said)
     assert torch.equal(again[0], train.inputs)  # type: ignore[arg-type]
     assert any("decoded before" in one.message for one in said)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    for elsewhere in ("run/../photos", "link"):
+        del said[:]
+        read(ImageFiles(tmp_path / elsewhere), said)
+        assert any("decoded before" in one.message for one in said)
     (tmp_path / "photos" / "cat" / "0.jpg").write_bytes(as_bytes(picture(77)))
     other = ImageFiles(tmp_path / "photos")
     changed = torch.cat(read(other, said))
@@ -113,7 +120,7 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path: Path) -> None:
     root = folder(tmp_path / "photos", each=30)
     paths = sorted(str(path) for path in root.rglob("*.jpg"))
     before, found = children(), {}
-    for row, answer in pool.decoded(paths, None, workers=2):
+    for row, answer in pool.decoded(paths, PICTURES, None, workers=2):
         if not found:
             os.kill((children() - before).pop(), signal.SIGKILL)
         found[row] = answer

@@ -237,6 +237,7 @@ DYNAMIC = {
     "edgekit.devices.transports": "the name of a module is put into one of devices/",
     "edgekit.guarded": "the function is named by the caller, as a function",
     "edgekit.inspecting.reading": "the class of a format, which FORMATS holds",
+    "edgekit.media.worker": "who reads a sort of files; what they hold is in the fingerprint of a workload",
     "edgekit.runtimes.device.runtime_executorch": "the runtime",
     "edgekit.runtimes.device.runtime_litert": "the runtime",
     "edgekit.runtimes.device.runtime_onnxruntime": "the runtime",

@@ -138,6 +138,27 @@ def test_mistakes_are_told_with_the_way_out(arguments: tuple[str, ...], told: st
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("net.onnx", b"", "an ONNX file"),
+        ("net.tflite", b"", "edgekit inspect net.tflite"),
+        ("net.pt2", b"", "torch.export.load(net.pt2)"),
+        ("net.pth", b"PK", "net.py:function --weights net.pth"),
+        ("net.pt", b"PK..net/code/__torch__.py", "TorchScript"),
+    ],
+)
+@pytest.mark.parametrize("data", [(), ("--data", "photos")])
+def test_files_of_other_kinds_are_told_with_the_way_out(
+    name: str, content: bytes, words: str, data: tuple[str, ...]
+) -> None:
+    Path(name).write_bytes(content)
+    code, _, said = edgekit("compress", name, *data)
+    assert code == 2
+    assert words in " ".join(said.split())
+    assert not Path("runs").exists()
+
+
 def test_damaged_pictures_end_it_by_name_or_are_left_out(place: Path) -> None:
     (place / "photos" / "cat" / "2.jpg").write_bytes(b"\xff\xd8 no more of it")
     code, _, said = edgekit("compress", "timm:tinynet_a", "--data", "photos", "--recipe", "quick")

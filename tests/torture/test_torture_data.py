@@ -1,5 +1,5 @@
-"""As test_torture.py: data and models that somebody else made. Tables of pictures, annotations, pictures,
-folders of transformers, weights in safetensors.
+"""As test_torture.py: data and models that somebody else made. Tables of pictures and texts, annotations,
+pictures, sounds, tokenisers, folders of transformers, weights in safetensors.
 """
 
 from __future__ import annotations
@@ -22,8 +22,15 @@ from edgekit.errors import DataError
 from edgekit.pictures.decoding import Unreadable, read_picture
 from edgekit.pictures.files import ImageFiles
 from edgekit.pictures.transform import ImageTransform
+from edgekit.sounds.decoding import read_sound
+from edgekit.sounds.transform import SoundTransform
 from edgekit.sources.huggingface import HuggingFace
+from edgekit.texts.files import TextFiles
+from edgekit.texts.transform import TextTransform
 from edgekit.weights import read_weights
+from tests.sounds.made import tone, wav
+from tests.texts.made import ROWS as ROWS_OF_TEXT
+from tests.texts.made import tokenizer
 from tests.torture import mutations
 from tests.torture.told import command, message, seeded
 
@@ -176,6 +183,84 @@ def test_pictures(tmp_path: Path, seed: int, count: int) -> None:
 
         unreadable += bool(message(told))
     assert 0 < unreadable < count
+
+
+def test_sounds(tmp_path: Path, seed: int, count: int) -> None:
+    """WAV files of every kind, fields of their headers and bytes changed: features, or a reason in words."""
+    whole = [
+        wav(tone(seconds=0.1), kind=kind, channels=channels)
+        for kind in ("8", "16", "24", "32", "f32", "f64", "16x")
+        for channels in (1, 2)
+    ]
+    transform, path, unreadable = SoundTransform(rate=8000, seconds=0.1, bands=8), tmp_path / "x.wav", 0
+    for random in seeded("sounds", seed, count):
+        content = bytearray(random.choice(whole))
+        for _ in range(random.choice((1, 1, 3))):
+            if random.random() < 0.5:  # in the header: sizes, the number of channels, rate, bits
+                at, width = random.randrange(0, 44), random.choice((1, 2, 4))
+                content[at : at + width] = random.choice((0, 1, 2**31 - 1, 2**32 - 1)).to_bytes(4, "little")[
+                    :width
+                ]
+            else:
+                content = bytearray(mutations.damaged(random, bytes(content)))
+        path.write_bytes(bytes(content))
+
+        def told() -> None:
+            try:
+                values, _ = read_sound(str(path), transform)
+            except Unreadable as error:
+                assert 0 < len(str(error)) < 1000, error
+                raise DataError("unreadable") from None
+            assert values is not None
+            assert np.isfinite(values).all()
+
+        unreadable += bool(message(told))
+    assert 0 < unreadable < count
+
+
+def test_texts(tmp_path: Path, seed: int, count: int) -> None:
+    """Tables of texts, their cells and bytes changed."""
+    refused = 0
+    for random in seeded("texts", seed, count):
+        rows: list[dict[str, Any]] = [{"text": text, "label": label} for text, label in ROWS_OF_TEXT] * 3
+        for _ in range(random.choice((0, 1, 1, 4))):
+            row = random.choice(rows)
+            row[random.choice((*row, "split", "x"))] = random.choice((*CELLS, *mutations.VALUES))
+        path = tmp_path / f"table{random.choice(('.csv', '.tsv', '.jsonl'))}"
+        content = table(rows, path.suffix)
+        path.write_bytes(mutations.damaged(random, content) if random.random() < 0.3 else content)
+
+        def used(at: Path = path) -> None:
+            found = TextFiles(at)
+            found.look()
+
+        refused += bool(message(used))
+        path.unlink()
+    assert 0 < refused < count
+
+
+def test_tokenizers(tmp_path: Path, seed: int, count: int) -> None:
+    """Both files of a tokeniser, and the one that has everything, changed anywhere."""
+    transformers = pytest.importorskip("transformers")
+    plain, folder = tokenizer(tmp_path / "plain"), tmp_path / "whole"
+    transformers.AutoTokenizer.from_pretrained(plain).save_pretrained(folder)
+    files = [path for where in (plain, folder) for path in sorted(where.iterdir()) if path.is_file()]
+    refused = 0
+    for random in seeded("tokenizers", seed, count):
+        path = random.choice(files)
+        before = path.read_bytes()
+        if path.suffix == ".json" and random.random() < 0.8:
+            path.write_bytes(mutations.json_text(random, json.loads(before)))
+        else:
+            path.write_bytes(mutations.damaged(random, before))
+
+        def used(at: Path = path.parent) -> None:
+            tokens = TextTransform(at, 8).encode(["where is my card?", ""])
+            assert {one.shape for one in tokens.values()} == {(2, 8)}
+
+        refused += bool(message(used))
+        path.write_bytes(before)
+    assert 0 < refused < count
 
 
 def test_transformers_folders(tmp_path: Path, seed: int, count: int) -> None:

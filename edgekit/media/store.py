@@ -1,4 +1,4 @@
-"""Pixels in edgekit's cache: decoded once, mapped, so that memory is the same for any number of pictures.
+"""Pixels and features in edgekit's cache: made once, mapped, so that memory is the same for any number.
 
 A file gets its name when all of it is there: a kill leaves nothing behind. All that are kept are bounded
 (``caching.most_bytes``); larger ones are gone when the process ends.
@@ -18,16 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 
 from edgekit.caching import cache_folder, most_bytes
 from edgekit.errors import DiskFullError, EdgekitError
 from edgekit.files import disk_full, read_json, write_json
-from edgekit.pictures.decoding import VERSION
-from edgekit.pictures.listing import Picture
-from edgekit.pictures.looking import Look
-from edgekit.pictures.pool import CRASHED, decoded
-from edgekit.pictures.transform import ImageTransform
+from edgekit.media.listing import File
+from edgekit.media.pool import CRASHED, decoded
+from edgekit.media.sorts import Sort, Transform
 from edgekit.progress import Event, reading
 from edgekit.spool import mapped
 from edgekit.units import human_bytes
@@ -38,49 +35,52 @@ _EVERY = 0.5  # seconds between what is told
 _BLOCK = 8 << 20
 
 
-def look_at(pictures: Sequence[Picture], trained: int, workers: int | None = None) -> dict[str, Any]:
+def look_at(files: Sequence[File], sort: Sort, workers: int | None = None) -> dict[str, Any]:
     """Decode all of them, and keep nothing but what was found: what ``Look.to_json`` gives."""
-    look = Look(pictures, trained)
-    _decode(pictures, None, -1, look.add, workers)
+    look = sort.look()
+    _decode(files, sort, None, -1, look.add, workers)
     return look.to_json()
 
 
 def stored(
-    pictures: Sequence[Picture], trained: int, transform: ImageTransform, workers: int | None = None
+    files: Sequence[File], sort: Sort, transform: Transform, workers: int | None = None
 ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-    """The pixels of all pictures that can be read, (N, height, width, channels) uint8, in order; and what was
-    found, see ``Look.to_json``.
+    """The rows of all files that can be read, (N, …) of the transform's shape and type, in order; and what
+    was found, see ``Look.to_json``.
 
     Raises DiskFullError.
     """
-    folder = cache_folder() / "pictures"
-    key = _key(pictures, trained, transform)
-    shape = (*transform.size, transform.channels)
-    if (kept := _kept(folder, key, transform.row_bytes(), len(pictures))) is not None:
+    folder = cache_folder() / sort.many
+    key = _key(files, sort, transform)
+    shape, kind = transform.row
+    if (kept := _kept(folder, key, transform.row_bytes(), len(files))) is not None:
         file, look = kept
-        reading(Event("note", "data", f"decoded before: {len(pictures):,} pictures from {folder}"))
+        reading(Event("note", "data", f"decoded before: {len(files):,} {sort.many} from {folder}"))
     else:
-        file, look = _made(folder, key, pictures, trained, transform, workers)
-    count = len(pictures) - len(look["damaged"])
+        file, look = _made(folder, key, files, sort, transform, workers)
+    count = len(files) - len(look["damaged"])
     with os.fdopen(file, "rb+") as stream:
         if not count:
-            return np.zeros((0, *shape), np.uint8), look
-        return mapped(stream, np.uint8, (count, *shape)), look
+            return np.zeros((0, *shape), kind), look
+        return mapped(stream, np.dtype(kind), (count, *shape)), look
 
 
-def _key(pictures: Sequence[Picture], trained: int, transform: ImageTransform) -> str:
-    """Of all that the pixels depend on; a file counts by its path, size and time of change."""
+def _key(files: Sequence[File], sort: Sort, transform: Transform) -> str:
+    """Of all that the rows depend on; a file counts by its path, size and time of change."""
     digest = hashlib.sha256()
-    digest.update(json.dumps([VERSION, PIL.__version__, trained, transform.to_dict()]).encode())
-    here = f"{Path.cwd()}/"
-    for one in pictures:
-        path = one.path if one.path.startswith("/") else here + one.path
+    digest.update(json.dumps([*sort.versions(), transform.to_dict()]).encode())
+    folders: dict[str, str] = {}  # where they really are: a run's own workload names them from elsewhere
+    for one in files:
+        folder, _, name = one.path.rpartition("/")
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder or ("/" if one.path.startswith("/") else "."))
+        path = f"{folders[folder]}/{name}"
         line = f"{path}\0{one.size_bytes}\0{one.changed}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
 
 
-def _kept(folder: Path, key: str, row_bytes: int, pictures: int) -> tuple[int, dict[str, Any]] | None:
+def _kept(folder: Path, key: str, row_bytes: int, files: int) -> tuple[int, dict[str, Any]] | None:
     """What an earlier run decoded, open, if all of it is there."""
     try:
         look: dict[str, Any] = read_json(folder / f"{key}.json")
@@ -88,7 +88,7 @@ def _kept(folder: Path, key: str, row_bytes: int, pictures: int) -> tuple[int, d
     except (OSError, ValueError):
         return None
     with contextlib.suppress(OSError, KeyError, TypeError):
-        if os.fstat(file).st_size == (pictures - len(look["damaged"])) * row_bytes:
+        if os.fstat(file).st_size == (files - len(look["damaged"])) * row_bytes:
             os.utime(folder / f"{key}.json")
             return file, look
     os.close(file)
@@ -98,18 +98,18 @@ def _kept(folder: Path, key: str, row_bytes: int, pictures: int) -> tuple[int, d
 def _made(
     folder: Path,
     key: str,
-    pictures: Sequence[Picture],
-    trained: int,
-    transform: ImageTransform,
+    files: Sequence[File],
+    sort: Sort,
+    transform: Transform,
     workers: int | None,
 ) -> tuple[int, dict[str, Any]]:
-    size = len(pictures) * transform.row_bytes()
+    size = len(files) * transform.row_bytes()
     file = _nameless(folder, size)
     try:
-        look = Look(pictures, trained)
-        _decode(pictures, transform, file, look.add, workers, size)
+        look = sort.look()
+        _decode(files, sort, transform, file, look.add, workers, size)
         found = look.to_json()
-        _close_gaps(file, sorted(look.damaged), len(pictures), transform.row_bytes())
+        _close_gaps(file, sorted(look.damaged), len(files), transform.row_bytes())
         if not any(why.startswith(CRASHED) for why in look.damaged.values()):  # memory may have been short
             _keep(folder, key, file, found)
     except BaseException as error:
@@ -127,7 +127,7 @@ def _nameless(folder: Path, size: int) -> int:
         free = shutil.disk_usage(folder).free
         if free < size:
             raise DiskFullError(
-                "no room for decoded pictures",
+                f"no room for decoded {folder.name}",
                 where=str(folder),
                 got=f"{human_bytes(free)} free",
                 expected=human_bytes(size),
@@ -143,19 +143,20 @@ def _nameless(folder: Path, size: int) -> int:
 
 
 def _decode(
-    pictures: Sequence[Picture],
-    transform: ImageTransform | None,
+    files: Sequence[File],
+    sort: Sort,
+    transform: Transform | None,
     file: int,
     take: Callable[[int, dict[str, Any] | str], None],
     workers: int | None,
     size: int = 0,
 ) -> None:
-    total = len(pictures)
-    message = "decoding pictures" + (f" to {human_bytes(size)} of pixels in the cache" if size else "")
+    total = len(files)
+    message = f"decoding {sort.many}" + (f" to {human_bytes(size)} in the cache" if size else "")
     reading(Event("step", "data", message, total=total))
     began = last = time.monotonic()
     for done, (row, answer) in enumerate(
-        decoded([one.path for one in pictures], transform, file, workers), 1
+        decoded([one.path for one in files], sort, transform, file, workers), 1
     ):
         take(row, answer)
         now = time.monotonic()
@@ -176,7 +177,7 @@ def _decode(
             )
     seconds = time.monotonic() - began
     place = f", {human_bytes(size)} in the cache" if size else ""
-    reading(Event("note", "data", f"decoded {total:,} pictures in {seconds:.1f} s{place}"))
+    reading(Event("note", "data", f"decoded {total:,} {sort.many} in {seconds:.1f} s{place}"))
 
 
 def _close_gaps(file: int, missing: Sequence[int], rows: int, row_bytes: int) -> None:

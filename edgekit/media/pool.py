@@ -1,7 +1,7 @@
-"""Pictures decoded by several processes, whichever of them crashes.
+"""Files decoded by several processes, whichever of them crashes.
 
 Nothing is forked, as the caller may have threads, and no program is imported again: a worker is a fresh
-Python that reads paths and writes pixels into the file that it was handed. When this process ends, however it
+Python that reads paths and writes rows into the file that it was handed. When this process ends, however it
 ends, they do.
 """
 
@@ -21,36 +21,41 @@ from typing import IO, Any, TypeAlias
 
 from edgekit.errors import DataError
 from edgekit.files import disk_full
-from edgekit.pictures.transform import ImageTransform
+from edgekit.media.sorts import Sort, Transform
 
 __all__ = ["CRASHED", "Answer", "decoded", "workers_for"]
 
-# Of a row: the facts of its picture, or why it can't be read.
+# Of a row: the facts of its file, or why it can't be read.
 Answer: TypeAlias = tuple[int, dict[str, Any] | str]
 
 # Started with -P: a json.py in the current folder, which may be anybody's, isn't Python's.
-_CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from edgekit.pictures.worker import main; "
-_CHILD += "main(int(sys.argv[2]), sys.argv[3])"
+_CHILD = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from edgekit.media.worker import main; "
+_CHILD += "main(int(sys.argv[2]), sys.argv[3], sys.argv[4])"
 _AHEAD = 16  # paths that a worker has been given
 _MOST = 16  # processes
-_EACH = 24  # pictures that are worth a further process
+_EACH = 24  # files that are worth a further process
 CRASHED = "the decoder crashed"
-_CRASHES = 20  # in a row without an answer: then it isn't the pictures
+_CRASHES = 20  # in a row without an answer: then it isn't the files
 
 
-def workers_for(pictures: int) -> int:
+def workers_for(files: int) -> int:
     """How many processes: one for each core that this one may use."""
-    return max(1, min(len(os.sched_getaffinity(0)), _MOST, -(-pictures // _EACH)))
+    return max(1, min(len(os.sched_getaffinity(0)), _MOST, -(-files // _EACH)))
 
 
 def decoded(
-    paths: Sequence[str], transform: ImageTransform | None, file: int = -1, workers: int | None = None
+    paths: Sequence[str],
+    sort: Sort,
+    transform: Transform | None,
+    file: int = -1,
+    workers: int | None = None,
 ) -> Iterator[Answer]:
     """Every row's answer, in the order in which they come.
 
     Args:
-        paths: of the pictures; a row for each.
-        transform: how they are cut to size; None: facts alone.
+        paths: of the files; a row for each.
+        sort: who reads them.
+        transform: how they become rows of one size; None: facts alone.
         file: descriptor that row ``i`` is written to, from byte ``i * transform.row_bytes()`` on.
 
     Raises DiskFullError; DataError: no worker can be started.
@@ -61,7 +66,8 @@ def decoded(
     answers = queue.SimpleQueue[Answer | BaseException]()
     described = json.dumps(transform.to_dict()) if transform else ""
     group = [
-        _Worker(todo, paths, answers, file, described) for _ in range(workers or workers_for(len(paths)))
+        _Worker(todo, paths, answers, file, sort, described)
+        for _ in range(workers or workers_for(len(paths)))
     ]
     try:
         for one in group:
@@ -85,10 +91,11 @@ class _Worker:
         paths: Sequence[str],
         answers: queue.SimpleQueue[Answer | BaseException],
         file: int,
+        sort: Sort,
         described: str,
     ) -> None:
         self.todo, self.paths, self.answers = todo, paths, answers
-        self.file, self.described = file, described
+        self.file, self.sort, self.described = file, sort, described
         self.given: deque[int] = deque()
         self.tried_again: set[int] = set()
         self.process: subprocess.Popen[str] | None = None
@@ -114,7 +121,9 @@ class _Worker:
                     continue
                 silent = 0 if answered else silent + 1
                 if silent > _CRASHES:
-                    raise DataError("the processes that decode pictures end at once", got=_death(code))
+                    raise DataError(
+                        f"the processes that decode {self.sort.many} end at once", got=_death(code)
+                    )
                 if (first := self.given[0]) in self.tried_again:
                     self.given.popleft()
                     self.answers.put((first, f"{CRASHED}: {_death(code)}"))
@@ -156,7 +165,10 @@ class _Worker:
 
     def _start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path), str(self.file), self.described],
+            [
+                *(sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path), str(self.file)),
+                *(self.sort.reader, self.described),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -1,0 +1,67 @@
+"""Sounds as a model is given them: of one length, as they are or as energies in mel bands."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.sounds.transform import SoundTransform
+
+__all__ = ["features", "fitted", "mel_bands"]
+
+_FLOOR = 1e-6  # of energy, before its logarithm
+_SMALL = 1e-7
+
+
+def features(samples: npt.NDArray[Any], transform: SoundTransform) -> npt.NDArray[np.float32]:
+    """Samples (N,) at the transform's rate to a row: (length,), or (1, frames, bands).
+
+    Bands: natural logarithm of 1e-6 plus the energies of a Hann-windowed spectrum in triangles that are
+    evenly spaced in mel (Davis and Mermelstein 1980).
+    """
+    one = fitted(samples, transform.length)
+    if transform.normalize:
+        one = (one - one.mean()) / np.sqrt(one.var() + _SMALL)
+    if not transform.bands:
+        return one.astype(np.float32)
+    window, hop = transform.window_samples, transform.hop_samples
+    frames = np.lib.stride_tricks.sliding_window_view(one, window)[::hop]
+    power = np.abs(np.fft.rfft(frames * _hann(window), transform.fft)) ** 2
+    bands = mel_bands(transform.rate, transform.fft, transform.bands, transform.lowest, transform.top)
+    return np.log(power @ bands.T + _FLOOR).astype(np.float32)[None]
+
+
+def fitted(samples: npt.NDArray[Any], length: int) -> npt.NDArray[np.float64]:
+    """(length,): a short sound in the middle of silence, of a long one the part with most energy."""
+    samples = np.asarray(samples, np.float64)
+    if len(samples) > length:
+        energy = np.concatenate([[0.0], np.cumsum(samples**2)])
+        start = int(np.argmax(energy[length:] - energy[:-length]))
+        return samples[start : start + length]
+    placed = np.zeros(length)
+    start = (length - len(samples)) // 2
+    placed[start : start + len(samples)] = samples
+    return placed
+
+
+@lru_cache(maxsize=4)
+def _hann(window: int) -> npt.NDArray[np.float64]:
+    found: npt.NDArray[np.float64] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    return found
+
+
+@lru_cache(maxsize=4)
+def mel_bands(rate: int, fft: int, bands: int, lowest: float, highest: float) -> npt.NDArray[np.float64]:
+    """Triangles over a spectrum, (bands, fft / 2 + 1); mel is 2595 log10(1 + f / 700) (O'Shaughnessy
+    1987).
+    """
+    low, high = (2595 * np.log10(1 + one / 700) for one in (lowest, highest))
+    hertz = 700 * (10 ** (np.linspace(low, high, bands + 2) / 2595) - 1)
+    bins = np.fft.rfftfreq(fft, 1 / rate)
+    rising = (bins - hertz[:-2, None]) / (hertz[1:-1] - hertz[:-2])[:, None]
+    falling = (hertz[2:, None] - bins) / (hertz[2:] - hertz[1:-1])[:, None]
+    found: npt.NDArray[np.float64] = np.clip(np.minimum(rising, falling), 0, None)
+    return found

@@ -1,0 +1,113 @@
+"""Pictures of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgekit.media.listing import listed
+from edgekit.pictures.files import ImageFiles
+from edgekit.pictures.sort import PICTURES
+from edgekit.pictures.transform import ImageTransform
+from edgekit.sources.kinds.base import Asked, Kind, Lines
+from edgekit.sources.request import Source
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["OfPictures", "resized", "settings"]
+
+
+class OfPictures(Kind[ImageFiles, ImageTransform]):
+    """A folder of classes, or a list of paths and labels."""
+
+    many: ClassVar[str] = "pictures"
+    wanted: ClassVar[str] = "pictures: a folder for each class, or a CSV or JSONL file of paths and labels"
+    owner: ClassVar[str] = "ImageFiles"
+
+    def open(self, source: Source, classes: Sequence[str] | None = None) -> ImageFiles:
+        assert source.data is not None
+        return ImageFiles(
+            source.data,
+            validation=source.validation,
+            seed=source.seed,
+            skip_damaged=source.skip_damaged,
+            classes=classes,
+        )
+
+    def glance(self, source: Source) -> None:
+        assert source.data is not None
+        listed(source.data, PICTURES)
+
+    def transform(self, asked: Asked, files: ImageFiles | None) -> ImageTransform:
+        """Of ``source.size``, if given, cut out in the same proportion."""
+        return resized(asked.row.transform(asked.name, asked.model), asked.source.size)
+
+    def told(self, transform: ImageTransform) -> str:
+        return transform.told()
+
+    def noise(self, transform: ImageTransform, count: int, generator: torch.Generator) -> Any:
+        import torch
+
+        shape = (count, *transform.size, transform.channels)
+        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+    def parts(self, model: nn.Module, transform: ImageTransform, classes: int) -> dict[str, Any]:
+        from edgekit.tasks import Classification
+        from edgekit.workload.preprocessing import Augmentation
+
+        return {
+            "task": Classification(num_classes=classes),
+            "preprocessing": transform.preprocessing,
+            "augmentation": Augmentation(horizontal_flip=True, shift=_shift(transform)),
+            "said": f"in training, pictures are mirrored and moved by up to {_shift(transform)} pixels; "
+            "where left and right matter: edgekit init",
+        }
+
+    def lines(self, model: nn.Module, files: ImageFiles, transform: ImageTransform) -> Lines:
+        return Lines(
+            names=["Augmentation", "Classification", "ImageFiles", "ImageTransform"],
+            count=f"{len(files.listing):,} pictures, {len(files.classes)} classes",
+            transform=["transform = ImageTransform(", *(f"    {one}," for one in settings(transform)), ")"],
+            read="decoded once, into edgekit's cache",
+            task="task=Classification(num_classes=len(data.classes))",
+            more=[
+                "preprocessing=transform.preprocessing",
+                f"augmentation=Augmentation(horizontal_flip=True, shift={_shift(transform)})",
+            ],
+        )
+
+
+def _shift(transform: ImageTransform) -> int:
+    """A fourteenth of the shorter side: 16 of 224."""
+    return min(transform.size) // 14
+
+
+def resized(own: ImageTransform, size: int | None) -> ImageTransform:
+    """The same at another size, what is cut off in the same proportion."""
+    if size is None:
+        return own
+    sides = (size, size)
+    height, width = (
+        round(whole * new / old) for whole, new, old in zip(own.whole, sides, own.size, strict=True)
+    )
+    return replace(own, size=sides, resize=(height, width))
+
+
+def settings(transform: ImageTransform) -> list[str]:
+    """Its arguments, those that aren't the usual."""
+    lines = [f"size={transform.size}"]
+    if transform.whole != transform.size:
+        square = transform.whole[0] == transform.whole[1]
+        lines.append(f"resize={transform.whole[0] if square else transform.whole}")
+    if transform.fit != "cover":
+        lines.append(f'fit="{transform.fit}"')
+    lines.append(f'interpolation="{transform.interpolation}"')
+    if transform.mode != "RGB":
+        lines.append(f'mode="{transform.mode}"')
+    lines += [f"mean={transform.mean}", f"std={transform.std}"]
+    if transform.scale != 1 / 255:
+        lines.append(f"scale={transform.scale!r}")
+    return lines
