@@ -139,6 +139,8 @@ def _of_node(graph: fx.GraphModule, node: fx.Node, cost: int, noise: dict[str, f
     if node.target in ops.WEIGHTED:
         channels = (int(value[1]) if value else None, int(result[1]) if result else None)
         return LayerRow(name, "convolution", cost, own, *channels, bits, noise.get(name))
+    if node.target in ops.RECURRENT:
+        return LayerRow(ops.layer_of(node) or name, "recurrent", cost, own, bits=bits)
     return LayerRow(name, "matmul", cost, own, None, None, bits, noise.get(name))
 
 

@@ -30,6 +30,8 @@ CONVOLUTIONS = {
 TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input}
 LINEAR = {aten.linear.default}
 WEIGHTED = CONVOLUTIONS | LINEAR
+# Layers over time, whole: (input, states, weights and biases, …), see ``int8/recurrent.py``.
+RECURRENT = {aten.lstm.input, aten.gru.input}
 BATCH_NORM = {aten.batch_norm.default, aten._native_batch_norm_legit_no_training.default}
 # Ops whose result, quantised, equals a clamp of the grid when the range is chosen to fit.
 CLAMPS = {

@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 from edgekit import macs
 from edgekit.graph import ops
 from edgekit.inspecting.channels import cuttable, find_channels
-from edgekit.int8.prediction import Graphs, op_name
-from edgekit.int8.rules import PREDICTED
+from edgekit.int8.prediction import Graphs, Verdict, op_name
+from edgekit.int8.recurrent import matrices
+from edgekit.int8.rules import PREDICTED, UNROLLED
 from edgekit.memory import graph_arena
 from edgekit.tensors import Tensors, each
 from edgekit.workload import Workload
@@ -71,16 +72,21 @@ class FloatLayer:
     reason: str
 
 
-def float_layers(model: nn.Module, example: Tensors, runtime: str) -> list[FloatLayer]:
+def float_layers(
+    model: nn.Module, example: Tensors, runtime: str, *, hybrid: bool = True
+) -> list[FloatLayer]:
     """What of a model isn't computed on integers in an int8 file, in the order of execution.
 
-    Those that multiply come first. ``example``: (N, …). Raises CaptureError.
+    Those that multiply come first. ``example``: (N, …). ``hybrid``: whether there are kernels that multiply
+    int8 weights with floats, as recurrent layers take them. Raises CaptureError.
     """
     graphs = Graphs.of(model, example)
     found: dict[str, FloatLayer] = {}
     nodes = sorted(graphs.nodes(), key=lambda node: graphs.role(node) not in _COUNTED)
     for node in nodes:
         verdict = graphs.verdict(node, runtime)
+        if node.target in ops.RECURRENT and not hybrid:
+            verdict = Verdict(False, UNROLLED)
         if not verdict.integer and graphs.role(node) in {*_COUNTED, "float"}:
             found.setdefault(_layer_name(node), FloatLayer(_layer_name(node), op_name(node), verdict.reason))
     return list(found.values())
@@ -230,6 +236,8 @@ def _file_sizes(graphs: Graphs) -> dict[str, int]:
     for node in graph.graph.nodes:
         if node.target in ops.WEIGHTED and graphs.verdict(node, "onnxruntime").integer:
             small.add(str(node.args[1].target))
+        elif node.target in ops.RECURRENT:  # also where the kernel widens them
+            small.update(str(one.target) for one in matrices(node))
     for name, value in constants.items():
         floats += value.numel() * value.element_size()
         scales = 4 * value.shape[0] if name in small else 0

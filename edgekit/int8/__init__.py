@@ -14,6 +14,7 @@ doubts.py       whether calibration inputs are enough, and like those that come
 bias.py         what rounding the weights moves the mean by, off the biases
 unify.py        grids that tensors share, known grids, constants, symmetric weights
 joins.py        concatenations: which grid, and what is requantised in front
+recurrent.py    int8 weights in recurrent layers, which stay whole
 scores.py       what stands around a softmax and stays float
 masks.py        masks by replacement as masks by addition
 tail.py         the float tail behind the last layers that multiply

@@ -29,6 +29,7 @@ from edgekit.int8.placement import EdgeQuantizer, last_layers
 from edgekit.int8.precision import kept_float, part_from_grids
 from edgekit.int8.range_trial import nearest
 from edgekit.int8.ranges import Histogram, float_values, histograms, mse_weight_scales, set_ranges
+from edgekit.int8.recurrent import quantize_recurrent
 from edgekit.int8.scores import free_coarse_scores, part_from_grid
 from edgekit.int8.sharing import share_weight_pairs
 from edgekit.int8.spans import too_wide
@@ -135,6 +136,7 @@ def estimate(
     part_from_grid(quantized)
     _drop_names(quantized)
     _rename_constants(quantized)
+    unheld = quantize_recurrent(quantized, batches, kept)
     fit_weight_scales(
         quantized, mse_weight_scales if options.weight_ranges == "mse" else minmax_weight_scales
     )
@@ -161,9 +163,16 @@ def estimate(
     else:
         finished = finish(taken, quantized)
     if doubt is not None:
-        for one in doubts[taken]:
+        for one in [*(_told(name, db) for name, db in unheld.items()), *doubts[taken]]:
             doubt(one)
     return finished
+
+
+def _told(layer: str, db: float) -> str:
+    return (
+        f"layer {layer}: its inputs span more than 8 bits hold ({db:.0f} dB on 256 steps): "
+        "what is multiplied with them stays in float"
+    )
 
 
 def _ordered(graph: fx.GraphModule, batches: Iterable[Tensors]) -> Streamed:

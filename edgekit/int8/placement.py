@@ -4,10 +4,10 @@ In words: **every tensor is quantised once, where it is made**, and all that rea
 Quantised is what convolutions, linear layers, matrix products, sums, products, means, poolings,
 concatenations and activations give, and what they read. An activation that is a clamp is quantised together
 with its producer, after the clamp. Ops that only move or choose numbers keep the grid of their input.
-Activations are asymmetric per tensor, weights symmetric per output channel. Anything else (layer norm, masks,
-recurrent layers) stays float between a dequantise and a quantise: a float island, which coverage names. So
-does what no grid holds: see ``scores``,
-``statistics``, ``streams`` and ``tail``.
+Activations are asymmetric per tensor, weights symmetric per output channel (those of recurrent layers: see
+``recurrent``). Anything else (layer norm, masks) stays float between a dequantise and a quantise: a float
+island, which coverage names. So does what no grid holds: see ``scores``, ``statistics``, ``streams`` and
+``tail``.
 
 ``unify.unify`` and ``joins.join`` then give one grid to all that must share one.
 """
@@ -103,7 +103,7 @@ def last_layers(model: fx.GraphModule, outputs: Collection[str]) -> set[str]:
         if node.name in found or node.op != "call_function" or ops.is_constant(node):
             continue
         found.add(node.name)
-        if node.target not in ops.WEIGHTED | ops.MATMULS:
+        if node.target not in ops.WEIGHTED | ops.MATMULS | ops.RECURRENT:
             todo += node.all_input_nodes
     return found
 

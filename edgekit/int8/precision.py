@@ -23,7 +23,7 @@ __all__ = ["kept_float", "modules_of", "nodes_of", "part_from_grids"]
 _NEAREST = 5
 # Of a step of the grid: little beside its rounding, and more than what ONNX's optimiser takes for 0 (1e-8).
 _NOTHING = 2.0**-8
-_BECOMES = ops.INTEGER | ops.CLAMPS | ops.MOVES
+_BECOMES = ops.INTEGER | ops.CLAMPS | ops.MOVES | ops.RECURRENT
 
 
 def modules_of(node: fx.Node) -> Iterator[str]:
@@ -53,7 +53,8 @@ def nodes_of(graph: fx.GraphModule) -> dict[str, list[fx.Node]]:
     """
     found: dict[str, list[fx.Node]] = {}
     for node in graph.graph.nodes:
-        if node.op == "call_function" and ops.is_float(node) and not ops.is_constant(node):
+        computes = ops.is_float(node) or node.target in ops.RECURRENT
+        if node.op == "call_function" and computes and not ops.is_constant(node):
             for name in modules_of(node):
                 found.setdefault(name, []).append(node)
     return {name: nodes for name, nodes in found.items() if any(one.target in _BECOMES for one in nodes)}

@@ -19,6 +19,7 @@ from edgekit.graph.capture import capture
 from edgekit.graph.depthwise import MOST_TAPS, is_large_depthwise
 from edgekit.int8.lower import lower
 from edgekit.int8.placement import KEY, EdgeQuantizer
+from edgekit.int8.recurrent import matrices
 from edgekit.int8.rules import PREDICTED, rule_of
 from edgekit.tensors import Tensors
 
@@ -30,6 +31,7 @@ _RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _PRODUCTS = {"scaled_dot_product_attention", "einsum", "baddbmm", "addmm", "mm", "addbmm", "bilinear"}
 _PLAIN = {"getitem", "zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "arange"}
 _LARGE_DEPTHWISE = f"depthwise, more than {MOST_TAPS} taps: XNNPACK is faster on parts of it, in float"
+_COMPUTED = "its weight is computed in the model, not a parameter"
 _WAY_OUT = "spell it with conv, linear or matmul, or leave it in float"
 
 
@@ -132,7 +134,9 @@ class Graphs:
         if node.target in ops.WEIGHTED:
             if KEY in twin.meta and any(s.op == "get_attr" for s in twin.meta[KEY].input_qspec_map):
                 return ""
-            return "its weight is computed in the model, not a parameter"
+            return _COMPUTED
+        if node.target in ops.RECURRENT:
+            return "" if all(one.op == "get_attr" for one in matrices(twin)) else _COMPUTED
         return "" if twin in self.quantized else "edgekit has no integer form for it"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["KNOWN", "PREDICTED", "Rule", "rule_of"]
+__all__ = ["KNOWN", "PREDICTED", "UNROLLED", "Rule", "rule_of"]
 
 PREDICTED = ("onnxruntime", "litert")
 
@@ -50,10 +50,13 @@ _NORM = Rule(
     f"{_LEAVE}; batch norm behind a convolution would be folded into it",
     floats=_both("no integer kernel for this normalisation"),
 )
-_RECURRENT = Rule(
-    "leave it in float, or replace it by 1-D convolutions or attention",
-    floats=("the recurrent kernel is float", "the converter unrolls it over time, in float"),
+_NO_RECURRENCE = "leave it in float, or replace it by 1-D convolutions or attention"
+UNROLLED = "the converter unrolls it over time, in float"
+_GRU = Rule(
+    "nn.LSTM has an integer kernel there; or leave it: its weights are int8 in the file",
+    floats=("the kernel is float, on int8 weights that are widened when the file is loaded", ""),
 )
+_RNN = Rule(_NO_RECURRENCE, floats=("the exporter unrolls it over time, in float", UNROLLED))
 _ACTIVATION = "leave it in float: it multiplies nothing, but costs a conversion on each side; relu costs none"
 _NO_ORT = "no integer kernel for this activation"
 _ONE_SIDED = Rule(_ACTIVATION, floats=(_NO_ORT, ""))
@@ -72,7 +75,8 @@ _FUNCTION = Rule(
 )
 
 _TABLE: dict[str, Rule] = {
-    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _RECURRENT),
+    "gru": _GRU,
+    **dict.fromkeys(("rnn_tanh", "rnn_relu"), _RNN),
     **dict.fromkeys(
         ("layer_norm", "native_layer_norm", "rms_norm", "group_norm", "native_group_norm", "instance_norm"),
         _NORM,

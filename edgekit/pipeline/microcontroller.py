@@ -46,7 +46,7 @@ def refuse(path: Path, model: nn.Module, example: Tensors) -> str:
 def _refused(model: nn.Module, example: Tensors, said: str) -> ExportError:
     from edgekit.inspecting.model import float_layers
 
-    layers = float_layers(model, example, "litert")
+    layers = float_layers(model, example, "litert", hybrid=False)
     kinds = list(dict.fromkeys(f"{layer.op}: {layer.reason}" for layer in layers))
     told = [f"layer {layer.name!r}" for layer in layers]
     return ExportError(

@@ -9,8 +9,11 @@ from edgekit.diagnosis import layers
 from edgekit.diagnosis.layers import layers_of, snr_of_layers
 from edgekit.diagnosis.record import LayerRow
 from edgekit.formats.parity.divergence import snr_db
+from edgekit.graph.capture import capture
+from edgekit.int8.calibration import calibrate
 from edgekit.report.page.layers import Kernel, matched
 from tests.networks import Mobile, Residual, images, quantized, seeded
+from tests.recurrent import STEPS, Steps, draw
 
 
 def test_the_layers_of_a_module_are_those_that_multiply() -> None:
@@ -108,6 +111,15 @@ def test_what_is_no_layer_of_its_own_is_listed_without_channels(build: type[nn.M
     rows = layers_of(Wrapped().eval(), torch.randn(2, 6, 8))
     assert rows
     assert sum(row.macs for row in rows) > 0
+
+
+def test_a_recurrent_layer_of_an_int8_graph_is_one_row() -> None:
+    model = Steps(nn.LSTM)
+    graph = calibrate(capture(model, draw(2)), [draw(8, 1)])
+    row = next(one for one in layers_of(graph, draw(4)) if one.kind == "recurrent")
+    assert (row.name, row.bits) == ("memory", 8)
+    assert row.parameters == sum(one.numel() for one in model.memory.parameters())
+    assert row.macs == STEPS * sum(one.numel() for one in model.memory.parameters() if one.dim() == 2)
 
 
 # --- which kernels are which layer ----------------------------------------------------------------------

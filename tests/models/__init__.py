@@ -119,6 +119,7 @@ CASES: dict[str, Case] = {
             steps=80,
             rate=0.005,
         ),
+        Case("gru", others.Gru, (6, 8), "extra", target=Classes(5), rate=0.02),
     )
 }
 

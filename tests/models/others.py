@@ -92,6 +92,20 @@ class Lstm(nn.Module):
         return self.head(output[:, -1])
 
 
+class Gru(nn.Module):
+    """Two recurrent layers, in both directions, behind a convolution over time."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.front = nn.Conv1d(8, 16, 3, padding=1)
+        self.gru = nn.GRU(16, 12, num_layers=2, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(24, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output, _ = self.gru(F.relu(self.front(x.transpose(1, 2))).transpose(1, 2))
+        return self.head(output.mean(1))
+
+
 class ReusedModule(nn.Module):
     """One convolution applied twice: one weight, two calls, activations of two ranges."""
 

@@ -21,6 +21,7 @@ from edgekit.formats.executorch.passes import own_dequantizers, spell_for_xnnpac
 from edgekit.formats.executorch.reading import METADATA
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import Precision
+from edgekit.formats.recurrent import spell_in_float
 from edgekit.graph import ops
 from edgekit.graph.capture import export_program
 from edgekit.runtimes.device.runtime_executorch import ENDS
@@ -55,7 +56,7 @@ def write(
     """
     assert isinstance(graph, fx.GraphModule)
     try:
-        spelled = spell_for_xnnpack(graph)
+        spelled = spell_for_xnnpack(spell_in_float(graph)[0])
         if options.preprocessing is not None:
             spelled, example = embed.embed(spelled, example, options)
         with _quiet():

@@ -1,6 +1,7 @@
 """int8 coverage of a LiteRT file: the interpreter's ops after allocation, with the types of their tensors.
 
-An op whose operands are int8 runs in an integer kernel, with or without XNNPACK.
+An op whose operands are int8 runs in an integer kernel, with or without XNNPACK. So does a fully connected
+one with int8 weights between float tensors, which quantises what it reads, row by row.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def _litert_layer(operation: dict[str, Any], tensors: dict[int, Any]) -> Layer |
     else:
         return None
     kinds = [np.dtype(item["dtype"]).name for item in [*operands, output]]
-    integer = all(kind in INTEGERS for kind in kinds)
+    # Between float tensors, int8 weights are multiplied with what the kernel makes integers of as it runs.
+    hybrid = kernel == "FULLY_CONNECTED" and kinds == ["float32", "int8", "float32"]
+    integer = hybrid or all(kind in INTEGERS for kind in kinds)
     reason = "" if integer else f"LiteRT executes {kernel} on {', '.join(kinds)}"
     if kernel == "BATCH_MATMUL" and not integer:
         reason = PRODUCT

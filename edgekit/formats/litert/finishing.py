@@ -17,9 +17,11 @@ from edgekit.formats import embed
 from edgekit.formats.litert import (
     compatibility,
     folded,
+    hybrid,
     in_float,
     lookups,
     rounded,
+    splits,
     tails,
     taken,
     tflite_edit,
@@ -28,14 +30,11 @@ from edgekit.formats.litert import (
 from edgekit.formats.litert.suppressing import append_suppression, encode_boxes
 from edgekit.formats.options import ExportOptions
 from edgekit.formats.precisions import INT8_GRAPH, Precision
+from edgekit.formats.recurrent import Matrices, spell_in_float
 from edgekit.formats.spellings import int16_activations
 from edgekit.graph import ops
 from edgekit.tasks.detection.endings import Suppressing
 from edgekit.tensors import Tensors
-
-# Hybrid kernels (float activations, int8 weights with a scale for each channel) are newer than the version
-# that the quantizer leaves at the op: tflite-runtime 2.14.0 would load the file and answer wrongly.
-_HYBRID_VERSIONS = {"FULLY_CONNECTED": 12}
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,8 @@ class Prepared:
 
     ``rows``: an example for each input. ``activations`` is the integer type of the graph; ``channels_last``
     the inputs that the converter still has to bring into that order; ``pixels`` whether the input's integers
-    are raw pixels less 128. ``inputs``, ``outputs``: their names.
+    are raw pixels less 128. ``inputs``, ``outputs``: their names. ``matrices``: of recurrent layers, which
+    the graph has in float; ``steps``: whether there are such layers, which become steps.
     """
 
     graph: fx.GraphModule
@@ -54,6 +54,8 @@ class Prepared:
     pixels: bool
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    matrices: Matrices
+    steps: bool
 
 
 def prepare(
@@ -70,12 +72,16 @@ def prepare(
             graph, pixels = embed.on_pixel_grid(graph, grid), True
     if embedded and not pixels:
         graph, example = embed.embed(graph, example, options)
+    steps = any(node.target in ops.RECURRENT for node in graph.graph.nodes)
+    graph, matrices = spell_in_float(graph)
+    if options.whole_kernels:  # LiteRT for Microcontrollers has no kernels of float tensors and int8 weights
+        matrices = Matrices()
     rows = [torch.cat([one[:1]] * (options.batch or 1)) for one in arguments(graph, example)]
     images = () if embedded and not pixels else tuple(i for i, one in enumerate(rows) if one.dim() == 4)
     if isinstance(options.ending, Suppressing):
         encode_boxes(graph)  # the copy that ``append_ending`` has made
     inputs, outputs = tuple(ops.input_names(graph, example)), tuple(ops.results(graph))
-    return Prepared(graph, rows, activations, images, pixels, inputs, outputs)
+    return Prepared(graph, rows, activations, images, pixels, inputs, outputs, matrices, steps)
 
 
 def finish(
@@ -90,6 +96,7 @@ def finish(
         content = _shrink(content, precision)
     model = tflite_edit.read(content)
     tflite_edit.name_ends(model, prepared.inputs, prepared.outputs, _repeated(prepared.graph))
+    hybrid.store(model, prepared.matrices)
     if isinstance(options.ending, Suppressing):
         append_suppression(model, options.ending)
     if precision == "int8":
@@ -105,11 +112,13 @@ def finish(
     if precision in ("int8", "fp32") and not options.whole_kernels:
         in_float.multiply_matrices(model)
     transposes.remove_transposes(model)
+    if prepared.steps:
+        splits.split_at_once(model)
     tflite_edit.drop_unused(model)
     if precision == "int16x8":
         tflite_edit.spell_int16(model)
     if precision == "int8-dynamic":
-        tflite_edit.at_least(model, _HYBRID_VERSIONS)
+        tflite_edit.at_least(model, hybrid.VERSIONS)
     if precision in INT8_GRAPH:
         tflite_edit.set_io(model, input="uint8" if prepared.pixels else options.io, output=options.io)
     tflite_edit.shorten_names(model)

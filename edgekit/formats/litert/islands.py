@@ -8,6 +8,8 @@ An addition in between keeps it from both.
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import fx
 
@@ -26,12 +28,21 @@ _NOTHING = 1e-37
 def keep_islands(graph: fx.GraphModule) -> int:
     """Add next to nothing to what such ops read from a dequantise op, in place, where they give floats.
 
-    Also between two grids that follow each other.
+    Also between two grids that follow each other, and behind recurrent layers: the converter unrolls these,
+    and would put the state that goes on to the next step on the grid of what is read of it.
 
     Returns:
         How many additions there are.
     """
     added = 0
+    for node in [one for one in graph.graph.nodes if _leaves_steps(one)]:
+        with graph.graph.inserting_after(node):
+            moved = graph.graph.call_function(aten.add.Tensor, (node, node))
+        node.replace_all_uses_with(moved, delete_user_cb=lambda user, own=moved: user is not own)
+        with graph.graph.inserting_before(moved):
+            number = ops.constant_node(graph, f"{node.name}_nothing", torch.tensor(_NOTHING))
+        moved.args, moved.meta = (node, number), dict(node.meta)
+        added += 1
     for node in list(graph.graph.nodes):
         if not _is_taken(node):
             continue
@@ -63,6 +74,20 @@ def one_reader_each(graph: fx.GraphModule) -> None:
             own.meta = dict(node.meta)
             user.replace_input_with(node, own)
     graph.recompile()
+
+
+def _leaves_steps(node: fx.Node) -> bool:
+    """Whether a node is what a recurrent layer gives, and integers stand behind it."""
+    layer = node.args[0] if node.target is operator.getitem else None
+    if not isinstance(layer, fx.Node) or layer.target not in ops.RECURRENT:
+        return False
+    todo = [node]
+    while todo:
+        one = todo.pop()
+        if any(user.target in ops.QUANTIZE for user in one.users):
+            return True
+        todo += [user for user in one.users if user.target in ops.MOVES | ops.CLAMPS]
+    return False
 
 
 def _is_taken(node: fx.Node) -> bool:

@@ -110,10 +110,15 @@ def drop_unused(model: Any) -> int:
 
 
 def shorten_names(model: Any) -> None:
-    """Tensors inside lose the converter's long names, which cost kilobytes; the ends keep theirs."""
+    """Tensors inside lose the converter's long names, which cost kilobytes; the ends keep theirs. So do empty
+    grids.
+    """
     for graph in model.subgraphs:
         ends = {*map(int, graph.inputs), *map(int, graph.outputs)}
         for index, tensor in enumerate(graph.tensors):
+            grid = tensor.quantization
+            if grid is not None and (grid.scale is None or not len(grid.scale)) and not grid.details:
+                tensor.quantization = None
             if index not in ends:
                 tensor.name = f"t{index}"
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from edgekit.errors import MeasurementError
 from edgekit.formats.coverage import INTEGERS, Coverage, Layer, only_sums, telling
+from edgekit.formats.onnx.recurrent import KERNEL
 from edgekit.scratch import scratch
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ _INTEGER_KERNELS = {
     "MatMulIntegerToFloat",
     "NhwcMaxPool",
     "QLinearAdd",
+    KERNEL,
 }
 _NUMPY = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
 _NUMPY |= {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float16)": np.float16}
@@ -177,7 +179,7 @@ def _onnx_layer(name: str, arguments: dict[str, Any], weights: Sequence[Any]) ->
     from onnx import TensorProto
 
     kernel = arguments["op_name"]
-    if kernel in {"LSTM", "GRU", "RNN"}:
+    if kernel in {"LSTM", "GRU", "RNN", KERNEL}:
         return _recurrent(name, kernel, arguments, weights)
     if not any(word in kernel for word in ("Conv", "Gemm", "MatMul")):
         return None
@@ -214,9 +216,17 @@ def _einsum(node: Any, arguments: dict[str, Any]) -> Layer | None:
 
 
 def _recurrent(name: str, kernel: str, arguments: dict[str, Any], weights: Sequence[Any]) -> Layer:
-    """X (T, N, F): both weights (directions, gates * hidden, F or hidden) at each of the T * N positions."""
+    """X (T, N, F): both weights (directions, gates * hidden, F or hidden; integer ones turned) at each of the
+    T * N positions.
+    """
     steps, rows = next(iter(arguments["input_type_shape"][0].values()))[:2]
     macs = steps * rows * sum(math.prod(weight.dims) for weight in weights if len(weight.dims) == 3)
+    if kernel == KERNEL:
+        return Layer(name, kernel, macs, True)
+    if kernel == "LSTM":
+        return Layer(
+            name, kernel, macs, False, "an LSTM with float weights, or with inputs that 8 bits don't hold"
+        )
     return Layer(name, kernel, macs, False, f"ONNX Runtime has {kernel} in float alone")
 
 

@@ -23,6 +23,7 @@ from edgekit.formats.onnx.suppressing import append_suppression
 from edgekit.formats.onnx.upsampling import double_by_itself
 from edgekit.formats.options import ExportOptions, opset_of
 from edgekit.formats.precisions import Precision
+from edgekit.formats.recurrent import Matrices, refuse_projections, spell_in_float
 from edgekit.formats.spellings import seven_bit_weights
 from edgekit.formats.unsupported import explained
 from edgekit.graph import ops
@@ -59,16 +60,18 @@ def write(
         precision: "fp16" and "int8-dynamic" shrink the weights of a float graph.
 
     Raises:
-        ExportError: torch's exporter or ONNX's checker refuses the graph; a shape can't be inferred.
+        ExportError: torch's exporter or ONNX's checker refuses the graph; a shape can't be inferred; an LSTM
+            has a projection.
     """
     assert isinstance(graph, fx.GraphModule)
+    refuse_projections(graph, path.name)
     opset, ir = opset_of(options.target.onnxruntime, path.name)
     try:
-        spelled, rows = _spell(graph, example, options)
+        spelled, rows, matrices = _spell(graph, example, options)
         model = _convert(spelled, rows, opset, free_batch=options.batch is None)
         if isinstance(options.ending, Suppressing):
             append_suppression(model, options.ending)
-        _finish(model, metadata, options, precision, ir)
+        _finish(model, metadata, options, precision, ir, matrices)
     except ExportError:
         raise
     except Exception as error:
@@ -85,8 +88,10 @@ def write(
     atomic_write(path, model.SerializeToString())
 
 
-def _spell(graph: fx.GraphModule, example: Tensors, options: ExportOptions) -> tuple[fx.GraphModule, Tensors]:
-    """The graph as the target wants it, and an example batch for it."""
+def _spell(
+    graph: fx.GraphModule, example: Tensors, options: ExportOptions
+) -> tuple[fx.GraphModule, Tensors, Matrices]:
+    """The graph as the target wants it, an example batch for it, and its recurrent layers' integers."""
     target = options.target
     if target.weight_bits == 7:
         graph = seven_bit_weights(graph)
@@ -94,10 +99,11 @@ def _spell(graph: fx.GraphModule, example: Tensors, options: ExportOptions) -> t
     average_by_convolution(graph)
     repeat_channels(graph)
     double_by_itself(graph)
+    graph, matrices = spell_in_float(graph)
     graph = bake_weights(graph)
     if options.preprocessing is not None:
         graph, example = embed.embed(graph, example, options)
-    return graph, cat([example[:1]] * (options.batch or 2))
+    return graph, cat([example[:1]] * (options.batch or 2)), matrices
 
 
 def _convert(graph: fx.GraphModule, rows: Tensors, opset: int, *, free_batch: bool) -> ModelProto:
@@ -133,13 +139,19 @@ def _linear_rewriting() -> Iterator[None]:
 
 
 def _finish(
-    model: ModelProto, metadata: dict[str, str], options: ExportOptions, precision: Precision, ir: int
+    model: ModelProto,
+    metadata: dict[str, str],
+    options: ExportOptions,
+    precision: Precision,
+    ir: int,
+    matrices: Matrices,
 ) -> None:
     import onnx
 
-    from edgekit.formats.onnx import passes, weights
+    from edgekit.formats.onnx import passes, recurrent, weights
 
     passes.finish(model, metadata)
+    recurrent.store(model, matrices)
     if precision == "fp16":
         weights.halve(model)
     elif precision == "int8-dynamic":

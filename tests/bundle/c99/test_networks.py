@@ -168,6 +168,7 @@ REFUSED = {
     "activations",
     "attention_mask",
     "convnext_atto",
+    "gru",
     "lstm",
     "padding",
     "text_encoder",
