@@ -111,3 +111,17 @@ def test_boxes(place: Path) -> None:
     report = run("detector.py")
     assert report["task"]["kind"] == "detection"  # type: ignore[index]
     assert any("int8" in one["file"] for one in report["artifacts"])  # type: ignore[attr-defined]
+
+
+def test_first_lines_of_the_readme_are_lines_of_the_page() -> None:
+    """Those run above; files of others are looked into and measured by tests of `inspect` and `bench`."""
+    rows = [
+        row
+        for row in (Path(__file__).parents[2] / "README.md").read_text().splitlines()
+        if "| `edgekit" in row
+    ]
+    lines = [line for row in rows for line in re.findall(r"`(edgekit [^`]*)`", row)]
+    assert len(rows) == 5
+    known = {line.split("#")[0].strip() for line in PAGE.splitlines() if line.startswith("edgekit ")}
+    assert {line for line in lines if line.startswith("edgekit compress")} <= known
+    assert {line.split()[1] for line in lines} == {"compress", "inspect", "bench"}
