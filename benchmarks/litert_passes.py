@@ -5,9 +5,9 @@
     python benchmarks/litert_passes.py --device emulated-cortex-a76    # into litert_passes-emulated-….json
 
 Each network is captured, calibrated and converted once; the converter's file is then finished twice, with
-the passes (transposes.py and rows.py: the order of axes; taken.py, picked.py: ops as XNNPACK takes them;
-in_float.py: what XNNPACK has in float alone; folded.py: what reads no input) and without. Told of each
-file: transposes, partitions of XNNPACK, ops outside of them, bytes, and the median of its times on one
+the passes (transposes.py, rows.py, shuffles.py: the order of axes; taken.py, picked.py: ops as XNNPACK
+takes them; in_float.py: what XNNPACK has in float alone; folded.py: what reads no input) and without. Told of
+each file: transposes, partitions of XNNPACK, ops outside of them, bytes, and the median of its times on one
 thread, both files in turns; on an emulated board instructions. ``apart``: the largest difference of their
 answers, in steps of the output's grid (floats: relative to the largest answer). Floats are added up in
 another order, so that a rounding may differ.
@@ -131,6 +131,7 @@ def both(graph: Any, example: Any, folder: Path) -> dict[str, Path]:
             _nothing(finishing.in_float, "compute_in_float"),
             _nothing(finishing.in_float, "multiply_matrices"),
             _nothing(finishing.folded, "fold_constants"),
+            _nothing(finishing.shuffles, "spread_shuffles"),
         ):
             files["without"].write_bytes(finish(*arguments))
         return finish(*arguments)

@@ -21,6 +21,7 @@ from edgekit.formats.litert import (
     in_float,
     lookups,
     rounded,
+    shuffles,
     splits,
     tails,
     taken,
@@ -112,6 +113,8 @@ def finish(
     if precision in ("int8", "fp32") and not options.whole_kernels:
         in_float.multiply_matrices(model)
     transposes.remove_transposes(model)
+    if not options.whole_kernels:
+        shuffles.spread_shuffles(model)
     if prepared.steps:
         splits.split_at_once(model)
     tflite_edit.drop_unused(model)
