@@ -175,9 +175,9 @@ def split_folders(root: Path, sort: Sort) -> dict[str, Path]:
 
 def _holds_classes(folder: os.DirEntry[str], sort: Sort) -> bool:
     inside = list(entries(folder))
-    return any(one.is_dir() for one in inside) and not any(
-        _is_one(one, sort) for one in inside if not one.is_dir()
-    )
+    if not any(one.is_dir() for one in inside):
+        return False
+    return sort.loose or not any(_is_one(one, sort) for one in inside if not one.is_dir())
 
 
 def _take(found: Listing[File], sort: Sort, split: str, folder: str, label: int) -> None:

@@ -50,6 +50,7 @@ COLUMNS = {
     "index": ("index", "class_index"),
 }
 _MOST_BYTES = 1 << 30
+_LONGEST = 1 << 24  # characters of a cell
 _SHOWN = 3
 _MOST_DIGITS = 18
 
@@ -107,10 +108,13 @@ def _objects(path: Path, text: str) -> list[dict[str, Any]]:
 def _table(path: Path, text: str) -> list[dict[str, Any]]:
     head = text.partition("\n")[0]
     separator = "\t" if "\t" in head else ";" if ";" in head and "," not in head else ","
+    before = csv.field_size_limit(_LONGEST)  # the module's own is 131,072 characters: less than a long text
     try:
         rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except csv.Error as error:
         raise DataError("this is no CSV", where=str(path), got=str(error)) from None
+    finally:
+        csv.field_size_limit(before)
     return [{str(key or "").strip().lower(): one for key, one in row.items()} for row in rows]
 
 

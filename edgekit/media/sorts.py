@@ -60,6 +60,7 @@ class Sort(Words):
             array (None without a transform) and facts. It runs in processes of its own and raises Unreadable.
         look: makes what gathers these facts.
         versions: of all that pixels or samples depend on, beside the transform.
+        loose: whether there may be others of the kind beside folders of classes, as texts about the texts.
     """
 
     suffixes: frozenset[str]
@@ -67,3 +68,4 @@ class Sort(Words):
     reader: str
     look: Callable[[], Look]
     versions: Callable[[], Sequence[Any]]
+    loose: bool = False

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from math import gcd
+from math import ceil, gcd
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,15 @@ import numpy.typing as npt
 
 from edgekit.files import NotAFile, read_bytes
 from edgekit.media.sorts import Unreadable
-from edgekit.sounds.features import features
+from edgekit.sounds.features import features, loudest
 from edgekit.sounds.transform import SoundTransform
 from edgekit.sounds.wav import RATES, Sound, read_wav
 
 __all__ = ["read_sound", "reader", "resampled"]
 
-_LARGEST_FILE = 512 << 20
+_LARGEST_FILE = 128 << 20  # hours of a telephone's rate: its samples as numbers take a gigabyte
+_MOST_SAMPLES = 1 << 27  # of a compressed file, which may say that it is of any length
+_MARGIN = 64  # samples beside what is cut out, for the low-pass filter
 _SILENT = 1e-4  # of full scale
 _OTHERS = ((b"fLaC", "FLAC"), (b"OggS", "Ogg"), (b"ID3", "MP3"), (b"\xff\xfb", "MP3"), (b"FORM", "AIFF"))
 
@@ -61,9 +63,18 @@ def read_sound(
         if transform is None:
             return None, facts
         mono = sound.samples.mean(1, dtype=np.float64)
-        return features(resampled(mono, sound.rate, transform.rate), transform), facts
+        part = _wanted_part(mono, sound.rate, transform)
+        return features(resampled(part, sound.rate, transform.rate), transform), facts
     except MemoryError:
         raise Unreadable("more memory would be needed than there is") from None
+
+
+def _wanted_part(samples: npt.NDArray[Any], rate: int, transform: SoundTransform) -> npt.NDArray[Any]:
+    """What will be looked at of a sound, with a margin: all of it at 48 times its rate could be gigabytes."""
+    length = ceil(transform.length * rate / transform.rate)
+    margin = ceil(_MARGIN * max(rate / transform.rate, 1))
+    start = loudest(samples, length)
+    return samples[max(0, start - margin) : start + length + margin]
 
 
 def _decoded(content: bytes) -> Sound:
@@ -78,8 +89,13 @@ def _by_soundfile(content: bytes, name: str) -> Sound:
     except (ModuleNotFoundError, OSError):
         raise Unreadable(f"{name}: pip install soundfile, or convert it to WAV") from None
     try:
+        about = soundfile.info(io.BytesIO(content))
+        if about.frames * about.channels > _MOST_SAMPLES:
+            raise Unreadable(f"more than {_MOST_SAMPLES:,} samples: cut it into shorter sounds")
         samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-        kind = f"{name}, {soundfile.info(io.BytesIO(content)).subtype_info}"
+        kind = f"{name}, {about.subtype_info}"
+    except Unreadable:
+        raise
     except Exception as error:  # a decoder raises whatever a damaged file makes it run into
         raise Unreadable(f"a damaged {name}: {' '.join(str(error).split())}"[:200]) from None
     if not len(samples) or not RATES[0] <= rate <= RATES[1] or not np.isfinite(samples).all():

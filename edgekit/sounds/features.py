@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgekit.sounds.transform import SoundTransform
 
-__all__ = ["features", "fitted", "mel_bands"]
+__all__ = ["features", "fitted", "loudest", "mel_bands"]
 
 _FLOOR = 1e-6  # of energy, before its logarithm
 _SMALL = 1e-7
@@ -22,9 +22,10 @@ def features(samples: npt.NDArray[Any], transform: SoundTransform) -> npt.NDArra
     Bands: natural logarithm of 1e-6 plus the energies of a Hann-windowed spectrum in triangles that are
     evenly spaced in mel (Davis and Mermelstein 1980).
     """
-    one = fitted(samples, transform.length)
-    if transform.normalize:
+    one = _loudest(samples, transform.length)
+    if transform.normalize:  # the sound alone: silence around it would make it louder
         one = (one - one.mean()) / np.sqrt(one.var() + _SMALL)
+    one = fitted(one, transform.length)
     if not transform.bands:
         return one.astype(np.float32)
     window, hop = transform.window_samples, transform.hop_samples
@@ -36,15 +37,26 @@ def features(samples: npt.NDArray[Any], transform: SoundTransform) -> npt.NDArra
 
 def fitted(samples: npt.NDArray[Any], length: int) -> npt.NDArray[np.float64]:
     """(length,): a short sound in the middle of silence, of a long one the part with most energy."""
-    samples = np.asarray(samples, np.float64)
-    if len(samples) > length:
-        energy = np.concatenate([[0.0], np.cumsum(samples**2)])
-        start = int(np.argmax(energy[length:] - energy[:-length]))
-        return samples[start : start + length]
+    samples = _loudest(samples, length)
     placed = np.zeros(length)
     start = (length - len(samples)) // 2
     placed[start : start + len(samples)] = samples
     return placed
+
+
+def _loudest(samples: npt.NDArray[Any], length: int) -> npt.NDArray[np.float64]:
+    """All of a short sound, of a long one the part with most energy."""
+    samples = np.asarray(samples, np.float64)
+    start = loudest(samples, length)
+    return samples[start : start + length]
+
+
+def loudest(samples: npt.NDArray[Any], length: int) -> int:
+    """Where the part of ``length`` samples with most energy begins; 0 of a shorter sound."""
+    if len(samples) <= length:
+        return 0
+    energy = np.concatenate([[0.0], np.cumsum(np.asarray(samples, np.float64) ** 2)])
+    return int(np.argmax(energy[length:] - energy[:-length]))
 
 
 @lru_cache(maxsize=4)

@@ -10,7 +10,7 @@ from edgekit.sounds.looking import Look
 
 __all__ = ["SOUNDS"]
 
-_VERSION = 1  # of what is made of a sound: features of another version are made anew
+_VERSION = 2  # of what is made of a sound: features of another version are made anew
 
 
 def _versions() -> Sequence[Any]:

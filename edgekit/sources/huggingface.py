@@ -6,6 +6,7 @@ code in a folder is never run.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ _WORDS = {
     "AutoModelForSequenceClassification": "text",
 }
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's number
+# Processors whose size is that of the shortest side, where it is one number.
+_SHORTEST = re.compile("ConvN|PoolFormer|Levit|MobileViT|MobileNet", re.IGNORECASE)
 
 
 def _package() -> Any:
@@ -76,6 +79,7 @@ class HuggingFace(ModelSource):
                 got="auto_map",
                 next="copy that code into a file of your own if you trust it: net.py:function",
             )
+        _refuse_elsewhere(described, folder / "config.json")
         transformers = _package()
         weights, tensors = _files(folder)
         check_sizes(described, tensors, folder / "config.json")
@@ -302,6 +306,24 @@ def _tell_head(told: dict[str, Any], where: str, classes: int, base: str) -> Non
         tell_new(where, next(iter(other.values()), None), classes)
 
 
+def _refuse_elsewhere(described: dict[str, Any], where: Path) -> None:
+    """Raise WorkloadError for what transformers would fetch, compile or ask other packages for."""
+    asked = {str(described.get(key)) for key in ("attn_implementation", "_attn_implementation")}
+    found = sorted(asked - {"None", "eager", "sdpa"})
+    if str(described.get("architecture", "")).startswith(("hf-hub:", "hf_hub:", "local-dir:")):
+        found.append(str(described["architecture"]))
+    if described.get("quantization_config") is not None:
+        found.append("quantization_config")
+    if found:
+        raise WorkloadError(
+            "this configuration wants code or weights from elsewhere",
+            where=str(where),
+            got=", ".join(found)[:200],
+            expected="a plain model: attention that is eager or sdpa, weights that aren't quantised",
+            next="take that key out of config.json, or save the model without it",
+        )
+
+
 def transform_of(told: dict[str, Any], own: int) -> ImageTransform:
     """From an image processor's configuration. ``own``: the size that the model has by its own."""
     size = told.get("size", own)
@@ -316,16 +338,24 @@ def transform_of(told: dict[str, Any], own: int) -> ImageTransform:
         more["scale"] = float(told.get("rescale_factor", 1 / 255))
     else:
         more["scale"] = 1.0
+    if isinstance(size, int) and (told.get("crop_pct") or _SHORTEST.search(_processor(told))):
+        size = {"shortest_edge": size}  # as older files say it
     crop = _sides(told.get("crop_size", size)) if told.get("do_center_crop") else None
     shortest = size if isinstance(size, int) else dict(size).get("shortest_edge")
     if shortest is not None and isinstance(size, dict):
-        # ConvNeXt's: pictures of less than 384 are cut out of larger ones.
-        if told.get("crop_pct") and shortest < 384 and crop is None:
+        # ConvNeXt's: pictures of less than 384 are cut out of larger ones, others are stretched.
+        if told.get("crop_pct") and shortest >= 384 and crop is None:
+            return ImageTransform(size=(shortest, shortest), fit="stretch", **more)
+        if told.get("crop_pct") and crop is None:
             return ImageTransform(size=(shortest, shortest), resize=int(shortest / told["crop_pct"]), **more)
         crop = crop or (shortest, shortest)
         return ImageTransform(size=crop, resize=max(shortest, *crop), **more)
     whole = _sides(size)
     return ImageTransform(size=crop or whole, resize=whole, fit="stretch", **more)
+
+
+def _processor(told: dict[str, Any]) -> str:
+    return f"{told.get('image_processor_type')} {told.get('feature_extractor_type')}"
 
 
 def _sides(size: Any) -> tuple[int, int]:

@@ -16,7 +16,8 @@ __all__ = ["check_built", "check_sizes"]
 
 _SMALLEST = 1_000_000  # numbers up to it are never looked at: identities of tokens, seeds
 _FEW = 200  # layers that any model may have
-_LAYERS = re.compile(r"layer|depth|block|stage")
+# Counts of what is built one by one, by the last part of their key.
+_LAYERS = re.compile(r"(num|n)_(\w+_)?(layers?|blocks?|stages?)|(\w+_)?depths?|layers?")
 
 
 def check_sizes(config: Mapping[str, Any], weights: Mapping[str, Tensor], where: Path) -> None:
@@ -25,7 +26,7 @@ def check_sizes(config: Mapping[str, Any], weights: Mapping[str, Tensor], where:
     """
     most = max(_SMALLEST, sum(one.numel() for one in weights.values()))
     for key, value in _numbers(config):
-        bound = max(_FEW, len(weights)) if _LAYERS.search(key) else most
+        bound = max(_FEW, len(weights)) if _LAYERS.fullmatch(key.rpartition(".")[2]) else most
         if abs(value) > bound:
             raise WorkloadError(
                 "this configuration isn't that of the weights beside it",

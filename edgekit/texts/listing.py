@@ -162,8 +162,21 @@ def _of_folder(root: Path, found: Listing[Text]) -> list[_Row]:
             found.notes.append(f"left out of {root}: {some(left)}")
         return [row for split, path in tables.items() for row in _of_table(path, split, found)]
     files = sorted(one for one in root.iterdir() if one.suffix.lower() == ".txt" and one.name[0] != ".")
-    if files:
+    folders = [one for one in root.iterdir() if one.is_dir() and one.name[0] != "." and _holds_texts(one)]
+    splits = {name for names in SPLIT_NAMES.values() for name in names}
+    if files and not folders:
+        if all(one.stem.lower() in splits for one in files):
+            raise DataError(
+                "texts without classes",
+                where=str(root),
+                got=some([one.name for one in files]),
+                expected="a file for each class, a folder for each class, or a table of texts and labels",
+            )
         return [row for path in files for row in _of_lines(path, "train", found)]
+    if files:
+        found.notes.append(f"left out of {root}: {some([one.name for one in files])}")
+    if any(one.is_dir() and _holds_texts(one) for name in splits for one in _inside(root / name)):
+        return _of_classes(root, found)
     by_split = {
         split: sorted(folder.glob("*.txt"))
         for name, split in ((name, split) for split in SPLITS for name in SPLIT_NAMES[split])
@@ -178,6 +191,14 @@ def _of_folder(root: Path, found: Listing[Text]) -> list[_Row]:
             for row in _of_lines(path, split, found)
         ]
     return _of_classes(root, found)
+
+
+def _holds_texts(folder: Path) -> bool:
+    return next(folder.rglob("*.txt"), None) is not None
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _of_lines(path: Path, split: str, found: Listing[Text]) -> Iterator[_Row]:
@@ -196,7 +217,7 @@ def _of_lines(path: Path, split: str, found: Listing[Text]) -> Iterator[_Row]:
 
 def _of_classes(root: Path, found: Listing[Text]) -> list[_Row]:
     """Folders of classes, a text in each file."""
-    sort = Sort("text", "texts", frozenset([".txt"]), _LIKE, "", _no_look, tuple)
+    sort = Sort("text", "texts", frozenset([".txt"]), _LIKE, "", _no_look, tuple, loose=True)
     files = listed(root, sort)
     found.notes += files.notes
     found.faults += files.faults

@@ -68,3 +68,23 @@ def test_files_of_a_gelu_that_is_written_out(tmp_path: Path) -> None:
         assert snr_db(wanted, answered) > 40, format
     found = delegated(load(tmp_path / "graph.litert"))
     assert (found.partitions, found.outside) == (1, {})
+
+
+class Learned(nn.Module):
+    """SiLU as long as what is learned is 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.beta = nn.Linear(8, 16), nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        found: Tensor = y * torch.sigmoid(self.beta * y)
+        return found
+
+
+def test_what_is_learned_and_what_ends_far_away_is_kept() -> None:
+    x = torch.randn(4, 8)
+    assert aten.silu.default not in {node.target for node in capture(Learned(), x).graph.nodes}
+    clamped = capture(nn.Sequential(nn.Linear(8, 8), nn.Hardtanh(-64, 64), nn.SiLU()), x)
+    assert len([node for node in clamped.graph.nodes if node.op == "call_function"]) == 3

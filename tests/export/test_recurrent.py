@@ -213,3 +213,12 @@ def test_a_float_layer_keeps_its_float_weights(tmp_path: Path) -> None:
     )
     counted = FORMATS["onnx"].coverage(written(graph, tmp_path, "onnx"))
     assert {layer.kernel for layer in counted.floats()} == {"LSTM"}
+
+
+def test_with_int16_activations_old_runtimes_are_told_not_to_try(tmp_path: Path) -> None:
+    """tflite-runtime 2.14 would load int8 weights between floats, and answer wrongly."""
+    path = written(quantized(Steps(nn.LSTM).eval()), tmp_path, "litert", "int16x8")
+    content = path.read_bytes()
+    versions = dict(tflite_edit.operators(tflite_edit.read(content)))
+    assert versions["FULLY_CONNECTED"] >= 12
+    assert tflite_edit.read_metadata(content, tflite_edit.RUNTIME).startswith("ai-edge-litert")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +152,29 @@ def test_features_are_those_of_a_slow_one() -> None:
 def test_settings_that_contradict_each_other(changed: dict[str, float]) -> None:
     with pytest.raises(DataError, match="what becomes of a sound"):
         SoundTransform(**changed)  # type: ignore[arg-type]
+
+
+def test_silence_around_a_sound_makes_it_no_louder() -> None:
+    transform = SoundTransform(rate=RATE, seconds=1.0, bands=0, normalize=True)
+    sound = np.random.default_rng(0).normal(0.3, 0.1, RATE // 10)
+    found = features(sound, transform)
+    inside = found[np.abs(found) > 0]
+    assert len(inside) == RATE // 10
+    assert abs(inside.std() - 1) < 1e-3
+
+
+def test_of_a_long_sound_what_is_wanted_alone_is_resampled(tmp_path: Path) -> None:
+    loud = np.concatenate([np.zeros(400_000), tone(seconds=0.5, rate=1000, hertz=100), np.zeros(400_000)])
+    path, transform = tmp_path / "x.wav", SoundTransform(rate=48_000, seconds=0.5, bands=0)
+    path.write_bytes(wav(loud, rate=1000, kind="8"))
+    tracemalloc.start()
+    try:
+        values, facts = read_sound(str(path), transform)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100e6  # all of it at 48,000 Hz: 38 million samples
+    assert facts["seconds"] == 800.5
+    assert values is not None
+    wanted = tone(seconds=0.5, rate=48_000, hertz=100)
+    assert np.abs(values[200:-200] - wanted[200:-200]).max() < 0.03

@@ -16,6 +16,7 @@ from edgekit.pictures.transform import ImageTransform
 from edgekit.progress import Event, told_while_reading
 from edgekit.sources import huggingface, timm
 from edgekit.sources.making import SOURCES, load_model, look_up
+from edgekit.sources.sizes import check_sizes
 from tests.sources.fake import install
 
 
@@ -363,3 +364,58 @@ def test_real_weights_with_another_head(tmp_path: Path) -> None:
     model, told = loaded("torchvision:googlenet", 3, weights=tmp_path / "w.safetensors")
     assert "10 classes, the data 3" in told[0]
     assert torch.equal(model.state_dict()["conv1.conv.weight"], state["conv1.conv.weight"])
+
+
+@pytest.mark.parametrize(
+    ("told", "fit", "resize"),
+    [
+        (
+            {"size": 224, "crop_pct": 0.875, "feature_extractor_type": "ConvNextFeatureExtractor"},
+            "cover",
+            256,
+        ),
+        ({"size": {"shortest_edge": 384}, "crop_pct": 0.875}, "stretch", 384),
+        (
+            {
+                "size": 256,
+                "do_center_crop": True,
+                "crop_size": 224,
+                "image_processor_type": "MobileViTImageProcessor",
+            },
+            "cover",
+            256,
+        ),
+        ({"size": 224, "image_processor_type": "ViTImageProcessor"}, "stretch", 224),
+    ],
+)
+def test_one_number_may_be_the_shortest_side(told: dict[str, Any], fit: str, resize: int) -> None:
+    found = huggingface.transform_of(told, 224)
+    assert (found.fit, found.resize) == (fit, (resize, resize))
+
+
+def test_sizes_of_layers_are_no_numbers_of_layers(tmp_path: Path) -> None:
+    weights = {f"layer{at}": torch.zeros(200, 200) for at in range(100)}
+    config = {
+        "stage_out_channels": [512, 2048],
+        "block_configs": [[5, 512, 512, 2, True]],
+        "num_hidden_layers": 24,
+    }
+    check_sizes(config, weights, tmp_path)
+    with pytest.raises(WorkloadError, match="num_blocks"):
+        check_sizes({**config, "encoder": {"num_blocks": 400}}, weights, tmp_path)
+
+
+@pytest.mark.wide
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attn_implementation": "somebody/kernel"},
+        {"quantization_config": {"quant_method": "x"}},
+        {"architecture": "hf-hub:a/b"},
+    ],
+)
+def test_nothing_from_elsewhere_is_asked_for_by_a_configuration(vit: Path, change: dict[str, Any]) -> None:
+    config = json.loads((vit / "config.json").read_text())
+    (vit / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(WorkloadError, match="from elsewhere"):
+        load_model(f"hf:{vit}", 5)

@@ -168,3 +168,31 @@ def test_lengths_are_looked_at(tmp_path: Path) -> None:
     found = TextFiles(table(tmp_path / "t.csv")).look()
     assert found["characters"]["shortest"] == len("top up ")
     assert found["kind"] == "texts"
+
+
+def test_loose_files_are_no_classes_beside_folders_of_them(tmp_path: Path) -> None:
+    """As reviews are packed: folders of classes, and a few files about them."""
+    for split in ("train", "test"):
+        for name in ("pos", "neg"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for at in range(3):
+                (tmp_path / split / name / f"{at}.txt").write_text(f"{name} {split} {at}")
+        (tmp_path / split / f"urls_{split}.txt").write_text("https://example.org/1\n")
+    (tmp_path / "README.txt").write_text("about these\n")
+    found = TextFiles(tmp_path)
+    assert found.classes == ("neg", "pos")
+    assert len(found.texts("train")) == 6
+    assert any("README.txt" in note for note in found.listing.notes)
+
+
+def test_files_of_splits_have_no_classes(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.txt").write_text("a\nb\n")
+    with pytest.raises(DataError, match="texts without classes"):
+        TextFiles(tmp_path)
+
+
+def test_a_text_may_be_long(tmp_path: Path) -> None:
+    rows = [f"{'word ' * 40_000}{at},{'ab'[at % 2]}" for at in range(6)]
+    (tmp_path / "x.csv").write_text("text,label\n" + "\n".join(rows))
+    assert len(TextFiles(tmp_path / "x.csv").rows) == 6

@@ -120,6 +120,8 @@ def finish(
     tflite_edit.drop_unused(model)
     if precision == "int16x8":
         tflite_edit.spell_int16(model)
+        if prepared.matrices:
+            tflite_edit.at_least(model, hybrid.VERSIONS)
     if precision == "int8-dynamic":
         tflite_edit.at_least(model, hybrid.VERSIONS)
     if precision in INT8_GRAPH:
