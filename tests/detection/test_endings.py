@@ -50,6 +50,7 @@ def heads() -> dict[str, tuple[Any, Tensors]]:
     flat[:, 32:] = (flat[:, 32:] * 4).round() / 4
     found = {name: (head, give(flat)) for name, (head, give) in layouts().items()}
     distances = 2 + torch.randn(3, 7, 120, generator=generator)
+    distances[:, :4] = distances[:, :4].abs()  # a box whose right side is left of its left one has no area
     distances[:, 4:] = (distances[:, 4:] * 4).round() / 4 - 2
     found["distances"] = (made.head(reg_max=0), distances)
     found["priors"] = (test_priors.head(), test_priors.noise(4))
