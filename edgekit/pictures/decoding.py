@@ -11,14 +11,12 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from edgekit.files import NotAFile, read_bytes
-from edgekit.media.sorts import Unreadable
+from edgekit.media.sorts import Unreadable, whole
 from edgekit.pictures.transform import ImageTransform, inner_size
 
 __all__ = ["Facts", "Unreadable", "decode", "read_picture", "reader"]
@@ -76,12 +74,7 @@ def read_picture(path: str, transform: ImageTransform | None) -> tuple[np.ndarra
 
     Raises Unreadable. Never waits for a pipe.
     """
-    try:
-        content = read_bytes(Path(path), _LARGEST_FILE)
-    except NotAFile as error:
-        raise Unreadable(str(error.strerror)) from None
-    except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from None
+    content = whole(path, _LARGEST_FILE)
     digest = hashlib.sha256(content).hexdigest()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about EXIF data, palettes: what can't be read raises

@@ -10,14 +10,12 @@ import io
 import json
 from collections.abc import Callable
 from math import ceil, gcd
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.files import NotAFile, read_bytes
-from edgekit.media.sorts import Unreadable
+from edgekit.media.sorts import Unreadable, whole
 from edgekit.sounds.features import features, loudest
 from edgekit.sounds.transform import SoundTransform
 from edgekit.sounds.wav import RATES, Sound, read_wav
@@ -44,12 +42,7 @@ def read_sound(
 
     Raises Unreadable. Never waits for a pipe.
     """
-    try:
-        content = read_bytes(Path(path), _LARGEST_FILE)
-    except NotAFile as error:
-        raise Unreadable(str(error.strerror)) from None
-    except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from None
+    content = whole(path, _LARGEST_FILE)
     try:
         sound = _decoded(content)
         facts = {

@@ -224,11 +224,7 @@ def prepared(source: Source, *, made_up: bool = False) -> tuple[nn.Module, Made]
     if files is None:
         kind = row.kind_of(name, model)
     transform = KINDS[kind].transform(Asked(source, row, name, model), files)
-    reading(
-        Event(
-            "note", "data", f"{KINDS[kind].many} as {source.model} wants them: {KINDS[kind].told(transform)}"
-        )
-    )
+    reading(Event("note", "data", f"{KINDS[kind].many} as {source.model} wants them: {transform.told()}"))
     made = Made(source, kind, files, transform, own)
     if count is not None:
         answers = _answers(made, model)
@@ -276,7 +272,7 @@ def _about(source: Source, made: Made) -> dict[str, str]:
     weights = "fetched" if source.pretrained else "its own" if row.brings_weights else "random"
     if source.weights is not None:
         weights = f"of {source.weights}"
-    what = KINDS[made.kind].told(made.transform)
+    what = made.transform.told()
     told = {"source": f"{source.model}, weights {weights}", KINDS[made.kind].many: what}
     return told if source.data is None else {**told, "data": str(source.data)}
 

@@ -40,7 +40,7 @@ def written(made: Made, model: nn.Module, out: Path) -> str:
     transform = [_with_paths(line, out) for line in said.transform]
     uses_path = any(_HERE in one for one in (*data, *arguments, *transform))
     body = [
-        f"data = {kind.owner}({', '.join(data)})  # {said.count}",
+        f"data = {kind.owner.__name__}({', '.join(data)})  # {said.count}",
         *transform,
         f"train, validation = data.read(transform)  # {said.read}",
         *(

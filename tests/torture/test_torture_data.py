@@ -78,18 +78,24 @@ def test_tables(pictures: Path, seed: int, count: int) -> None:
     """CSV, TSV and JSONL; every hundredth by the command that looks at data."""
     refused = 0
     for index, random in enumerate(seeded("tables", seed, count)):
-        rows: list[dict[str, Any]] = [dict(one) for one in ROWS] * random.choice((1, 1, 3))
-        for _ in range(random.choice((0, 1, 1, 4))):
-            row = random.choice(rows)
-            row[random.choice((*row, "index", "x"))] = random.choice((*CELLS, *mutations.VALUES))
-        path = pictures / f"table{random.choice(('.csv', '.tsv', '.jsonl'))}"
-        content = table(rows, path.suffix)
-        path.write_bytes(mutations.damaged(random, content) if random.random() < 0.3 else content)
+        path = spoilt_table(random, pictures, [dict(one) for one in ROWS], "index")
         refused += bool(message(lambda at=path: ImageFiles(at)))
         if index % 100 == 0:
             command("data", str(path))
         path.unlink()
     assert 0 < refused < count
+
+
+def spoilt_table(random: Random, folder: Path, rows: list[dict[str, Any]], column: str) -> Path:
+    """Rows a few times over, with other cells, another column, or damaged as a file."""
+    rows = [dict(row) for row in rows * random.choice((1, 1, 3))]
+    for _ in range(random.choice((0, 1, 1, 4))):
+        row = random.choice(rows)
+        row[random.choice((*row, column, "x"))] = random.choice((*CELLS, *mutations.VALUES))
+    path = folder / f"table{random.choice(('.csv', '.tsv', '.jsonl'))}"
+    content = table(rows, path.suffix)
+    path.write_bytes(mutations.damaged(random, content) if random.random() < 0.3 else content)
+    return path
 
 
 def table(rows: list[dict[str, Any]], suffix: str) -> bytes:
@@ -220,15 +226,10 @@ def test_sounds(tmp_path: Path, seed: int, count: int) -> None:
 
 def test_texts(tmp_path: Path, seed: int, count: int) -> None:
     """Tables of texts, their cells and bytes changed."""
+    whole: list[dict[str, Any]] = [{"text": text, "label": label} for text, label in ROWS_OF_TEXT]
     refused = 0
     for random in seeded("texts", seed, count):
-        rows: list[dict[str, Any]] = [{"text": text, "label": label} for text, label in ROWS_OF_TEXT] * 3
-        for _ in range(random.choice((0, 1, 1, 4))):
-            row = random.choice(rows)
-            row[random.choice((*row, "split", "x"))] = random.choice((*CELLS, *mutations.VALUES))
-        path = tmp_path / f"table{random.choice(('.csv', '.tsv', '.jsonl'))}"
-        content = table(rows, path.suffix)
-        path.write_bytes(mutations.damaged(random, content) if random.random() < 0.3 else content)
+        path = spoilt_table(random, tmp_path, whole, "split")
 
         def used(at: Path = path) -> None:
             found = TextFiles(at)

@@ -55,8 +55,5 @@ def _matrix(file: Wiring, tensor: int, matrices: Matrices) -> Matrix | None:
 
 
 def _add(model: Any, matrix: Matrix, name: Any) -> int:
-    grid = schema.QuantizationParametersT()
-    grid.scale = matrix.scale
-    grid.zeroPoint = np.zeros(len(matrix.scale), np.int64)
-    grid.quantizedDimension = 0
+    grid = tflite_edit.on_grid(matrix.scale.tolist(), [0] * len(matrix.scale))
     return tflite_edit.add_constant(model, matrix.integers, name, grid)

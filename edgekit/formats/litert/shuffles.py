@@ -1,8 +1,7 @@
 """Transposes of many small matrices as transposes of few large ones: a channel shuffle with channels last.
 
 XNNPACK transposes (N, 2, 24) matrix by matrix, and each takes it as long as a few hundred bytes do in a large
-one. With the matrices' places brought to the end, rows of N bytes are moved as they are. On an x86 CPU
-784 matrices of 2 x 24 bytes take 39 µs by themselves and 7 µs so.
+one. With the matrices' places brought to the end, rows of N bytes are moved as they are.
 """
 
 from __future__ import annotations

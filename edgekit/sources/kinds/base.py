@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -58,16 +58,24 @@ class Kind(ABC, Generic[F, X]):
     Attributes:
         many: what its inputs are called.
         wanted: what ``--data`` has to be, in words.
-        owner: the class that holds such data, by its name in edgekit.
+        owner: the class that holds such data, public in edgekit.
     """
 
     many: ClassVar[str]
     wanted: ClassVar[str]
-    owner: ClassVar[str]
+    owner: ClassVar[Callable[..., Any]]
 
-    @abstractmethod
     def open(self, source: Source, classes: Sequence[str] | None = None) -> F:
         """The data, not read yet. Raises DataError."""
+        assert source.data is not None
+        made: F = type(self).owner(
+            source.data,
+            validation=source.validation,
+            seed=source.seed,
+            skip_damaged=source.skip_damaged,
+            classes=classes,
+        )
+        return made
 
     @abstractmethod
     def glance(self, source: Source) -> None:
@@ -76,10 +84,6 @@ class Kind(ABC, Generic[F, X]):
     @abstractmethod
     def transform(self, asked: Asked, files: F | None) -> X:
         """What the model wants of them; what it doesn't say is chosen by the data, and told."""
-
-    @abstractmethod
-    def told(self, transform: X) -> str:
-        """In one line."""
 
     @abstractmethod
     def noise(self, transform: X, count: int, generator: torch.Generator) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgekit.annotations.files import BoxFiles
@@ -29,17 +28,7 @@ class OfBoxes(Kind[BoxFiles, ImageTransform]):
     wanted: ClassVar[str] = (
         "pictures with boxes: a COCO file, a YOLO data.yaml, or a folder of these or of VOC's"
     )
-    owner: ClassVar[str] = "BoxFiles"
-
-    def open(self, source: Source, classes: Sequence[str] | None = None) -> BoxFiles:
-        assert source.data is not None
-        return BoxFiles(
-            source.data,
-            validation=source.validation,
-            seed=source.seed,
-            skip_damaged=source.skip_damaged,
-            classes=classes,
-        )
+    owner = BoxFiles
 
     def glance(self, source: Source) -> None:
         assert source.data is not None
@@ -63,9 +52,6 @@ class OfBoxes(Kind[BoxFiles, ImageTransform]):
             return ImageTransform(size, fit="letterbox", mean=(0.0,), std=(1.0,))
         fit: Any = _FITS[own.fit]
         return ImageTransform(size, fit=fit, mean=own.mean, std=own.std, scale=own.scale, border=own.border)
-
-    def told(self, transform: ImageTransform) -> str:
-        return transform.told()
 
     def noise(self, transform: ImageTransform, count: int, generator: torch.Generator) -> Any:
         import torch

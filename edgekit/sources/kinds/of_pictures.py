@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,17 +24,7 @@ class OfPictures(Kind[ImageFiles, ImageTransform]):
 
     many: ClassVar[str] = "pictures"
     wanted: ClassVar[str] = "pictures: a folder for each class, or a CSV or JSONL file of paths and labels"
-    owner: ClassVar[str] = "ImageFiles"
-
-    def open(self, source: Source, classes: Sequence[str] | None = None) -> ImageFiles:
-        assert source.data is not None
-        return ImageFiles(
-            source.data,
-            validation=source.validation,
-            seed=source.seed,
-            skip_damaged=source.skip_damaged,
-            classes=classes,
-        )
+    owner = ImageFiles
 
     def glance(self, source: Source) -> None:
         assert source.data is not None
@@ -44,9 +33,6 @@ class OfPictures(Kind[ImageFiles, ImageTransform]):
     def transform(self, asked: Asked, files: ImageFiles | None) -> ImageTransform:
         """Of ``source.size``, if given, cut out in the same proportion."""
         return resized(asked.row.transform(asked.name, asked.model), asked.source.size)
-
-    def told(self, transform: ImageTransform) -> str:
-        return transform.told()
 
     def noise(self, transform: ImageTransform, count: int, generator: torch.Generator) -> Any:
         import torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,17 +26,7 @@ class OfSounds(Kind[SoundFiles, SoundTransform]):
     wanted: ClassVar[str] = (
         "sounds: a folder of WAV files for each class, or a CSV or JSONL of paths and labels"
     )
-    owner: ClassVar[str] = "SoundFiles"
-
-    def open(self, source: Source, classes: Sequence[str] | None = None) -> SoundFiles:
-        assert source.data is not None
-        return SoundFiles(
-            source.data,
-            validation=source.validation,
-            seed=source.seed,
-            skip_damaged=source.skip_damaged,
-            classes=classes,
-        )
+    owner = SoundFiles
 
     def glance(self, source: Source) -> None:
         assert source.data is not None
@@ -58,9 +47,6 @@ class OfSounds(Kind[SoundFiles, SoundTransform]):
         if files is not None and (own.mean, own.std) == (0.0, 1.0):
             own = files.measured(own)
         return own
-
-    def told(self, transform: SoundTransform) -> str:
-        return transform.told()
 
     def noise(self, transform: SoundTransform, count: int, generator: torch.Generator) -> Any:
         import torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgekit.errors import WorkloadError
@@ -27,17 +26,7 @@ class OfTexts(Kind[TextFiles, TextTransform]):
 
     many: ClassVar[str] = "texts"
     wanted: ClassVar[str] = "texts: a CSV, TSV or JSONL file with columns text and label, or a folder of them"
-    owner: ClassVar[str] = "TextFiles"
-
-    def open(self, source: Source, classes: Sequence[str] | None = None) -> TextFiles:
-        assert source.data is not None
-        return TextFiles(
-            source.data,
-            validation=source.validation,
-            seed=source.seed,
-            skip_damaged=source.skip_damaged,
-            classes=classes,
-        )
+    owner = TextFiles
 
     def glance(self, source: Source) -> None:
         assert source.data is not None
@@ -68,9 +57,6 @@ class OfTexts(Kind[TextFiles, TextTransform]):
         length, told = files.length_for(own, longest)
         reading(Event("note", "data", f"{length} tokens of at most {longest}: {told}"))
         return TextTransform(tokenizer, length)
-
-    def told(self, transform: TextTransform) -> str:
-        return transform.told()
 
     def noise(self, transform: TextTransform, count: int, generator: torch.Generator) -> Any:
         import torch
