@@ -96,12 +96,14 @@ def test_what_reads_no_input_is_computed_once() -> None:
     assert fold_constants(one.model) == 0
 
 
-def test_weights_that_are_stored_small_stay_small() -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_weights_that_are_stored_small_stay_small(turned: bool) -> None:
     one = Written(1, 4)
-    stored = one.tensor((1, 4), np.ones((1, 4), np.float32))
-    (small,) = one.op("DEQUANTIZE", [stored], (1, 4), name="DequantizeOptions")
+    stored = one.tensor((4, 1) if turned else (1, 4), np.ones(4, np.float32))
+    source = one.transpose(stored, (1, 0)) if turned else stored
+    (small,) = one.op("DEQUANTIZE", [source], (1, 4), name="DequantizeOptions")
     one.model.buffers[one.graph.tensors[stored].buffer].data = np.ones(4, np.float16).view(np.uint8)
-    one.graph.tensors[stored].type = 1  # float16
+    one.graph.tensors[stored].type = one.graph.tensors[source].type = 1  # float16
     one.graph.outputs = [one.add(0, small)]
     before = tflite_edit.write(one.model)
     assert fold_constants(one.model) == 0

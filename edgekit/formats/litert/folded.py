@@ -18,6 +18,7 @@ __all__ = ["fold_constants"]
 
 # Weights that are stored small, and read anew by each call, stay small.
 _STORED = ("DEQUANTIZE", "CAST", "DENSIFY")
+_MOVED = ("TRANSPOSE", "RESHAPE")
 _EACH_TIME = ("CALL_ONCE", "RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL")
 _MOST_BYTES = 1 << 20  # of a tensor that takes the place of what computed it
 
@@ -29,15 +30,19 @@ def fold_constants(model: Any) -> int:
     """
     file = Wiring(model)
     known = {index for index in range(len(file.graph.tensors)) if is_constant(model, file.graph, index)}
-    stored = set(known)  # constants, and what is read from them alone
+    moved = set(known)  # constants, in whatever order
+    stored: set[int] = set()  # what is read from those alone
     ops: list[Any] = []
     for operator in file.graph.operators:
         read = [int(one) for one in operator.inputs if int(one) >= 0]
         if read and all(one in known for one in read) and file.kind(operator) not in _EACH_TIME:
             known.update(int(one) for one in operator.outputs)
             ops.append(operator)
-            if file.kind(operator) in _STORED and all(one in stored for one in read):
-                stored.update(int(one) for one in operator.outputs)
+            given = [int(one) for one in operator.outputs]
+            if file.kind(operator) in _STORED and all(one in moved or one in stored for one in read):
+                stored.update(given)
+            elif file.kind(operator) in _MOVED and (read[0] in moved or read[0] in stored):
+                (moved if read[0] in moved else stored).update(given)
     wanted = [one for one in _border(file, ops) if one not in stored and _is_small(file, one)]
     if not wanted:
         return 0
