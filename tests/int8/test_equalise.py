@@ -22,7 +22,7 @@ WIDTH = 16
 
 
 class Uneven(nn.Module):
-    """A block whose inner channels are 1 to 256 times as loud, and are read with weights that much smaller."""
+    """Inner channels are 1 to 256 times as loud as they were, and are read with weights that much smaller."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
