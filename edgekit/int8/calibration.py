@@ -44,7 +44,8 @@ from edgekit.int8.unify import (
 )
 from edgekit.tensors import NamedTensors, Tensors
 
-_TRIED = 64  # samples that decide whether channels are made alike
+_TRIED = 64  # samples that decide whether channels are made alike,
+_NEARER_DB = 0.5  # and by how much nearer the answers have to be on them
 _ALL = 1 << 30  # NNCF asks how many batches to look at
 
 
@@ -157,7 +158,7 @@ def _even_channels(
         return
     few = list(_first(batches, _TRIED))
     told = answers(lowered, few)
-    quick = replace(options, ranges="minmax", bias_correction=False)
+    quick = replace(options, ranges="mse") if options.ranges == "auto" else options
 
     def near() -> float:
         return decibels(
@@ -167,12 +168,13 @@ def _even_channels(
     before = near()
     equalise(lowered, factors)
     after = near()
-    if after <= before:
+    taken = after > before + _NEARER_DB
+    if not taken:
         restore(lowered, factors)
     count = sum(len(one.group.makers) for one in factors)
     tell(
         f"channels behind {count} layers made alike: {after:.1f} dB, without {before:.1f} dB; "
-        + ("taken" if after > before else "not taken")
+        + ("taken" if taken else "not taken")
     )
 
 

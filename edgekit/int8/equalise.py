@@ -34,7 +34,7 @@ _SAMPLES = 64
 _DEGREES = (0.25, 0.5, 0.75, 1.0)
 _MOST = 2.0**12  # a factor: beyond, float32 sums of unlike terms lose digits
 _ROOM = 1.25  # a channel below a clamp may become this much larger in other samples before it meets the clamp
-_WORTH_DB = 1.0  # of predicted gain; below that nothing is changed
+_WORTH_DB = 2.0  # of predicted gain; below that nothing is changed
 _STEPS = 255.0
 
 
