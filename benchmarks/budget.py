@@ -1,6 +1,7 @@
 """A budget that is kept: what int8 loses by calibration alone, and what it loses and costs with a budget.
 
     EDGEKIT_DATA=… python benchmarks/budget.py [--networks resnet20 mobilenetv3 …] [--max-drop 0.5]
+                                               [--set stages.qat.equalise=never]
 
 For each network two runs of ``edgekit compress`` with the recipe ``quick``: plain, and with ``--max-drop``.
 Points are of the test set, lost against the trained model; times are of the run with the budget, medians of
@@ -15,7 +16,8 @@ Networks: cifar10.py, cifar10_timm.py and cifar10_mobilenet.py beside their weig
 where there are none), spoken_digits.py, and edgekit's embedded demo. What isn't there is left out, and said.
 ``resnet20-uneven``: the same function, but the channels between the two convolutions of three blocks are 1 to
 256 times as large as they were, by powers of two, and weights behind them smaller: what training leaves in
-some networks (Nagel et al. 2019, arXiv 1906.04721, section 3), made on purpose here.
+some networks (Nagel et al. 2019, arXiv 1906.04721, section 3), made on purpose here. Calibration undoes that
+by itself; with ``--set stages.qat.equalise=never`` it doesn't, and the budget has to be kept by floats.
 A network's result is written as soon as it is there, and kept when the script is started again.
 """
 
@@ -98,19 +100,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--max-drop", type=float, default=0.5)
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the recipe, in both runs"
+    )
     parser.add_argument("--work", type=Path, default=work.cache_folder() / "benchmarks" / "budget")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(arguments)
     for name in options.networks:
-        key = f"{name} {options.max_drop:g}"
+        key = " ".join([name, f"{options.max_drop:g}", *options.set])
         try:
             workload = NETWORKS[name]()
         except EdgekitError as error:
             print(f"{name} is left out: {error.what}")
             continue
-        row = measured(name, workload, options.max_drop, options.work)
+        row = measured(name, workload, options.max_drop, options.set, options.work)
         rows = json.loads(options.out.read_text()) if options.out.exists() else {}
-        rows[key] = {**row, **surroundings(PACKAGES), "command": command(name, options.max_drop)}
+        rows[key] = {**row, **surroundings(PACKAGES), "command": command(name, options.max_drop, options.set)}
         options.out.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
         print(
             f"{key}: lost {row['lost_plain']} plain, {row['lost']} with {row['float'] or 'nothing'} in float"
@@ -118,19 +123,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def command(name: str, points: float) -> str:
-    return f"python benchmarks/budget.py --networks {name} --max-drop {points:g}"
+def command(name: str, points: float, overrides: Sequence[str]) -> str:
+    told = f"python benchmarks/budget.py --networks {name} --max-drop {points:g}"
+    return " ".join([told, "--set", *overrides]) if overrides else told
 
 
-def measured(name: str, workload: Workload, points: float, folder: Path) -> dict[str, Any]:
+def measured(
+    name: str, workload: Workload, points: float, overrides: Sequence[str], folder: Path
+) -> dict[str, Any]:
     """A row of the result."""
     started = time.monotonic()
     asked = ("recommend.contract=true", f"recommend.max_accuracy_drop={points}")
-    budget = run(workload, folder / f"{name}-{points:g}", asked)
+    label = "-".join([name, *(one.replace("=", "-") for one in overrides)])
+    budget = run(workload, folder / f"{label}-{points:g}", (*asked, *overrides))
     kept = budget.budget
     assert kept is not None
     chosen = kept.rounds[-1].float
-    plain = run(workload, folder / f"{name}-plain", ()) if chosen else budget
+    plain = run(workload, folder / f"{label}-plain", overrides) if chosen else budget
     whole = max(kept.macs, 1)
     return {
         "max_drop": points,

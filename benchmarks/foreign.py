@@ -50,6 +50,7 @@ NETWORKS = tuple(
     for name in known.split()
 )
 _TOKENS = 48  # of a text
+_LAYER_SCALES = {"gamma", "layer_scale", "scale", "lambda", "ls1", "ls2"}
 _WORDS = 512  # in the vocabulary of a small configuration
 
 
@@ -317,15 +318,17 @@ def _loud_features(count: int, seed: int) -> Tensor:
 
 @torch.no_grad()
 def _give_weight(model: nn.Module) -> None:
-    """Norms whose factors start at zero, and layer scales near it, get some."""
+    """Norms and heads whose factors start at zero, and layer scales near it, get some."""
     for name, parameter in model.named_parameters():
         leaf = name.rpartition(".")[2]
         largest = float(parameter.abs().max())
         starts_at_zero = leaf in ("weight", "gamma") and parameter.dim() == 1 and largest == 0
-        if starts_at_zero or (leaf in ("gamma", "layer_scale", "scale", "lambda") and largest < 0.01):
+        if starts_at_zero or (leaf in _LAYER_SCALES and largest < 0.01):
             parameter.uniform_(0.3, 0.7)
         elif leaf in ("gamma", "beta") and parameter.dim() == 4 and largest == 0:
             parameter.uniform_(0.1, 0.3)  # ConvNeXt V2's response norm
+        elif leaf == "weight" and parameter.dim() > 1 and largest == 0:
+            parameter.normal_(std=parameter[0].numel() ** -0.5)  # the last layer of MLP mixers
 
 
 @torch.no_grad()

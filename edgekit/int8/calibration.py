@@ -8,7 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ from edgekit.execution import Forward, in_order, spans
 from edgekit.graph import ops
 from edgekit.graph.probes import layer_name
 from edgekit.int8.bias import ChannelMeans, correct_biases
+from edgekit.int8.equalise import equalise, factors_for, restore
 from edgekit.int8.grid import absorb_clamps, meet_clamps, snap_biases
 from edgekit.int8.heads import even_heads
 from edgekit.int8.joins import join
@@ -27,7 +28,7 @@ from edgekit.int8.lower import lower
 from edgekit.int8.masks import masks_by_addition
 from edgekit.int8.placement import EdgeQuantizer, last_layers
 from edgekit.int8.precision import kept_float, part_from_grids
-from edgekit.int8.range_trial import nearest
+from edgekit.int8.range_trial import answers, decibels, nearest
 from edgekit.int8.ranges import Histogram, float_values, histograms, mse_weight_scales, set_ranges
 from edgekit.int8.recurrent import quantize_recurrent
 from edgekit.int8.scores import free_coarse_scores, part_from_grid
@@ -43,6 +44,8 @@ from edgekit.int8.unify import (
 )
 from edgekit.tensors import NamedTensors, Tensors
 
+_TRIED = 64  # samples that decide whether channels are made alike,
+_NEARER_DB = 0.5  # and by how much nearer the answers have to be on them
 _ALL = 1 << 30  # NNCF asks how many batches to look at
 
 
@@ -54,8 +57,10 @@ class CalibrationOptions:
     the mean squared error is least ("mse"), or the mean fourth power of the error ("l4"); "auto": whichever
     of these but ``percentile`` brings the whole graph nearest (``range_trial.py``). ``weight_ranges``: the
     largest weight of each channel, or the least squared error. ``bias_correction``: see ``bias.py``;
-    ``even_heads``: see ``heads.py``. ``keep_float``: the outputs whose last layers stay in float;
-    ``float_layers``: patterns of names of layers that do (``precision.py``).
+    ``even_heads``: see ``heads.py``; ``equalise``: channels of one tensor are made more alike
+    (``equalise.py``), always, never, or ("auto") where a trial on 64 samples says that it helps.
+    ``keep_float``: the outputs whose last layers stay in float; ``float_layers``: patterns of names of layers
+    that do (``precision.py``).
     """
 
     ranges: Literal["auto", "minmax", "percentile", "mse", "l4"] = "mse"
@@ -63,6 +68,7 @@ class CalibrationOptions:
     weight_ranges: Literal["minmax", "mse"] = "minmax"
     bias_correction: bool = True
     even_heads: bool = True
+    equalise: Literal["auto", "always", "never"] = "auto"
     keep_float: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
 
@@ -104,12 +110,12 @@ def estimate(
     options: CalibrationOptions | None = None,
     *,
     doubt: Callable[[str], None] | None = None,
-    tell: Callable[[str, dict[str, float]], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> fx.GraphModule:
     """The first part of ``calibrate``, with the same arguments: every grid is found, every clamp still there.
 
-    ``doubt`` is told of layers whose numbers no one grid can hold (``spans.py``), ``tell`` which way of
-    finding ranges was taken, and how near (dB) each came, if several were tried.
+    ``doubt`` is told of layers whose numbers no one grid can hold (``spans.py``), ``tell`` what was tried,
+    how near (dB) each came, and what was taken.
 
     The graph is lowered (see ``lower``), NNCF's post-training quantisation finds the smallest and the largest
     value of each tensor on the placement of ``EdgeQuantizer``, the options' estimators look closer, and all
@@ -131,6 +137,64 @@ def estimate(
     batches = _ordered(lowered, batches)
     if options.even_heads:
         even_heads(lowered, batches)
+    if options.equalise != "never":
+        _even_channels(lowered, batches, kept, options, tell or (lambda _: None))
+    return _estimated(lowered, batches, kept, options, doubt, tell)
+
+
+def _even_channels(
+    lowered: fx.GraphModule,
+    batches: Streamed,
+    kept: Collection[str],
+    options: CalibrationOptions,
+    tell: Callable[[str], None],
+) -> None:
+    """Equalise in place, if a trial says that it helps: both ways in int8, as seen by the first samples."""
+    factors = factors_for(lowered, batches, kept)
+    if not factors:
+        return
+    if options.equalise == "always":
+        equalise(lowered, factors)
+        return
+    few = list(_first(batches, _TRIED))
+    told = answers(lowered, few)
+    quick = replace(options, ranges="mse") if options.ranges == "auto" else options
+
+    def near() -> float:
+        return decibels(
+            settle(_estimated(copy.deepcopy(lowered), Streamed(lambda: iter(few)), kept, quick)), told
+        )
+
+    before = near()
+    equalise(lowered, factors)
+    after = near()
+    taken = after > before + _NEARER_DB
+    if not taken:
+        restore(lowered, factors)
+    count = sum(len(one.group.makers) for one in factors)
+    tell(
+        f"channels behind {count} layers made alike: {after:.1f} dB, without {before:.1f} dB; "
+        + ("taken" if taken else "not taken")
+    )
+
+
+def _first(batches: Iterable[Tensors], count: int) -> Iterator[Tensors]:
+    """Batches of the first ``count`` samples; a single one that would be left over is none."""
+    for batch in batches:
+        yield batch[: max(2, count)]
+        count -= len(batch)
+        if count < 2:
+            return
+
+
+def _estimated(
+    lowered: fx.GraphModule,
+    batches: Streamed,
+    kept: Collection[str],
+    options: CalibrationOptions,
+    doubt: Callable[[str], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> fx.GraphModule:
     quantized = _placed(lowered, batches, kept)
     share_weight_pairs(quantized)
     part_from_grid(quantized)
@@ -159,7 +223,8 @@ def estimate(
             quantized, batches, lambda way: finish(way, copy.deepcopy(quantized))
         )
         if tell is not None:
-            tell(taken, tried)
+            told = ", ".join(f"{way} {near:.1f} dB" for way, near in tried.items())
+            tell(f"ranges of activations tried: {told}; {taken} is taken")
     else:
         finished = finish(taken, quantized)
     if doubt is not None:

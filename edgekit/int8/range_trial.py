@@ -19,7 +19,7 @@ from edgekit.int8.ranges import FloatModel
 from edgekit.noise import Noise
 from edgekit.tensors import Tensors, each
 
-__all__ = ["TRIED", "nearest"]
+__all__ = ["TRIED", "answers", "decibels", "nearest"]
 
 TRIED = ("mse", "l4", "minmax")
 _SAMPLES = 64
@@ -41,18 +41,18 @@ def nearest(
         The graph, one of ``TRIED``, and by way the signal-to-noise ratio (dB) of the output that lost most.
         Of equals the first is taken.
     """
-    rows = _answers(graph, batches)
+    rows = answers(graph, batches)
     best, taken = finish(TRIED[0]), TRIED[0]
-    found = {taken: _decibels(best, rows)}
+    found = {taken: decibels(best, rows)}
     for way in TRIED[1:]:
         made = finish(way)
-        found[way] = _decibels(made, rows)
+        found[way] = decibels(made, rows)
         if found[way] > found[taken]:
             best, taken = made, way
     return best, taken, found
 
 
-def _answers(graph: fx.GraphModule, batches: Iterable[Tensors]) -> list[tuple[Tensors, Tensors]]:
+def answers(graph: fx.GraphModule, batches: Iterable[Tensors]) -> list[tuple[Tensors, Tensors]]:
     """Inputs, and what the float model says of them; the same samples but one, however they are batched."""
     interpreter = FloatModel(graph)
     rows: list[tuple[Tensors, Tensors]] = []
@@ -71,7 +71,8 @@ def _answers(graph: fx.GraphModule, batches: Iterable[Tensors]) -> list[tuple[Te
     return rows
 
 
-def _decibels(graph: fx.GraphModule, rows: Iterable[tuple[Tensors, Tensors]]) -> float:
+def decibels(graph: fx.GraphModule, rows: Iterable[tuple[Tensors, Tensors]]) -> float:
+    """Signal-to-noise ratio of the graph against what ``answers`` gave, of the output that lost most."""
     noises: dict[str, Noise] = {}
     forward = Forward(graph)
     with torch.no_grad():

@@ -17,6 +17,7 @@ from edgekit.graph import ops
 from edgekit.graph.constants import evaluate_constant
 from edgekit.int8.scores import is_long
 
+_FINEST_SUMMAND = 512  # parts of a step of the sum
 LOW, HIGH = -128, 127
 Grid = tuple[float, int]  # scale, zero point; of int8
 
@@ -183,7 +184,7 @@ def quantize_constants(graph: fx.GraphModule) -> None:
 
     Positional embeddings, class tokens, tables of embeddings, factors: known numbers need no calibration. The
     constant operand of a matrix product is symmetric, as weights are; one that is concatenated gets the grid
-    of the result. Left alone is what isn't finite.
+    of the result, and a summand no finer steps than count in the sum. Left alone is what isn't finite.
     """
     computing = ops.SUMS | ops.PRODUCTS | ops.MATMULS | ops.CONCATENATIONS
     for node in list(graph.graph.nodes):
@@ -218,6 +219,28 @@ def _on_integers(node: fx.Node) -> bool:
     return behind and any(source.target in ops.DEQUANTIZE for source in node.all_input_nodes)
 
 
+def _scale_behind(node: fx.Node) -> float:
+    """Of the grid that the result of ``node`` is put on, behind its clamp if it has one."""
+    todo = list(node.users)
+    for user in todo:
+        if user.target in ops.QUANTIZE:
+            return grid_of(user)[0]
+        todo += user.users if user.target in ops.CLAMPS else ()
+    return 0.0
+
+
+def _as_a_summand(grid: Grid, smallest: float, largest: float, behind: float) -> Grid:
+    """No finer than a 512th of a step of the sum. XNNPACK adds tensors whose scales are 1/1024 to 256 times
+    that of the sum; an addition of others would part its graph (a bias that training left near 0).
+    """
+    if behind and smallest == largest == 0:
+        return behind, 0
+    scale = _float32(behind / _FINEST_SUMMAND)
+    if grid[0] >= scale:
+        return grid
+    return scale, max(LOW, min(HIGH, round(LOW - min(smallest, 0.0) / scale)))
+
+
 def _quantize_constant(
     graph: fx.GraphModule, reader: fx.Node, source: Any, *, symmetric: bool, grid: Grid | None = None
 ) -> None:
@@ -226,7 +249,10 @@ def _quantize_constant(
     value = evaluate_constant(graph, source)
     if not value.is_floating_point() or not value.numel() or not bool(torch.isfinite(value).all()):
         return
-    grid = grid or grid_for(float(value.min()), float(value.max()), symmetric=symmetric)
+    smallest, largest = float(value.min()), float(value.max())
+    grid = grid or grid_for(smallest, largest, symmetric=symmetric)
+    if reader.target in ops.SUMS:
+        grid = _as_a_summand(grid, smallest, largest, _scale_behind(reader))
     settings = (*grid, LOW, HIGH, torch.int8)
     with graph.graph.inserting_before(reader):
         quantize = graph.graph.call_function(ops.qd.quantize_per_tensor.default, (source, *settings))

@@ -19,8 +19,8 @@ from edgekit.units import human_seconds
 
 __all__ = ["HELD_UP", "Heartbeat"]
 
-EVERY = 7.0  # seconds without a line
-HELD_UP = 8.5  # seconds after which a process beside this one tells, as all threads are held up
+EVERY = 5.0  # seconds without a line: a busy machine may double it
+HELD_UP = 6.5  # seconds after which a process beside this one tells, as all threads are held up
 _TICK = 0.5
 
 

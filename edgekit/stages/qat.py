@@ -43,6 +43,7 @@ class QatConfig(StageConfig):
     weight_ranges: Literal["minmax", "mse"] = "minmax"  # of each channel of weights
     bias_correction: bool = True  # what rounding the weights moves a layer's mean by, off its bias
     even_heads: bool = True  # answers of unlike ranges each keep their digits, by a product in float behind
+    equalise: Literal["auto", "always", "never"] = "auto"  # channels of one tensor made alike, by the weights
     # Names of modules, or patterns of them (blocks.0, head.*), that stay in float: int8/precision.py.
     float: tuple[Annotated[str, Field(min_length=1, max_length=300)], ...] = Field((), max_length=10_000)
     learn_scales: bool = False  # scales learn with the weights (LSQ); a third more time for each step
@@ -253,15 +254,15 @@ def _calibrate(
         weight_ranges=config.weight_ranges,
         bias_correction=config.bias_correction,
         even_heads=config.even_heads,
+        equalise=config.equalise,
         keep_float=workload.task.keep_float,
         float_layers=config.float,
     )
     doubts = _doubts(config, context)
     graph = capture(model, workload.example(1))
 
-    def tell(taken: str, tried: dict[str, float]) -> None:
-        told = ", ".join(f"{way} {decibels:.1f} dB" for way, decibels in tried.items())
-        context.progress(Event("note", "qat", f"ranges of activations tried: {told}; {taken} is taken"))
+    def tell(text: str) -> None:
+        context.progress(Event("note", "qat", text))
 
     made = estimate(graph, Streamed(draw), options, doubt=doubts.append, tell=tell)
     if not any(node.target in ops.DEQUANTIZE for node in made.graph.nodes):

@@ -197,6 +197,31 @@ class Selected(nn.Module):
         return found.softmax(1)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-7, 1e-4, 3.0])
+def test_a_summand_of_any_size_splits_nothing(tmp_path: Path, size: float) -> None:
+    """XNNPACK adds no tensors whose scales differ too much: a bias of its own that training left near 0."""
+
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+            self.shift = nn.Parameter(size * torch.linspace(-0.2, 1, 8).reshape(1, 8, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.one(x)
+            found: Tensor = self.two(y * y.sigmoid() + self.shift)
+            return found
+
+    model, inputs = seeded(Shifted), torch.randn(32, 3, 8, 8)
+    graph = calibrate(capture(model, inputs[:2]), [inputs])
+    path = tmp_path / "model.tflite"
+    export(graph, inputs[:1], path, format="litert", precision="int8", metadata={})
+    found = delegated(load(path))
+    assert (found.partitions, found.outside) == (1, {})
+    with torch.no_grad():
+        assert snr_db(model(inputs), run_litert(path, nhwc(inputs))) > 30
+
+
 def test_a_softmax_across_branches_splits_nothing(tmp_path: Path) -> None:
     """Along axes that aren't the last one, between transposes."""
     model, inputs = seeded(Selected), torch.randn(8, 3, 8, 8)

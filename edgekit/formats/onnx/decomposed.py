@@ -41,9 +41,18 @@ class _Sparing(ExportedProgram):
         self, decomp_table: dict[Any, Callable[..., Any]] | None = None, *args: Any, **options: Any
     ) -> ExportedProgram:
         if decomp_table is not None and not changes(self.graph_module, decomp_table):
-            return self
-        decomposed: ExportedProgram = super().run_decompositions(decomp_table, *args, **options)
-        return decomposed
+            return _reshaping(self)
+        return _reshaping(super().run_decompositions(decomp_table, *args, **options))
+
+
+def _reshaping(program: ExportedProgram) -> ExportedProgram:
+    """With reshapes in the place of views, which the exporter computes anew for their types: attention, as it
+    computes it, may leave its result in another order in memory than when the graph was captured.
+    """
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+    return program
 
 
 def changes(module: fx.GraphModule, table: dict[Any, Callable[..., Any]]) -> bool:
