@@ -220,6 +220,7 @@ class Warned(_Part):
         "failed",
         "unstable",
         "guard",
+        "source",
     ]
     about: str
     message: str

@@ -14,7 +14,6 @@ _FUNCTION = (
 )
 _LOOK = "; edgekit inspect FILE looks into the file"
 _WHAT = {
-    ".onnx": ("an ONNX file: a graph that can't be trained, cut or captured", _FUNCTION + _LOOK),
     ".tflite": ("a LiteRT file, which is what edgekit writes", _FUNCTION + _LOOK),
     ".pte": ("an ExecuTorch file, which is what edgekit writes", _FUNCTION + _LOOK),
     ".pt2": (

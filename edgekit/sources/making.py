@@ -16,7 +16,8 @@ from edgekit.sources.huggingface import HuggingFace
 from edgekit.sources.kinds import KINDS
 from edgekit.sources.kinds.base import Asked
 from edgekit.sources.kinds.sniffing import kind_of_data
-from edgekit.sources.request import PREFIXES, Source, is_python
+from edgekit.sources.onnx_file import OnnxFile
+from edgekit.sources.request import PREFIXES, Source, is_model_file, is_python
 from edgekit.sources.timm import Timm
 from edgekit.sources.torchvision import Torchvision
 
@@ -43,7 +44,7 @@ SOURCES: dict[str, ModelSource] = {
     "hf": HuggingFace(),
 }
 assert tuple(SOURCES) == PREFIXES
-_PYTHON = Function()
+_PYTHON, _ONNX = Function(), OnnxFile()
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,12 @@ def look_up(model: str) -> tuple[ModelSource, str]:
     """The row of ``PREFIX:NAME``, and the name. Raises WorkloadError."""
     if is_python(model):
         return _PYTHON, model
+    if is_model_file(model):
+        return _ONNX, model
     prefix, colon, name = model.partition(":")
     if colon and prefix in SOURCES and name:
         return SOURCES[prefix], name
-    forms = ", ".join([*(f"{one}:NAME" for one in SOURCES), "net.py:function"])
+    forms = ", ".join([*(f"{one}:NAME" for one in SOURCES), "net.py:function", "FILE.onnx"])
     if not colon:
         advice = f"did you mean timm:{model}?" if re.fullmatch(r"[\w.-]+", model) else ""
     else:
@@ -97,7 +100,7 @@ def load_model(
     """A model by name, in eval mode, on the CPU.
 
     Args:
-        source: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER`` or ``net.py:function``.
+        source: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER``, ``net.py:function`` or ``FILE.onnx``.
         num_classes: logits that it answers; None: as many as it is known for.
         weights: a .safetensors or .pth file of plain tensors, see ``load_weights``. If they have a head for
             another number of classes, all but the head is taken, and that is told.
@@ -112,6 +115,13 @@ def load_model(
     from edgekit.sources import heads
 
     row, name = look_up(source)
+    if row.fixed_classes and (weights is not None or pretrained):
+        raise WorkloadError(
+            "a file takes no weights: it holds them",
+            where=source,
+            got=f"weights {weights}" if weights is not None else "pretrained",
+            next="leave them out",
+        )
     with seeded():
         model = row.build(name, num_classes, pretrained=pretrained)
     if weights is not None:
@@ -233,7 +243,9 @@ def prepared(source: Source, *, made_up: bool = False) -> tuple[nn.Module, Made]
                 "the model answers for other classes than the data have",
                 where=source.model,
                 got=f"{answers} outputs, {count} classes",
-                next="let the function take num_classes, and build the last layer with it",
+                next="a file's classes are fixed: give data with those that it was trained for"
+                if row.fixed_classes
+                else "let the function take num_classes, and build the last layer with it",
             )
     return model, made
 
