@@ -54,7 +54,7 @@ def compress(
         typer.Argument(
             metavar="WORKLOAD",
             help="my_workload.py[:function]; timm:NAME, torchvision:NAME, hf:FOLDER, net.py:function or "
-            "FILE.onnx with --data; without one, the embedded demo.",
+            "FILE.onnx|pt2 with --data; without one, the embedded demo.",
             show_default=False,
         ),
     ] = None,

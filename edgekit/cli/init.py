@@ -29,7 +29,7 @@ def init(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="timm:NAME, torchvision:NAME, hf:FOLDER, net.py:function or FILE.onnx.",
+            help="timm:NAME, torchvision:NAME, hf:FOLDER, net.py:function or FILE.onnx|pt2.",
             show_default=False,
         ),
     ],

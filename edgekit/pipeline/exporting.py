@@ -152,6 +152,13 @@ def _from_graph(
     out: str | Path,
     progress: Progress,
 ) -> list[dict[str, Any]]:
+    from edgekit.int8 import storage
+    from edgekit.pipeline.chain import form_of
+    from edgekit.stages.base import Form
+
+    graph = storage.load(path)
+    if form_of(graph) is Form.FLOAT and workload is None:
+        return _from_workload(Source(str(path)), what, device, out, progress)
     what = replace(what, precisions=what.precisions or ("int8",))
     if others := [name for name in what.precisions if name not in INT8_GRAPH]:
         raise InputError(
@@ -172,10 +179,8 @@ def _from_graph(
             where=str(path),
             next=f"name the workload: edgekit export {path} my_workload.py --embed-preprocessing",
         )
-    from edgekit.int8 import storage
     from edgekit.opening import load_workload
 
-    graph = storage.load(path)
     if workload is not None:
         return _alone(load_workload(workload), graph, what, device, out, progress)
     return _graph_alone(path, graph, what, device, Path(out), progress)

@@ -11,13 +11,14 @@ from weakref import WeakKeyDictionary
 from edgekit.errors import WorkloadError
 from edgekit.progress import Event, reading
 from edgekit.sources.base import ModelSource, seeded
+from edgekit.sources.exported_program import ExportedProgram
 from edgekit.sources.function import Function
 from edgekit.sources.huggingface import HuggingFace
 from edgekit.sources.kinds import KINDS
 from edgekit.sources.kinds.base import Asked
 from edgekit.sources.kinds.sniffing import kind_of_data
 from edgekit.sources.onnx_file import OnnxFile
-from edgekit.sources.request import PREFIXES, Source, is_model_file, is_python
+from edgekit.sources.request import MODEL_FILES, PREFIXES, Source, is_model_file, is_python
 from edgekit.sources.timm import Timm
 from edgekit.sources.torchvision import Torchvision
 
@@ -44,7 +45,9 @@ SOURCES: dict[str, ModelSource] = {
     "hf": HuggingFace(),
 }
 assert tuple(SOURCES) == PREFIXES
-_PYTHON, _ONNX = Function(), OnnxFile()
+_PYTHON = Function()
+_FILES: dict[str, ModelSource] = {".onnx": OnnxFile(), ".pt2": ExportedProgram()}
+assert tuple(_FILES) == MODEL_FILES
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,12 @@ def look_up(model: str) -> tuple[ModelSource, str]:
     if is_python(model):
         return _PYTHON, model
     if is_model_file(model):
-        return _ONNX, model
+        return _FILES[Path(model).suffix.lower()], model
     prefix, colon, name = model.partition(":")
     if colon and prefix in SOURCES and name:
         return SOURCES[prefix], name
-    forms = ", ".join([*(f"{one}:NAME" for one in SOURCES), "net.py:function", "FILE.onnx"])
+    names, files = (f"{one}:NAME" for one in SOURCES), (f"FILE{one}" for one in MODEL_FILES)
+    forms = ", ".join([*names, "net.py:function", *files])
     if not colon:
         advice = f"did you mean timm:{model}?" if re.fullmatch(r"[\w.-]+", model) else ""
     else:
@@ -100,7 +104,8 @@ def load_model(
     """A model by name, in eval mode, on the CPU.
 
     Args:
-        source: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER``, ``net.py:function`` or ``FILE.onnx``.
+        source: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER``, ``net.py:function``,
+            ``FILE.onnx`` or ``FILE.pt2``.
         num_classes: logits that it answers; None: as many as it is known for.
         weights: a .safetensors or .pth file of plain tensors, see ``load_weights``. If they have a head for
             another number of classes, all but the head is taken, and that is told.

@@ -9,7 +9,7 @@ from pathlib import Path
 __all__ = ["PREFIXES", "Source", "is_model_file", "is_python", "is_source"]
 
 PREFIXES = ("timm", "torchvision", "hf")
-MODEL_FILES = (".onnx",)
+MODEL_FILES = (".onnx", ".pt2")
 _PYTHON = re.compile(r"\.py(:\w+)?$")
 
 
@@ -18,7 +18,8 @@ class Source:
     """What ``load_workload`` and ``compress`` take instead of a workload.
 
     Args:
-        model: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER``, ``net.py:function`` or an ONNX file.
+        model: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER``, ``net.py:function``, an ONNX file or an
+            exported program (.pt2).
         data: pictures, sounds, texts or boxes; see ``ImageFiles``, ``SoundFiles``, ``TextFiles``,
             ``BoxFiles``. None: none, for what looks at the model alone.
         weights: a .safetensors or .pth file; see ``load_weights``.
@@ -47,7 +48,7 @@ class Source:
 
 
 def is_model_file(path: str | Path) -> bool:
-    """Whether it names a file that holds a whole model, without code: ONNX."""
+    """Whether it names a file that holds a whole model, without code: ONNX, torch's ExportedProgram."""
     return Path(path).suffix.lower() in MODEL_FILES
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import fx, nn
+from torch import nn
 
 from edgekit.errors import WorkloadError
 
@@ -26,7 +26,7 @@ def end_names(model: nn.Module) -> tuple[tuple[str, str], ...]:
 
 def is_graph(model: nn.Module) -> bool:
     """Whether it is one that was read from a file: ONNX, or an exported program."""
-    return original_file(model) is not None or isinstance(model, fx.GraphModule)
+    return isinstance(getattr(model, "ports", None), tuple)
 
 
 def refuse_stages(model: nn.Module, kinds: list[str], where: str) -> None:

@@ -17,6 +17,7 @@ from edgekit.errors import InputError, MeasurementError, WorkloadError
 from edgekit.files import require_file
 from edgekit.formats.onnx import reading
 from edgekit.formats.onnx.ends import companions
+from edgekit.sources.model_file import Port
 from edgekit.sources.onnx.nodes import Node
 from edgekit.sources.onnx.shapes import HOST
 from edgekit.sources.onnx.table import known
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from onnx import NodeProto as Proto
 
-__all__ = ["File", "Port", "parsed", "read"]
+__all__ = ["File", "parsed", "read"]
 
 _INTEGER = {
     "QuantizeLinear",
@@ -46,17 +47,6 @@ _TOLD = 6  # nodes that a message names
 _OLDEST = 7  # opset
 _SECONDS = 300.0
 _FLOATS, _WHOLE = (1, 10, 11), (3, 5, 6, 7)  # of TensorProto: float, half, double; whole numbers
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output: its name in the file, its sizes (None where they are free), whether it is whole
-    numbers.
-    """
-
-    name: str
-    sizes: tuple[int | None, ...]
-    whole: bool
 
 
 @dataclass(frozen=True)
