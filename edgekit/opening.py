@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from edgekit.errors import WorkloadError
-from edgekit.sources.request import Source, is_source
+from edgekit.sources.request import Source, is_model_file, is_source
 from edgekit.workload.loading import call, user_code
 from edgekit.workload.workload import Workload
 from edgekit.zoo import digits
@@ -23,7 +23,7 @@ FUNCTION = "workload"  # looked for in a workload file when none is named
 
 def load_workload(spec: Spec = None, *, made_up: bool = False) -> Workload:
     """A Workload from ``"file.py"`` (its function ``workload``), ``"file.py:function"``, a function, a
-    ``Source`` (a model by name, and pictures), or itself.
+    ``Source`` (a model by name, or an ONNX file, and its data), or itself.
 
     None is the embedded demo. A file is the user's own code and runs as such, with its folder importable and
     the global random generators seeded, so that a run can be continued.
@@ -40,6 +40,8 @@ def load_workload(spec: Spec = None, *, made_up: bool = False) -> Workload:
         return spec
     if spec is None:
         return digits.workload()
+    if isinstance(spec, str | Path) and is_model_file(spec):
+        spec = Source(str(spec))
     if isinstance(spec, Source) or (isinstance(spec, str) and is_source(spec)):
         from edgekit.sources.foreign import refuse_foreign
         from edgekit.sources.making import make

@@ -21,7 +21,7 @@ from edgekit.cli.common import (
     run_view,
     show_tracebacks,
 )
-from edgekit.cli.sources import Data, Pretrained, Size, SkipDamaged, Weights, begin, given
+from edgekit.cli.sources import Data, Mean, Pretrained, Size, SkipDamaged, Std, Weights, begin, given
 from edgekit.errors import Interrupted
 
 
@@ -53,8 +53,8 @@ def compress(
         str | None,
         typer.Argument(
             metavar="WORKLOAD",
-            help="my_workload.py[:function]; timm:NAME, torchvision:NAME, hf:FOLDER or net.py:function with "
-            "--data; without one, the embedded demo.",
+            help="my_workload.py[:function]; timm:NAME, torchvision:NAME, hf:FOLDER, net.py:function or "
+            "FILE.onnx|pt2 with --data; without one, the embedded demo.",
             show_default=False,
         ),
     ] = None,
@@ -63,6 +63,8 @@ def compress(
     pretrained: Pretrained = False,
     skip_damaged: SkipDamaged = False,
     size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -158,7 +160,7 @@ def compress(
 
     show_tracebacks(debug)
     others = rank_here() > 0  # of several processes the first one tells
-    what = given(workload, data, weights, pretrained, skip_damaged, size)
+    what = given(workload, data, weights, pretrained, skip_damaged, size, mean, std)
     with _interrupts_told_once(others), run_view(quiet=quiet or others) as progress:
         begin(what)
         from edgekit.pipeline import compress as run

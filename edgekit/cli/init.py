@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.common import Debug, Quiet, exits, run_view, show_tracebacks
-from edgekit.cli.sources import Data, Pretrained, Size, SkipDamaged, Weights, begin
+from edgekit.cli.sources import (
+    Data,
+    Mean,
+    Pretrained,
+    Size,
+    SkipDamaged,
+    Std,
+    Weights,
+    begin,
+    numbers,
+)
 from edgekit.cli.streams import say
 from edgekit.errors import InputError
 
@@ -19,7 +29,7 @@ def init(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="timm:NAME, torchvision:NAME, hf:FOLDER or net.py:function.",
+            help="timm:NAME, torchvision:NAME, hf:FOLDER, net.py:function or FILE.onnx|pt2.",
             show_default=False,
         ),
     ],
@@ -28,6 +38,8 @@ def init(
     pretrained: Pretrained = False,
     skip_damaged: SkipDamaged = False,
     size: Size = None,
+    mean: Mean = None,
+    std: Std = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The workload file.")] = Path(
         "my_workload.py"
     ),
@@ -44,7 +56,8 @@ def init(
         from edgekit.files import atomic_create, atomic_write, refuse_unwritable
         from edgekit.sources.request import Source
 
-        what = Source(source, data, weights, pretrained, skip_damaged, size)
+        middle, spread = numbers("--mean", mean), numbers("--std", std)
+        what = Source(source, data, weights, pretrained, skip_damaged, size, mean=middle, std=spread)
         begin(what)
         refuse_unwritable(out)
         there = InputError("there is a file already", where=str(out), next="name another with -o, or --force")

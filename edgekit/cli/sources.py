@@ -12,7 +12,18 @@ from edgekit.errors import InputError
 if TYPE_CHECKING:
     from edgekit.sources.request import Source
 
-__all__ = ["Data", "Pretrained", "Size", "SkipDamaged", "Weights", "begin", "given"]
+__all__ = [
+    "Data",
+    "Mean",
+    "Pretrained",
+    "Size",
+    "SkipDamaged",
+    "Std",
+    "Weights",
+    "begin",
+    "given",
+    "numbers",
+]
 
 Data = Annotated[
     Path | None,
@@ -46,6 +57,33 @@ Size = Annotated[
 ]
 
 
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        "--mean",
+        metavar="NUMBERS",
+        help="Of pictures / 255: one number, or 0.485,0.456,0.406; else the model's own.",
+        show_default=False,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", metavar="NUMBERS", help="Their spread, likewise.", show_default=False),
+]
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers between commas. Raises InputError."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(one) for one in text.split(","))
+    except ValueError:
+        raise InputError(
+            "these are no numbers", where=option, got=repr(text), expected="0.5, or 0.485,0.456,0.406"
+        ) from None
+
+
 def given(
     workload: str | None,
     data: Path | None,
@@ -53,6 +91,8 @@ def given(
     pretrained: bool = False,
     skip_damaged: bool = False,
     size: int | None = None,
+    mean: str | None = None,
+    std: str | None = None,
 ) -> str | Source | None:
     """What ``load_workload`` takes. Raises InputError: options that go with a name, without one."""
     from edgekit.sources.request import Source, is_python, is_source
@@ -63,13 +103,15 @@ def given(
         "--pretrained": pretrained,
         "--skip-damaged": skip_damaged,
         "--size": size is not None,
+        "--mean": mean is not None,
+        "--std": std is not None,
     }
     used = [name for name, one in options.items() if one]
     if workload is None:
         if used:
             raise InputError(
                 f"{used[0]} goes with a model",
-                next="timm:NAME, torchvision:NAME, hf:FOLDER or net.py:function",
+                next="timm:NAME, torchvision:NAME, hf:FOLDER, net.py:function or FILE.onnx",
             )
         return None
     if is_python(workload) and data is None:
@@ -82,7 +124,8 @@ def given(
         return workload
     if not used and not is_source(workload):
         return workload
-    return Source(workload, data, weights, pretrained, skip_damaged, size)
+    middle, spread = numbers("--mean", mean), numbers("--std", std)
+    return Source(workload, data, weights, pretrained, skip_damaged, size, mean=middle, std=spread)
 
 
 def begin(what: str | Source | None) -> None:

@@ -131,6 +131,8 @@ class ExportOptions:
         processor: what AOTInductor compiles for; None is the GPU where torch finds one, else this CPU.
         temperature: what the scores are divided by, in the last layer's own weights; see ``temperature.py``.
         ending: what the file computes behind the model's own outputs; None is nothing.
+        names: what a file calls its only input and its only output, ("input", …) and ("output", …), for
+            models that were a file themselves; in ONNX and LiteRT.
         whole_kernels: leave depthwise kernels of more than 25 taps whole, and integer, in LiteRT files,
             for what isn't XNNPACK, such as LiteRT for Microcontrollers and compilers for NPUs.
     """
@@ -145,6 +147,7 @@ class ExportOptions:
     temperature: float = 1.0
     ending: Ending | None = None
     whole_kernels: bool = False
+    names: tuple[tuple[str, str], ...] = ()
 
     def check(self, where: str) -> None:
         """Raise ExportError for what makes no sense in any format."""
@@ -190,4 +193,5 @@ class ExportOptions:
             "temperature": self.temperature,
             "ending": None if self.ending is None else self.ending.describe(),
             "whole_kernels": self.whole_kernels,
+            **({"names": dict(self.names)} if self.names else {}),
         }

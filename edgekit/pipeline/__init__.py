@@ -217,8 +217,10 @@ def _check_trainings(recipe: Recipe, workload: Workload) -> None:
     from edgekit.pipeline.chain import trainings
     from edgekit.training.computing.device import training_device
     from edgekit.training.data.mixing import check_mixing
+    from edgekit.workload.given_file import refuse_stages
     from edgekit.workload.matching import check_bounded
 
+    refuse_stages(workload.model, [one.kind for one in recipe.stages], f"recipe {recipe.name}")
     for stage in recipe.stages:
         for training in trainings(stage):
             check_mixing(training, workload)

@@ -13,6 +13,7 @@ from edgekit.errors import EdgekitError, ExportError
 from edgekit.files import disk_full, sha256, sha256_of, write_json
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
+from edgekit.formats.onnx.ends import put_whole
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.planning import REFERENCE, Planned, plan
@@ -131,15 +132,18 @@ def _export(job: Job, manifest: Manifest, one: Planned, rungs: Sequence[Rung], k
     path = manifest.path_of(one.file)
     started = time.monotonic()
     try:
-        export(
-            one.rung.model,
-            job.workload.example(1),
-            path,
-            format=one.format,
-            precision=one.precision,
-            metadata=metadata(job, one, rungs),
-            options=one.options,
-        )
+        if one.copied is not None:
+            put_whole(one.copied, path)
+        else:
+            export(
+                one.rung.model,
+                job.workload.example(1),
+                path,
+                format=one.format,
+                precision=one.precision,
+                metadata=metadata(job, one, rungs),
+                options=one.options,
+            )
     except EdgekitError:
         raise
     except Exception as error:

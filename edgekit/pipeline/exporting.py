@@ -20,7 +20,7 @@ from edgekit.pipeline.export_request import ExportRequest, export_request
 from edgekit.pipeline.places import profiles
 from edgekit.progress import Event, Progress, silent
 from edgekit.scratch import scratch
-from edgekit.sources.request import Source
+from edgekit.sources.request import Source, is_model_file
 
 if TYPE_CHECKING:
     from torch import fx
@@ -46,7 +46,7 @@ def export_files(
 
     Args:
         source: a run folder, an ``int8_graph.pt2``, a workload file (``file.py``, ``file.py:function``), or a
-            ``Source``.
+            ``Source``; an ONNX file.
         workload: the workload of a run or of an int8 graph. A run of the embedded demo needs none; an int8
             graph is exported without one, but not evaluated.
         what: formats, precisions and settings; see ``export_request``.
@@ -71,6 +71,8 @@ def export_files(
         return _from_run(path, workload, what, device, out, progress)
     if path.suffix == ".pt2":
         return _from_graph(path, workload, what, device, out or _EXPORTS, progress)
+    if is_model_file(path):
+        return _from_workload(Source(str(path)), what, device, out or _EXPORTS, progress)
     if ".py" in path.name:
         if workload is not None:
             raise InputError("a workload file is the source itself", got=f"{source} and {workload}")
@@ -150,6 +152,13 @@ def _from_graph(
     out: str | Path,
     progress: Progress,
 ) -> list[dict[str, Any]]:
+    from edgekit.int8 import storage
+    from edgekit.pipeline.chain import form_of
+    from edgekit.stages.base import Form
+
+    graph = storage.load(path)
+    if form_of(graph) is Form.FLOAT and workload is None:
+        return _from_workload(Source(str(path)), what, device, out, progress)
     what = replace(what, precisions=what.precisions or ("int8",))
     if others := [name for name in what.precisions if name not in INT8_GRAPH]:
         raise InputError(
@@ -170,10 +179,8 @@ def _from_graph(
             where=str(path),
             next=f"name the workload: edgekit export {path} my_workload.py --embed-preprocessing",
         )
-    from edgekit.int8 import storage
     from edgekit.opening import load_workload
 
-    graph = storage.load(path)
     if workload is not None:
         return _alone(load_workload(workload), graph, what, device, out, progress)
     return _graph_alone(path, graph, what, device, Path(out), progress)
@@ -278,6 +285,7 @@ def _planned(job: Job, rungs: Sequence[Rung], what: ExportRequest) -> list[Plann
     from edgekit.formats.options import ExportOptions
     from edgekit.pipeline.planning import embedding, planned_for, target_of
     from edgekit.stages.base import Form
+    from edgekit.workload.given_file import end_names
 
     has_graph = any(rung.form is Form.INT8 for rung in rungs)
     what = replace(what, precisions=what.precisions or ("int8" if has_graph else "fp32",))
@@ -294,6 +302,7 @@ def _planned(job: Job, rungs: Sequence[Rung], what: ExportRequest) -> list[Plann
         target=target_of(job),
         whole_kernels=whole,
         ending=job.workload.task.ending(what.head),
+        names=end_names(job.workload.model),
     )
     if what.embed_preprocessing:
         options = embedding(job, options)

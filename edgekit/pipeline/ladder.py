@@ -245,6 +245,14 @@ def _gate(one: Planned) -> float:
 
 
 def _disagrees(one: Planned, file: str, ratio: float, gate: float, reason: str) -> ExportError:
+    if one.copied is not None:
+        return ExportError(
+            "the graph that was read from the file answers otherwise than the file",
+            where=one.copied.name,
+            got=f"{ratio:.1f} dB on validation samples",
+            expected=f"at least {gate:g} dB: the same function, but for rounding",
+            next="please report it with the file; built in PyTorch it goes another way: net.py:function",
+        )
     return ExportError(
         f"the file disagrees with the {'int8 graph' if one.precision in INT8_GRAPH else 'model'} "
         "that it was made from",

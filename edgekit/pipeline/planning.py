@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from edgekit.errors import ExportError, MeasurementError
 from edgekit.formats import FORMATS, INT8_GRAPH, Precision, pairs
@@ -12,6 +13,7 @@ from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
 from edgekit.stages.base import Form
 from edgekit.tensors import Tensors
+from edgekit.workload.given_file import end_names, original_file
 
 REFERENCE = "artifacts/original_fp32.onnx"
 REFERENCE_FORM: tuple[str, Precision] = ("onnx", "fp32")  # its format and precision
@@ -19,13 +21,14 @@ REFERENCE_FORM: tuple[str, Precision] = ("onnx", "fp32")  # its format and preci
 
 @dataclass(frozen=True)
 class Planned:
-    """A file to be exported. ``file`` is relative to the run folder."""
+    """A file to be exported. ``file`` is relative to the run folder; ``copied``: it was there before."""
 
     file: str
     format: str
     precision: Precision
     rung: Rung
     options: ExportOptions = field(default_factory=ExportOptions)
+    copied: Path | None = None
 
     def expected(self, answers: Tensors) -> Tensors:
         """What the file answers where its model gives ``answers``."""
@@ -55,13 +58,15 @@ def options_of(job: Job) -> ExportOptions:
         target=target_of(job),
         whole_kernels=exports.microcontroller,
         ending=job.workload.task.ending(exports.head),
+        names=end_names(job.workload.model),
     )
     return embedding(job, options) if exports.embed_preprocessing else options
 
 
 def reference(original: Rung, options: ExportOptions) -> Planned:
-    """The original's plain fp32 ONNX file."""
-    return Planned(REFERENCE, *REFERENCE_FORM, original, ExportOptions(target=options.target))
+    """The original's plain fp32 ONNX file; of a model that was one, the very file."""
+    plain = ExportOptions(target=options.target)
+    return Planned(REFERENCE, *REFERENCE_FORM, original, plain, original_file(original.model))
 
 
 def possible(wanted: Sequence[Precision], *, quantised: bool) -> tuple[Precision, ...]:

@@ -191,9 +191,11 @@ def analyse_sensitivity(
 
 def _load(target: str | Path | Source | Workload | None, progress: Progress) -> Workload:
     from edgekit.opening import load_workload
+    from edgekit.workload.given_file import refuse_stages
 
     workload = load_workload(target)
     workload.check()
+    refuse_stages(workload.model, ["prune"], f"workload {workload.name}")
     _tell(progress, "looking at the model")
     workload.model.eval()
     return workload

@@ -17,11 +17,12 @@ from edgekit.pipeline.artifacts import REFERENCE, Manifest, Planned
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.measuring import rows_of
-from edgekit.report import Artifact, LadderStep, Report, Warned, recommend, verdicts
+from edgekit.report import Artifact, Figures, LadderStep, Report, Warned, recommend, verdicts
 from edgekit.runs.keys import LIBRARIES, versions
 from edgekit.tasks import Classification
 from edgekit.units import human_share, score_name
 from edgekit.workload import Workload
+from edgekit.workload.given_file import original_file
 
 _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm", "sve")
 _ABOUT = (
@@ -39,7 +40,7 @@ _ABOUT = (
 
 def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequence[Record]) -> Report:
     """Everything that is known, the recommendation, and what a reader should be warned of."""
-    baseline = rungs[0].figures
+    baseline = _baseline(rungs[0], manifest)
     stages = tuple(rung.row for rung in rungs if rung.row is not None)
     artifacts = tuple(_artifact(manifest.entries[one.file], one) for one in manifest.planned)
     measured, counts, failures = rows_of(records)
@@ -65,7 +66,8 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
             score=score,
             every_channel=any(part.task.class_count is None for part in job.workload.task.parts()),
         ),
-        warnings=tuple(_guessed(job.workload, baseline.accuracy))
+        warnings=tuple(_of_a_file(rungs[0], manifest))
+        + tuple(_guessed(job.workload, baseline.accuracy))
         + tuple(_otherwise(records))
         + tuple(
             verdicts(
@@ -93,6 +95,26 @@ def report_of(job: Job, rungs: Sequence[Rung], manifest: Manifest, records: Sequ
         budget=contract.told(job),
         versions={"edgekit": __version__, **versions(packages)},
     )
+
+
+def _baseline(original: Rung, manifest: Manifest) -> Figures:
+    """What the trained model can do; of one that was a file, what that file does in its runtime."""
+    if original_file(original.model) is None:
+        return original.figures
+    accuracy = manifest.entries[REFERENCE]["evaluation"]["accuracy"]
+    return original.figures.model_copy(update={"accuracy": accuracy})
+
+
+def _of_a_file(original: Rung, manifest: Manifest) -> Iterator[Warned]:
+    """What a report of an ONNX file is measured against, and what such a file can't become."""
+    if (file := original_file(original.model)) is not None:
+        far = manifest.entries[REFERENCE]["evaluation"]["snr_db"]
+        message = (
+            f"{Path(REFERENCE).name} is {file.name} as it was given: accuracy and gains are against that "
+            f"file in ONNX Runtime, and the graph that was read from it is {far:.0f} dB from it. A file "
+            "has no modules: it is neither distilled nor pruned"
+        )
+        yield Warned(kind="source", about=REFERENCE, message=message)
 
 
 def _guessed(workload: Workload, accuracy: float) -> Iterator[Warned]:

@@ -2,6 +2,7 @@
 
 summary.py    the report's content, as kept in report.json
 recommend.py  which file is recommended, and why
+tabular.py    the report as rows, for tables and pandas
 verdicts.py   what came out slower, larger or worse than it should, and why
 """
 

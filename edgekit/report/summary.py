@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgekit.errors import MissingExtraError
 from edgekit.files import read_bytes
 from edgekit.formats import FormatName, Precision
 
@@ -220,6 +221,7 @@ class Warned(_Part):
         "failed",
         "unstable",
         "guard",
+        "source",
     ]
     about: str
     message: str
@@ -309,7 +311,28 @@ class Report(_Part):
         """Inverse of ``to_json``. Raises ValueError (pydantic's own) if keys are missing or wrong."""
         return cls.model_validate(values)
 
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One for each file in each of its timings, see ``report/tabular.py``."""
+        from edgekit.report.tabular import rows
+
+        return rows(self)
+
+    def to_pandas(self) -> Any:
+        """The same as a pandas.DataFrame. Raises MissingExtraError: pandas isn't installed."""
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            raise MissingExtraError(
+                "pandas is not installed",
+                where="Report.to_pandas",
+                next="pip install pandas; report.to_rows() has the same as plain values",
+            ) from None
+        return pandas.DataFrame(self.to_rows())
+
     @classmethod
-    def load(cls, folder: Path) -> Report:
-        """The report of a run folder. Raises OSError if there is none, ValueError if it is damaged."""
-        return cls.model_validate_json(read_bytes(folder / "report.json"))
+    def load(cls, run: str | Path) -> Report:
+        """The report of a run folder, or of a report.json. Raises OSError if there is none, ValueError if it
+        is damaged.
+        """
+        path = Path(run)
+        return cls.model_validate_json(read_bytes(path if path.suffix == ".json" else path / "report.json"))

@@ -33,12 +33,14 @@ class ModelSource(ABC):
     Attributes:
         outputs: names of the outputs that count, where a model answers several.
         unused: beginnings of names of weights that belong to parts that aren't built.
+        fixed_classes: whether what is built answers for its own classes, whatever was asked for.
         brings_weights: whether what is built has weights of its own, which are nobody's business here.
     """
 
     outputs: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     brings_weights = False
+    fixed_classes = False
 
     @abstractmethod
     def build(self, name: str, num_classes: int | None, *, pretrained: bool) -> nn.Module:
@@ -69,6 +71,10 @@ class ModelSource(ABC):
     def sound(self, name: str, model: nn.Module) -> tuple[SoundTransform | None, bool]:
         """What it wants of sounds, None if it doesn't say; and whether that holds for their length, too."""
         raise NotImplementedError
+
+    def guessed(self, name: str, model: nn.Module) -> str:
+        """What a person should know about ``transform``, where nobody says what it is for certain."""
+        return ""
 
     def classes(self, name: str) -> tuple[str, ...] | None:
         """Names of its own classes, in the order of its outputs; None: it doesn't say."""

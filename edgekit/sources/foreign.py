@@ -14,13 +14,8 @@ _FUNCTION = (
 )
 _LOOK = "; edgekit inspect FILE looks into the file"
 _WHAT = {
-    ".onnx": ("an ONNX file: a graph that can't be trained, cut or captured", _FUNCTION + _LOOK),
     ".tflite": ("a LiteRT file, which is what edgekit writes", _FUNCTION + _LOOK),
     ".pte": ("an ExecuTorch file, which is what edgekit writes", _FUNCTION + _LOOK),
-    ".pt2": (
-        "an exported program: opening it runs what its pickles say",
-        "if you trust it, a function of three lines: def model(): return torch.export.load(FILE).module()",
-    ),
 }
 _WEIGHTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors")
 

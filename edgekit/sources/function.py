@@ -9,6 +9,7 @@ from edgekit.errors import WorkloadError
 from edgekit.pictures.transform import ImageTransform
 from edgekit.sounds.transform import SoundTransform
 from edgekit.sources.base import ModelSource
+from edgekit.sources.model_file import picture_transform
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,9 +51,13 @@ class Function(ModelSource):
         return made
 
     def transform(self, name: str, model: nn.Module) -> ImageTransform:
+        from edgekit.workload.given_file import is_graph
+
         own = getattr(model, "transform", None)
         if isinstance(own, ImageTransform):
             return own
+        if is_graph(model):
+            return picture_transform(name, model)
         config = getattr(model, "pretrained_cfg", None)
         if isinstance(config, dict) and {"input_size", "mean", "std"} <= config.keys():
             from edgekit.sources.timm import transform_of

@@ -11,12 +11,14 @@ from weakref import WeakKeyDictionary
 from edgekit.errors import WorkloadError
 from edgekit.progress import Event, reading
 from edgekit.sources.base import ModelSource, seeded
+from edgekit.sources.exported_program import ExportedProgram
 from edgekit.sources.function import Function
 from edgekit.sources.huggingface import HuggingFace
 from edgekit.sources.kinds import KINDS
 from edgekit.sources.kinds.base import Asked
 from edgekit.sources.kinds.sniffing import kind_of_data
-from edgekit.sources.request import PREFIXES, Source, is_python
+from edgekit.sources.onnx_file import OnnxFile
+from edgekit.sources.request import MODEL_FILES, PREFIXES, Source, is_model_file, is_python
 from edgekit.sources.timm import Timm
 from edgekit.sources.torchvision import Torchvision
 
@@ -44,6 +46,8 @@ SOURCES: dict[str, ModelSource] = {
 }
 assert tuple(SOURCES) == PREFIXES
 _PYTHON = Function()
+_FILES: dict[str, ModelSource] = {".onnx": OnnxFile(), ".pt2": ExportedProgram()}
+assert tuple(_FILES) == MODEL_FILES
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,13 @@ def look_up(model: str) -> tuple[ModelSource, str]:
     """The row of ``PREFIX:NAME``, and the name. Raises WorkloadError."""
     if is_python(model):
         return _PYTHON, model
+    if is_model_file(model):
+        return _FILES[Path(model).suffix.lower()], model
     prefix, colon, name = model.partition(":")
     if colon and prefix in SOURCES and name:
         return SOURCES[prefix], name
-    forms = ", ".join([*(f"{one}:NAME" for one in SOURCES), "net.py:function"])
+    names, files = (f"{one}:NAME" for one in SOURCES), (f"FILE{one}" for one in MODEL_FILES)
+    forms = ", ".join([*names, "net.py:function", *files])
     if not colon:
         advice = f"did you mean timm:{model}?" if re.fullmatch(r"[\w.-]+", model) else ""
     else:
@@ -97,7 +104,8 @@ def load_model(
     """A model by name, in eval mode, on the CPU.
 
     Args:
-        source: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER`` or ``net.py:function``.
+        source: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER``, ``net.py:function``,
+            ``FILE.onnx`` or ``FILE.pt2``.
         num_classes: logits that it answers; None: as many as it is known for.
         weights: a .safetensors or .pth file of plain tensors, see ``load_weights``. If they have a head for
             another number of classes, all but the head is taken, and that is told.
@@ -112,6 +120,13 @@ def load_model(
     from edgekit.sources import heads
 
     row, name = look_up(source)
+    if row.fixed_classes and (weights is not None or pretrained):
+        raise WorkloadError(
+            "a file takes no weights: it holds them",
+            where=source,
+            got=f"weights {weights}" if weights is not None else "pretrained",
+            next="leave them out",
+        )
     with seeded():
         model = row.build(name, num_classes, pretrained=pretrained)
     if weights is not None:
@@ -233,7 +248,9 @@ def prepared(source: Source, *, made_up: bool = False) -> tuple[nn.Module, Made]
                 "the model answers for other classes than the data have",
                 where=source.model,
                 got=f"{answers} outputs, {count} classes",
-                next="let the function take num_classes, and build the last layer with it",
+                next="a file's classes are fixed: give data with those that it was trained for"
+                if row.fixed_classes
+                else "let the function take num_classes, and build the last layer with it",
             )
     return model, made
 

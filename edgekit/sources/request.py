@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PREFIXES", "Source", "is_python", "is_source"]
+__all__ = ["PREFIXES", "Source", "is_model_file", "is_python", "is_source"]
 
 PREFIXES = ("timm", "torchvision", "hf")
+MODEL_FILES = (".onnx", ".pt2")
 _PYTHON = re.compile(r"\.py(:\w+)?$")
 
 
@@ -17,7 +18,8 @@ class Source:
     """What ``load_workload`` and ``compress`` take instead of a workload.
 
     Args:
-        model: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER`` or ``net.py:function``.
+        model: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER``, ``net.py:function``, an ONNX file or an
+            exported program (.pt2).
         data: pictures, sounds, texts or boxes; see ``ImageFiles``, ``SoundFiles``, ``TextFiles``,
             ``BoxFiles``. None: none, for what looks at the model alone.
         weights: a .safetensors or .pth file; see ``load_weights``.
@@ -26,6 +28,8 @@ class Source:
         size: of pictures in pixels along a side, of texts in tokens, of sounds in milliseconds; None: what
             the model's own configuration says, else by the data.
         validation, seed: see ``ImageFiles``.
+        mean, std: of pictures, in units of bytes / 255, for each channel or all; None: what the model's own
+            configuration says.
     """
 
     model: str
@@ -36,9 +40,16 @@ class Source:
     size: int | None = None
     validation: float = 0.2
     seed: int = 0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def __str__(self) -> str:
         return self.model if self.data is None else f"{self.model} on {self.data}"
+
+
+def is_model_file(path: str | Path) -> bool:
+    """Whether it names a file that holds a whole model, without code: ONNX, torch's ExportedProgram."""
+    return Path(path).suffix.lower() in MODEL_FILES
 
 
 def is_python(text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.sources.kinds import KINDS
 from edgekit.sources.making import Made, look_up, named
-from edgekit.sources.request import is_python
+from edgekit.sources.request import is_model_file, is_python
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,7 +92,7 @@ def _path(path: Any, out: Path) -> str:
 
 def _model(model: str, out: Path) -> str:
     prefix, _, name = model.partition(":")
-    if is_python(model):
+    if is_python(model) or is_model_file(model):
         if Path(model).is_absolute():
             return _quoted(model)
         file = os.path.relpath(model, out.absolute().parent)

@@ -141,9 +141,7 @@ def test_mistakes_are_told_with_the_way_out(arguments: tuple[str, ...], told: st
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("net.onnx", b"", "an ONNX file"),
         ("net.tflite", b"", "edgekit inspect net.tflite"),
-        ("net.pt2", b"", "torch.export.load(net.pt2)"),
         ("net.pth", b"PK", "net.py:function --weights net.pth"),
         ("net.pt", b"PK..net/code/__torch__.py", "TorchScript"),
     ],

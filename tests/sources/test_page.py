@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
+import onnx
 import pytest
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -17,6 +18,7 @@ from tests.detection.test_layouts import HELD_OUT, TRAIN, coco, pictures
 from tests.pictures.made import folder as photos
 from tests.sounds.made import folder as sounds
 from tests.sources.fake import install
+from tests.sources.test_onnx_source import network
 from tests.texts.made import table
 from tests.texts.test_tokens import model as bert
 
@@ -75,7 +77,7 @@ def run(of: str) -> dict[str, object]:
 
 
 def test_every_block_of_commands_is_known() -> None:
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     assert sorted(functions()) == ["detector", "spotter"]
 
 
@@ -113,8 +115,17 @@ def test_boxes(place: Path) -> None:
     assert any("int8" in one["file"] for one in report["artifacts"])  # type: ignore[attr-defined]
 
 
+@pytest.mark.wide
+def test_an_onnx_file(place: Path) -> None:
+    photos(place / "photos")
+    onnx.save(network(), place / "model.onnx")
+    report = run("model.onnx")
+    assert "load_model(f" in Path("my_workload.py").read_text()
+    assert any("int8" in one["file"] for one in report["artifacts"])  # type: ignore[attr-defined]
+
+
 def test_first_lines_of_the_readme_are_lines_of_the_page() -> None:
-    """Those run above; files of others are looked into and measured by tests of `inspect` and `bench`."""
+    """Those run above."""
     rows = [
         row
         for row in (Path(__file__).parents[2] / "README.md").read_text().splitlines()
@@ -123,5 +134,5 @@ def test_first_lines_of_the_readme_are_lines_of_the_page() -> None:
     lines = [line for row in rows for line in re.findall(r"`(edgekit [^`]*)`", row)]
     assert len(rows) == 5
     known = {line.split("#")[0].strip() for line in PAGE.splitlines() if line.startswith("edgekit ")}
-    assert {line for line in lines if line.startswith("edgekit compress")} <= known
-    assert {line.split()[1] for line in lines} == {"compress", "inspect", "bench"}
+    assert len(lines) == 5
+    assert set(lines) <= known

@@ -126,6 +126,7 @@ def finish(
         tflite_edit.at_least(model, hybrid.VERSIONS)
     if precision in INT8_GRAPH:
         tflite_edit.set_io(model, input="uint8" if prepared.pixels else options.io, output=options.io)
+    tflite_edit.rename_ends(model, dict(options.names))
     tflite_edit.shorten_names(model)
     tflite_edit.add_metadata(model, tflite_edit.METADATA, json.dumps(metadata, sort_keys=True))
     needs = compatibility.needs(tflite_edit.operators(model))

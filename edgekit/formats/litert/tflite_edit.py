@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import flatbuffers
@@ -150,6 +150,14 @@ def name_ends(
             entry.name = graph.tensors[entry.tensorIndex].name = name
         setattr(signature, side, entries)
         setattr(graph, side, [entry.tensorIndex for entry in entries])
+
+
+def rename_ends(model: Any, names: Mapping[str, str]) -> None:
+    """Call inputs and outputs otherwise, as tensors and in the signature; those that aren't named stay."""
+    (signature,) = model.signatureDefs
+    for entry in (*signature.inputs, *signature.outputs):
+        if (name := names.get(_text(entry.name))) is not None:
+            entry.name = model.subgraphs[0].tensors[entry.tensorIndex].name = name
 
 
 def _place(name: str) -> int:

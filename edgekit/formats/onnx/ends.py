@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.errors import InputError
-from edgekit.files import inside, require_file
+from edgekit.errors import ExportError, InputError
+from edgekit.files import atomic_write, inside, require_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
 _INTEGERS = (5, 6, 7)  # int16, int32, int64 of TensorProto
 
-__all__ = ["companions", "refuse_free", "size_of"]
+__all__ = ["companions", "put_whole", "refuse_free", "rename", "size_of"]
 
 
 def companions(path: Path) -> tuple[Path, ...]:
@@ -75,6 +75,46 @@ def refuse_free(path: Path) -> None:
             next="name its workload (--workload), or give preprocessed samples as a file: "
             + _made_up(inputs),
         )
+
+
+def put_whole(source: Path, target: Path) -> None:
+    """Copy an ONNX file byte for byte; of one with weights in other files, those as well, into one.
+
+    Raises OSError; ExportError: the whole is more than one file can hold.
+    """
+    if not companions(source):
+        atomic_write(target, source.read_bytes())
+        return
+    import onnx
+
+    try:
+        content = onnx.load(str(source)).SerializeToString()
+    except ValueError as error:
+        raise ExportError(
+            "the weights don't fit into one ONNX file",
+            where=str(source),
+            got=str(error),
+            expected="below 2 GB",
+        ) from error
+    atomic_write(target, content)
+
+
+def rename(model: ModelProto, names: Mapping[str, str]) -> None:
+    """Call inputs and outputs otherwise, in place; an inner value that has such a name already gives way."""
+    ends = {one.name for one in (*model.graph.input, *model.graph.output)}
+    wanted = {old: new for old, new in names.items() if old in ends and old != new}
+    inner = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    changed = {name: f"{name}_inner" for name in inner & set(wanted.values()) - set(wanted)} | wanted
+    for node in model.graph.node:
+        for side in (node.input, node.output):
+            side[:] = [changed.get(name, name) for name in side]
+    for value in (
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.initializer,
+        *model.graph.value_info,
+    ):
+        value.name = changed.get(value.name, value.name)
 
 
 def _made_up(inputs: Sequence[Any]) -> str:

@@ -11,11 +11,12 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from edgekit.errors import InputError
 from edgekit.formats.onnx.ends import size_of
 from edgekit.formats.summary import INTEGERS, by_size, dtype_totals, grid, tensor_bytes
 from edgekit.scratch import scratch
 
-__all__ = ["read"]
+__all__ = ["check", "read"]
 
 # Multiplying ops, and which of their inputs is the weight.
 _WEIGHTED = {
@@ -218,6 +219,20 @@ def _dtype(code: int) -> str:
     except KeyError:
         return f"unknown ({code})"
     return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def check(path: str) -> None:
+    """Let the parser and ONNX Runtime read a file. Raises InputError: one of them doesn't."""
+    try:
+        read(Path(path))
+        load(Path(path))
+    except Exception as error:  # whatever they raise is the file's fault
+        raise InputError(
+            "this is not an ONNX file, or it is damaged",
+            where=path,
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:600]}",
+            next="export it again",
+        ) from error
 
 
 # --- in its runtime ---------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from edgekit.files import atomic_write
 from edgekit.formats import embed
 from edgekit.formats.averaging import average_by_convolution
 from edgekit.formats.onnx.decomposed import sparing
+from edgekit.formats.onnx.ends import rename
 from edgekit.formats.onnx.multipliers import repeat_channels
 from edgekit.formats.onnx.suppressing import append_suppression
 from edgekit.formats.onnx.upsampling import double_by_itself
@@ -161,6 +162,7 @@ def _finish(
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
                 dim.dim_param = "batch"
+    rename(model, dict(options.names))
     onnx.checker.check_model(model, full_check=True)
     if options.shapes:
         model.CopyFrom(with_shapes(model))

@@ -9,6 +9,7 @@ from edgekit.media.listing import listed
 from edgekit.pictures.files import ImageFiles
 from edgekit.pictures.sort import PICTURES
 from edgekit.pictures.transform import ImageTransform
+from edgekit.progress import Event, reading
 from edgekit.sources.kinds.base import Asked, Kind, Lines
 from edgekit.sources.request import Source
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["OfPictures", "resized", "settings"]
+__all__ = ["OfPictures", "rescaled", "resized", "settings"]
 
 
 class OfPictures(Kind[ImageFiles, ImageTransform]):
@@ -32,7 +33,11 @@ class OfPictures(Kind[ImageFiles, ImageTransform]):
 
     def transform(self, asked: Asked, files: ImageFiles | None) -> ImageTransform:
         """Of ``source.size``, if given, cut out in the same proportion."""
-        return resized(asked.row.transform(asked.name, asked.model), asked.source.size)
+        own = resized(asked.row.transform(asked.name, asked.model), asked.source.size)
+        said = asked.source.mean is not None or asked.source.std is not None
+        if not said and (guess := asked.row.guessed(asked.name, asked.model)):
+            reading(Event("warning", "data", guess))
+        return rescaled(own, asked.source.mean, asked.source.std)
 
     def noise(self, transform: ImageTransform, count: int, generator: torch.Generator) -> Any:
         import torch
@@ -80,6 +85,15 @@ def resized(own: ImageTransform, size: int | None) -> ImageTransform:
         round(whole * new / old) for whole, new, old in zip(own.whole, sides, own.size, strict=True)
     )
     return replace(own, size=sides, resize=(height, width))
+
+
+def rescaled(
+    own: ImageTransform, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> ImageTransform:
+    """The same with another mean or spread of bytes / 255. Raises DataError: not one for each channel."""
+    if mean is None and std is None:
+        return own
+    return replace(own, mean=mean or own.mean, std=std or own.std, scale=1 / 255)
 
 
 def settings(transform: ImageTransform) -> list[str]:

@@ -1,0 +1,85 @@
+"""``edgekit compress FILE.pt2 --data DIR``: a program of torch.export enters where others are captured."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from edgekit import load_model
+from tests.pictures.made import folder as photos
+from tests.sources.test_onnx_source import QUICK, called
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(8, 2)).eval()
+
+
+def save(path: Path, *, free: bool = True) -> None:
+    example = torch.randn(2, 3, 32, 32)
+    shapes = ({0: torch.export.Dim("batch")},) if free else None
+    torch.export.save(torch.export.export(network(), (example,), dynamic_shapes=shapes), path)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos")
+    return tmp_path
+
+
+def test_the_whole_way(place: Path) -> None:
+    save(place / "net.pt2")
+    x = torch.randn(3, 3, 32, 32)
+    assert torch.allclose(load_model("net.pt2")(x), network()(x), atol=1e-6)
+    less = ("--set", "exports.formats=[onnx]")
+    done = called("compress", "net.pt2", "--data", "photos", "--recipe", "quick", "-o", "run", *QUICK, *less)
+    assert done.exit_code == 0, done.stderr
+    files = {Path(one["file"]).name for one in json.loads(done.stdout)["artifacts"]}
+    assert any("int8" in one for one in files)
+    refused = called("compress", next(map(str, Path("run").rglob("int8_graph.pt2"))), "--data", "photos")
+    assert refused.exit_code == 2
+    assert "quantised already" in refused.stderr
+
+
+def _fixed(path: Path) -> None:
+    save(path, free=False)
+
+
+def _damaged(path: Path) -> None:
+    save(path)
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def _code(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/version", "1")
+        archive.writestr("archive/data/sample_inputs/model.pt", b"cos\nsystem\n(S'touch gotcha'\ntR.")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "recipe", "told"),
+    [
+        (save, "mobile", "isn't distilled or pruned"),
+        (_fixed, "quick", "the number of samples is fixed"),
+        (_damaged, "quick", "damaged"),
+        (_code, "quick", "nothing of it was executed"),
+        (lambda path: None, "quick", "No such file"),
+    ],
+    ids=["mobile", "fixed", "damaged", "code", "gone"],
+)
+def test_refused_in_one_message(spoil: object, recipe: str, told: str, place: Path) -> None:
+    assert callable(spoil)
+    spoil(place / "net.pt2")
+    done = called("compress", "net.pt2", "--data", "photos", "--recipe", recipe, "--quiet")
+    assert done.exit_code == 2
+    assert told in " ".join(done.stderr.split())
+    assert not Path("runs").exists()
+    assert not Path("gotcha").exists()
