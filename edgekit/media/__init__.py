@@ -6,6 +6,7 @@ rows.py       CSV, TSV and JSONL
 splitting.py  which are held out, where the data don't say
 worker.py     a process that decodes; pool.py: several of them
 store.py      what they made, in the cache
+copies.py     which are the same file
 looking.py    what all data say of themselves: splits, copies, damaged files
 files.py      LabelledFiles: all of it as the data of a workload
 """
