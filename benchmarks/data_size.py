@@ -20,7 +20,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -200,9 +199,8 @@ def _first_line(folder: Path, environment: dict[str, str]) -> float:
         assert process.stderr is not None
         line = process.stderr.readline()
         seconds = time.monotonic() - began
-        process.send_signal(signal.SIGINT)
-        process.stderr.read()
-        process.wait()
+        process.kill()
+        process.communicate()
     if not line.strip():
         raise SystemExit("the command said nothing")
     print(f"{seconds:.1f} s: {line.rstrip()}", file=sys.stderr)
