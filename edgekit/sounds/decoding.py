@@ -57,7 +57,7 @@ def read_sound(
             return None, facts
         mono = sound.samples.mean(1, dtype=np.float64)
         part = _wanted_part(mono, sound.rate, transform)
-        return features(resampled(part, sound.rate, transform.rate), transform), facts
+        return features(resampled(part, sound.rate, transform.rate), transform.computed()), facts
     except MemoryError:
         raise Unreadable("more memory would be needed than there is") from None
 

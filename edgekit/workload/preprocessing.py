@@ -35,6 +35,8 @@ class Preprocessing:
         scale: factor on raw values, 1/255 for bytes.
         mean, std: in units of scaled values; one number, or one per channel of an image.
         dtype: "int64" passes token ids on untouched; then nothing else may be set.
+        sound: what raw samples were computed of, if they are a sound's features: ``SoundTransform.computed``.
+            It has happened by then; a bundle does it on the device.
 
     Raises:
         WorkloadError: settings that contradict each other.
@@ -46,6 +48,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     dtype: Dtype = "float32"
+    sound: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", _numbers(self.mean, "mean"))
@@ -127,7 +130,10 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; ``from_dict`` gives an equal object back."""
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        plain = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        if self.sound is None:
+            del plain["sound"]
+        return plain
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
