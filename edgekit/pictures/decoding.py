@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from edgekit.media.sorts import Unreadable, whole
+from edgekit.media.content import whole
+from edgekit.media.sorts import Unreadable
 from edgekit.pictures.transform import ImageTransform, inner_size
 
 __all__ = ["Facts", "Unreadable", "decode", "read_picture", "reader"]

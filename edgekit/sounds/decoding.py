@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.media.sorts import Unreadable, whole
+from edgekit.media.content import whole
+from edgekit.media.sorts import Unreadable
 from edgekit.sounds.features import features, loudest
 from edgekit.sounds.transform import SoundTransform
 from edgekit.sounds.wav import RATES, Sound, read_wav

@@ -96,6 +96,19 @@ def test_what_needs_another_decoder_is_named(tmp_path: Path, monkeypatch: pytest
         read_sound(str(tmp_path / "x.flac"), None)
 
 
+def test_flac_is_read_where_soundfile_is(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    path, sound = tmp_path / "x.flac", tone(440, 1.0)
+    soundfile.write(path, sound, RATE)
+    found, facts = read_sound(str(path), SoundTransform(rate=RATE, bands=0))
+    assert found is not None
+    assert facts["kind"].startswith("FLAC")
+    assert np.abs(found - sound).max() < 1e-4
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(Unreadable, match="a damaged FLAC"):
+        read_sound(str(path), None)
+
+
 @pytest.mark.parametrize("rate", [4000, 11_025, 16_000, 22_050, 44_100, 48_000])
 def test_another_rate_keeps_the_tone(rate: int) -> None:
     found = resampled(tone(440, 1.0, rate), rate, RATE)
