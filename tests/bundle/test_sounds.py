@@ -17,10 +17,13 @@ from edgekit.bundle import c_sounds
 from edgekit.bundle.contents import Contents, Raw
 from edgekit.bundle.sounds import TOLERANCE, golden_features, golden_sounds
 from edgekit.bundle.targets.android import TARGET as ANDROID
+from edgekit.bundle.targets.arduino import TARGET as ARDUINO
+from edgekit.bundle.targets.arduino import making
 from edgekit.bundle.targets.base import Settings
 from edgekit.bundle.targets.cpp import TARGET as CPP
 from edgekit.bundle.targets.ios import TARGET as IOS
 from edgekit.bundle.targets.python import TARGET as PYTHON
+from edgekit.formats.litert import tflm
 from edgekit.sounds.decoding import read_sound
 from edgekit.sounds.features import features
 from edgekit.sounds.transform import SoundTransform
@@ -43,16 +46,9 @@ def contents(transform: SoundTransform) -> Contents:
     flat = made.contents("autoencoder")
     samples = np.zeros((2, *shape), np.float32)
     end = replace(flat.input, shape=(1, *shape), layout="any")
-    prepared = np.zeros((2, *shape), end.dtype)
-    how = {**transform.preprocessing.to_dict(), "layout": "any"}
-    given = replace(
-        flat.inputs[0],
-        raw=Raw(shape, dtype, "any"),
-        end=end,
-        preprocessing=how,
-        samples=samples,
-        prepared=prepared,
-    )
+    raw, how = Raw(shape, dtype, "any"), {**transform.preprocessing.to_dict(), "layout": "any"}
+    prepared = made.preprocessed(samples, raw, end, how)
+    given = replace(flat.inputs[0], raw=raw, end=end, preprocessing=how, samples=samples, prepared=prepared)
     return replace(flat, inputs=(given,))
 
 
@@ -176,6 +172,36 @@ def test_the_python_package_says_what_is_no_sound_for_it(tmp_path: Path) -> None
     fast.write_bytes(b"RIFF")
     assert "no WAV file" in listened(tmp_path, fast)
     assert "no samples" in listened(tmp_path, written(tmp_path / "none.wav", 8000, 16, np.zeros(0)))
+
+
+def test_the_library_for_microcontrollers_compiles_and_compares_sounds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for tool in ("cc", "make"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool}")
+    looked = making._Looked((), 1024, 0, None, "noise has no ops")
+    monkeypatch.setattr(making, "_look", lambda contents: looked)
+    monkeypatch.setattr(tflm, "require", lambda: None)
+    for name, content in ARDUINO.files(contents(TRANSFORMS["8 kHz, 40 bands"]), Settings()).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    command = [
+        "make",
+        "-C",
+        str(tmp_path / making.HOST),
+        "check",
+        "CFLAGS=-O2 -Wall -Wextra -pedantic -Werror",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "OK: features of 4 sounds" in done.stdout
+    assert "OK: 2 of 2 samples" in done.stdout
+    features_file = tmp_path / making.GOLDEN / "features.bin"
+    features_file.write_bytes((np.fromfile(features_file, "<f4") + 0.1).tobytes())
+    done = subprocess.run([*command, "-B"], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "FAILED: features" in done.stdout
 
 
 @pytest.mark.parametrize("target", [CPP, ANDROID, IOS, PYTHON], ids=lambda one: one.name)
