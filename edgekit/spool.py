@@ -11,6 +11,7 @@ import mmap
 import os
 import tempfile
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -20,7 +21,7 @@ from edgekit.caching import cache_folder
 from edgekit.errors import DataError, DiskFullError
 from edgekit.files import disk_full
 
-__all__ = ["Spool", "forget", "is_mapped", "mapped", "memory_limit", "one_shape"]
+__all__ = ["Spool", "content_of", "forget", "is_mapped", "mapped", "memory_limit", "one_shape"]
 
 _SHARE = 4  # one data set may take this part of the memory
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -44,17 +45,39 @@ def is_mapped(array: np.ndarray[Any, Any]) -> bool:
     return False
 
 
-# Where files are mapped: by the first address, the mapping as long as it is there, and its bytes.
-_MAPPED: dict[int, tuple[weakref.ref[mmap.mmap], int]] = {}
+@dataclass
+class _Mapping:
+    """A mapped file: as long as it is there, its bytes, a digest of what they are made of, whether somebody
+    has written to its memory; None: nobody has looked.
+    """
+
+    file: weakref.ref[mmap.mmap]
+    size: int
+    content: str
+    written: bool | None = None
+
+    def is_written(self, address: int) -> bool:
+        """``address``: of its first byte."""
+        if not self.written:
+            self.written = _written_to(address, address + self.size)
+        return self.written
 
 
-def mapped(stream: IO[bytes], dtype: Any, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """A file's values, read where they are indexed; the file may lose its name, and be closed."""
+_MAPPED: dict[int, _Mapping] = {}  # by the address of the first byte
+_MAPS = Path("/proc/self/smaps")  # proc_pid_smaps(5)
+
+
+def mapped(stream: IO[bytes], dtype: Any, shape: tuple[int, ...], content: str = "") -> np.ndarray[Any, Any]:
+    """A file's values, read where they are indexed; the file may lose its name, and be closed.
+
+    ``content``: a digest of all that they were made of, if there is one; see ``content_of``.
+    """
     # "c": a write would go to memory; with "r" it would end the process.
     array = np.memmap(stream, dtype, mode="c", shape=shape)
-    for address in [one for one, (mapping, _) in _MAPPED.items() if mapping() is None]:
+    for address in [one for one, known in _MAPPED.items() if known.file() is None]:
         del _MAPPED[address]
-    _MAPPED[array.ctypes.data] = weakref.ref(array._mmap), array.nbytes  # type: ignore[attr-defined]
+    file = weakref.ref(array._mmap)  # type: ignore[attr-defined]
+    _MAPPED[array.ctypes.data] = _Mapping(file, array.nbytes, content)
     return array
 
 
@@ -64,16 +87,61 @@ def forget(values: np.ndarray[Any, Any]) -> None:
     They count as this process's own memory as long as there is enough of it; who goes through a whole file
     once looks as if it held all of it.
     """
+    found = _mapping_of(values)
+    file = found[0].file() if found else None
+    if found is None or file is None:
+        return
+    known, offset = found
+    # What was written would be lost. Who writes does it before anybody has read all of it.
+    if known.written or (known.written is None and known.is_written(values.ctypes.data - offset)):
+        return
+    page = mmap.PAGESIZE
+    first = offset // page * page
+    last = min(offset + values.nbytes, known.size)
+    if last > first:
+        file.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def content_of(values: np.ndarray[Any, Any]) -> str | None:
+    """What says as much as a digest of these values in one piece, without reading them: of which file they
+    are, and which part of it; None where nobody knows, or somebody has written to that file's memory.
+    """
+    if not values.flags.c_contiguous or (found := _mapping_of(values)) is None:
+        return None
+    known, offset = found
+    if not known.content or offset + values.nbytes > known.size:
+        return None
+    if known.is_written(values.ctypes.data - offset):
+        return None
+    return f"{known.content} {offset} {values.nbytes}"
+
+
+def _mapping_of(values: np.ndarray[Any, Any]) -> tuple[_Mapping, int] | None:
+    """The mapped file in which values begin, and their offset in it."""
     start = values.ctypes.data
-    for address, (mapping, size) in _MAPPED.items():
-        file = mapping()
-        if file is not None and address <= start < address + size:
-            page = mmap.PAGESIZE
-            first = (start - address) // page * page
-            last = min(start - address + values.nbytes, size)
-            if last > first:
-                file.madvise(mmap.MADV_DONTNEED, first, last - first)
-            return
+    for address, known in _MAPPED.items():
+        if known.file() is not None and address <= start < address + known.size:
+            return known, start - address
+    return None
+
+
+def _written_to(start: int, end: int) -> bool:
+    """Whether pages of this span are no longer the file's, but the process's own; also where nobody says."""
+    inside = known = False
+    try:
+        with _MAPS.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                head = line.split(maxsplit=2)
+                if "-" in head[0]:
+                    first, _, last = head[0].partition("-")
+                    inside = int(first, 16) < end and int(last, 16) > start
+                elif inside and head[0] == "Anonymous:":
+                    known = True
+                    if head[1] != "0":
+                        return True
+    except (OSError, ValueError):
+        return True
+    return not known
 
 
 def one_shape(where: str) -> str:

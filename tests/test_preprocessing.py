@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import DataError, WorkloadError
 from edgekit.workload.preprocessing import Augmentation, Preprocessing
+from edgekit.workload.shifting import shifted
 
 finite = st.floats(-10, 10, allow_nan=False)
 positive = st.floats(0.01, 10)
@@ -141,6 +142,21 @@ def test_augmentation_gives_each_flip_and_shift_and_nothing_else(layout: Any, dt
     assert got.dtype == dtype
     seen = {one.numpy().tobytes() for one in got.reshape(2000, 3, 4)}
     assert seen == set(slow_augmentation(image.numpy(), 1))
+
+
+@pytest.mark.parametrize("size", [(9, 7), (33, 40)], ids=["one gather", "a copy for each picture"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_shifted_is_what_padding_and_cutting_give(size: tuple[int, int], dtype: torch.dtype) -> None:
+    most = 11  # further than the smaller pictures are wide: some are empty
+    images = torch.randint(1, 256, (40, *size, 3)).to(dtype)
+    offsets, mirrored = torch.randint(-most, most + 1, (40, 2)), torch.rand(40) < 0.5
+    got = shifted(images, offsets, mirrored, most)
+    for image, (down, right), mirror, one in zip(
+        images.numpy(), offsets.tolist(), mirrored, got, strict=True
+    ):
+        padded = np.pad(image, ((most, most), (most, most), (0, 0)))
+        cut = padded[most + down : most + down + size[0], most + right : most + right + size[1]]
+        assert np.array_equal(one.numpy(), cut[:, ::-1] if mirror else cut)
 
 
 def test_augmentation_moves_all_channels_together() -> None:

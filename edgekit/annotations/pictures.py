@@ -31,9 +31,18 @@ Array = npt.NDArray[Any]
 class _Sized(Look):
     """Keeps the size of every picture: boxes are in its pixels."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_rows: dict[str, list[int]] = {}
+
+    def add(self, row: int, answer: Mapping[str, Any] | str) -> None:
+        super().add(row, answer)
+        if not isinstance(answer, str):
+            self.of_rows[str(row)] = [answer["width"], answer["height"]]
+
     def to_json(self) -> dict[str, Any]:
         """With "of_rows": (width, height), by row."""
-        return {**super().to_json(), "of_rows": {str(row): list(size) for row, size in self.sizes.items()}}
+        return {**super().to_json(), "of_rows": self.of_rows}
 
 
 BOXED = replace(PICTURES, look=_Sized, versions=lambda: [*PICTURES.versions(), "sizes"])

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgekit.bundle.contents import Contents
 from edgekit.bundle.names import scalars
+from edgekit.bundle.sounds import golden_features, golden_sounds
 from edgekit.errors import InputError
 
 __all__ = ["check_version", "documents", "golden_files", "spec_file"]
@@ -23,7 +24,8 @@ _VERSION = re.compile(
 
 def golden_files(contents: Contents, folder: str = "golden/") -> dict[str, bytes]:
     """``samples.bin``, ``inputs.bin``, ``outputs.bin``: values one after the other, little-endian; where
-    there are several inputs or outputs, a file for each: ``samples_ID.bin`` and so on.
+    there are several inputs or outputs, a file for each: ``samples_ID.bin`` and so on. Of a model that is
+    given a sound's features, ``sounds.bin`` and ``features.bin``, too.
 
     Their types and shapes stand in ``model.json``: ``raw``, ``input`` and ``output``; the number of samples
     under ``golden``.
@@ -34,6 +36,9 @@ def golden_files(contents: Contents, folder: str = "golden/") -> dict[str, bytes
         arrays |= {f"samples{own}": given.samples, f"inputs{own}": given.prepared}
     for made, id in zip(contents.outputs, contents.output_ids, strict=True):
         arrays[f"outputs_{id}" if contents.several else "outputs"] = made.answers
+    if contents.sound is not None:
+        arrays["sounds"] = np.concatenate(golden_sounds(contents.sound))
+        arrays["features"] = golden_features(contents.sound)
     return {f"{folder}{name}.bin": little_endian(values) for name, values in arrays.items()}
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle.names import members
+from edgekit.bundle.sounds import TOLERANCE, golden_sounds
 from edgekit.formats import FORMATS
 
 __all__ = ["Contents", "Golden", "Input", "ModelFile", "Output", "Raw", "Tensor"]
@@ -286,6 +287,16 @@ class Contents:
         given, made = _only(self.inputs), _only(self.outputs)
         return Golden(given.samples, given.prepared, made.answers, made.tolerance, made.clear)
 
+    @property
+    def sound(self) -> Mapping[str, Any] | None:
+        """How the only input's raw samples are computed of a sound: ``SoundTransform.computed``; None where
+        they are no sound's.
+        """
+        if len(self.inputs) != 1 or self.inputs[0].embedded:
+            return None
+        found: Mapping[str, Any] | None = self.inputs[0].preprocessing.get("sound")
+        return found
+
     # --- as JSON -----------------------------------------------------------------------------------------
 
     def spec(self) -> dict[str, Any]:
@@ -310,6 +321,7 @@ class Contents:
             **(self._ends() if self.several else self._one()),
             **({"states": dict(self.states)} if self.states else {}),
             **({} if self.detection is None else {"detection": dict(self.detection)}),
+            **({} if self.sound is None else {"sound": _sound(self.sound)}),
         }
 
     def _ends(self) -> dict[str, Any]:
@@ -335,6 +347,11 @@ class Contents:
             "postprocessing": made["postprocessing"],
             "golden": {"samples": self.golden_samples, **_kept(_only(self.outputs))},
         }
+
+
+def _sound(how: Mapping[str, Any]) -> dict[str, Any]:
+    lengths = [len(one) for one in golden_sounds(how)]
+    return {**how, "golden": {"lengths": lengths, "tolerance": TOLERANCE["double"]}}
 
 
 def _only(ends: tuple[_One, ...]) -> _One:

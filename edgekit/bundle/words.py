@@ -6,7 +6,7 @@ from edgekit.bundle.contents import Contents, Input
 from edgekit.bundle.names import comment
 from edgekit.units import human_bytes, human_ns
 
-__all__ = ["latency_words", "memory_words", "preprocessing_words", "raw_words", "state_words"]
+__all__ = ["latency_words", "memory_words", "preprocessing_words", "raw_words", "sound_words", "state_words"]
 
 
 def raw_words(one: Input) -> str:
@@ -15,6 +15,8 @@ def raw_words(one: Input) -> str:
     shape = " x ".join(map(str, raw.shape)) or "one number"
     if raw.layout == "any":
         return f"{raw.dtype}, {shape}"
+    if one.preprocessing.get("sound") is not None:
+        return f"{raw.dtype}, {shape} (1, frames, bands): a sound's features"
     order = "height, width, channels" if raw.layout == "NHWC" else "channels, height, width"
     white = "" if raw.white == 255 else f", white is {raw.white:g}"
     return f"{raw.dtype}, {shape} ({order}){white}"
@@ -39,6 +41,24 @@ def preprocessing_words(one: Input) -> str:
     if one.end.scale is not None:
         formula += f", then quantised to {one.end.dtype}"
     return formula
+
+
+def sound_words(contents: Contents) -> str:
+    """How raw samples are computed of a sound; "" where they aren't."""
+    how = contents.sound
+    if how is None:
+        return ""
+    told = f"{how['length']:,} samples at {how['rate']:,} Hz, one channel of -1 to 1"
+    told += ", in the middle of silence if there are fewer, the part with most energy if there are more"
+    if how["normalize"]:
+        told += "; mean 0 and spread 1"
+    if not how["bands"]:
+        return told
+    return (
+        f"{told}; logarithms of 1e-6 plus the energies in {how['bands']} mel bands of {how['lowest']:g} to "
+        f"{how['highest']:g} Hz, of Hann windows of {how['window']} samples every {how['hop']}, in "
+        f"{how['fft']} points"
+    )
 
 
 def memory_words(contents: Contents) -> str:

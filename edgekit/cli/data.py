@@ -18,8 +18,8 @@ def data(
         Path,
         typer.Argument(
             metavar="DIR|FILE",
-            help="A folder for each class; a CSV, TSV or JSONL file of paths or texts and labels; boxes as "
-            "COCO, YOLO or VOC have them.",
+            help="A folder for each class; WebDataset shards; a CSV, TSV or JSONL file of paths or texts and "
+            "labels; boxes as COCO, YOLO or VOC have them.",
             show_default=False,
         ),
     ],

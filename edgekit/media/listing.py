@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from edgekit.errors import DataError, did_you_mean
 from edgekit.files import kind_of, what_is
+from edgekit.media.content import place_of
 from edgekit.media.rows import (
     COLUMNS,
     LISTS,
@@ -25,7 +26,9 @@ from edgekit.media.rows import (
     some,
     split_of,
 )
+from edgekit.media.shards import members, shards_in
 from edgekit.media.sorts import Sort, Words
+from edgekit.progress import Event, reading
 
 __all__ = ["SPLITS", "File", "Listing", "check", "entries", "listed", "no_such_data", "split_folders"]
 
@@ -94,12 +97,14 @@ class Listing(Generic[T]):
 
 def listed(path: str | Path, sort: Sort) -> Listing[File]:
     """The files of a folder of classes (``cat/1.jpg``), with ``train/`` and ``validation/`` above the
-    classes or without, or of a CSV, TSV or JSONL file of paths and labels.
+    classes or without, of a CSV, TSV or JSONL file of paths and labels, or of WebDataset shards.
 
     Raises DataError: nothing there, no such files, no classes, or a class without files.
     """
     root = Path(path)
-    if root.is_dir():
+    if by_split := shards_in(root):
+        found = _shards(root, by_split, sort)
+    elif root.is_dir():
         found = _folder(root, sort)
     elif root.suffix.lower() in LISTS and root.exists():
         found = _list(root, sort)
@@ -195,8 +200,9 @@ def _take(found: Listing[File], sort: Sort, split: str, folder: str, label: int)
 
 
 def _add(found: Listing[File], split: str, path: str, label: int) -> None:
+    place = place_of(path)
     try:
-        known = os.stat(path)  # noqa: PTH116 - a million times
+        known = os.stat(place[0] if place else path)  # noqa: PTH116 - a million times
     except FileNotFoundError:
         link = os.path.islink(path)  # noqa: PTH114
         found.faults.append((path, "a link to nothing" if link else "no such file"))
@@ -210,7 +216,8 @@ def _add(found: Listing[File], split: str, path: str, label: int) -> None:
     if not stat.S_ISREG(known.st_mode):
         found.faults.append((path, f"{kind_of(known.st_mode)}, not a file"))
         return
-    found.splits[split].append(File(path, label, known.st_size, known.st_mtime_ns))
+    size = place[2] if place else known.st_size
+    found.splits[split].append(File(path, label, size, known.st_mtime_ns))
 
 
 def entries(folder: str | os.PathLike[str]) -> Iterator[os.DirEntry[str]]:
@@ -257,6 +264,32 @@ def _list(path: Path, sort: Sort) -> Listing[File]:
     found.is_split = bool(columns["split"]) and bool(found.splits["validation"])
     if found.is_split:
         found.split_by = f"the column {columns['split']!r}"
+    return found
+
+
+# --- shards ----------------------------------------------------------------------------------------------
+
+
+def _shards(root: Path, by_split: dict[str, list[Path]], sort: Sort) -> Listing[File]:
+    found: Listing[File] = Listing.empty(root, sort)
+    taken = []
+    for split, shards in by_split.items():
+        for shard in shards:
+            reading(Event("step", "data", f"listing {shard}"))
+            for one in members(shard, split, sort):
+                if one.why:
+                    found.faults.append((one.path, one.why))
+                else:
+                    taken.append(one)
+    found.classes = ordered(root, sort, [one.label for one in taken], None, found.notes)
+    labels = {name: index for index, name in enumerate(found.classes)}
+    for one in taken:
+        found.splits[one.split].append(File(one.path, labels[one.label], one.size_bytes, one.changed))
+    found.is_split = "validation" in by_split and "train" in by_split
+    if found.is_split:
+        found.split_by = "the names of shards"
+    elif "train" not in by_split:
+        raise DataError("nothing to train on", where=str(root), got="validation shards alone")
     return found
 
 

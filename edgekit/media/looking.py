@@ -18,7 +18,7 @@ def told(found: Listing[Any], trained: int, look: Mapping[str, Any]) -> dict[str
     """All that is known of the data, as JSON values: what ``edgekit data`` shows.
 
     ``trained``: so many of the rows are to train on. ``look``: what ``Look.to_json`` gave; rows become names
-    here, and all but "duplicates" and "damaged" is passed on.
+    here, and all but "duplicates", "damaged" and "content" is passed on.
     """
     many = found.words.many
     rows = [one for split in SPLITS for one in found.splits[split]]
@@ -42,7 +42,7 @@ def told(found: Listing[Any], trained: int, look: Mapping[str, Any]) -> dict[str
             {"name": name, **{split: counts[split][label] for split in SPLITS}}
             for label, name in enumerate(found.classes)
         ],
-        **{key: value for key, value in look.items() if key not in ("duplicates", "damaged")},
+        **{key: value for key, value in look.items() if key not in ("content", "damaged", "duplicates")},
         "duplicates": groups,
         "damaged": damaged,
         "other_files": found.others,

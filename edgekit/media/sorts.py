@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-from edgekit.files import read_bytes
-
-__all__ = ["Look", "Sort", "Transform", "Unreadable", "Words", "whole"]
+__all__ = ["Look", "Sort", "Transform", "Unreadable", "Words"]
 
 
 class Unreadable(Exception):
     """A file that doesn't hold what it should, or not all of it. Says why."""
-
-
-def whole(path: str, most: int) -> bytes:
-    """A file's bytes, at most ``most``. Raises Unreadable. Never waits for a pipe."""
-    try:
-        return read_bytes(Path(path), most)
-    except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from None
 
 
 class Transform(Protocol):

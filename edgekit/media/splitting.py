@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from edgekit.errors import DataError
 from edgekit.files import opened
+from edgekit.media.content import beginning, place_of
 from edgekit.media.listing import File, Listing
 from edgekit.progress import Event, reading
 
@@ -22,6 +23,7 @@ __all__ = ["drawn", "first_copies", "hold_out", "split"]
 
 T = TypeVar("T")
 
+_LARGEST = 1 << 30  # bytes of a member of a shard that are compared
 _HEAD = 16 << 10  # bytes that tell most files of one size apart
 
 
@@ -103,14 +105,13 @@ def _alike(files: Iterable[File], key: Callable[[File], str]) -> Iterable[list[F
 
 def _digest(path: str, most: int | None) -> str:
     """Of the first bytes of a file, or of all; of one that can't be read its name: it is no copy."""
-    digest = hashlib.sha256()
     try:
+        if most is not None or place_of(path) is not None:
+            return hashlib.sha256(beginning(path, _LARGEST if most is None else most)).hexdigest()
+        digest = hashlib.sha256()
         with opened(Path(path)) as stream:
-            if most is not None:
-                digest.update(stream.read(most))
-            else:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
     except OSError:
         return path
-    return digest.hexdigest()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgekit.caching import cache_folder, most_bytes
 from edgekit.errors import DiskFullError, EdgekitError
@@ -33,6 +34,7 @@ __all__ = ["look_at", "stored"]
 
 _EVERY = 0.5  # seconds between what is told
 _BLOCK = 8 << 20
+_DIGEST = 32  # bytes of a sha256
 
 
 def look_at(files: Sequence[File], sort: Sort, workers: int | None = None) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def stored(
     files: Sequence[File], sort: Sort, transform: Transform, workers: int | None = None
 ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
     """The rows of all files that can be read, (N, …) of the transform's shape and type, in order; and what
-    was found, see ``Look.to_json``.
+    was found, see ``Look.to_json``, with a digest of all that they were made of as "content".
 
     Raises DiskFullError.
     """
@@ -62,7 +64,7 @@ def stored(
     with os.fdopen(file, "rb+") as stream:
         if not count:
             return np.zeros((0, *shape), kind), look
-        return mapped(stream, np.dtype(kind), (count, *shape)), look
+        return mapped(stream, np.dtype(kind), (count, *shape), look["content"]), look
 
 
 def _key(files: Sequence[File], sort: Sort, transform: Transform) -> str:
@@ -80,6 +82,13 @@ def _key(files: Sequence[File], sort: Sort, transform: Transform) -> str:
     return digest.hexdigest()[:32]
 
 
+def _content(digests: npt.NDArray[np.uint8], damaged: Sequence[int], sort: Sort, transform: Transform) -> str:
+    """Of all that decides on the rows' values: what the files hold, in order, and what is made of it."""
+    digest = hashlib.sha256(json.dumps([*sort.versions(), transform.to_dict()]).encode())
+    digest.update(np.delete(digests, damaged, axis=0).tobytes())
+    return digest.hexdigest()
+
+
 def _kept(folder: Path, key: str, row_bytes: int, files: int) -> tuple[int, dict[str, Any]] | None:
     """What an earlier run decoded, open, if all of it is there."""
     try:
@@ -88,7 +97,8 @@ def _kept(folder: Path, key: str, row_bytes: int, files: int) -> tuple[int, dict
     except (OSError, ValueError):
         return None
     with contextlib.suppress(OSError, KeyError, TypeError):
-        if os.fstat(file).st_size == (files - len(look["damaged"])) * row_bytes:
+        known = len(look["content"]) == 2 * _DIGEST
+        if known and os.fstat(file).st_size == (files - len(look["damaged"])) * row_bytes:
             os.utime(folder / f"{key}.json")
             return file, look
     os.close(file)
@@ -107,8 +117,16 @@ def _made(
     file = _nameless(folder, size)
     try:
         look = sort.look()
-        _decode(files, sort, transform, file, look.add, workers, size)
+        digests = np.zeros((len(files), _DIGEST), np.uint8)
+
+        def take(row: int, answer: dict[str, Any] | str) -> None:
+            look.add(row, answer)
+            if not isinstance(answer, str):
+                digests[row] = np.frombuffer(bytes.fromhex(answer["sha256"]), np.uint8)
+
+        _decode(files, sort, transform, file, take, workers, size)
         found = look.to_json()
+        found["content"] = _content(digests, sorted(look.damaged), sort, transform)
         _close_gaps(file, sorted(look.damaged), len(files), transform.row_bytes())
         if not any(why.startswith(CRASHED) for why in look.damaged.values()):  # memory may have been short
             _keep(folder, key, file, found)

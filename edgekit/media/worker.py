@@ -35,7 +35,7 @@ def main(file: int, reader: str, described: str) -> None:
             try:
                 values, answer = read(path)
                 if values is not None:
-                    _write(file, values.tobytes(), row * values.nbytes)
+                    _write(file, memoryview(values).cast("B"), row * values.nbytes)
             except Unreadable as error:
                 answer = str(error)
             except OSError as error:  # of the file that is written to
@@ -47,8 +47,7 @@ def main(file: int, reader: str, described: str) -> None:
                 os._exit(0)
 
 
-def _write(file: int, content: bytes, at: int) -> None:
-    left = memoryview(content)
+def _write(file: int, left: memoryview, at: int) -> None:
     while left:
         done = os.pwrite(file, left, at)
         left, at = left[done:], at + done

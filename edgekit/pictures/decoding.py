@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from edgekit.media.sorts import Unreadable, whole
+from edgekit.media.content import whole
+from edgekit.media.sorts import Unreadable
 from edgekit.pictures.transform import ImageTransform, inner_size
 
 __all__ = ["Facts", "Unreadable", "decode", "read_picture", "reader"]
 
 _LARGEST_FILE = 512 << 20
+_BLOCKS = 4  # of pixels that Pillow keeps for the next picture: new ones have to be cleared by the system
 _ORIENTATION = 0x0112
 _SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
 _HEADS = (
@@ -61,6 +63,7 @@ class Facts:
 def reader(described: str) -> Callable[[str], tuple[np.ndarray[Any, Any] | None, dict[str, Any]]]:
     """See ``media.sorts.Sort``."""
     transform = ImageTransform(**json.loads(described)) if described else None
+    Image.core.set_blocks_max(_BLOCKS)  # type: ignore[attr-defined]  # documented under "Block allocator"
 
     def read(path: str) -> tuple[np.ndarray[Any, Any] | None, dict[str, Any]]:
         pixels, facts = read_picture(path, transform)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
+from edgekit.media.copies import Copies
 
 __all__ = ["Look"]
 
@@ -16,8 +18,8 @@ class Look:
     def __init__(self) -> None:
         self.modes: Counter[str] = Counter()
         self.turned = self.animated = 0
-        self.sizes: dict[int, tuple[int, int]] = {}
-        self.copies: dict[str, list[int]] = defaultdict(list)
+        self.sizes: Counter[tuple[int, int]] = Counter()
+        self.copies = Copies()
         self.damaged: dict[int, str] = {}
 
     def add(self, row: int, answer: Mapping[str, Any] | str) -> None:
@@ -28,19 +30,19 @@ class Look:
         self.modes[answer["mode"]] += 1
         self.turned += bool(answer["turned"])
         self.animated += answer["frames"] > 1
-        self.sizes[row] = answer["width"], answer["height"]
-        self.copies[answer["sha256"]].append(row)
+        self.sizes[answer["width"], answer["height"]] += 1
+        self.copies.add(row, answer["sha256"])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values. ``duplicates`` are groups of rows that are one picture, bit by bit."""
-        ordered = sorted(self.sizes.values(), key=lambda one: one[0] * one[1])
+        ordered = sorted(self.sizes.elements(), key=lambda one: one[0] * one[1])
         sizes = {}
         if ordered:
             sizes = {
                 "smallest": list(ordered[0]),
                 "median": list(ordered[len(ordered) // 2]),
                 "largest": list(ordered[-1]),
-                "different": len(set(ordered)),
+                "different": len(self.sizes),
                 "median_pixels": int(statistics.median(w * h for w, h in ordered)),
             }
         return {
@@ -48,6 +50,6 @@ class Look:
             "turned": self.turned,
             "animated": self.animated,
             "sizes": sizes,
-            "duplicates": sorted(sorted(rows) for rows in self.copies.values() if len(rows) > 1),
+            "duplicates": self.copies.groups(),
             "damaged": [[row, why] for row, why in sorted(self.damaged.items())],
         }

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.media.sorts import Unreadable, whole
+from edgekit.media.content import whole
+from edgekit.media.sorts import Unreadable
 from edgekit.sounds.features import features, loudest
 from edgekit.sounds.transform import SoundTransform
 from edgekit.sounds.wav import RATES, Sound, read_wav
@@ -57,7 +58,7 @@ def read_sound(
             return None, facts
         mono = sound.samples.mean(1, dtype=np.float64)
         part = _wanted_part(mono, sound.rate, transform)
-        return features(resampled(part, sound.rate, transform.rate), transform), facts
+        return features(resampled(part, sound.rate, transform.rate), transform.computed()), facts
     except MemoryError:
         raise Unreadable("more memory would be needed than there is") from None
 

@@ -1,37 +1,39 @@
-"""Sounds as a model is given them: of one length, as they are or as energies in mel bands."""
+"""Sounds as a model is given them: of one length, as they are or as energies in mel bands.
+
+Nothing but NumPy: bundles for Python take this file as it is.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.sounds.transform import SoundTransform
-
-__all__ = ["features", "fitted", "loudest", "mel_bands"]
+__all__ = ["features", "fitted", "hann", "loudest", "mel_bands"]
 
 _FLOOR = 1e-6  # of energy, before its logarithm
 _SMALL = 1e-7
 
 
-def features(samples: npt.NDArray[Any], transform: SoundTransform) -> npt.NDArray[np.float32]:
-    """Samples (N,) at the transform's rate to a row: (length,), or (1, frames, bands).
+def features(samples: npt.NDArray[Any], how: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    """Samples (N,) at ``how``'s rate to a row: (length,), or (1, frames, bands).
 
     Bands: natural logarithm of 1e-6 plus the energies of a Hann-windowed spectrum in triangles that are
-    evenly spaced in mel (Davis and Mermelstein 1980).
+    evenly spaced in mel (Davis and Mermelstein 1980). ``how``: as ``SoundTransform.computed`` gives it.
     """
-    one = _loudest(samples, transform.length)
-    if transform.normalize:  # the sound alone: silence around it would make it louder
+    one = _loudest(samples, how["length"])
+    if how["normalize"]:  # the sound alone: silence around it would make it louder
         one = (one - one.mean()) / np.sqrt(one.var() + _SMALL)
-    one = fitted(one, transform.length)
-    if not transform.bands:
+    one = fitted(one, how["length"])
+    if not how["bands"]:
         return one.astype(np.float32)
-    window, hop = transform.window_samples, transform.hop_samples
-    frames = np.lib.stride_tricks.sliding_window_view(one, window)[::hop]
-    power = np.abs(np.fft.rfft(frames * _hann(window), transform.fft)) ** 2
-    bands = mel_bands(transform.rate, transform.fft, transform.bands, transform.lowest, transform.top)
+    window, fft = how["window"], how["fft"]
+    frames = np.lib.stride_tricks.sliding_window_view(one, window)[:: how["hop"]]
+    power = np.abs(np.fft.rfft(frames * hann(window), fft)) ** 2
+    bands = mel_bands(how["rate"], fft, how["bands"], how["lowest"], how["highest"])
     return np.log(power @ bands.T + _FLOOR).astype(np.float32)[None]
 
 
@@ -60,7 +62,8 @@ def loudest(samples: npt.NDArray[Any], length: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def _hann(window: int) -> npt.NDArray[np.float64]:
+def hann(window: int) -> npt.NDArray[np.float64]:
+    """(window,), of a period of that many samples."""
     found: npt.NDArray[np.float64] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     return found
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
+from edgekit.media.copies import Copies
 
 __all__ = ["Look"]
 
@@ -18,7 +20,7 @@ class Look:
         self.kinds: Counter[str] = Counter()
         self.seconds: dict[int, float] = {}
         self.silent: set[int] = set()
-        self.copies: dict[str, list[int]] = defaultdict(list)
+        self.copies = Copies()
         self.damaged: dict[int, str] = {}
 
     def add(self, row: int, answer: Mapping[str, Any] | str) -> None:
@@ -32,7 +34,7 @@ class Look:
         self.seconds[row] = answer["seconds"]
         if answer["silent"]:
             self.silent.add(row)
-        self.copies[answer["sha256"]].append(row)
+        self.copies.add(row, answer["sha256"])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values. ``duplicates`` are groups of rows that are one file, bit by bit."""
@@ -51,6 +53,6 @@ class Look:
             "kinds": dict(self.kinds.most_common()),
             "seconds": seconds,
             "silent": len(self.silent),
-            "duplicates": sorted(sorted(rows) for rows in self.copies.values() if len(rows) > 1),
+            "duplicates": self.copies.groups(),
             "damaged": [[row, why] for row, why in sorted(self.damaged.items())],
         }

@@ -112,7 +112,19 @@ class SoundTransform:
         from edgekit.workload.preprocessing import Preprocessing
 
         layout: Any = "NCHW" if self.bands else "any"
-        return Preprocessing(layout=layout, mean=(self.mean,), std=(self.std,))
+        return Preprocessing(layout=layout, mean=(self.mean,), std=(self.std,), sound=self.computed())
+
+    def computed(self) -> dict[str, Any]:
+        """What ``features`` does, in numbers that leave nothing to round: plain JSON values.
+
+        rate: in Hz; length, window, hop: in samples; fft: points of a spectrum; bands; lowest, highest: their
+        ends in Hz; normalize.
+        """
+        found = {"rate": self.rate, "length": self.length, "normalize": self.normalize, "bands": self.bands}
+        if not self.bands:
+            return found
+        windows = {"window": self.window_samples, "hop": self.hop_samples, "fft": self.fft}
+        return {**found, **windows, "lowest": float(self.lowest), "highest": float(self.top)}
 
     def told(self) -> str:
         """In one line."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,8 @@ from edgekit.pictures.files import ImageFiles
 from edgekit.pictures.sort import PICTURES
 from edgekit.pictures.transform import ImageTransform
 from edgekit.progress import Event, told_while_reading
-from edgekit.spool import forget, is_mapped, mapped
+from edgekit.spool import content_of, forget, is_mapped, mapped
+from edgekit.workload.fingerprint import digest_tensor
 from tests.pictures.made import as_bytes, folder, picture
 from tests.pictures.test_decoding import DAMAGED
 
@@ -41,6 +45,35 @@ def read(files: ImageFiles, said: list[Event]) -> tuple[torch.Tensor, torch.Tens
     assert isinstance(train.inputs, torch.Tensor)
     assert isinstance(validation.inputs, torch.Tensor)
     return train.inputs, validation.inputs
+
+
+def fingerprint(tensor: torch.Tensor) -> str:
+    digest = hashlib.sha256()
+    digest_tensor(digest, "inputs", tensor)
+    return digest.hexdigest()
+
+
+def test_a_fingerprint_needs_no_pixels_but_notices_what_is_written(tmp_path: Path, cache: Path) -> None:
+    photos = folder(tmp_path / "photos", each=20)
+    files = ImageFiles(photos)
+    train, validation = (one.inputs for one in files.read(SMALL))
+    assert isinstance(train, torch.Tensor)
+    assert isinstance(validation, torch.Tensor)
+    known = content_of(train.numpy())
+    assert known is not None
+    first = fingerprint(train)
+    assert first != fingerprint(validation)
+    assert first != fingerprint(train[: len(train) // 2])
+    shutil.copytree(photos, tmp_path / "elsewhere")
+    assert fingerprint(ImageFiles(tmp_path / "elsewhere").read(SMALL)[0].inputs) == first  # type: ignore[arg-type]
+    bigger = replace(SMALL, resize=40)
+    assert fingerprint(files.read(bigger)[0].inputs) != first  # type: ignore[arg-type]
+    assert content_of(train.clone().numpy()) is None
+    train[3, 2, 1, 0] += 1
+    assert content_of(train.numpy()) is None
+    written = fingerprint(train)
+    train[3, 2, 1, 0] += 1
+    assert len({first, written, fingerprint(train)}) == 3
 
 
 def by_hand(files: ImageFiles, split: str) -> np.ndarray:

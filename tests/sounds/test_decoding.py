@@ -96,6 +96,19 @@ def test_what_needs_another_decoder_is_named(tmp_path: Path, monkeypatch: pytest
         read_sound(str(tmp_path / "x.flac"), None)
 
 
+def test_flac_is_read_where_soundfile_is(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    path, sound = tmp_path / "x.flac", tone(440, 1.0)
+    soundfile.write(path, sound, RATE)
+    found, facts = read_sound(str(path), SoundTransform(rate=RATE, bands=0))
+    assert found is not None
+    assert facts["kind"].startswith("FLAC")
+    assert np.abs(found - sound).max() < 1e-4
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(Unreadable, match="a damaged FLAC"):
+        read_sound(str(path), None)
+
+
 @pytest.mark.parametrize("rate", [4000, 11_025, 16_000, 22_050, 44_100, 48_000])
 def test_another_rate_keeps_the_tone(rate: int) -> None:
     found = resampled(tone(440, 1.0, rate), rate, RATE)
@@ -116,7 +129,7 @@ def test_short_sounds_stand_in_silence_and_long_ones_lose_their_ends() -> None:
 def test_features_are_those_of_a_slow_one() -> None:
     transform = SoundTransform(rate=RATE, seconds=0.2, bands=12, window=0.02, hop=0.01)
     samples = np.random.default_rng(0).standard_normal(1600) * 0.1
-    found = features(samples, transform)
+    found = features(samples, transform.computed())
     assert found.shape == (1, 19, 12) == transform.row[0]
     size, window = 256, 160
     mel = [2595 * math.log10(1 + f / 700) for f in (20.0, 4000.0)]
@@ -157,7 +170,7 @@ def test_settings_that_contradict_each_other(changed: dict[str, float]) -> None:
 def test_silence_around_a_sound_makes_it_no_louder() -> None:
     transform = SoundTransform(rate=RATE, seconds=1.0, bands=0, normalize=True)
     sound = np.random.default_rng(0).normal(0.3, 0.1, RATE // 10)
-    found = features(sound, transform)
+    found = features(sound, transform.computed())
     inside = found[np.abs(found) > 0]
     assert len(inside) == RATE // 10
     assert abs(inside.std() - 1) < 1e-3

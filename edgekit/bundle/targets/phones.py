@@ -18,7 +18,14 @@ import numpy as np
 from edgekit.bundle import names
 from edgekit.bundle.contents import Contents, Raw, Tensor
 from edgekit.bundle.targets.base import Tried
-from edgekit.bundle.words import latency_words, memory_words, preprocessing_words, raw_words, state_words
+from edgekit.bundle.words import (
+    latency_words,
+    memory_words,
+    preprocessing_words,
+    raw_words,
+    sound_words,
+    state_words,
+)
 from edgekit.errors import ExportError
 from edgekit.units import human_bytes, human_count, human_share
 
@@ -116,12 +123,13 @@ def outline(contents: Contents) -> Outline:
     arithmetic = not contents.embedded and contents.preprocessing["dtype"] != "int64"
     mean, std = (_per_channel(contents.preprocessing[key], key) for key in ("mean", "std"))
     positions, classes, inner = _classes(contents)
+    images = contents.raw.layout != "any" and contents.sound is None
     return Outline(
         contents=contents,
         name=names.identifier(contents.name),
         type=type_name(contents),
-        raw=_image(contents.raw, contents.raw.shape),
-        input=_image(contents.input, contents.input.shape[1:]) if contents.raw.layout != "any" else None,
+        raw=_image(contents.raw, contents.raw.shape) if images else None,
+        input=_image(contents.input, contents.input.shape[1:]) if images else None,
         mean=mean,
         std=std,
         scale=real(contents.preprocessing["scale"]),
@@ -172,7 +180,12 @@ def facts(contents: Contents) -> list[tuple[str, str]]:
     accuracy = f"{metric} {human_share(contents.accuracy)} on the whole validation set"
     ends = []
     if not contents.several:
-        ends = [
+        if contents.sound is not None:
+            to_do = (
+                "Your code computes it, and compares with `sounds.bin` and `features.bin` of the golden test"
+            )
+            ends.append(("A raw sample is", f"of a sound: {sound_words(contents)}. {to_do}"))
+        ends += [
             ("A raw sample", raw_words(contents.inputs[0])),
             ("Preprocessing", preprocessing_words(contents.inputs[0])),
             ("The file takes", _end_words(contents.input)),

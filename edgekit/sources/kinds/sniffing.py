@@ -10,6 +10,7 @@ from edgekit.annotations.layouts import layout_of
 from edgekit.errors import DataError
 from edgekit.media.listing import entries
 from edgekit.media.rows import LISTS, column, read_rows
+from edgekit.media.shards import members, shards_in
 from edgekit.pictures.sort import PICTURES
 from edgekit.sounds.sort import SOUNDS
 from edgekit.texts.listing import tables_in
@@ -28,6 +29,8 @@ def kind_of_data(path: str | Path) -> str:
     root = Path(path)
     if root.is_file() and root.suffix.lower() in LISTS:
         return _kind_of_table(root)
+    if by_split := shards_in(root):
+        return _kind_of_shard(next(iter(by_split.values()))[0])
     if layout_of(root) is not None or root.suffix.lower() in (".json", ".yaml", ".yml"):
         return "boxes"
     if not root.is_dir():
@@ -68,6 +71,17 @@ def _kind_of_table(path: Path) -> str:
         where=str(path),
         got=f"columns {', '.join(map(str, rows[0]))}",
         expected="path and label, of pictures or sounds, or text and label",
+    )
+
+
+def _kind_of_shard(shard: Path) -> str:
+    for kind, sort in (("pictures", PICTURES), ("sounds", SOUNDS)):
+        if next(members(shard, "train", sort), None) is not None:
+            return kind
+    raise DataError(
+        "a shard with neither pictures nor sounds",
+        where=str(shard),
+        expected="members of one name: 000123.jpg and 000123.cls, 000123.wav and 000123.cls",
     )
 
 

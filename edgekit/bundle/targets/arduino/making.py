@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from edgekit import guarded
-from edgekit.bundle import c_detection, common, names
+from edgekit.bundle import c_detection, c_sounds, common, names
 from edgekit.bundle.contents import Contents
+from edgekit.bundle.sounds import golden_sounds
 from edgekit.bundle.targets.arduino import memory, surroundings
 from edgekit.bundle.targets.arduino.literals import array
 from edgekit.bundle.targets.arduino.memory import Needs, Road
 from edgekit.bundle.targets.arduino.plain_c import PlainC, plain_c
 from edgekit.bundle.targets.base import Files, Settings
 from edgekit.bundle.templates import render
-from edgekit.bundle.words import state_words
+from edgekit.bundle.words import sound_words, state_words
 from edgekit.errors import ExportError, MissingExtraError
 from edgekit.formats.litert import reading, tflm
 from edgekit.formats.litert.tflm_ops import cmsis_nn_scratch, resolver_methods
@@ -98,6 +99,9 @@ def sources(
     found[f"{MODEL}{named.model.name}"] = contents.model.content
     if contents.detection is not None:
         found[f"src/{id}_detection.h"] = c_detection.header(contents, id, real=False)
+    if contents.sound is not None:
+        found[f"src/{id}_sound.h"] = c_sounds.header(contents, id, real="float")
+        found[f"{HOST}/sounds.c"] = render(_TEMPLATES, "sounds.c.j2", **values)
     return found | common.spec_file(named) | common.golden_files(contents, GOLDEN)
 
 
@@ -205,6 +209,11 @@ def _values(
         **({} if contents.several else {**given[0], **made[0]}),
         "several": contents.several,
         "states": state_words(contents),
+        "sound": contents.sound,
+        "sound_words": sound_words(contents),
+        "sound_lengths": []
+        if contents.sound is None
+        else [len(one) for one in golden_sounds(contents.sound)],
         "inputs": given,
         "outputs": made,
         "id": id,

@@ -18,9 +18,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle import c_detection
+from edgekit.bundle import c_detection, c_sounds
 from edgekit.bundle.common import golden_files, spec_file
 from edgekit.bundle.contents import Contents
+from edgekit.bundle.sounds import golden_sounds
 from edgekit.bundle.targets.base import Files, Settings, Target
 from edgekit.bundle.targets.cpp.building import try_out
 from edgekit.bundle.targets.cpp.numbers import (
@@ -33,7 +34,7 @@ from edgekit.bundle.targets.cpp.numbers import (
 )
 from edgekit.bundle.targets.cpp.words import input_words, output_words, words
 from edgekit.bundle.templates import render
-from edgekit.bundle.words import state_words
+from edgekit.bundle.words import sound_words, state_words
 
 __all__ = ["TARGET", "files"]
 
@@ -69,6 +70,7 @@ def files(contents: Contents, settings: Settings) -> Files:
         {path: render(_TEMPLATES, f"{template}.j2", **values) for path, template in made.items()}
         | _surroundings(contents, values)
         | _boxes(contents, values)
+        | _sound(contents, values)
         | {contents.model.name: contents.model.content}
         | golden_files(contents)
         | spec_file(contents)
@@ -103,6 +105,14 @@ def _boxes(contents: Contents, values: dict[str, Any]) -> Files:
     }
 
 
+def _sound(contents: Contents, values: dict[str, Any]) -> Files:
+    """Of a model that is given a sound's features, what computes them."""
+    if contents.sound is None:
+        return {}
+    name = values["ns"]
+    return {f"include/{name}/sound.h": c_sounds.header(contents, name, real="double")}
+
+
 def _values(contents: Contents) -> dict[str, Any]:
     name = library_name(contents.name)
     digest = [f"0x{byte:02x}" for byte in bytes.fromhex(contents.model.sha256)]
@@ -121,6 +131,11 @@ def _values(contents: Contents) -> dict[str, Any]:
         **words(contents),
         "several": contents.several,
         "detection": contents.detection is not None,
+        "sound": contents.sound,
+        "sound_words": sound_words(contents),
+        "sound_lengths": []
+        if contents.sound is None
+        else [len(one) for one in golden_sounds(contents.sound)],
         "states": state_words(contents),
         "inputs": given,
         "outputs": made,

@@ -20,7 +20,15 @@ from edgekit.bundle.contents import Contents
 from edgekit.bundle.names import comment, identifier
 from edgekit.bundle.targets.base import Files, Settings, Target, Tried
 from edgekit.bundle.templates import render
-from edgekit.bundle.words import latency_words, memory_words, preprocessing_words, raw_words, state_words
+from edgekit.bundle.words import (
+    latency_words,
+    memory_words,
+    preprocessing_words,
+    raw_words,
+    sound_words,
+    state_words,
+)
+from edgekit.sounds import features
 from edgekit.units import human_bytes, human_share
 
 __all__ = ["TARGET", "files", "try_out"]
@@ -56,6 +64,10 @@ def files(contents: Contents, settings: Settings) -> Files:
     code = _SHARED | _ENDS[several] | {"runtime": _RUNTIMES[runtime]}
     if contents.detection is not None:
         code |= {"__init__": "detection_init", "detecting": "detecting", "heads": "heads"}
+    own: Files = {}
+    if contents.sound is not None:
+        code |= {"__init__": "sound_init", "sounds": "sounds"}
+        own = {f"{package}/features.py": Path(features.__file__).read_bytes()}
     values = _values(contents, package, _PACKAGES[runtime])
     readme = "README_named.md.j2" if several else "README.md.j2"
     return {
@@ -64,6 +76,7 @@ def files(contents: Contents, settings: Settings) -> Files:
         **{
             f"{package}/{name}.py": (_HERE / "package" / f"{of}.py").read_bytes() for name, of in code.items()
         },
+        **own,
         f"{package}/py.typed": b"",
         f"{data}{contents.model.name}": contents.model.content,
         **common.spec_file(contents, f"{data}model.json"),
@@ -101,8 +114,10 @@ def _values(contents: Contents, package: str, packages: tuple[str, ...]) -> dict
         "script": package.replace("_", "-"),
         "runtime": packages[0],
         "packages": packages,
-        "pictures": len(inputs) == 1 and contents.raw.layout != "any",
+        "pictures": len(inputs) == 1 and contents.raw.layout != "any" and contents.sound is None,
         "detection": contents.detection,
+        "sound": contents.sound,
+        "sound_words": sound_words(contents),
         "states": state_words(contents),
         "streams": [one for one in inputs if one["name"] not in contents.states.values()],
         "edgekit": contents.edgekit_version,

@@ -19,13 +19,15 @@ _FILES = {
     False: "pictures, or .npy with one raw sample or several",
     True: ".npz: one raw sample or several of each input, under its name",
 }
+_SOUNDS = "WAV files, or .npy with one raw sample or several: a sound's features"
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Exit code: 0, 1 if the self-test failed, 2 for input that can't be read."""
-    package, several = (__package__ or "model").split(".")[0], "inputs" in read_spec()
+    package, spec = (__package__ or "model").split(".")[0], read_spec()
+    several = "inputs" in spec
     parser = argparse.ArgumentParser(prog=f"python -m {package}", description=__doc__)
-    parser.add_argument("files", nargs="*", help=_FILES[several])
+    parser.add_argument("files", nargs="*", help=_SOUNDS if "sound" in spec else _FILES[several])
     parser.add_argument("--top", type=int, default=3, help="how many classes to tell (3)")
     parser.add_argument("--threads", type=int, default=1, help="for the runtime (1)")
     parser.add_argument("--json", action="store_true", help="print JSON, one line for each sample")
@@ -133,12 +135,21 @@ def _samples(path: str, file: File) -> Dict[str, Any]:
             given = {name: found[name] for name in found.files}
     elif len(file.inputs) == 1:
         ((name, one),) = file.inputs.items()
-        picture = not path.endswith(".npy")
-        given = {name: images.read(path, one["raw"]) if picture else np.load(path, allow_pickle=False)}
+        given = {name: _sample(path, one, file)}
     else:
         raise ValueError(f"{path}: a .npz with {', '.join(file.inputs)} was expected")
     ranks = {name: len(one["raw"]["shape"]) for name, one in file.inputs.items()}
     return {name: one[None] if one.ndim == ranks.get(name) else one for name, one in given.items()}
+
+
+def _sample(path: str, one: Dict[str, Any], file: File) -> Any:
+    if path.endswith(".npy"):
+        return np.load(path, allow_pickle=False)
+    if "sound" in file.spec:
+        from . import sounds
+
+        return sounds.read(path, file.spec)
+    return images.read(path, one["raw"])
 
 
 def _tell(name: str, told: Dict[str, Any], file: File, as_json: bool) -> None:

@@ -58,6 +58,10 @@ def selftest(file: File) -> Dict[str, Any]:
         from .detecting import golden_faults
 
         faults += golden_faults(kept["outputs"], file)
+    if "sound" in file.spec:
+        from . import sounds
+
+        faults += sounds.golden_faults(file.spec)
     (first, *_) = outputs.values()
     return {
         "passed": not faults,
