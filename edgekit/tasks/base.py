@@ -233,6 +233,11 @@ class Task(ABC):
         """How a program without torch makes boxes of the outputs, in JSON; None: it is no detector."""
         return None
 
+    @property
+    def pointing(self) -> dict[str, Any] | None:
+        """How a program without torch finds points in the output, in JSON; None: there are none."""
+        return None
+
     def describe(self) -> dict[str, Any]:
         """The task as JSON, as kept in the report and in every artifact."""
         own: dict[str, Any] = asdict(self) if is_dataclass(self) else {}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import guarded
-from edgekit.bundle import c_detection, common, names
+from edgekit.bundle import c_detection, c_keypoints, common, names
 from edgekit.bundle.contents import Contents
 from edgekit.bundle.targets.arduino import memory, surroundings
 from edgekit.bundle.targets.arduino.literals import array
@@ -98,6 +98,8 @@ def sources(
     found[f"{MODEL}{named.model.name}"] = contents.model.content
     if contents.detection is not None:
         found[f"src/{id}_detection.h"] = c_detection.header(contents, id, real=False)
+    if contents.keypoints is not None:
+        found[f"src/{id}_keypoints.h"] = c_keypoints.header(contents, id, real=False)
     return found | common.spec_file(named) | common.golden_files(contents, GOLDEN)
 
 

@@ -18,7 +18,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle import c_detection
+from edgekit.bundle import c_detection, c_keypoints
 from edgekit.bundle.common import golden_files, spec_file
 from edgekit.bundle.contents import Contents
 from edgekit.bundle.targets.base import Files, Settings, Target
@@ -69,6 +69,7 @@ def files(contents: Contents, settings: Settings) -> Files:
         {path: render(_TEMPLATES, f"{template}.j2", **values) for path, template in made.items()}
         | _surroundings(contents, values)
         | _boxes(contents, values)
+        | _points(contents, values)
         | {contents.model.name: contents.model.content}
         | golden_files(contents)
         | spec_file(contents)
@@ -103,6 +104,18 @@ def _boxes(contents: Contents, values: dict[str, Any]) -> Files:
     }
 
 
+def _points(contents: Contents, values: dict[str, Any]) -> Files:
+    """Of a model that finds points, what makes them of its output, and those of the golden samples."""
+    if contents.keypoints is None:
+        return {}
+    name, spec = values["ns"], contents.keypoints
+    rows = [[float_literal(number) for number in row] for sample in spec["golden"] for row in sample]
+    return {
+        f"include/{name}/keypoints.h": c_keypoints.header(contents, name, real=True),
+        "tests/golden_points.h": render(_TEMPLATES, "golden_points.h.j2", **values, golden_points=rows),
+    }
+
+
 def _values(contents: Contents) -> dict[str, Any]:
     name = library_name(contents.name)
     digest = [f"0x{byte:02x}" for byte in bytes.fromhex(contents.model.sha256)]
@@ -121,6 +134,10 @@ def _values(contents: Contents) -> dict[str, Any]:
         **words(contents),
         "several": contents.several,
         "detection": contents.detection is not None,
+        "keypoints": contents.keypoints is not None,
+        "most_off": None
+        if contents.keypoints is None
+        else float_literal(max(contents.keypoints["size"]) / 100),
         "states": state_words(contents),
         "inputs": given,
         "outputs": made,

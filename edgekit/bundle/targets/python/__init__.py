@@ -55,7 +55,14 @@ def files(contents: Contents, settings: Settings) -> Files:
     data = f"{package}/data/"
     code = _SHARED | _ENDS[several] | {"runtime": _RUNTIMES[runtime]}
     if contents.detection is not None:
-        code |= {"__init__": "detection_init", "detecting": "detecting", "heads": "heads"}
+        code |= {
+            "__init__": "detection_init",
+            "detecting": "detecting",
+            "heads": "heads",
+            "fitting": "fitting",
+        }
+    if contents.keypoints is not None:
+        code |= {"__init__": "pointing_init", "pointing": "pointing", "fitting": "fitting"}
     values = _values(contents, package, _PACKAGES[runtime])
     readme = "README_named.md.j2" if several else "README.md.j2"
     return {
@@ -103,6 +110,7 @@ def _values(contents: Contents, package: str, packages: tuple[str, ...]) -> dict
         "packages": packages,
         "pictures": len(inputs) == 1 and contents.raw.layout != "any",
         "detection": contents.detection,
+        "keypoints": contents.keypoints,
         "states": state_words(contents),
         "streams": [one for one in inputs if one["name"] not in contents.states.values()],
         "edgekit": contents.edgekit_version,

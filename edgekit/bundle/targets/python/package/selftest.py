@@ -58,6 +58,10 @@ def selftest(file: File) -> Dict[str, Any]:
         from .detecting import golden_faults
 
         faults += golden_faults(kept["outputs"], file)
+    if "keypoints" in file.spec:
+        from .pointing import golden_faults as point_faults
+
+        faults += point_faults(kept["outputs"], file)
     (first, *_) = outputs.values()
     return {
         "passed": not faults,
