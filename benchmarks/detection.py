@@ -48,6 +48,7 @@ from edgekit.devices.device import Device
 from edgekit.execution import Forward
 from edgekit.files import sha256, write_json
 from edgekit.formats import FORMATS
+from edgekit.int8.integers import OnIntegers
 from edgekit.int8.storage import load
 from edgekit.noise import Noise
 from edgekit.report import Report
@@ -146,7 +147,7 @@ def precision(task: Detection, told: Ragged, wanted: Any) -> dict[str, Any]:
 def files(run: Path, workload: Workload, inputs: torch.Tensor, trained: Tensors) -> dict[str, Any]:
     """Of each file of the run what it answers to test, and how far it is from the int8 graph."""
     report = Report.load(run)
-    graph = answered(load(next(run.rglob("int8_graph.pt2"))), inputs)
+    graph = answered(OnIntegers(load(next(run.rglob("int8_graph.pt2")))), inputs)
     task, found = workload.task, {}
     assert isinstance(task, Detection)
     for one in report.artifacts:

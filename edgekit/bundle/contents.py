@@ -193,6 +193,8 @@ class Contents:
         detection: of a detector, how its outputs become boxes: ``Task.decoding`` with the file's names of
             outputs, and as "golden" for each golden sample the boxes (x1, y1, x2, y2, class, score) that the
             file's answers mean.
+        keypoints: of a model that finds points, how: ``Task.pointing``, and as "golden" those (x, y, score)
+            of each golden sample.
         states: of a model that streams, which of the file's outputs is which input of the next step. They are
             zeros at first; golden samples are single steps with the states that a stream came to.
     """
@@ -213,6 +215,7 @@ class Contents:
     edgekit_version: str
     states: Mapping[str, str] = field(default_factory=dict)
     detection: Mapping[str, Any] | None = None
+    keypoints: Mapping[str, Any] | None = None
 
     @property
     def several(self) -> bool:
@@ -322,6 +325,7 @@ class Contents:
             **({"states": dict(self.states)} if self.states else {}),
             **({} if self.detection is None else {"detection": dict(self.detection)}),
             **({} if self.sound is None else {"sound": _sound(self.sound)}),
+            **({} if self.keypoints is None else {"keypoints": dict(self.keypoints)}),
         }
 
     def _ends(self) -> dict[str, Any]:

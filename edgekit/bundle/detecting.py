@@ -1,4 +1,4 @@
-"""How a detector's outputs become boxes, for programs in other languages, and the boxes of golden samples."""
+"""How outputs become boxes or points, for programs in other languages, and those of golden samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.errors import InputError
 if TYPE_CHECKING:
     from edgekit.tasks import Task
 
-__all__ = ["decoding"]
+__all__ = ["decoding", "pointing"]
 
 
 def decoding(task: Task, outputs: Sequence[Output], names: Mapping[str, str]) -> dict[str, Any] | None:
@@ -54,6 +54,24 @@ def decoding(task: Task, outputs: Sequence[Output], names: Mapping[str, str]) ->
         if isinstance(one, dict)
     ]
     return {**found, "head": head, "golden": rows}
+
+
+def pointing(task: Task, outputs: Sequence[Output]) -> dict[str, Any] | None:
+    """See ``Contents.keypoints``; None for a task that finds no points.
+
+    Args:
+        outputs: of the file, with their golden answers.
+    """
+    if (found := task.pointing) is None:
+        return None
+    import torch
+
+    from edgekit.tasks import Keypoints
+
+    assert isinstance(task, Keypoints)  # the only task that points
+    places, scores = task.points(torch.from_numpy(_real(outputs[0])))
+    golden = torch.cat([places, scores[..., None]], 2)
+    return {**found, "golden": golden.tolist()}
 
 
 _KEYS = ("boxes", "labels", "scores")

@@ -154,6 +154,7 @@ def _contents(
         edgekit_version=__version__,
         states=states,
         detection=detecting.decoding(workload.task, outputs, names),
+        keypoints=detecting.pointing(workload.task, outputs),
     )
 
 

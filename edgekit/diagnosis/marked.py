@@ -11,14 +11,28 @@ from PIL import Image, ImageDraw
 
 from edgekit.diagnosis.corruptions import value_range
 from edgekit.diagnosis.record import Marked
-from edgekit.tasks.marks import Mark
+from edgekit.tasks import Task
+from edgekit.tasks.marks import Area, Mark
 from edgekit.tensors import Targets, Tensors
 from edgekit.workload import Workload
 
-__all__ = ["marked_of"]
+__all__ = ["marked_of", "most_changed"]
 
 _SIDE = 320  # pixels; larger pictures are made smaller, smaller ones aren't made larger than twice
 _TONES = 60  # of the picture itself, beside which the marks keep theirs
+_ASKED = 200  # samples that are compared, one at a time
+_TINT = 0.55  # how much of a pixel's colour its class is
+_WRONG = (220, 30, 30)
+# Of classes, the first one again after the last; none is near that of wrong pixels.
+_SHADES = (
+    (60, 90, 200),
+    (40, 170, 60),
+    (240, 200, 40),
+    (150, 70, 180),
+    (40, 180, 190),
+    (160, 120, 60),
+    (120, 140, 150),
+)
 _COLOURS = {"found": (40, 170, 60), "missed": (220, 30, 30), "wrong": (230, 150, 0)}
 
 
@@ -37,14 +51,48 @@ def marked_of(workload: Workload, rows: Sequence[int], before: Tensors, after: T
     for row in rows:
         picture = _picture(workload.pixels([row])[0].numpy(), low, high)
         part = slice(row, row + 1)
-        drawn = []
-        for outputs in (before, after):
-            marks = workload.task.marks(outputs[part], targets[part])[0]
-            drawn.append((_png(picture, marks), [one.kind for one in marks]))
-        (one, kinds), (other, others) = drawn
-        missed, wrong = ((kinds.count(kind), others.count(kind)) for kind in ("missed", "wrong"))
-        found.append(Marked(row, one, other, missed, wrong))
+        both = [workload.task.marks(one[part], targets[part])[0] for one in (before, after)]
+        one, other = (_drawn(picture, marks) for marks in both)
+        missed, wrong = ((_count(both[0], kind), _count(both[1], kind)) for kind in ("missed", "wrong"))
+        first, second = _wrong_share(both[0]), _wrong_share(both[1])
+        pair = None if first is None or second is None else (first, second)
+        found.append(Marked(row, one, other, missed, wrong, pair))
     return tuple(found)
+
+
+def most_changed(task: Task, before: Tensors, after: Tensors) -> list[int]:
+    """Rows of the first samples, those first whose answers agree least."""
+    rows = range(min(_ASKED, len(before))) if task.marks_answers else range(0)
+    return sorted(rows, key=lambda row: task.agreement(after[row : row + 1], before[row : row + 1]))
+
+
+def _count(marks: Sequence[Mark | Area], kind: str) -> int:
+    return sum(mark.kind == kind for mark in marks)
+
+
+def _wrong_share(marks: Sequence[Mark | Area]) -> float | None:
+    """Of pixels that count; None where answers aren't for pixels."""
+    areas = [one for one in marks if isinstance(one, Area)]
+    every = sum(int(one.where.sum()) for one in areas)
+    return sum(int(one.where.sum()) for one in areas if one.kind == "wrong") / every if every else None
+
+
+def _drawn(picture: Image.Image, marks: Sequence[Mark | Area]) -> str:
+    """A PNG as a data URI."""
+    areas = [one for one in marks if isinstance(one, Area)]
+    boxes = [one for one in marks if isinstance(one, Mark)]
+    return _png(_tinted(picture, areas) if areas else picture.copy(), boxes)
+
+
+def _tinted(picture: Image.Image, areas: Sequence[Area]) -> Image.Image:
+    grey = np.asarray(picture.convert("L"), np.float64)[..., None].repeat(3, 2)
+    for one in areas:
+        where = Image.fromarray(one.where.cpu().numpy()).resize(picture.size, Image.Resampling.NEAREST)
+        chosen = np.asarray(where, bool)
+        wrong = one.kind == "wrong"
+        colour = np.array(_WRONG if wrong else _SHADES[one.shade % len(_SHADES)])
+        grey[chosen] = colour if wrong else (1 - _TINT) * grey[chosen] + _TINT * colour
+    return Image.fromarray(np.rint(grey).astype(np.uint8)).quantize(256)
 
 
 def _picture(pixels: np.ndarray, low: float, high: float) -> Image.Image:
@@ -64,7 +112,7 @@ def _picture(pixels: np.ndarray, low: float, high: float) -> Image.Image:
 
 
 def _png(picture: Image.Image, marks: Sequence[Mark]) -> str:
-    image = picture.copy()
+    image = picture
     pen = ImageDraw.Draw(image)
     pens = {kind: _TONES + at for at, kind in enumerate(_COLOURS)}
     # What was missed lies on top.

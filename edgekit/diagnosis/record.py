@@ -65,7 +65,8 @@ _PNG = r"^(data:image/png;base64,[A-Za-z0-9+/=]*)?$"
 @dataclass(frozen=True)
 class Marked:
     """A picture with what was found in it ``before`` and ``after`` (PNG, as data URIs), and how many objects
-    were missed and how many answers were wrong, before and after.
+    were missed and how many answers were wrong, before and after. ``shares``: instead of these, of answers at
+    each pixel the share that is wrong.
     """
 
     row: int
@@ -73,6 +74,7 @@ class Marked:
     after: Annotated[str, Field(pattern=_PNG)]
     missed: tuple[int, int]
     wrong: tuple[int, int]
+    shares: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

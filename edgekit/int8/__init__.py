@@ -25,6 +25,7 @@ accumulators.py biases that int32 can't hold
 grid.py         clamps that the grid does anyway, biases on their grid; integer spellings (int8, uint8)
 trainable.py    the form that is trained: pairs as fake-quantise ops, and back
 fake_quantize.py  these ops, with gradients
+integers.py     the graph with sums of integers, as kernels compute it
 scales.py       scales that learn with the weights
 storage.py      saving and loading an int8 graph
 """

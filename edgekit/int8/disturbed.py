@@ -14,6 +14,7 @@ from torch import Tensor, fx
 
 from edgekit.execution import interpreted, mode
 from edgekit.graph import ops
+from edgekit.int8.integers import Integers
 from edgekit.tensors import Tensors
 
 __all__ = ["disturbed"]
@@ -36,7 +37,7 @@ def disturbed(graph: fx.GraphModule, samples: Tensors, share: float, *, seed: in
         return interpreted(_Disturbing(graph, share, generator), samples)
 
 
-class _Disturbing(fx.Interpreter):
+class _Disturbing(Integers):
     def __init__(self, graph: fx.GraphModule, share: float, generator: torch.Generator) -> None:
         super().__init__(graph)
         self.share, self.generator = share, generator

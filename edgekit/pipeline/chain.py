@@ -18,6 +18,7 @@ from edgekit.errors import EdgekitError, StageError, WeightsError
 from edgekit.execution import call, mode
 from edgekit.files import disk_full, sha256_of
 from edgekit.graph import ops
+from edgekit.int8.integers import OnIntegers
 from edgekit.macs import count
 from edgekit.pipeline import contract, distributed
 from edgekit.pipeline.job import Job
@@ -59,15 +60,23 @@ class Rung:
     def answers(self, job: Job) -> Tensors:
         """The model's outputs for the whole validation set; computed when first asked for."""
         if self._answers is None:
-            self._answers = evaluate(self.model, job.workload).outputs
+            self._answers = evaluate(as_executed(self.model), job.workload).outputs
         return self._answers
 
     def first_answers(self, job: Job, count: int) -> Tensors:
         """The outputs for ``job.workload.whole(count)``, the same few each time; computed once."""
         example = job.workload.whole(count)
         if self._first is None or len(self._first) != len(example):
-            self._first = answers_of_few(self.model, example)
+            self._first = answers_of_few(as_executed(self.model), example)
         return self._first
+
+
+def as_executed(model: nn.Module) -> nn.Module:
+    """The model that is asked: for an int8 graph one that computes as the kernels of its files do."""
+    if form_of(model) is not Form.INT8:
+        return model
+    assert isinstance(model, fx.GraphModule)
+    return OnIntegers(model)
 
 
 def answers_of_few(model: nn.Module, example: Tensors) -> Tensors:
@@ -254,7 +263,7 @@ def _figures(
     def tell(done: int, total: int) -> None:
         job.tell("step", part, "asking the model", done=done, total=total)
 
-    evaluation = evaluate(model, job.workload, tell=tell)
+    evaluation = evaluate(as_executed(model), job.workload, tell=tell)
     size = count(model, job.workload.example(1))
     figures = {
         "accuracy": evaluation.score,

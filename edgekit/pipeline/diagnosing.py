@@ -13,7 +13,7 @@ from typing import Any
 from edgekit.batching import fitting
 from edgekit.diagnosis.judged import Judged, judge
 from edgekit.diagnosis.layers import layers_of
-from edgekit.diagnosis.marked import marked_of
+from edgekit.diagnosis.marked import marked_of, most_changed
 from edgekit.diagnosis.record import Diagnosis, LayerRow, Marked, Seen
 from edgekit.diagnosis.seen import seen_of
 from edgekit.errors import MeasurementError, WorkloadError
@@ -147,11 +147,14 @@ class _Diagnosing:
         if self.probed not in files or any(one is None for one in told):
             return ()
         scores = files[self.probed].scores
-        fell = [] if scores is None else [one.row for one in scores.worse]
-        rows = list(dict.fromkeys([*fell, *range(len(self.workload.validation))]))[:_MARKED]
         before, after = told
         assert before is not None
         assert after is not None
+        if scores is not None:
+            fell = [one.row for one in scores.worse]
+        else:
+            fell = most_changed(self.workload.task, before, after)
+        rows = list(dict.fromkeys([*fell, *range(len(self.workload.validation))]))[:_MARKED]
         return marked_of(self.workload, rows, before, after)
 
     def _layers(self) -> tuple[LayerRow, ...]:

@@ -36,7 +36,7 @@ from edgekit.formats.parity.layers import LayerParity, first_wrong, furthest
 from edgekit.int8.disturbed import disturbed
 from edgekit.noise import EXACT_DB, Noise
 from edgekit.pipeline.artifacts import Planned
-from edgekit.pipeline.chain import ROWS, Rung, answers_of_few
+from edgekit.pipeline.chain import ROWS, Rung, answers_of_few, as_executed
 from edgekit.pipeline.job import Job
 from edgekit.report import LadderStep
 from edgekit.stages.base import Form
@@ -299,7 +299,7 @@ def steps(job: Job, rungs: Sequence[Rung], entries: Sequence[dict[str, Any]]) ->
     # Computed anew, on a few samples: the same numbers whether a run is finished or only read again.
     macs = max(rung.figures.macs for rung in rungs)
     example = job.workload.whole(max(16, min(_SAMPLES, int(_MACS / max(macs, 1)))))
-    answers = [answers_of_few(rung.model, example) for rung in rungs]
+    answers = [answers_of_few(as_executed(rung.model), example) for rung in rungs]
     steps = []
     for index, rung in enumerate(rungs[1:], 1):
         before, told = rungs[index - 1].kind or "trained model", rung.kind

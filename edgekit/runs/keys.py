@@ -47,6 +47,7 @@ PARTS: dict[str, tuple[str, ...]] = {
         "edgekit.pipeline.evaluation:write_inputs",
         "edgekit.pipeline.evaluation:_evaluate",
         "edgekit.pipeline.chain:answers_of_few",
+        "edgekit.int8.integers:OnIntegers",
         "edgekit.training.evaluation:evaluate",
     ),
     "bench": (
@@ -64,6 +65,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
 }
 _EVERY_STAGE = ("edgekit.training.seeds:seeded", *PARTS["baseline"])
+_INT8 = ("edgekit.int8.integers:OnIntegers",)  # what asks an int8 graph
 _GIVEN = ("edgekit.workload.workload:Workload",)  # to every part
 # What a run knows of itself: its settings, folder and ways to devices. Their values are in the keys.
 _BOOKKEEPING = (
@@ -138,9 +140,14 @@ def _begin(part: Part) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Where a part begins, and rows of tables that aren't asked for."""
     from edgekit.formats import FORMATS
     from edgekit.stages import STAGES
+    from edgekit.stages.base import Form
 
     kinds = {
-        kind: (f"{stage.run.__module__}:{stage.run.__qualname__}", *_EVERY_STAGE)
+        kind: (
+            f"{stage.run.__module__}:{stage.run.__qualname__}",
+            *_EVERY_STAGE,
+            *(_INT8 if stage.ensures is Form.INT8 else ()),
+        )
         for kind, stage in STAGES.items()
     }
     name, _, format = part.partition(" ")

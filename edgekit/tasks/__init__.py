@@ -13,6 +13,7 @@ Regression           (N,) or (N, D)     same shape, float    R², mean over the 
 Reconstruction       any shape          same shape, float    R² over all values
 Outputs              several, by name   several, by name     the lowest of its tasks' scores
 Detection            one or several     boxes and labels     mAP@.5:.95
+Keypoints            (N, K, H, W), …    (N, K, 3) float      PCK
 ==================== ================== ==================== ============================
 
 Inputs may have any shape that the model takes: images (N, C, H, W), audio features (N, T, F), token ids
@@ -23,6 +24,7 @@ classes.py     classes of samples, tokens and pixels
 continuous.py  numbers
 outputs.py     several outputs, each with a task of its own
 detection/     objects in pictures
+keypoints.py   points of one object
 marks.py       what is drawn on pictures in the report
 moves.py       where an augmentation moved pictures
 teachers.py    what several teachers answer together
@@ -34,6 +36,7 @@ from edgekit.tasks.base import Task
 from edgekit.tasks.classes import Classification, Segmentation, TokenClassification
 from edgekit.tasks.continuous import Reconstruction, Regression
 from edgekit.tasks.detection import AnchorFree, Anchors, Centres, Detection, Fcos, OwnHead, Priors, Sets
+from edgekit.tasks.keypoints import Keypoints
 from edgekit.tasks.outputs import Outputs
 
 __all__ = [
@@ -43,6 +46,7 @@ __all__ = [
     "Classification",
     "Detection",
     "Fcos",
+    "Keypoints",
     "Outputs",
     "OwnHead",
     "Priors",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgekit.errors import InputError
 from edgekit.tasks.endings import Ending
-from edgekit.tasks.marks import Mark
+from edgekit.tasks.marks import Area, Mark
 from edgekit.tasks.moves import Moves
 from edgekit.tasks.teachers import averaged
 from edgekit.tensors import NamedTensors, Targets, Tensors
@@ -205,7 +205,7 @@ class Task(ABC):
         object.__setattr__(task, "metric", f"{type(self).metric} against the original model")
         return task
 
-    def marks(self, outputs: Any, targets: Any) -> list[list[Mark]]:
+    def marks(self, outputs: Any, targets: Any) -> Sequence[Sequence[Mark | Area]]:
         """Of each sample what is drawn on it, for tasks with ``marks_answers``."""
         raise NotImplementedError(f"{type(self).__name__} says marks_answers, and not which")
 
@@ -231,6 +231,11 @@ class Task(ABC):
     @property
     def decoding(self) -> dict[str, Any] | None:
         """How a program without torch makes boxes of the outputs, in JSON; None: it is no detector."""
+        return None
+
+    @property
+    def pointing(self) -> dict[str, Any] | None:
+        """How a program without torch finds points in the output, in JSON; None: there are none."""
         return None
 
     def describe(self) -> dict[str, Any]:

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from edgekit.errors import DataError, WorkloadError
 from edgekit.tasks.base import Task, TeacherLosses, kind_of, share_of
+from edgekit.tasks.marks import Area
 
 __all__ = ["Classification", "Segmentation", "TokenClassification"]
+
+_MOST_TOLD = 200  # classes whose IoU is told one by one
 
 
 def _pair(score: str, dim: int) -> str:
@@ -193,18 +196,43 @@ class Segmentation(_Classes):
     metric: ClassVar[str] = "mean IoU"
     unit: ClassVar[str] = "pixels"
     per_sample: ClassVar[bool] = False
+    marks_answers: ClassVar[bool] = True
     spatial_targets: ClassVar[bool] = True
     outputs_form: ClassVar[str] = "(N, C, H, W)"
     targets_form: ClassVar[str] = "(N, H, W)"
     target_dims: ClassVar[int] = 3
 
     def score(self, outputs: Tensor, targets: Tensor) -> float:
+        ious = self._ious(outputs, targets)
+        seen = ~ious.isnan()
+        return float(ious[seen].mean()) if bool(seen.any()) else 0.0
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> dict[str, float]:
+        """IoU of each class that there is, by its number; {} of more classes than a table shows."""
+        if self.num_classes > _MOST_TOLD:
+            return {}
+        ious = self._ious(outputs, targets).tolist()
+        return {f"class {at} (IoU)": iou for at, iou in enumerate(ious) if not math.isnan(iou)}
+
+    def _ious(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(C,) of all pixels that count; NaN for a class that is neither there nor answered."""
         counted = self.counted(targets)
         wanted, answered = targets[counted].long(), self.answers(outputs)[counted].long()
         both, one, other = (
             torch.bincount(labels, minlength=self.num_classes).double()
             for labels in (wanted[wanted == answered], wanted, answered)
         )
-        union = one + other - both
-        seen = union > 0
-        return float((both[seen] / union[seen]).mean()) if bool(seen.any()) else 0.0
+        return both / (one + other - both)
+
+    def marks(self, outputs: Tensor, targets: Tensor) -> list[list[Area]]:
+        """Of each picture the pixels of each class where that is right, and those that are wrong."""
+        found = []
+        for told, wanted in zip(self.answers(outputs), targets.to(outputs.device), strict=True):
+            counted, right = self.counted(wanted), told == wanted
+            areas = [
+                Area((told == at) & right & counted, "found", at)
+                for at in told[right & counted].unique().tolist()
+            ]
+            wrong = ~right & counted
+            found.append([*areas, *([Area(wrong, "wrong", 0)] if bool(wrong.any()) else [])])
+        return found

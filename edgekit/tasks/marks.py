@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-__all__ = ["Mark"]
+from torch import Tensor
+
+__all__ = ["Area", "Mark"]
 
 
 class Mark(NamedTuple):
@@ -16,3 +18,13 @@ class Mark(NamedTuple):
     box: tuple[float, float, float, float]
     kind: Literal["found", "missed", "wrong"]
     text: str
+
+
+class Area(NamedTuple):
+    """Pixels to be tinted. ``where``: (H, W) bool, on a grid that covers the picture; ``shade``: the class
+    that was answered there, which has a colour of its own where it is right.
+    """
+
+    where: Tensor
+    kind: Literal["found", "wrong"]
+    shade: int

@@ -102,6 +102,39 @@ def several(*kinds: Kind, format: Literal["litert", "onnx"] = "litert", **change
     return replace(made, **changes)
 
 
+def detector(fit: str = "letterbox", **changes: Any) -> Contents:
+    """Pictures in, 40 boxes with scores of three classes out, as files with ``--head decoded`` have them."""
+    given = several("image", "image")
+    random = np.random.default_rng(5)
+    raw = given.inputs[0].raw
+    height, width = raw.shape[:2]
+    corners = random.uniform(-2, [width, height], (SAMPLES, 40, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(1, 8, corners.shape)], 2).astype(np.float32)
+    scores = (random.integers(0, 20, (SAMPLES, 40, 3)) / 20).astype(np.float32)
+    task = {"kind": "detection", "metric": "mAP@.5:.95"}
+    clear = (False,) * SAMPLES
+    outputs = tuple(
+        Output(Tensor(name, (1, *values.shape[1:]), "float32"), task, None, None, values, 1e-5, clear)
+        for name, values in (("boxes", boxes), ("scores", scores))
+    )
+    spec = {
+        "head": {"kind": "decoded", "size": [height, width], "boxes": "boxes", "scores": "scores"},
+        "classes": ["cat", "dog", NASTY[0]],
+        "confidence": 0.3,
+        "overlap": 0.4,
+        "most": 20,
+        "candidates": 60,
+        "suppress": True,
+        "fit": fit,
+        "border": 114,
+        "golden": [],
+    }
+    made = replace(
+        given, inputs=given.inputs[:1], outputs=outputs, task=task, detection=spec, name=f"made-{fit}"
+    )
+    return replace(made, **changes)
+
+
 def preprocessed(
     samples: npt.NDArray[Any], raw: Raw, input: Tensor, how: dict[str, Any], *, embedded: bool = False
 ) -> npt.NDArray[Any]:

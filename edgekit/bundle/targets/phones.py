@@ -33,6 +33,7 @@ __all__ = [
     "Image",
     "Outline",
     "alone",
+    "boxes_of",
     "end_words",
     "facts",
     "look_at",
@@ -139,6 +140,27 @@ def outline(contents: Contents) -> Outline:
         classes=classes,
         inner=inner,
     )
+
+
+def boxes_of(contents: Contents) -> dict[str, Any] | None:
+    """Of a detector whose file decodes what templates need for its boxes; None for all others, whose files
+    have to be exported with ``--head decoded`` or ``nms`` first.
+
+    "outputs": ids of boxes, scores, and labels where the file suppresses ("rows").
+    """
+    spec = contents.detection
+    if spec is None or spec["head"]["kind"] not in ("decoded", "suppressed"):
+        return None
+    head, rows = spec["head"], spec["head"]["kind"] == "suppressed"
+    ids = {one.end.name: id for one, id in zip(contents.outputs, contents.output_ids, strict=True)}
+    height, width = head["size"]
+    picture = _image(contents.inputs[0].raw, contents.inputs[0].raw.shape)
+    camera = len(contents.inputs) == 1 and picture is not None and picture.channels in (1, 3)
+    names = [head[key] for key in ("boxes", "scores", *(["labels"] if rows else []))]
+    kept = {key: spec[key] for key in ("classes", "confidence", "overlap", "most", "candidates", "suppress")}
+    fit = {key: spec[key] for key in ("fit", "border")}
+    size = {"height": height, "width": width}
+    return {**kept, **fit, **size, "rows": rows, "camera": camera, "outputs": [ids[name] for name in names]}
 
 
 def alone(contents: Contents, side: str) -> Iterator[tuple[str, Contents]]:

@@ -214,10 +214,7 @@ class _Page:
         if judged.scores is not None:
             yield _text(f"{scores_text(judged.scores)}.")
             yield _table(answers.score_table(judged.scores), "Samples whose score fell most")
-            if run.diagnosis is not None and run.diagnosis.marked:
-                yield _heading("Before and after")
-                yield _text("Green: found. Red: missed. Orange: an answer that is wrong.")
-                yield {"kind": "marked", "marked": run.diagnosis.marked}
+            yield from self._marked(run)
             return
         names = answers.class_names(run, judged)
         if judged.churn is not None:
@@ -248,6 +245,16 @@ class _Page:
                 "The right answer in bold, then the answers before and after; what broke comes first."
             )
             yield {"kind": "looks", "looks": looks}
+        yield from self._marked(run)
+
+    def _marked(self, run: LoadedRun) -> Iterator[Block]:
+        if run.diagnosis is None or not run.diagnosis.marked:
+            return
+        yield _heading("Before and after")
+        masks = run.diagnosis.marked[0].shares is not None
+        told = "A colour for each class. Red: pixels with a wrong one." if masks else ""
+        yield _text(told or "Green: found. Red: missed. Orange: an answer that is wrong.")
+        yield {"kind": "marked", "marked": run.diagnosis.marked}
 
     def _confidence(self, run: LoadedRun) -> Iterator[Block]:
         judged = self._judged(run)

@@ -20,8 +20,10 @@ from edgekit.bundle.contents import Contents, Tensor
 from edgekit.bundle.names import identifier, kotlin_string
 from edgekit.bundle.targets.android import TARGET
 from edgekit.bundle.targets.base import Settings
+from edgekit.bundle.targets.python.package.detecting import _best
+from edgekit.bundle.targets.python.package.fitting import fitted
 from tests.bundle.android.kotlin import Program, build, libraries
-from tests.bundle.made import KINDS, NASTY, changed, contents, preprocessed, several
+from tests.bundle.made import KINDS, NASTY, changed, contents, detector, preprocessed, several
 
 pytestmark = pytest.mark.skipif(
     libraries() is None, reason="no Kotlin compiler: npm install --global kotlin-compiler@2.2.21, and Java"
@@ -65,6 +67,8 @@ MODULES: dict[str, Contents] = {
     "thumbnail": thumbnail(),
     "several": several(*KINDS, name="several"),
     "named": named("in", "Prediction"),
+    "letterbox": detector(),
+    "stretch": detector("stretch"),
     # Names that a language would rather keep for itself.
     **{name: contents("vector", name=name) for name in ("native", "string", "kotlin", "2fast")},
 }
@@ -195,3 +199,42 @@ def _middle(upright: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDA
             made.take(low, axis) * (1 - share) + made.take((low + 1).clip(max=there[axis] - 1), axis) * share
         )
     return np.rint(made).astype(int)
+
+
+@pytest.mark.parametrize("name", ["letterbox", "stretch"])
+def test_a_detector_has_the_boxes_of_python(modules: Modules, tmp_path: Path, name: str) -> None:
+    """Suppressed class by class, of equal scores the earlier place first."""
+    made = MODULES[name]
+    assert made.detection is not None
+    boxes, scores = (one.answers for one in made.outputs)
+    for sample in range(len(boxes)):
+        boxes[sample].tofile(tmp_path / "boxes")
+        scores[sample].tofile(tmp_path / "scores")
+        told = modules.program.ask(
+            "boxes", identifier(made.name), tmp_path / "boxes", tmp_path / "scores", 0.3
+        )
+        rows = [one.rsplit(",", 5) for one in told.split(";")]
+        wanted = _best(boxes[sample], scores[sample], dict(made.detection), 0.3)
+        assert 5 < len(wanted) == len(rows)
+        assert [row[0] for row in rows] == [made.detection["classes"][int(one[4])] for one in wanted]
+        found = np.array([row[1:] for row in rows], float)
+        assert np.allclose(found, wanted[:, [5, 0, 1, 2, 3]], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["letterbox", "stretch"])
+def test_a_detectors_picture_is_fitted_as_pythons(modules: Modules, tmp_path: Path, name: str) -> None:
+    """Made larger, where bilinear means the same to all; and boxes go back into its pixels."""
+    made = MODULES[name]
+    assert made.detection is not None
+    raw = made.inputs[0].raw
+    height, width, channels = raw.shape
+    size = (height // 2, width // 2 - 1)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 4), dtype=np.uint8)
+    (tmp_path / "pixels").write_bytes(pixels.tobytes())
+    words = (identifier(made.name), tmp_path / "pixels", size[1], size[0], 4 * size[1], 0, raw.size)
+    found = np.frombuffer(bytes.fromhex(modules.program.ask("picture", *words)), np.uint8).reshape(raw.shape)
+    spec = {"shape": list(raw.shape), "layout": "NHWC", "dtype": "uint8", "white": 255}
+    sample, scale, offset = fitted(pixels[..., :channels], spec, dict(made.detection))
+    assert np.abs(found.astype(int) - sample.astype(int)).max() <= 1
+    row = [float(one) for one in modules.program.ask("back", *words).rsplit(",", 5)[2:]]
+    assert row == pytest.approx(np.concatenate([-offset / scale, (10 - offset) / scale]).tolist(), abs=1e-3)

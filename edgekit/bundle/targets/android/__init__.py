@@ -19,6 +19,7 @@ from edgekit.bundle.targets.base import Files, Settings, Target, Tried
 from edgekit.bundle.targets.phones import (
     Outline,
     alone,
+    boxes_of,
     end_words,
     facts,
     look_at,
@@ -84,7 +85,7 @@ _GRADLE = {
 
 def _one(contents: Contents, source: str, test: str) -> Files:
     it = outline(contents)
-    values = _values(it) | {"package": f"edgekit.{it.name}", "several": False}
+    values = _values(it) | {"package": f"edgekit.{it.name}", "several": False, "found": None}
     rendered = {
         "README.md": "README.md.j2",
         **_GRADLE,
@@ -113,7 +114,14 @@ def _several(contents: Contents, source: str, test: str) -> Files:
     # What they have in common says nothing of an input or output: the first ones stand for all.
     values = ends["inputs"][0] | ends | {"contents": contents, "facts": facts(contents)}
     values |= {"classes": set(tasks) != {"values"}, "tops": "class" in tasks}
-    values["it"] = replace(values["it"], raw=None)  # no camera
+    found, picture = boxes_of(contents), values["it"]
+    values |= {"found": found}
+    if found is not None:
+        made[f"{source}/Boxes.kt"] = render(_TEMPLATES, "Boxes.kt.j2", **values)
+        if found["camera"]:
+            given = ends["inputs"][0] | {"found": found, "it": picture}
+            made[f"{source}/Picture.kt"] = render(_TEMPLATES, "Picture.kt.j2", **given)
+    values["it"] = replace(picture, raw=None)  # pictures as those of a single output have it
     values["absolute"] = any(one["it"].arithmetic and one["end"].scale is None for one in ends["inputs"])
     rendered = {
         "README.md": "README_named.md.j2",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import guarded
-from edgekit.bundle import c_detection, c_sounds, common, names
+from edgekit.bundle import c_detection, c_keypoints, c_sounds, common, names
 from edgekit.bundle.contents import Contents
 from edgekit.bundle.sounds import golden_sounds
 from edgekit.bundle.targets.arduino import memory, surroundings
@@ -102,6 +102,8 @@ def sources(
     if contents.sound is not None:
         found[f"src/{id}_sound.h"] = c_sounds.header(contents, id, real="float")
         found[f"{HOST}/sounds.c"] = render(_TEMPLATES, "sounds.c.j2", **values)
+    if contents.keypoints is not None:
+        found[f"src/{id}_keypoints.h"] = c_keypoints.header(contents, id, real=False)
     return found | common.spec_file(named) | common.golden_files(contents, GOLDEN)
 
 

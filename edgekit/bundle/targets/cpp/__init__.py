@@ -18,7 +18,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle import c_detection, c_sounds
+from edgekit.bundle import c_detection, c_keypoints, c_sounds
 from edgekit.bundle.common import golden_files, spec_file
 from edgekit.bundle.contents import Contents
 from edgekit.bundle.sounds import golden_sounds
@@ -71,6 +71,7 @@ def files(contents: Contents, settings: Settings) -> Files:
         | _surroundings(contents, values)
         | _boxes(contents, values)
         | _sound(contents, values)
+        | _points(contents, values)
         | {contents.model.name: contents.model.content}
         | golden_files(contents)
         | spec_file(contents)
@@ -113,6 +114,18 @@ def _sound(contents: Contents, values: dict[str, Any]) -> Files:
     return {f"include/{name}/sound.h": c_sounds.header(contents, name, real="double")}
 
 
+def _points(contents: Contents, values: dict[str, Any]) -> Files:
+    """Of a model that finds points, what makes them of its output, and those of the golden samples."""
+    if contents.keypoints is None:
+        return {}
+    name, spec = values["ns"], contents.keypoints
+    rows = [[float_literal(number) for number in row] for sample in spec["golden"] for row in sample]
+    return {
+        f"include/{name}/keypoints.h": c_keypoints.header(contents, name, real=True),
+        "tests/golden_points.h": render(_TEMPLATES, "golden_points.h.j2", **values, golden_points=rows),
+    }
+
+
 def _values(contents: Contents) -> dict[str, Any]:
     name = library_name(contents.name)
     digest = [f"0x{byte:02x}" for byte in bytes.fromhex(contents.model.sha256)]
@@ -136,6 +149,10 @@ def _values(contents: Contents) -> dict[str, Any]:
         "sound_lengths": []
         if contents.sound is None
         else [len(one) for one in golden_sounds(contents.sound)],
+        "keypoints": contents.keypoints is not None,
+        "most_off": None
+        if contents.keypoints is None
+        else float_literal(max(contents.keypoints["size"]) / 100),
         "states": state_words(contents),
         "inputs": given,
         "outputs": made,

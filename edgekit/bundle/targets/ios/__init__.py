@@ -16,6 +16,7 @@ from edgekit.bundle.names import scalars
 from edgekit.bundle.targets.base import Files, Settings, Target, Tried
 from edgekit.bundle.targets.phones import (
     alone,
+    boxes_of,
     end_words,
     facts,
     look_at,
@@ -61,7 +62,7 @@ def files(contents: Contents, settings: Settings) -> Files:
 
 def _one(contents: Contents, module: str, source: str, test: str) -> Files:
     it = outline(contents)
-    values = _values(contents, module) | it.values | {"own": "", "several": False}
+    values = _values(contents, module) | it.values | {"own": "", "several": False, "found": None}
     rendered = {
         "README.md": "README.md.j2",
         "Package.swift": "Package.swift.j2",
@@ -92,7 +93,14 @@ def _several(contents: Contents, module: str, source: str, test: str) -> Files:
     # What they have in common says nothing of an input or output: the first ones stand for all.
     values = ends["inputs"][0] | ends | {"contents": contents, "facts": facts(contents)}
     values |= {"classes": set(tasks) != {"values"}, "tops": "class" in tasks}
-    values["it"] = replace(values["it"], raw=None)  # no camera
+    found, picture = boxes_of(contents), values["it"]
+    values |= {"found": found}
+    if found is not None:
+        made[f"{source}/Boxes.swift"] = render(_TEMPLATES, "Boxes.swift.j2", **values)
+        if found["camera"]:
+            given = ends["inputs"][0] | {"found": found, "it": picture}
+            made[f"{source}/Picture.swift"] = render(_TEMPLATES, "Picture.swift.j2", **given)
+    values["it"] = replace(picture, raw=None)  # pictures as those of a single output have it
     rendered = {
         "README.md": "README_named.md.j2",
         "Package.swift": "Package.swift.j2",

@@ -63,7 +63,14 @@ def files(contents: Contents, settings: Settings) -> Files:
     data = f"{package}/data/"
     code = _SHARED | _ENDS[several] | {"runtime": _RUNTIMES[runtime]}
     if contents.detection is not None:
-        code |= {"__init__": "detection_init", "detecting": "detecting", "heads": "heads"}
+        code |= {
+            "__init__": "detection_init",
+            "detecting": "detecting",
+            "heads": "heads",
+            "fitting": "fitting",
+        }
+    if contents.keypoints is not None:
+        code |= {"__init__": "pointing_init", "pointing": "pointing", "fitting": "fitting"}
     own: Files = {}
     if contents.sound is not None:
         code |= {"__init__": "sound_init", "sounds": "sounds"}
@@ -118,6 +125,7 @@ def _values(contents: Contents, package: str, packages: tuple[str, ...]) -> dict
         "detection": contents.detection,
         "sound": contents.sound,
         "sound_words": sound_words(contents),
+        "keypoints": contents.keypoints,
         "states": state_words(contents),
         "streams": [one for one in inputs if one["name"] not in contents.states.values()],
         "edgekit": contents.edgekit_version,

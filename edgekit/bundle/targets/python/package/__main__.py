@@ -82,6 +82,9 @@ def _predict(file: File, options: Any) -> None:
         if "detection" in file.spec:
             _tell_boxes(path, answered, file, options.json)
             continue
+        if "keypoints" in file.spec:
+            _tell_points(path, answered, file, options.json)
+            continue
         read = {name: predictions(answered[name], one) for name, one in file.outputs.items()}
         count = len(next(iter(samples.values())))
         for index in range(count):
@@ -110,6 +113,22 @@ def _tell_boxes(path: str, answers: Dict[str, Any], file: File, as_json: bool) -
             print(json.dumps({"file": name, "boxes": boxes}), flush=True)
         for left, top, right, bottom, label, score in () if as_json else boxes:
             print(f"{name}: {label} {score:.2f} at {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}")
+
+
+def _tell_points(path: str, answers: Dict[str, Any], file: File, as_json: bool) -> None:
+    """In pixels of the model's input, or of the picture where it is one."""
+    from .pointing import Finder, points_of
+
+    rows = points_of(answers, file)
+    for index, one in enumerate(rows):
+        name = path if len(rows) == 1 else f"{path}[{index}]"
+        points = [list(pair) for pair in zip(file.spec["keypoints"]["names"], *one.T.tolist())]
+        if not path.endswith((".npy", ".npz")):
+            points = [list(point) for point in Finder(file).find(path)]
+        if as_json:
+            print(json.dumps({"file": name, "points": points}), flush=True)
+        for label, x, y, score in () if as_json else points:
+            print(f"{name}: {label} {score:.2f} at {x:.0f}, {y:.0f}")
 
 
 def _streamed(file: File, options: Any) -> None:

@@ -62,6 +62,10 @@ def selftest(file: File) -> Dict[str, Any]:
         from . import sounds
 
         faults += sounds.golden_faults(file.spec)
+    if "keypoints" in file.spec:
+        from .pointing import golden_faults as point_faults
+
+        faults += point_faults(kept["outputs"], file)
     (first, *_) = outputs.values()
     return {
         "passed": not faults,
