@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
 from edgekit.formats.onnx.coverage_openvino import count
+from edgekit.graph.capture import capture
+from edgekit.int8.calibration import calibrate
 from edgekit.runtimes.device.runtime_onnxruntime import OnnxRuntimeModel
 from edgekit.runtimes.device.runtime_openvino import OpenVINOModel
 from edgekit.runtimes.device.runtimes import Model
@@ -70,6 +72,30 @@ def test_openvino_runs_every_layer_on_integers(files: dict[Any, Path], build: ty
     counted = count(files[build, "int8"])
     assert counted.floats() == []
     assert counted.total_macs == FORMATS["onnx"].coverage(files[build, "int8"]).total_macs
+
+
+class Mixed(nn.Module):
+    """A convolution, a depthwise one and linear layers of as many channels: their zero points are alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.depthwise = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 3, groups=16)
+        self.one, self.other, self.last = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.depthwise(self.first(x).relu()).flatten(2).transpose(1, 2)
+        answers: Tensor = self.last(self.other(nn.functional.gelu(self.one(x))).mean(1))
+        return answers
+
+
+def test_layers_of_different_kinds_share_no_zero_points(tmp_path: Path) -> None:
+    """They would compute in float (2026.4): most linear layers of a vision transformer did."""
+    graph = calibrate(capture(Mixed().eval(), images(1)), [images(32)])
+    export(graph, images(1), tmp_path / "x.onnx", format="onnx", precision="int8", metadata={})
+    counted = count(tmp_path / "x.onnx")
+    assert counted.floats() == []
+    assert counted.share == 1.0
+    assert FORMATS["onnx"].coverage(tmp_path / "x.onnx").share == 1.0
 
 
 def test_coverage_counts_macs_as_by_hand(files: dict[Any, Path]) -> None:
