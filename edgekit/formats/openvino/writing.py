@@ -25,4 +25,4 @@ def write(
 ) -> None:
     """Write an int8 graph as ONNX, spelled for OpenVINO; all else is as in ``formats.onnx.writing.write``."""
     assert isinstance(graph, fx.GraphModule)
-    onnx.write(spell_whole(graph), example, path, metadata, options, precision)
+    onnx.write(spell_whole(graph), example, path, metadata, options, precision, wide_groups=False)
