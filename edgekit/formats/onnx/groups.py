@@ -2,7 +2,7 @@
 
 Its integer kernel multiplies one matrix for each group, of as many columns as a group has channels, and has
 room for 32 of them at once. Groups side by side become one whose weights are zero where they don't meet:
-the same integers, with more products and in as little as a quarter of the time (benchmarks/op_costs.py).
+the same integers, with more products and in less time (benchmarks/op_costs.py).
 """
 
 from __future__ import annotations
