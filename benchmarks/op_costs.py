@@ -138,6 +138,7 @@ OPS: dict[str, tuple[Any, int, bool]] = {
     "every second row and column": (lambda x: x[:, :, ::2, ::2], CHANNELS, False),
     "convolution, 3 x 3": (_conv(3), CHANNELS, False),
     "convolution in 4 groups": (_conv(3, groups=4), CHANNELS, False),
+    "convolution in 16 groups": (_conv(3, groups=16), CHANNELS, False),
     "dilated convolution": (_conv(3, dilation=2, padding=2), CHANNELS, False),
     "transposed convolution": (nn.ConvTranspose2d(CHANNELS, CHANNELS, 2, 2), CHANNELS, False),
     "depthwise, 3 x 3": (_conv(3, groups=CHANNELS), CHANNELS, False),

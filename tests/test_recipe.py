@@ -235,7 +235,8 @@ benchmark: {threads: [0, al]}
             "stages[0].training.epochs: must be a whole number, got 'many'",
             "stages[1].kind: unknown stage 'qtt', did you mean 'qat'?",
             "stages[2]: must be a mapping with `kind`: one of distill, prune, qat",
-            "exports.formats[1]: must be 'onnx', 'litert', 'executorch' or 'aotinductor', got 'tflite'",
+            "exports.formats[1]: must be 'onnx', 'litert', 'executorch', 'aotinductor' or 'openvino', "
+            "got 'tflite'",
             "benchmark.threads[0]: must be greater than or equal to 1 or 'all', got 0",
             "benchmark.threads[1]: must be a whole number or 'all', got 'al'",
         ]

@@ -16,6 +16,7 @@ from edgekit.formats.base import Format
 from edgekit.formats.executorch import ExecuTorch
 from edgekit.formats.litert import LiteRT
 from edgekit.formats.onnx import Onnx
+from edgekit.formats.openvino import OpenVINO
 from edgekit.formats.precisions import INT8_GRAPH, PRECISIONS, Kind, Precision
 from edgekit.tables import Table
 
@@ -37,7 +38,7 @@ __all__ = [
     "with_precision",
 ]
 
-FORMATS: Table[Format] = Table("format", (Onnx(), LiteRT(), ExecuTorch(), AOTInductor()))
+FORMATS: Table[Format] = Table("format", (Onnx(), LiteRT(), ExecuTorch(), AOTInductor(), OpenVINO()))
 FormatName: TypeAlias = Annotated[str, AfterValidator(FORMATS.check)]
 
 

@@ -40,6 +40,8 @@ class Format(ABC):
         modules: Python modules without which no file is written.
         install: what pip is asked for, to have them.
         usual: whether files are written in it where nobody names formats.
+        beside: the format whose files it has for another runtime: `compress` writes them, too, where that
+            runtime is installed. "" if it has none.
         batch: samples in a call where nobody asks for another number; None: any number.
         magic: where in a file which bytes stand that no other kind of file has there; None: nowhere.
         begins: the bytes that a file begins with, as other files may; none: it may begin with any.
@@ -60,6 +62,7 @@ class Format(ABC):
     modules: ClassVar[tuple[str, ...]]
     install: ClassVar[str]
     usual: ClassVar[bool] = False
+    beside: ClassVar[str] = ""
     batch: ClassVar[int | None] = None
     magic: ClassVar[tuple[int, bytes] | None] = None
     begins: ClassVar[bytes] = b""
@@ -171,6 +174,10 @@ class Format(ABC):
     def spelled(self, graph: fx.GraphModule, options: ExportOptions) -> fx.GraphModule:
         """An int8 graph with its weights on the grids that ``write`` gives them in a file."""
         return graph
+
+    def differs(self, graph: nn.Module) -> bool:
+        """Of a format that stands ``beside`` another: whether its file of a graph isn't the other's."""
+        return True
 
     def on_pixels(self, options: ExportOptions) -> bool:
         """Whether a file that preprocesses has an int8 graph's input on the grid of raw pixels."""

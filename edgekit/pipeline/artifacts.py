@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import __version__
-from edgekit.errors import EdgekitError, ExportError
+from edgekit.errors import CaptureError, EdgekitError, ExportError
 from edgekit.files import disk_full, sha256, sha256_of, write_json
 from edgekit.formats import FORMATS
 from edgekit.formats.exporting import export
@@ -64,6 +64,16 @@ class Manifest:
         self.entries[file] = entry
         self._write()
 
+    def leave_out(self, one: Planned, part: str, error: EdgekitError) -> None:
+        """Go on without a file that nobody asked for, and say why. Raises ``error`` for any other."""
+        if not one.beside:
+            raise error
+        self.job.tell("note", part, f"{Path(one.file).name} is left out: {error}")
+        self.planned = [each for each in self.planned if each is not one]
+        self.entries.pop(one.file, None)
+        self.path_of(one.file).unlink(missing_ok=True)
+        self._write()
+
     def describe(self, card: dict[str, Any]) -> None:
         """Put the model card in, and write the manifest; nothing if it is there."""
         if card != self.card:
@@ -114,7 +124,10 @@ def write_missing(job: Job, manifest: Manifest, rungs: Sequence[Rung]) -> Manife
     job.tell("stage-start", "export", total=len(missing))
     for index, one in enumerate(missing):
         job.tell("step", "export", Path(one.file).name, done=index, total=len(missing))
-        manifest.set(one.file, _export(job, manifest, one, rungs, keys[one.file]))
+        try:
+            manifest.set(one.file, _export(job, manifest, one, rungs, keys[one.file]))
+        except (CaptureError, ExportError) as error:
+            manifest.leave_out(one, "export", error)
     job.tell("stage-end", "export", ", ".join(Path(one.file).name for one in missing))
     return manifest
 

@@ -212,7 +212,7 @@ def _files(job: Job, accuracy: float, manifest: Manifest, changed: Changed) -> d
     """By int8 file, points lost against the trained model; with a confidence, at most how many."""
     found = {}
     for one in manifest.planned:
-        if one.precision != "int8":
+        if one.precision != "int8" or one.beside:
             continue
         after = manifest.entries[one.file]["evaluation"]["accuracy"]
         row: dict[str, Any] = {"drop": 100 * (accuracy - after), "upper": None}

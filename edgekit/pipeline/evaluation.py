@@ -64,7 +64,11 @@ def evaluate_all(job: Job, rungs: Sequence[Rung], manifest: Manifest) -> None:
     for index, (one, key) in enumerate(todo):
         job.tell("step", "evaluate", Path(one.file).name, done=index, total=len(todo))
         embedded = one.options.preprocessing is not None
-        found = _evaluate(job, one, rungs, manifest.path_of(one.file), inputs[embedded])
+        try:
+            found = _evaluate(job, one, rungs, manifest.path_of(one.file), inputs[embedded])
+        except (MeasurementError, ExportError) as error:
+            manifest.leave_out(one, "evaluate", error)
+            continue
         manifest.set(one.file, {**manifest.entries[one.file], "evaluation": {"key": key, **found}})
         name = score_name(job.workload.task.describe())
         message = f"{Path(one.file).name}: {name} {human_share(found['accuracy'])}"

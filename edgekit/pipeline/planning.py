@@ -11,6 +11,7 @@ from edgekit.formats import FORMATS, INT8_GRAPH, Precision, pairs
 from edgekit.formats.options import ExportOptions, Target
 from edgekit.pipeline.chain import Rung
 from edgekit.pipeline.job import Job
+from edgekit.runtimes import RUNTIMES
 from edgekit.stages.base import Form
 from edgekit.tensors import Tensors
 from edgekit.workload.given_file import end_names, original_file
@@ -21,7 +22,9 @@ REFERENCE_FORM: tuple[str, Precision] = ("onnx", "fp32")  # its format and preci
 
 @dataclass(frozen=True)
 class Planned:
-    """A file to be exported. ``file`` is relative to the run folder; ``copied``: it was there before."""
+    """A file to be exported. ``file`` is relative to the run folder; ``copied``: it was there before;
+    ``beside``: nobody asked for it, so that whatever refuses it costs it its place alone.
+    """
 
     file: str
     format: str
@@ -29,6 +32,7 @@ class Planned:
     rung: Rung
     options: ExportOptions = field(default_factory=ExportOptions)
     copied: Path | None = None
+    beside: bool = False
 
     def expected(self, answers: Tensors) -> Tensors:
         """What the file answers where its model gives ``answers``."""
@@ -46,7 +50,25 @@ def plan(job: Job, rungs: Sequence[Rung]) -> list[Planned]:
         same = (one.format, one.precision) == REFERENCE_FORM and one.rung.digest == rungs[0].digest
         if not (same and not FORMATS[format].tags(options, precision)):
             planned.append(one)
+    there = dict.fromkeys((one.format, one.precision) for one in planned)
+    for format, precision in there:
+        for other in _beside(job, format, precision):
+            one = planned_for(job, rungs, other, precision, options)
+            if (other, precision) not in there and FORMATS[other].differs(one.rung.model):
+                planned.append(replace(one, beside=True))
     return planned
+
+
+def _beside(job: Job, format: str, precision: Precision) -> list[str]:
+    """Formats that have a file for another runtime, which is installed here and on a device of the run."""
+    found = []
+    for name, one in FORMATS.items():
+        runtime = RUNTIMES[one.runtime]
+        there = [device for device in job.devices if one.runtime in device.runtimes]
+        if one.beside == format and precision in one.precisions and there and runtime.installed():
+            versions = job.connections.about(there[0])["runtimes"]
+            found += [name] if any(package in versions for package in runtime.packages) else []
+    return found
 
 
 def options_of(job: Job) -> ExportOptions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgekit.formats.base import Format, Writer
 from edgekit.formats.precisions import Precision
@@ -25,8 +25,8 @@ class Onnx(Format):
     """See the module."""
 
     name, title, suffix = "onnx", "ONNX", ".onnx"
-    runtimes = ("onnxruntime", "openvino")
-    precisions = ("fp32", "fp16", "int8", "int8-dynamic")
+    runtimes: ClassVar[tuple[str, ...]] = ("onnxruntime", "openvino")
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "fp16", "int8", "int8-dynamic")
     modules, install = ("onnx", "onnxscript"), "onnx onnxscript"
     begins = b"\x08"  # the field ir_version
     usual = reads = opens = suppresses = True

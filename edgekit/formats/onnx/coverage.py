@@ -107,6 +107,7 @@ def _counted(trace: Sequence[dict[str, Any]], executed: Any) -> Coverage:
                 layer = _einsum(nodes[name], event["args"])
             else:
                 layer = _onnx_layer(name, event["args"], [w for w in weights if len(w.dims) >= 2])
+                layer = _without_zeros(layer, nodes[name], weights)
             if layer is not None:
                 layers[name] = layer
             kernel = f"{event['args']['op_name']}{_kind(event['args'])}"
@@ -128,6 +129,19 @@ def _only_sums(node: Any, weights: Sequence[Any]) -> bool:
         return False
     kernels = [one for one in weights if len(one.dims) >= 3]
     return len(kernels) == 1 and only_sums(numpy_helper.to_array(kernels[0]))
+
+
+def _without_zeros(layer: Layer | None, node: Any, weights: Sequence[Any]) -> Layer | None:
+    """Products with zeros that widened groups brought (``groups.py``) are none of the network's."""
+    kernels = [one for one in weights if len(one.dims) >= 3]
+    groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+    if layer is None or not layer.integer or "Conv" not in node.op_type or len(kernels) != 1:
+        return layer
+    from onnx import numpy_helper
+
+    from edgekit.formats.onnx.groups import merged
+
+    return replace(layer, macs=layer.macs // merged(numpy_helper.to_array(kernels[0]), groups))
 
 
 def _named(path: Path, copy: Path) -> Path:

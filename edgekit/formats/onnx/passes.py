@@ -22,6 +22,7 @@ def finish(model: ModelProto, metadata: dict[str, str]) -> None:
     quantize_biases(model)
     rename(model)
     drop_unused(model)
+    own_zero_points(model)
     del model.metadata_props[:]
     helper.set_model_props(model, metadata)
     model.producer_name = "edgekit"
@@ -266,6 +267,27 @@ def drop_unused(model: ModelProto) -> None:
     for tensor in list(model.graph.initializer):
         if tensor.name not in used:
             model.graph.initializer.remove(tensor)
+
+
+def own_zero_points(model: ModelProto) -> None:
+    """Each weight gets zero points of its own, zeros all of them.
+
+    OpenVINO computes layers in float where a convolution and a linear layer share a constant (2026.4), and
+    ONNX Runtime where a weight has none.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    taken: set[str] = set()
+    for node in model.graph.node:
+        if not _is_dequantize(node) or node.input[0] not in constants or len(node.input) < 3:
+            continue
+        weight, zero_point = node.input[0], node.input[2]
+        if zero_point in taken and constants[zero_point].dims:
+            own = onnx.TensorProto()
+            own.CopyFrom(constants[zero_point])
+            own.name = node.input[2] = f"{weight}_z"
+            if own.name not in taken:  # a weight that is used twice has them once
+                model.graph.initializer.append(own)
+        taken.add(node.input[2])
 
 
 def _is_dequantize(node: NodeProto | None) -> bool:

@@ -19,6 +19,7 @@ from edgekit.formats import embed
 from edgekit.formats.averaging import average_by_convolution
 from edgekit.formats.onnx.decomposed import sparing
 from edgekit.formats.onnx.ends import rename
+from edgekit.formats.onnx.groups import merge_groups
 from edgekit.formats.onnx.multipliers import repeat_channels
 from edgekit.formats.onnx.suppressing import append_suppression
 from edgekit.formats.onnx.upsampling import double_by_itself
@@ -46,6 +47,8 @@ def write(
     metadata: dict[str, str],
     options: ExportOptions = _PLAIN,
     precision: Precision = "int8",
+    *,
+    wide_groups: bool = True,
 ) -> None:
     """Write a captured graph as ONNX, with a free batch dimension if ``options`` don't fix it.
 
@@ -59,6 +62,7 @@ def write(
         metadata: kept as the model's ``metadata_props``.
         options: batch, embedded preprocessing, target.
         precision: "fp16" and "int8-dynamic" shrink the weights of a float graph.
+        wide_groups: spell int8 convolutions in groups as ONNX Runtime on x86 is fast with (``groups.py``).
 
     Raises:
         ExportError: torch's exporter or ONNX's checker refuses the graph; a shape can't be inferred; an LSTM
@@ -69,6 +73,8 @@ def write(
     opset, ir = opset_of(options.target.onnxruntime, path.name)
     try:
         spelled, rows, matrices = _spell(graph, example, options)
+        if wide_groups and options.target.activations == "uint8":
+            merge_groups(spelled)
         model = _convert(spelled, rows, opset, free_batch=options.batch is None)
         if isinstance(options.ending, Suppressing):
             append_suppression(model, options.ending)
