@@ -109,7 +109,9 @@ def listed(path: str | Path, sort: Sort) -> Listing[File]:
     elif root.suffix.lower() in LISTS and root.exists():
         found = _list(root, sort)
     else:
-        raise no_such_data(root, f"a folder of classes, or a file of paths and labels ({', '.join(LISTS)})")
+        raise no_such_data(
+            root, f"a folder of classes, .tar shards, or paths and labels ({', '.join(LISTS)})"
+        )
     check(found, sort.like)
     return found
 

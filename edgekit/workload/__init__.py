@@ -2,7 +2,7 @@
 
 workload.py       the three together, checked against each other
 samples.py        data as tensors; items.py reads data sets
-preprocessing.py  from raw samples to inputs, as plain data; augmentation
+preprocessing.py  from raw samples to inputs, as plain data; augmentation (with shifting.py, zooming.py)
 fingerprint.py    what results depend on, as one number
 streaming.py      outputs that are inputs of the next step
 answering.py      does the model answer as a model should, asked before any work
