@@ -27,7 +27,7 @@ from edgekit.int8.lower import lower
 from edgekit.int8.masks import masks_by_addition
 from edgekit.int8.placement import EdgeQuantizer, last_layers
 from edgekit.int8.precision import kept_float, part_from_grids
-from edgekit.int8.range_trial import nearest
+from edgekit.int8.range_trial import Trial
 from edgekit.int8.ranges import Histogram, float_values, histograms, mse_weight_scales, set_ranges
 from edgekit.int8.recurrent import quantize_recurrent
 from edgekit.int8.scores import free_coarse_scores, part_from_grid
@@ -140,32 +140,34 @@ def estimate(
     fit_weight_scales(
         quantized, mse_weight_scales if options.weight_ranges == "mse" else minmax_weight_scales
     )
-    counted = _count(quantized, batches, options)
-    doubts: dict[str, list[str]] = {}
-
-    def finish(ranges: str, made: fx.GraphModule) -> fx.GraphModule:
-        if ranges != "minmax":
-            set_ranges(made, counted, ranges, options.percentile)
-        doubts[ranges] = _doubts(made, counted)
-        free_coarse_scores(made)
-        unify(made)
-        join(made)
-        quantize_constants(made)
-        return made
-
+    trial = Trial(quantized, batches) if options.ranges == "auto" else None
+    counted, fitted = _count(quantized, batches, options, trial)
     taken: str = options.ranges
-    if taken == "auto":
-        finished, taken, tried = nearest(
-            quantized, batches, lambda way: finish(way, copy.deepcopy(quantized))
-        )
+    if trial is not None:
+
+        def finish(way: str) -> fx.GraphModule:
+            made = copy.deepcopy(quantized)
+            set_ranges(made, fitted, way, options.percentile)
+            return _united(made)
+
+        taken, tried = trial.nearest(finish)
         if tell is not None:
             tell(taken, tried)
-    else:
-        finished = finish(taken, quantized)
+    if taken != "minmax":  # the whole range that was seen is there already
+        set_ranges(quantized, counted, taken, options.percentile)
     if doubt is not None:
-        for one in [*(_told(name, db) for name, db in unheld.items()), *doubts[taken]]:
+        for one in [*(_told(name, db) for name, db in unheld.items()), *_doubts(quantized, counted)]:
             doubt(one)
-    return finished
+    return _united(quantized)
+
+
+def _united(graph: fx.GraphModule) -> fx.GraphModule:
+    """One grid for all that must share one, in place, and grids for constants."""
+    free_coarse_scores(graph)
+    unify(graph)
+    join(graph)
+    quantize_constants(graph)
+    return graph
 
 
 def _told(layer: str, db: float) -> str:
@@ -229,24 +231,36 @@ def _by_name(batch: Tensors) -> Any:
 
 
 def _count(
-    graph: fx.GraphModule, batches: Iterable[Tensors], options: CalibrationOptions
-) -> dict[str, Histogram]:
-    """One more pass over the data for all estimators that need one; biases are corrected by it, in place."""
+    graph: fx.GraphModule, batches: Iterable[Tensors], options: CalibrationOptions, trial: Trial | None
+) -> tuple[dict[str, Histogram], dict[str, Histogram]]:
+    """One more pass over the data for all estimators that need one, and what they make of the part that a
+    trial's ranges come from; biases are corrected by it, in place.
+    """
     counted = histograms(graph) if options.ranges != "minmax" else {}
+    fitted = {} if trial is None else histograms(graph)
     means = ChannelMeans(graph) if options.bias_correction else None
     if not counted and means is None:
-        return counted
+        return counted, fitted
+    kinds = [counted, fitted]
 
     def look(node: fx.Node, arguments: list[Any]) -> None:
-        if node.name in counted:
-            counted[node.name].add(arguments[0])
+        for kind in kinds:
+            if node.name in kind:
+                kind[node.name].add(arguments[0])
         if means is not None:
             means.look(node, arguments)
 
-    float_values(graph, batches, look)
+    def parts() -> Iterator[Tensors]:
+        for is_fitted, part in (
+            trial.parts(batches) if trial is not None else ((True, one) for one in batches)
+        ):
+            kinds[1:] = [fitted] if is_fitted else []
+            yield part
+
+    float_values(graph, parts(), look)
     if means is not None:
         correct_biases(graph, means)
-    return counted
+    return counted, fitted
 
 
 def _doubts(graph: fx.GraphModule, counted: Mapping[str, Histogram]) -> list[str]:
