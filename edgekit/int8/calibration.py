@@ -28,7 +28,7 @@ from edgekit.int8.lower import lower
 from edgekit.int8.masks import masks_by_addition
 from edgekit.int8.placement import EdgeQuantizer, last_layers
 from edgekit.int8.precision import kept_float, part_from_grids
-from edgekit.int8.range_trial import answers, decibels, nearest
+from edgekit.int8.range_trial import Trial, answers, decibels
 from edgekit.int8.ranges import Histogram, float_values, histograms, mse_weight_scales, set_ranges
 from edgekit.int8.recurrent import quantize_recurrent
 from edgekit.int8.scores import free_coarse_scores, part_from_grid
@@ -44,8 +44,9 @@ from edgekit.int8.unify import (
 )
 from edgekit.tensors import NamedTensors, Tensors
 
-_TRIED = 64  # samples that decide whether channels are made alike,
-_NEARER_DB = 0.5  # and by how much nearer the answers have to be on them
+_TRIED = 64  # samples that a trial of channels made alike is fitted to, and as many that it is asked about
+_FEWEST = 16  # of both: with fewer all are both
+_NEARER_DB = 0.5  # by which the answers have to be nearer
 _ALL = 1 << 30  # NNCF asks how many batches to look at
 
 
@@ -58,7 +59,7 @@ class CalibrationOptions:
     of these but ``percentile`` brings the whole graph nearest (``range_trial.py``). ``weight_ranges``: the
     largest weight of each channel, or the least squared error. ``bias_correction``: see ``bias.py``;
     ``even_heads``: see ``heads.py``; ``equalise``: channels of one tensor are made more alike
-    (``equalise.py``), always, never, or ("auto") where a trial on 64 samples says that it helps.
+    (``equalise.py``), always, never, or ("auto") where a trial says that it helps.
     ``keep_float``: the outputs whose last layers stay in float; ``float_layers``: patterns of names of layers
     that do (``precision.py``).
     """
@@ -149,21 +150,22 @@ def _even_channels(
     options: CalibrationOptions,
     tell: Callable[[str], None],
 ) -> None:
-    """Equalise in place, if a trial says that it helps: both ways in int8, as seen by the first samples."""
+    """Equalise in place, if a trial says that it helps: both ways in int8, fitted to the first samples, and
+    asked about the next ones.
+    """
     factors = factors_for(lowered, batches, kept)
     if not factors:
         return
     if options.equalise == "always":
         equalise(lowered, factors)
         return
-    few = list(_first(batches, _TRIED))
-    told = answers(lowered, few)
+    fitted, asked = _halves(list(_first(batches, 2 * _TRIED)))
+    told = answers(lowered, asked)
     quick = replace(options, ranges="mse") if options.ranges == "auto" else options
 
     def near() -> float:
-        return decibels(
-            settle(_estimated(copy.deepcopy(lowered), Streamed(lambda: iter(few)), kept, quick)), told
-        )
+        tried = _estimated(copy.deepcopy(lowered), Streamed(lambda: iter(fitted)), kept, quick)
+        return decibels(settle(tried), told)
 
     before = near()
     equalise(lowered, factors)
@@ -176,6 +178,23 @@ def _even_channels(
         f"channels behind {count} layers made alike: {after:.1f} dB, without {before:.1f} dB; "
         + ("taken" if taken else "not taken")
     )
+
+
+def _halves(batches: list[Tensors]) -> tuple[list[Tensors], list[Tensors]]:
+    """Those that a trial is fitted to, and those that it is asked about; both are all where there are few."""
+    total = sum(map(len, batches))
+    if total < _FEWEST:
+        return batches, batches
+    first: list[Tensors] = []
+    second: list[Tensors] = []
+    for batch in batches:
+        cut = total // 2 - sum(map(len, first))
+        if 2 <= cut <= len(batch) - 2:  # graphs may refuse a single sample
+            first.append(batch[:cut])
+            second.append(batch[cut:])
+        else:
+            (first if cut > 1 else second).append(batch)
+    return (first, second) if first and second else (batches, batches)
 
 
 def _first(batches: Iterable[Tensors], count: int) -> Iterator[Tensors]:
@@ -204,33 +223,35 @@ def _estimated(
     fit_weight_scales(
         quantized, mse_weight_scales if options.weight_ranges == "mse" else minmax_weight_scales
     )
-    counted = _count(quantized, batches, options)
-    doubts: dict[str, list[str]] = {}
-
-    def finish(ranges: str, made: fx.GraphModule) -> fx.GraphModule:
-        if ranges != "minmax":
-            set_ranges(made, counted, ranges, options.percentile)
-        doubts[ranges] = _doubts(made, counted)
-        free_coarse_scores(made)
-        unify(made)
-        join(made)
-        quantize_constants(made)
-        return made
-
+    trial = Trial(quantized, batches) if options.ranges == "auto" else None
+    counted, fitted = _count(quantized, batches, options, trial)
     taken: str = options.ranges
-    if taken == "auto":
-        finished, taken, tried = nearest(
-            quantized, batches, lambda way: finish(way, copy.deepcopy(quantized))
-        )
+    if trial is not None:
+
+        def finish(way: str) -> fx.GraphModule:
+            made = copy.deepcopy(quantized)
+            set_ranges(made, fitted, way, options.percentile)
+            return _united(made)
+
+        taken, tried = trial.nearest(finish)
         if tell is not None:
             told = ", ".join(f"{way} {near:.1f} dB" for way, near in tried.items())
             tell(f"ranges of activations tried: {told}; {taken} is taken")
-    else:
-        finished = finish(taken, quantized)
+    if taken != "minmax":  # the whole range that was seen is there already
+        set_ranges(quantized, counted, taken, options.percentile)
     if doubt is not None:
-        for one in [*(_told(name, db) for name, db in unheld.items()), *doubts[taken]]:
+        for one in [*(_told(name, db) for name, db in unheld.items()), *_doubts(quantized, counted)]:
             doubt(one)
-    return finished
+    return _united(quantized)
+
+
+def _united(graph: fx.GraphModule) -> fx.GraphModule:
+    """One grid for all that must share one, in place, and grids for constants."""
+    free_coarse_scores(graph)
+    unify(graph)
+    join(graph)
+    quantize_constants(graph)
+    return graph
 
 
 def _told(layer: str, db: float) -> str:
@@ -294,24 +315,36 @@ def _by_name(batch: Tensors) -> Any:
 
 
 def _count(
-    graph: fx.GraphModule, batches: Iterable[Tensors], options: CalibrationOptions
-) -> dict[str, Histogram]:
-    """One more pass over the data for all estimators that need one; biases are corrected by it, in place."""
+    graph: fx.GraphModule, batches: Iterable[Tensors], options: CalibrationOptions, trial: Trial | None
+) -> tuple[dict[str, Histogram], dict[str, Histogram]]:
+    """One more pass over the data for all estimators that need one, and what they make of the part that a
+    trial's ranges come from; biases are corrected by it, in place.
+    """
     counted = histograms(graph) if options.ranges != "minmax" else {}
+    fitted = {} if trial is None else histograms(graph)
     means = ChannelMeans(graph) if options.bias_correction else None
     if not counted and means is None:
-        return counted
+        return counted, fitted
+    kinds = [counted, fitted]
 
     def look(node: fx.Node, arguments: list[Any]) -> None:
-        if node.name in counted:
-            counted[node.name].add(arguments[0])
+        for kind in kinds:
+            if node.name in kind:
+                kind[node.name].add(arguments[0])
         if means is not None:
             means.look(node, arguments)
 
-    float_values(graph, batches, look)
+    def parts() -> Iterator[Tensors]:
+        for is_fitted, part in (
+            trial.parts(batches) if trial is not None else ((True, one) for one in batches)
+        ):
+            kinds[1:] = [fitted] if is_fitted else []
+            yield part
+
+    float_values(graph, parts(), look)
     if means is not None:
         correct_biases(graph, means)
-    return counted
+    return counted, fitted
 
 
 def _doubts(graph: fx.GraphModule, counted: Mapping[str, Histogram]) -> list[str]:

@@ -2,14 +2,16 @@
 
 The least squared error of each tensor by itself is not the least error of the answers: what is cut off in the
 loudest samples grows on its way through the layers, and how much depends on the network. So the graph is
-finished once with each way's ranges, and answers calibration inputs; the nearest one is taken. All ways read
-the same histograms, so that a trial costs a few forward passes. (The error norm as a choice to be tried:
-Nahshan et al. 2019, arXiv 1911.07190, section 3.)
+finished once with each way's ranges, and answers calibration inputs; the nearest one is taken. (The error
+norm as a choice to be tried: Nahshan et al. 2019, arXiv 1911.07190, section 3.)
+
+The ranges of a trial come from the first half of the calibration data, and the other half is asked: of the
+samples that it was fitted to, each way loses less than of others, and the one that cuts most loses least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import fx
@@ -19,7 +21,7 @@ from edgekit.int8.ranges import FloatModel
 from edgekit.noise import Noise
 from edgekit.tensors import Tensors, each
 
-__all__ = ["TRIED", "answers", "decibels", "nearest"]
+__all__ = ["TRIED", "Trial", "answers", "decibels"]
 
 TRIED = ("mse", "l4", "minmax")
 _SAMPLES = 64
@@ -27,29 +29,45 @@ _BYTES = 64 << 20  # of the float model's answers, which are kept for all ways
 _FEWEST = 8
 
 
-def nearest(
-    graph: fx.GraphModule, batches: Iterable[Tensors], finish: Callable[[str], fx.GraphModule]
-) -> tuple[fx.GraphModule, str, dict[str, float]]:
-    """The finished graph that is nearest to the float model, its way, and the decibels of each way.
+class Trial:
+    """What the float model says of the samples that are asked, up to 64, fewer where answers are large.
 
     Args:
-        graph: an int8 graph of which only the float part counts; it is not changed.
-        batches: calibration inputs; up to 64 samples are looked at, fewer where answers are large.
-        finish: makes a graph of its own with the ranges of one of ``TRIED``.
-
-    Returns:
-        The graph, one of ``TRIED``, and by way the signal-to-noise ratio (dB) of the output that lost most.
-        Of equals the first is taken.
+        graph: an int8 graph of which only the float part counts, biases not corrected; it is not changed.
+        batches: calibration inputs. With fewer than 16 samples, all of them are both fitted to and asked.
     """
-    rows = answers(graph, batches)
-    best, taken = finish(TRIED[0]), TRIED[0]
-    found = {taken: decibels(best, rows)}
-    for way in TRIED[1:]:
-        made = finish(way)
-        found[way] = decibels(made, rows)
-        if found[way] > found[taken]:
-            best, taken = made, way
-    return best, taken, found
+
+    def __init__(self, graph: fx.GraphModule, batches: Iterable[Tensors]) -> None:
+        total = sum(map(len, batches))
+        self._first = total // 2 if total >= 2 * _FEWEST else 0
+        self._rows = answers(graph, (part for fitted, part in self.parts(batches) if self._asked(fitted)))
+
+    def parts(self, batches: Iterable[Tensors]) -> Iterator[tuple[bool, Tensors]]:
+        """The batches, cut where the halves meet, and whether ranges of the trial come from each."""
+        start = 0
+        for batch in batches:
+            cut = self._first - start
+            start += len(batch)
+            if 2 <= cut <= len(batch) - 2:  # graphs may refuse a single sample
+                yield True, batch[:cut]
+                yield False, batch[cut:]
+            else:
+                yield not self._first or cut > 1, batch
+
+    def _asked(self, fitted: bool) -> bool:
+        return not fitted or not self._first
+
+    def nearest(self, finish: Callable[[str], fx.GraphModule]) -> tuple[str, dict[str, float]]:
+        """The way that is nearest to the float model, of equals the first; and the decibels of each.
+
+        Args:
+            finish: makes a graph of its own with one of ``TRIED``, with ranges of the samples to be fitted.
+
+        Returns:
+            One of ``TRIED``, and by way the signal-to-noise ratio (dB) of the output that lost most.
+        """
+        found = {way: decibels(finish(way), self._rows) for way in TRIED}
+        return max(TRIED, key=found.__getitem__), found
 
 
 def answers(graph: fx.GraphModule, batches: Iterable[Tensors]) -> list[tuple[Tensors, Tensors]]:

@@ -170,6 +170,8 @@ def set_ranges(graph: fx.GraphModule, found: Mapping[str, Histogram], ranges: st
             continue
         if ranges in ("mse", "l4"):
             low, high = mse_range(histogram, 4 if ranges == "l4" else 2)
+        elif ranges == "minmax":
+            low, high = histogram.smallest, histogram.largest
         else:
             low, high = percentile_range(histogram, percentile)
         set_grid(node, grid_for(low, high))

@@ -291,6 +291,24 @@ def test_the_ranges_that_bring_the_answers_nearest_are_taken(loud: bool) -> None
     assert not loud or quality[best] > min(quality.values()) + 0.5  # there was something to choose
 
 
+@pytest.mark.parametrize("size", [7, 16, 64])
+def test_a_trial_asks_samples_that_its_ranges_do_not_come_from(size: int) -> None:
+    samples = images(64, 5)
+    graph = capture(seeded(Residual), images(1))
+    trial = range_trial.Trial(graph, list(samples.split(size)))
+    parts = list(trial.parts(list(samples.split(size))))
+    assert torch.equal(torch.cat([part for _, part in parts]), samples)
+    assert sum(len(part) for fitted, part in parts if fitted) == 32
+    assert torch.equal(torch.cat([given for given, _ in trial._rows]), samples[32:])
+
+
+def test_a_trial_of_a_few_samples_asks_all_of_them() -> None:
+    samples = images(12, 5)
+    trial = range_trial.Trial(capture(seeded(Residual), images(1)), [samples])
+    assert [(fitted, len(part)) for fitted, part in trial.parts([samples])] == [(True, 12)]
+    assert torch.equal(torch.cat([given for given, _ in trial._rows]), samples)
+
+
 def test_large_answers_are_tried_on_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory doesn't grow with the size of the answers, nor does the choice hang on the batches."""
     seen: list[int] = []
@@ -306,4 +324,4 @@ def test_large_answers_are_tried_on_fewer_samples(monkeypatch: pytest.MonkeyPatc
         calibrate(graph, list(samples.split(size)), CalibrationOptions("auto"))
     monkeypatch.setattr(range_trial, "_BYTES", 1)
     calibrate(graph, list(samples.split(20)), CalibrationOptions("auto"))
-    assert seen == [65] * 3 + [64] * 3 + [8] * 3
+    assert seen == [40] * 6 + [8] * 3  # one half of them finds the trial's ranges, the other is asked

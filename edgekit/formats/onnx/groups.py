@@ -7,7 +7,7 @@ the same integers, with more products and in less time (benchmarks/op_costs.py).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +37,13 @@ def merge_groups(graph: fx.GraphModule) -> int:
         weight = _baked(node) if times > 1 else None
         if weight is None:
             continue
-        groups = int(node.args[_GROUPS])  # type: ignore[call-overload]
+        groups, pair = cast("int", node.args[_GROUPS]), cast("fx.Node", node.args[1])
         value = widened(ops.attribute(graph, str(weight.target)), groups, times)
         ops.set_attribute(graph, str(weight.target), value)
         weight.meta["val"] = value
-        for one in list(node.args[1].users):  # type: ignore[union-attr]
+        for one in list(pair.users):
             one.args = (*one.args[:_GROUPS], groups // times, *one.args[_GROUPS + 1 :])
-        node.args[1].meta["val"] = value.float()  # type: ignore[union-attr]
+        pair.meta["val"] = value.float()
         found += 1
     if found:
         graph.recompile()
@@ -78,7 +78,7 @@ def _times(node: fx.Node) -> int:
     """How many groups of a convolution become one; 1 leaves it as it is."""
     if node.target not in (ops.aten.conv1d.default, ops.aten.conv2d.default) or len(node.args) <= _GROUPS:
         return 1
-    groups, shape = int(node.args[_GROUPS]), ops.shape_of(node.args[1])  # type: ignore[call-overload]
+    groups, shape = cast("int", node.args[_GROUPS]), ops.shape_of(node.args[1])
     if groups == 1 or shape is None or shape[1] == 1:
         return 1
     width = max(int(shape[1]), int(shape[0]) // groups)
