@@ -1,4 +1,4 @@
-"""CSV, TSV and JSONL: what columns are called, and what their values mean."""
+"""CSV, TSV, JSONL and Parquet: what columns are called, and what their values mean."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from edgekit.errors import DataError
 from edgekit.files import parse_json, read_bytes
+from edgekit.media.parquet import SUFFIX, rows_of
 from edgekit.media.sorts import Words
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
     "split_of",
 ]
 
-LISTS = (".csv", ".tsv", ".jsonl", ".ndjson")
+LISTS = (".csv", ".tsv", ".jsonl", ".ndjson", SUFFIX)
 # What folders, files and values of a column are called that say which split something is in.
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -67,6 +68,10 @@ def read_rows(path: Path, *, lenient: bool = False) -> list[dict[str, Any]]:
 
     Raises DataError: not to be read, not UTF-8, or no rows.
     """
+    if path.suffix.lower() == SUFFIX:
+        if rows := rows_of(path):
+            return rows
+        raise DataError("no rows of texts or numbers", where=str(path))
     try:
         content = read_bytes(path, _MOST_BYTES)
     except OSError as error:

@@ -72,6 +72,10 @@ class ModelSource(ABC):
         """What it wants of sounds, None if it doesn't say; and whether that holds for their length, too."""
         raise NotImplementedError
 
+    def only_size(self, model: nn.Module) -> tuple[int, int] | None:
+        """Height and width of the only pictures that it takes; None: others will do."""
+        return None
+
     def guessed(self, name: str, model: nn.Module) -> str:
         """What a person should know about ``transform``, where nobody says what it is for certain."""
         return ""

@@ -44,6 +44,12 @@ class ModelFile(ModelSource):
     def transform(self, name: str, model: nn.Module) -> ImageTransform:
         return picture_transform(name, model)
 
+    def only_size(self, model: nn.Module) -> tuple[int, int] | None:
+        sizes = _picture(model)
+        if sizes is None or sizes[1] is None or sizes[2] is None:
+            return None
+        return sizes[1], sizes[2]
+
     def guessed(self, name: str, model: nn.Module) -> str:
         sizes = _picture(model)
         taken = "mean and std 0.5" if sizes is not None and sizes[0] == 1 else "ImageNet's mean and std"

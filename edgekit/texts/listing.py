@@ -6,6 +6,7 @@ no UTF-8. Copies of a text (but for capitals and spaces) are on one side of the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = ["TEXTS", "Text", "listed_texts", "same", "tables_in"]
 TEXTS = Words("text", "texts")
 _LIKE = "rows of text and label, or text files of a class"
 _MOST_BYTES = 256 << 20
+_PIECE = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +84,24 @@ def same(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def tables_in(root: Path) -> dict[str, Path]:
-    """``train.csv``, ``val.csv`` and the like of a folder, by split; {} without what to train on."""
-    files = {
-        one.stem.lower(): one for one in sorted(root.iterdir(), reverse=True) if one.suffix.lower() in LISTS
-    }
-    found = {}
-    for split in SPLITS:
-        if name := next((name for name in SPLIT_NAMES[split] if name in files), None):
-            found[split] = files[name]
-    return found if "train" in found else {}
+def tables_in(root: Path) -> dict[str, list[Path]]:
+    """``train.csv``, ``val.csv`` and the like of a folder, by split; {} without what to train on.
+
+    A table may be in pieces, ``train-00000-of-00002.parquet``, in ``data/``: the layout of Hugging Face.
+    """
+    for folder in (root, root / "data"):
+        files: dict[str, list[Path]] = {}
+        for one in _inside(folder) if folder.is_dir() else ():
+            if one.suffix.lower() in LISTS and one.is_file():
+                files.setdefault(_PIECE.sub("", one.stem.lower()), []).append(one)
+        found = {}
+        for split in SPLITS:
+            if name := next((name for name in SPLIT_NAMES[split] if name in files), None):
+                kind = files[name][0].suffix
+                found[split] = [one for one in files[name] if one.suffix == kind]
+        if "train" in found:
+            return found
+    return {}
 
 
 def _fill(found: Listing[Text], rows: list[_Row]) -> None:
@@ -155,12 +165,18 @@ def _no_utf8(text: str) -> str:
 
 def _of_folder(root: Path, found: Listing[Text]) -> list[_Row]:
     if tables := tables_in(root):
-        found.split_by = " and ".join(one.name for one in tables.values())
-        used = {one.name for one in tables.values()}
-        left = [one.name for one in sorted(root.iterdir()) if one.suffix.lower() in LISTS]
+        found.split_by = " and ".join(one[0].name for one in tables.values())
+        used = {one.name for pieces in tables.values() for one in pieces}
+        beside = sorted(tables["train"][0].parent.iterdir())
+        left = [one.name for one in beside if one.suffix.lower() in LISTS]
         if left := [name for name in left if name not in used]:
             found.notes.append(f"left out of {root}: {some(left)}")
-        return [row for split, path in tables.items() for row in _of_table(path, split, found)]
+        return [
+            row
+            for split, pieces in tables.items()
+            for path in pieces
+            for row in _of_table(path, split, found)
+        ]
     files = sorted(one for one in root.iterdir() if one.suffix.lower() == ".txt" and one.name[0] != ".")
     folders = [one for one in root.iterdir() if one.is_dir() and one.name[0] != "." and _holds_texts(one)]
     splits = {name for names in SPLIT_NAMES.values() for name in names}

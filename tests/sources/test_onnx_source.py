@@ -180,6 +180,11 @@ def _nothing(place: Path) -> None:
     [
         (_nothing, ["--data", "photos", "--recipe", "mobile"], "isn't distilled or pruned"),
         (_nothing, ["--recipe", "quick"], "needs data"),
+        (
+            _nothing,
+            ["--data", "photos", "--size", "64", "--recipe", "quick"],
+            "32 x 32, which is the only one",
+        ),
         (_nothing, ["--data", "photos", "--mean", "a", "--recipe", "quick"], "these are no numbers"),
         (_nothing, ["--data", "photos", "--mean", "1,2", "--recipe", "quick"], "one for each of 3 channels"),
         (_nothing, ["--data", "photos", "--weights", "w.pth", "--recipe", "quick"], "takes no weights"),

@@ -5,6 +5,7 @@ Networks are small and their weights random: that their files say what they say 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import wave
 from pathlib import Path
@@ -62,6 +63,15 @@ def test_intents_by_a_folder_of_a_small_bert(data: Path) -> None:
     config = transformers.BertConfig(vocab_size=count, num_labels=77, max_position_embeddings=64, **size)
     transformers.BertForSequenceClassification(config).save_pretrained("bert")
     compress("hf:bert", "--data", "queries")
+    if importlib.util.find_spec("pyarrow") is None:
+        return
+    from pyarrow import csv, parquet
+
+    Path("published/data").mkdir(parents=True)
+    for split in ("train", "test"):
+        rows = csv.read_csv(str(data / "text" / f"banking77_{split}.csv"))
+        parquet.write_table(rows, f"published/data/{split}-00000-of-00001.parquet")
+    compress("hf:bert", "--data", "published")
 
 
 def test_spoken_digits_from_wav_files(data: Path) -> None:

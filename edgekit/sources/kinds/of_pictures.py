@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from edgekit.errors import WorkloadError
 from edgekit.media.listing import listed
 from edgekit.pictures.files import ImageFiles
 from edgekit.pictures.sort import PICTURES
@@ -33,6 +34,15 @@ class OfPictures(Kind[ImageFiles, ImageTransform]):
 
     def transform(self, asked: Asked, files: ImageFiles | None) -> ImageTransform:
         """Of ``source.size``, if given, cut out in the same proportion."""
+        only, size = asked.row.only_size(asked.model), asked.source.size
+        if size is not None and only is not None and only != (size, size):
+            raise WorkloadError(
+                "the size of pictures stands in the file",
+                where="--size",
+                got=str(size),
+                expected=f"{only[0]} x {only[1]}, which is the only one that it takes",
+                next="leave it out, or export the network for another size",
+            )
         own = resized(asked.row.transform(asked.name, asked.model), asked.source.size)
         said = asked.source.mean is not None or asked.source.std is not None
         if not said and (guess := asked.row.guessed(asked.name, asked.model)):

@@ -36,7 +36,7 @@ def kind_of_data(path: str | Path) -> str:
     if not root.is_dir():
         return "pictures"
     if tables := tables_in(root):
-        kind = _kind_of_table(tables["train"])
+        kind = _kind_of_table(tables["train"][0])
         if kind == "texts":
             return kind
     counts: Counter[str] = Counter()

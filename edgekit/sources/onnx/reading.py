@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit import guarded
-from edgekit.errors import InputError, MeasurementError, WorkloadError
+from edgekit.errors import InputError, MeasurementError, WorkloadError, did_you_mean
 from edgekit.files import require_file
 from edgekit.formats.onnx import reading
 from edgekit.formats.onnx.ends import companions
@@ -98,7 +98,7 @@ def _checked(path: Path) -> ModelProto:
         require_file(path)
     except OSError as error:
         raise InputError(
-            "this file can't be read", where=str(path), got=error.strerror or str(error)
+            "this file can't be read", where=str(path), got=error.strerror or str(error), next=_near(path)
         ) from None
     companions(path)  # what it says of files beside it is looked at before anybody follows it
     about: dict[str, Any] = {"where": str(path), "next": "export it again", "timeout_seconds": _SECONDS}
@@ -109,6 +109,14 @@ def _checked(path: Path) -> ModelProto:
     model = onnx.load(str(path), load_external_data=False)
     load_external_data_for_model(model, str(path.parent))
     return inliner.inline_local_functions(model) if model.functions else model
+
+
+def _near(path: Path) -> str:
+    """What the folder has, where a name may be mistyped."""
+    if path.exists() or not path.parent.is_dir():
+        return ""
+    names = [one.name for one in path.parent.glob("*.onnx")]
+    return did_you_mean(path.name, names) if names else ""
 
 
 def _refuse_integer(model: ModelProto, path: Path) -> None:
