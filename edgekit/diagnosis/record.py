@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from edgekit.diagnosis.judged import Judged
+from edgekit.tasks.curves import Curves
 
 __all__ = ["Attacked", "Corrupted", "Diagnosis", "LayerRow", "Marked", "Seen", "corruption_name"]
 
@@ -116,6 +117,7 @@ class Diagnosis:
     attacked: tuple[Attacked, ...] = ()
     seen: tuple[Seen, ...] = ()  # the samples whose answer flipped in ``probed``
     marked: tuple[Marked, ...] = ()  # pictures whose score fell most in ``probed``
+    curves: tuple[Curves, Curves] | None = None  # of the original and of ``probed``
     layers: tuple[LayerRow, ...] = ()  # of the int8 graph, or what ``probed`` was made from
     missing: tuple[str, ...] = ()
     seconds: float = 0.0

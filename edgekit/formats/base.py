@@ -50,6 +50,8 @@ class Format(ABC):
         counted: whether ``coverage`` can be asked.
         opens: whether all integer tensors of a file can be looked at (``open``).
         suppresses: whether a detector's files can hold its suppression, too (head: nms).
+        fixed_sums: whether its runtime adds two int8 tensors by multipliers of 21 bits, see
+            ``int8/integers.py``.
         keeps_axes: whether its files keep the axes of the graph's tensors in their order.
     """
 
@@ -72,6 +74,7 @@ class Format(ABC):
     opens: ClassVar[bool] = False
     suppresses: ClassVar[bool] = False
     keeps_axes: ClassVar[bool] = True
+    fixed_sums: ClassVar[bool] = False
 
     @property
     def runtime(self) -> str:

@@ -10,8 +10,10 @@ arXiv 1712.05877, section 2.2, with a real multiplier).
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -19,7 +21,7 @@ from edgekit.execution import answered, arguments
 from edgekit.graph import ops
 from edgekit.tensors import NamedTensors, each
 
-__all__ = ["Integers", "OnIntegers"]
+__all__ = ["Integers", "OnIntegers", "is_fixed_sum"]
 
 _EXACT = float(2**24)  # integers below it are float32 numbers, and sums of them too
 
@@ -41,16 +43,21 @@ class Integers(fx.Interpreter):
 
     Args:
         graph: the int8 graph; it is not changed, and may not change in the meantime.
+        fixed_sums: whether sums of two tensors are computed with multipliers of 21 bits and halves rounded
+            up, as XNNPACK does; else in float32, as ONNX Runtime does.
     """
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, *, fixed_sums: bool = False) -> None:
         super().__init__(graph)
+        self.added = {node for node in graph.graph.nodes if fixed_sums and is_fixed_sum(node)}
         self.sums = {node for node in graph.graph.nodes if _is_sum(node)}
         self.layers: dict[fx.Node, _Layer] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         if n in self.sums:
             return self._sum(n)
+        if n in self.added:
+            return self._added(n)
         if n.target is ops.qd.quantize_per_tensor.default and n.args[0] in self.sums:
             return self._rescaled(n)
         return super().run_node(n)
@@ -75,6 +82,20 @@ class Integers(fx.Interpreter):
         bias = layer.bias.view(layer.shape)
         small = float(bias.abs().max()) < _EXACT / 2
         return total + bias.to(total.dtype) if small else total.double() + bias
+
+    def _added(self, n: fx.Node) -> Tensor:
+        """Steps of the next grid, from its zero, times the grid's step: quantising finds these very steps."""
+        given: Any = n.args[:2]
+        (reader, *_) = n.users
+        step: Any = reader.args[1]
+        ratios = [float(np.float32(_step(one)) / np.float32(step)) for one in given]
+        shift = 20 - (math.frexp(max(ratios))[1] - 1)
+        signs = (1, -1) if n.target is ops.aten.sub.Tensor else (1, 1)
+        total = torch.tensor(1 << (shift - 1), dtype=torch.int64)
+        for one, ratio, sign in zip(given, ratios, signs, strict=True):
+            total = total + sign * round(ratio * 2**shift) * _integers(self.env[one], one).long()
+        found: Tensor = (total >> shift).float() * step
+        return found
 
     def _layer(self, n: fx.Node, weight: Tensor, bias: Tensor | None) -> _Layer:
         """What doesn't change from call to call."""
@@ -115,15 +136,24 @@ class Integers(fx.Interpreter):
 class OnIntegers(nn.Module):
     """An int8 graph as a model that answers as ``Integers`` does."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    def __init__(self, graph: fx.GraphModule, *, fixed_sums: bool = False) -> None:
         super().__init__()
         self.graph = graph
-        self.by = Integers(graph)
+        self.by = Integers(graph, fixed_sums=fixed_sums)
 
     def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         given = NamedTensors(named) if named else inputs[0]
         found = answered(self.by.run(*arguments(self.graph, given)))
         return dict(each(found)) if isinstance(found, NamedTensors) else found
+
+
+def is_fixed_sum(node: fx.Node) -> bool:
+    """Whether it adds two tensors of integers, and all that reads it quantises to one grid."""
+    if node.target not in ops.SUMS or node.kwargs or len(node.args) != 2:
+        return False
+    grids = {user.args[1:] for user in node.users if user.target is ops.qd.quantize_per_tensor.default}
+    read = all(user.target is ops.qd.quantize_per_tensor.default for user in node.users)
+    return read and len(grids) == 1 and all(_of_one_grid(one) for one in node.args)
 
 
 def _is_sum(node: fx.Node) -> bool:

@@ -18,7 +18,7 @@ from edgekit.errors import EdgekitError, StageError, WeightsError
 from edgekit.execution import call, mode
 from edgekit.files import disk_full, sha256_of
 from edgekit.graph import ops
-from edgekit.int8.integers import OnIntegers
+from edgekit.int8.integers import OnIntegers, is_fixed_sum
 from edgekit.macs import count
 from edgekit.pipeline import contract, distributed
 from edgekit.pipeline.job import Job
@@ -56,9 +56,18 @@ class Rung:
     _answers: Tensors | None = field(default=None, repr=False)
     steady_db: float | None = None  # of an int8 graph, once it was asked for; see ladder.py
     _first: Tensors | None = field(default=None, repr=False)
+    _fixed: Tensors | None = field(default=None, repr=False)
 
-    def answers(self, job: Job) -> Tensors:
-        """The model's outputs for the whole validation set; computed when first asked for."""
+    def answers(self, job: Job, *, fixed_sums: bool = False) -> Tensors:
+        """The model's outputs for the whole validation set; computed when first asked for. ``fixed_sums``: of
+        an int8 graph as runtimes compute it that add so (``int8/integers.py``).
+        """
+        if fixed_sums and self.form is Form.INT8:
+            assert isinstance(self.model, fx.GraphModule)
+            if any(map(is_fixed_sum, self.model.graph.nodes)):
+                if self._fixed is None:
+                    self._fixed = evaluate(OnIntegers(self.model, fixed_sums=True), job.workload).outputs
+                return self._fixed
         if self._answers is None:
             self._answers = evaluate(as_executed(self.model), job.workload).outputs
         return self._answers

@@ -26,6 +26,7 @@ from edgekit.pipeline.probing import Probing
 from edgekit.runs.folder import write_record
 from edgekit.runs.keys import code_version
 from edgekit.stages.base import Form
+from edgekit.tasks.curves import Curves
 from edgekit.tensors import Targets, Tensors
 from edgekit.training.computing.memory import give_back
 from edgekit.units import human_share
@@ -114,6 +115,7 @@ class _Diagnosing:
             probed=self.probed,
             seen=self._seen([flip.row for flip in flips]),
             marked=self._marked(files),
+            curves=self._curves(files),
             layers=self._layers(),
             missing=tuple(self.missing),
             seconds=time.monotonic() - started,
@@ -156,6 +158,16 @@ class _Diagnosing:
             fell = most_changed(self.workload.task, before, after)
         rows = list(dict.fromkeys([*fell, *range(len(self.workload.validation))]))[:_MARKED]
         return marked_of(self.workload, rows, before, after)
+
+    def _curves(self, files: dict[str, Judged]) -> tuple[Curves, Curves] | None:
+        """Of the original and the probed file, on all validation samples."""
+        entries = self.manifest.entries
+        told = [answers_of(self.job, entries[name]["evaluation"]) for name in (REFERENCE, self.probed)]
+        before, after = (
+            None if one is None else self.workload.task.curves(one, self.workload.validation.targets)
+            for one in told
+        )
+        return None if self.probed not in files or before is None or after is None else (before, after)
 
     def _layers(self) -> tuple[LayerRow, ...]:
         """Of the int8 graph; where there is none, of the model that the probed file was made from."""

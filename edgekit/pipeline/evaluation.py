@@ -110,7 +110,8 @@ def _prepared(workload: Workload, samples: Tensors, *, raw: bool, step: bool) ->
 
 def _evaluate(job: Job, one: Planned, rungs: Sequence[Rung], path: Path, inputs: Path) -> dict[str, Any]:
     started = time.monotonic()
-    task, source = job.workload.task, one.expected(one.rung.answers(job))
+    fixed = FORMATS[one.format].fixed_sums
+    task, source = job.workload.task, one.expected(one.rung.answers(job, fixed_sums=fixed))
     device, backend = device_for(job, one), backend_for(job, one)
     outputs = evaluate(
         path,

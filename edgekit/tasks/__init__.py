@@ -25,6 +25,7 @@ continuous.py  numbers
 outputs.py     several outputs, each with a task of its own
 detection/     objects in pictures
 keypoints.py   points of one object
+curves.py      precision over recall, and what scores mean
 marks.py       what is drawn on pictures in the report
 moves.py       where an augmentation moved pictures
 teachers.py    what several teachers answer together

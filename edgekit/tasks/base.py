@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from edgekit.errors import InputError
+from edgekit.tasks.curves import Curves
 from edgekit.tasks.endings import Ending
 from edgekit.tasks.marks import Area, Mark
 from edgekit.tasks.moves import Moves
@@ -208,6 +209,10 @@ class Task(ABC):
     def marks(self, outputs: Any, targets: Any) -> Sequence[Sequence[Mark | Area]]:
         """Of each sample what is drawn on it, for tasks with ``marks_answers``."""
         raise NotImplementedError(f"{type(self).__name__} says marks_answers, and not which")
+
+    def curves(self, outputs: Any, targets: Any) -> Curves | None:
+        """Precision over recall, and what scores mean; None for tasks that have no such."""
+        return None
 
     def ending(self, kind: str) -> Ending | None:
         """What files compute behind the model's outputs, for ``kind`` of "raw" (nothing: None), "decoded" and

@@ -15,6 +15,7 @@ from edgekit.tasks.detection.average_precision import (
     SIZES,
     THRESHOLDS,
     average_precision,
+    curves,
     precision_and_recall,
 )
 from tests.detection import made
@@ -164,3 +165,22 @@ def test_precision_and_recall_count_each_object_once() -> None:
     assert told == (right / answers, right / objects)
     none: list[dict[str, Any]] = [{"boxes": np.zeros((0, 4)), "labels": np.zeros(0), "scores": np.zeros(0)}]
     assert precision_and_recall(none, none, 3) == (None, None)
+
+
+def test_curves_hold_what_their_average_is() -> None:
+    wanted = made.objects(40, 3, 5)
+    found = made.answered(wanted)
+    told = curves(found, list(wanted), ("a", "b", "c"))
+    halves = average_precision(found, list(wanted), 3)["all"]
+    assert [one.name for one in told.precision] == ["a", "b", "c"]
+    for at, one in enumerate(told.precision):
+        assert len(one.precision) == 101
+        assert np.mean(one.precision) == pytest.approx(halves.of_class_at_half(at))
+        assert list(one.precision) == sorted(one.precision, reverse=True)
+    assert sum(one.answers for one in told.scores) == sum(len(one["labels"]) for one in found)
+    right = sum(one.right * one.answers for one in told.scores)
+    share, _ = precision_and_recall(found, list(wanted), 3)
+    assert right / sum(one.answers for one in told.scores) == pytest.approx(share)
+    assert (
+        curves([{name: one[:0] for name, one in found[0].items()}], [wanted[0]], ("a", "b", "c")).scores == ()
+    )

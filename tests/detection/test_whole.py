@@ -63,6 +63,8 @@ def test_the_report_has_average_precision(run: Path) -> None:
     assert {"mAP@.5", "wide (AP@.5:.95)", "high (AP@.5:.95)"} <= set(int8.scores)
     page = (run / "report.html").read_text()
     assert "mAP@.5:.95" in page
+    assert "Precision and recall" in page
+    assert "What scores mean" in page
     assert "wide (AP@.5:.95)" in page
     assert page.count('alt="sample') == 12  # six pictures, before and after
     diagnosis = json.loads((run / "diagnosis.json").read_text())["diagnosis"]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 from edgekit.execution import Forward
+from edgekit.formats import FORMATS
 from edgekit.graph import ops
 from edgekit.graph.capture import capture
 from edgekit.int8.calibration import calibrate
@@ -97,6 +98,26 @@ def test_sums_that_float32_does_not_hold_are_right() -> None:
     assert graph(x).tolist() == [[16, 16]]  # 15.51
 
 
+def test_a_fixed_sum_rounds_halves_up() -> None:
+    """1 + 0 and -1 + 0 steps of 0.5 on a grid of steps of 1: XNNPACK's halves go up, float32's to even."""
+
+    class Sum(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            qd, grid, coarse = ops.qd, (0.5, 0, *GRID), (1.0, 0, *GRID)
+            one = qd.dequantize_per_tensor.default(qd.quantize_per_tensor.default(x, *grid), *grid)
+            total = torch.ops.aten.add.Tensor(one, one * 0)
+            other = qd.dequantize_per_tensor.default(qd.quantize_per_tensor.default(total, *grid), *grid)
+            total = torch.ops.aten.add.Tensor(
+                one, qd.dequantize_per_tensor.default(qd.quantize_per_tensor.default(other * 0, *grid), *grid)
+            )
+            return qd.quantize_per_tensor.default(total, *coarse)
+
+    x = torch.tensor([[0.5, -0.5, 1.5, 2.0]])
+    graph = fx.symbolic_trace(Sum())
+    assert OnIntegers(graph)(x).tolist() == [[0, 0, 2, 2]]
+    assert OnIntegers(graph, fixed_sums=True)(x).tolist() == [[1, 0, 2, 2]]
+
+
 class Deep(nn.Module):
     """Twelve layers with SiLU: a rounding that falls otherwise in one grows in those behind it."""
 
@@ -123,7 +144,7 @@ def test_files_of_a_deep_network_give_its_graphs_very_numbers(format: str, tmp_p
     graph = calibrate(capture(Deep(), images(1)), [images(16, seed) for seed in range(2)])
     x = images(16, 7)
     with torch.no_grad():
-        plain, wanted = graph(x), Forward(OnIntegers(graph))(x)
+        plain, wanted = graph(x), Forward(OnIntegers(graph, fixed_sums=FORMATS[format].fixed_sums))(x)
     path = write(tmp_path, graph, format, "int8")
     told = run_onnx(path, x) if format == "onnx" else run_litert(path, nhwc(x))
     assert torch.equal(told, wanted)

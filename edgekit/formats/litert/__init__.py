@@ -31,6 +31,7 @@ class LiteRT(Format):
     usual = reads = runtime_first = opens = suppresses = True
     batch = 1
     keeps_axes = False
+    fixed_sums = True
 
     def check(self, options: ExportOptions, precision: Precision, where: str) -> None:
         """Raise ExportError for int16 activations behind int8 ends, suppression for several pictures."""

@@ -19,6 +19,9 @@ from edgekit.report.page.chart_parts import (
     quantity,
     spec_of,
 )
+from edgekit.tasks.curves import Curves
+
+_MOST_CURVES = 10  # classes that a reader can tell apart
 
 __all__ = ["attacks", "classes", "confusion", "corruptions", "heat", "reliability"]
 
@@ -127,15 +130,20 @@ def reliability(before: Calibration, after: Calibration) -> Spec:
         for one in side.bins
         if one.samples
     ]
+    return _on_diagonal(rows, "Reliability diagram before and after", "confidence", "samples")
+
+
+def _on_diagonal(rows: Sequence[Mapping[str, Any]], title: str, what: str, counted: str) -> Spec:
+    """``rows``: confidence, accuracy, samples, when."""
     axis = {"axis": percent_axis(), "scale": {"domain": [0, 1]}}
     encoding = {
-        "x": quantity("confidence", "confidence", **axis),
+        "x": quantity("confidence", what, **axis),
         "y": quantity("accuracy", "share that is right", **axis),
         "color": nominal("when", None, sort=["before", "after"], legend={"orient": "top"}),
     }
     return spec_of(
         rows,
-        "Reliability diagram before and after",
+        title,
         260,
         layer=[
             {
@@ -151,14 +159,44 @@ def reliability(before: Calibration, after: Calibration) -> Spec:
                     "size": quantity("samples", "samples", scale={"range": [20, 300]}, legend=None),
                     "tooltip": [
                         nominal("when", "when"),
-                        quantity("confidence", "confidence", format=PERCENT),
+                        quantity("confidence", what, format=PERCENT),
                         quantity("accuracy", "right", format=PERCENT),
-                        quantity("samples", "samples"),
+                        quantity("samples", counted),
                     ],
                 },
             },
         ],
     )
+
+
+def precision_curves(before: Curves, after: Curves) -> Spec:
+    """Of each class how many answers are right where so many objects are found."""
+    rows = [
+        {"class": one.name, "when": when, "recall": at / (len(one.precision) - 1), "precision": precision}
+        for when, side in (("before", before), ("after", after))
+        for one in side.precision[:_MOST_CURVES]
+        for at, precision in enumerate(one.precision)
+    ]
+    axis = {"axis": percent_axis(), "scale": {"domain": [0, 1]}}
+    dashes = {"domain": ["before", "after"], "range": [[4, 3], [1, 0]]}
+    encoding = {
+        "x": quantity("recall", "recall", **axis),
+        "y": quantity("precision", "precision", **axis),
+        "color": nominal("class", "class"),
+        "strokeDash": nominal("when", None, sort=["before", "after"], scale=dashes),
+    }
+    title = "Precision over recall before and after"
+    return spec_of(rows, title, 260, mark={"type": "line", "interpolate": "linear"}, encoding=encoding)
+
+
+def score_reliability(before: Curves, after: Curves) -> Spec:
+    """How often answers of a score are right."""
+    rows = [
+        {"confidence": one.score, "accuracy": one.right, "samples": one.answers, "when": when}
+        for when, side in (("before", before), ("after", after))
+        for one in side.scores
+    ]
+    return _on_diagonal(rows, "Share of right answers by score before and after", "score", "answers")
 
 
 def corruptions(diagnosis: Diagnosis) -> Spec:

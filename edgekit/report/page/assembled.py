@@ -215,6 +215,7 @@ class _Page:
             yield _text(f"{scores_text(judged.scores)}.")
             yield _table(answers.score_table(judged.scores), "Samples whose score fell most")
             yield from self._marked(run)
+            yield from self._curves(run)
             return
         names = answers.class_names(run, judged)
         if judged.churn is not None:
@@ -246,6 +247,20 @@ class _Page:
             )
             yield {"kind": "looks", "looks": looks}
         yield from self._marked(run)
+
+    def _curves(self, run: LoadedRun) -> Iterator[Block]:
+        if run.diagnosis is None or run.diagnosis.curves is None:
+            return
+        before, after = run.diagnosis.curves
+        if before.precision:
+            yield _heading("Precision and recall")
+            spec = answer_charts.precision_curves(before, after)
+            yield from self._chart("precision", spec, "At IoU 0.5, each class; dashed: before.")
+        if before.scores and after.scores:
+            yield _heading("What scores mean")
+            spec = answer_charts.score_reliability(before, after)
+            told = "On the dashed line a score is the share of answers that are right, at IoU 0.5."
+            yield from self._chart("scores", spec, told)
 
     def _marked(self, run: LoadedRun) -> Iterator[Block]:
         if run.diagnosis is None or not run.diagnosis.marked:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SIZES", "Precision", "average_precision", "precision_and_recall"]
+from edgekit.tasks.curves import Curves, PrecisionCurve, ScoreBin
+
+__all__ = ["SIZES", "Precision", "average_precision", "curves", "precision_and_recall"]
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +31,7 @@ SIZES: Mapping[str, tuple[float, float]] = {
     "medium": (32.0**2, 96.0**2),
     "large": (96.0**2, 1e10),
 }
+_BINS = 10  # of scores
 _NONE = -1.0  # where a class has no objects
 
 
@@ -97,6 +100,28 @@ def precision_and_recall(
                 answers += judged.hit.shape[1]
                 objects += judged.objects
     return right / answers if answers else None, right / objects if objects else None
+
+
+def curves(
+    found: Iterable[Mapping[str, Any]], wanted: Iterable[Mapping[str, Any]], names: Sequence[str]
+) -> Curves:
+    """At IoU 0.5: of each class that has objects precision over recall, and of the answers of all classes
+    the share that is right, by tenths of their scores. Arguments as ``average_precision``.
+    """
+    pairs = [(_arrays(one), _arrays(other)) for one, other in zip(found, wanted, strict=True)]
+    lines, hits, scores = [], [np.zeros(0, bool)], [np.zeros(0)]
+    for label, name in enumerate(names):
+        pictures = [_of_class(one, other, label) for one, other in pairs]
+        judged = [_judged(*one, SIZES["all"]) for one in pictures if one is not None]
+        hits += [one.hit[0] for one in judged]
+        scores += [one.scores for one in judged]
+        if sum(one.objects for one in judged):
+            lines.append(PrecisionCurve(name, tuple(_precisions(judged)[0].tolist())))
+    hit, score = np.concatenate(hits), np.concatenate(scores).astype(np.float64)
+    place = np.clip((score * _BINS).astype(int), 0, _BINS - 1)
+    rows = [place == at for at in range(_BINS)]
+    bins = [ScoreBin(float(score[x].mean()), float(hit[x].mean()), int(x.sum())) for x in rows if x.any()]
+    return Curves(tuple(lines), tuple(bins))
 
 
 def _arrays(entry: Mapping[str, Any]) -> dict[str, Array]:
@@ -174,9 +199,15 @@ def _judged(boxes: Array, scores: Array, objects: Array, iou: Array, limits: tup
 
 def _average(judged: Sequence[_Judged]) -> Array:
     """(10,): mean precision over the recalls."""
-    objects = sum(one.objects for one in judged)
-    if not objects:
+    if not sum(one.objects for one in judged):
         return np.full(len(THRESHOLDS), _NONE)
+    found: Array = _precisions(judged).sum(1) / len(RECALLS)
+    return found
+
+
+def _precisions(judged: Sequence[_Judged]) -> Array:
+    """(10, 101): at each threshold and recall, of pictures with objects."""
+    objects = sum(one.objects for one in judged)
     order = np.argsort(-np.concatenate([one.scores for one in judged]), kind="stable")
     hit = np.concatenate([one.hit for one in judged], 1)[:, order]
     counts = np.concatenate([one.counts for one in judged], 1)[:, order]
@@ -184,11 +215,11 @@ def _average(judged: Sequence[_Judged]) -> Array:
     wrong = np.cumsum(~hit & counts, 1, dtype=np.float64)
     recall, precision = right / objects, right / np.maximum(right + wrong, np.spacing(1))
     best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]  # at this recall, or a higher one
-    found = np.zeros(len(THRESHOLDS))
+    found = np.zeros((len(THRESHOLDS), len(RECALLS)))
     for row in range(len(THRESHOLDS)):
         at = np.searchsorted(recall[row], RECALLS, side="left")
         reached = at < recall.shape[1]
-        found[row] = best[row, at[reached]].sum() / len(RECALLS)
+        found[row, reached] = best[row, at[reached]]
     return found
 
 

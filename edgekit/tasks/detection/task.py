@@ -12,10 +12,12 @@ from torch import Tensor
 from edgekit.errors import DataError, WorkloadError
 from edgekit.ragged import Ragged
 from edgekit.tasks.base import Part, Task, TeacherLosses
+from edgekit.tasks.curves import Curves
 from edgekit.tasks.detection.average_precision import (
     SIZES,
     Precision,
     average_precision,
+    curves,
     precision_and_recall,
 )
 from edgekit.tasks.detection.boxes import pairwise_iou
@@ -250,6 +252,10 @@ class Detection(Task):
         shares = precision_and_recall(_dicts(self.detections(outputs)), _dicts(targets), len(self.names))
         told |= {f"{what} {sure}": share for what, share in zip(("precision", "recall"), shares, strict=True)}
         return {name: value for name, value in told.items() if value is not None}
+
+    def curves(self, outputs: Tensors, targets: Ragged) -> Curves:
+        """At IoU 0.5."""
+        return curves(_dicts(self.detections(outputs, LEAST)), _dicts(targets), self.names)
 
     def agreement(self, outputs: Tensors, reference: Tensors) -> float:
         """See the class; 1 where neither gives any answer."""
