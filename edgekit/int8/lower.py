@@ -37,18 +37,33 @@ def lower(graph: fx.GraphModule) -> fx.GraphModule:
     """Rewrite the captured graph in place, and return it."""
     for node in list(graph.graph.nodes):
         rewrite = _REWRITES.get(node.target)
-        if rewrite is None:
-            continue
-        with graph.graph.inserting_before(node):
-            new = rewrite(graph, node)
-        if new is not None:
-            _name(new, node.meta.get("nn_module_stack"))
-            new.meta.setdefault("val", node.meta.get("val"))
-            node.replace_all_uses_with(new)
-            graph.graph.erase_node(node)  # torch takes attention for an op with side effects
+        if rewrite is not None:
+            _replace(graph, node, rewrite)
     ops.refresh(graph)
     graph.delete_all_unused_submodules()
     return graph
+
+
+def attention_in_products(graph: fx.GraphModule, wanted: Callable[[fx.Node], bool]) -> None:
+    """Spell those attentions that are ``wanted`` as their two matrix products and softmax, in place."""
+    attention = aten.scaled_dot_product_attention.default
+    found = [node for node in graph.graph.nodes if node.target is attention and wanted(node)]
+    for node in found:
+        _replace(graph, node, _attention)
+    if found:
+        ops.refresh(graph)
+
+
+def _replace(
+    graph: fx.GraphModule, node: fx.Node, rewrite: Callable[[fx.GraphModule, fx.Node], fx.Node | None]
+) -> None:
+    with graph.graph.inserting_before(node):
+        new = rewrite(graph, node)
+    if new is not None:
+        _name(new, node.meta.get("nn_module_stack"))
+        new.meta.setdefault("val", node.meta.get("val"))
+        node.replace_all_uses_with(new)
+        graph.graph.erase_node(node)  # torch takes attention for an op with side effects
 
 
 def _name(new: fx.Node, stack: Any) -> None:

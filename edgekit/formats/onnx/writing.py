@@ -31,6 +31,7 @@ from edgekit.formats.unsupported import explained
 from edgekit.graph import ops
 from edgekit.graph.capture import export_program
 from edgekit.int8.grid import bake_weights, spell
+from edgekit.int8.lower import attention_in_products
 from edgekit.tasks.detection.endings import Suppressing
 from edgekit.tensors import Tensors, cat
 
@@ -103,6 +104,8 @@ def _spell(
     if target.weight_bits == 7:
         graph = seven_bit_weights(graph)
     graph = spell(graph, getattr(torch, target.activations))  # a copy
+    # torch's exporter knows attention over (N, heads, length, width) alone.
+    attention_in_products(graph, lambda node: len(ops.shape_of(node) or ()) != 4)
     average_by_convolution(graph)
     repeat_channels(graph)
     double_by_itself(graph)
