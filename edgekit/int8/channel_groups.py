@@ -28,6 +28,12 @@ _NORMS = {aten.layer_norm.default}
 _SAME = {
     aten.relu.default,
     aten.leaky_relu.default,
+    aten.contiguous.default,
+    aten.clone.default,
+    aten.dropout.default,
+}
+# The same where channels lie on axis 1: the axes behind it are what these work along.
+_OVER_PLACES = {
     aten.prelu.default,
     aten.max_pool1d.default,
     aten.max_pool2d.default,
@@ -40,10 +46,8 @@ _SAME = {
     aten.upsample_nearest2d.default,
     aten.upsample_bilinear2d.vec,
     aten.upsample_bilinear2d.default,
-    aten.contiguous.default,
-    aten.clone.default,
-    aten.dropout.default,
 }
+_SIZES = {aten.sym_size.int, aten.sym_numel.default}
 _PADS = {aten.pad.default, aten.constant_pad_nd.default}
 _RESHAPES = {aten.view.default, aten.reshape.default, aten.flatten.using_ints}
 _SQUEEZES = {aten.squeeze.dims, aten.squeeze.dim}
@@ -74,9 +78,9 @@ def groups_of(graph: fx.GraphModule) -> list[Group]:
     for node in graph.graph.nodes:
         if node.op == "call_function" and ops.is_float(node) and not ops.is_constant(node):
             found.look(node)
-        elif node.op == "output":
-            for source in node.all_input_nodes:
-                found.pin(source)
+        elif node.op == "output" or (node.op == "call_function" and node.target not in _SIZES):
+            # A comparison sees how large a number is.
+            found.pin_around(node)
     return found.groups()
 
 
@@ -128,9 +132,12 @@ class _Finding:
         elif self._lets_through(node):
             self.join(node, node.args[0])  # what else it reads is a constant: a slope
         else:
-            self.pin(node)
-            for source in node.all_input_nodes:
-                self.pin(source)
+            self.pin_around(node)
+
+    def pin_around(self, node: fx.Node) -> None:
+        """The factors of what it makes and of all that it reads are 1."""
+        for one in (node, *node.all_input_nodes):
+            self.pin(one)
 
     def _layer(self, node: fx.Node) -> None:
         source = node.args[0]
@@ -189,9 +196,14 @@ class _Finding:
         shape, before = ops.shape_of(node), ops.shape_of(source)
         if shape is None or before is None:
             return False
+        if node.target in _OVER_PLACES:
+            # Without a batch, (C, places) are taken for (N, C): then it isn't the channels that stay.
+            return axis == 1 and len(shape) == len(before) > 1 and _is(shape[1], before[1])
         if node.target in _PADS:
             return ops.moves_zero_alone(node) and str(shape[axis]) == str(before[axis])
         if node.target is aten.mean.dim:
+            if not node.args[1]:  # over all axes
+                return False
             dims = _axes(node.args[1], len(before))
             if axis in dims or axis == 0:
                 return False

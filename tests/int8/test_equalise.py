@@ -179,6 +179,51 @@ def test_what_could_change_the_function_is_left_alone() -> None:
     assert groups_of(lowered(seeded(Pinned), images(2))) == []
 
 
+POOLED: dict[str, Callable[[Tensor], Tensor]] = {
+    "maximum": lambda x: F.max_pool1d(x, 2),
+    "average": lambda x: F.adaptive_avg_pool1d(x, 16),
+    "whole": lambda x: x[:, :16] + x.mean(None, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("pooled", POOLED)
+def test_channels_that_are_pooled_are_no_channels_any_more(pooled: str) -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(12, 32), nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(POOLED[pooled](F.relu(self.one(x))))
+
+    model, x = seeded(Pooled), torch.randn(32, 12)
+    graph = capture(model.eval(), x[:2])
+    assert groups_of(lower(graph)) == []
+    made = settle(estimate(capture(model, x[:2]), [x], CalibrationOptions(equalise="always")))
+    with torch.no_grad():
+        assert snr_db(model(x), made(x)) > 25
+
+
+@pytest.mark.parametrize("seen", ["compared", "chosen"])
+def test_what_is_compared_keeps_its_size(seen: str) -> None:
+    """A mask or a place that numbers decide would be another one, though it is no float itself."""
+
+    class Decided(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = F.relu(self.one(x))
+            if seen == "compared":
+                decided = (y > 0.05).float()
+            else:
+                decided = y.argmax(1, keepdim=True).float()
+            return self.two(y) + decided.mean((1, 2, 3), keepdim=True)
+
+    assert groups_of(lowered(seeded(Decided), images(2))) == []
+
+
 def test_shared_weights_give_and_take_nothing() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
