@@ -9,7 +9,7 @@ from typing import Any
 from edgekit import guarded
 from edgekit.errors import InputError, MeasurementError, MissingExtraError, OutOfMemoryError
 from edgekit.files import opened, sha256
-from edgekit.formats import FORMATS, Format
+from edgekit.formats import FORMATS, Format, by_suffix
 from edgekit.formats.onnx.ends import companions, size_of
 from edgekit.inspecting.judged import judged
 from edgekit.inspecting.reading import NEXT, called, look, look_at_graph, reference_of
@@ -132,7 +132,8 @@ def listed() -> str:
 
 
 def _readable() -> list[Format]:
-    return [one for one in FORMATS.values() if one.reads]
+    """Of formats that share a suffix the first: what is in the files of both is the same kind of graph."""
+    return [one for one in FORMATS.values() if one.reads and by_suffix(one.suffix) is one]
 
 
 def _runtime(format: Format) -> tuple[str, str]:

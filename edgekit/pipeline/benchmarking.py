@@ -258,10 +258,11 @@ def _subjects(targets: Sequence[str | Path]) -> tuple[list[_Subject], Path | Non
         elif not path.is_file():
             raise InputError("nothing to measure", where=str(target), got=what_is(path), next="ls runs")
         elif by_suffix(path.suffix) is None:
+            known = dict.fromkeys(one.suffix for one in FORMATS.values())
             raise InputError(
                 "no runtime for such a file",
                 where=str(target),
-                expected=f"a run folder, or {', '.join(one.suffix for one in FORMATS.values())}",
+                expected=f"a run folder, or {', '.join(known)}",
             )
         else:
             found.append(_Subject(path, path.name))

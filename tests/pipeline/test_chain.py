@@ -101,6 +101,7 @@ def test_which_files_are_planned(fresh: Run) -> None:
         kind: str
         digest: str
         form: Form
+        model: Any = None
 
     trained, pruned, int8 = (
         Rung("", "a", Form.FLOAT),
