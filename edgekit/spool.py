@@ -48,16 +48,16 @@ def is_mapped(array: np.ndarray[Any, Any]) -> bool:
 @dataclass
 class _Mapping:
     """A mapped file: as long as it is there, its bytes, a digest of what they are made of, whether somebody
-    has written to its memory; None: nobody has looked.
+    was seen to have written to its memory.
     """
 
     file: weakref.ref[mmap.mmap]
     size: int
     content: str
-    written: bool | None = None
+    written: bool = False
 
     def is_written(self, address: int) -> bool:
-        """``address``: of its first byte."""
+        """``address``: of its first byte. Asked each time: a write may come after any answer of no."""
         if not self.written:
             self.written = _written_to(address, address + self.size)
         return self.written
@@ -92,9 +92,8 @@ def forget(values: np.ndarray[Any, Any]) -> None:
     if found is None or file is None:
         return
     known, offset = found
-    # What was written would be lost. Who writes does it before anybody has read all of it.
-    if known.written or (known.written is None and known.is_written(values.ctypes.data - offset)):
-        return
+    if known.is_written(values.ctypes.data - offset):
+        return  # what was written would be lost
     page = mmap.PAGESIZE
     first = offset // page * page
     last = min(offset + values.nbytes, known.size)
