@@ -48,23 +48,23 @@ def is_mapped(array: np.ndarray[Any, Any]) -> bool:
 @dataclass
 class _Mapping:
     """A mapped file: as long as it is there, its bytes, a digest of what they are made of, whether somebody
-    has written to its memory; None: nobody has looked.
+    was seen to have written to its memory.
     """
 
     file: weakref.ref[mmap.mmap]
     size: int
     content: str
-    written: bool | None = None
+    written: bool = False
 
     def is_written(self, address: int) -> bool:
-        """``address``: of its first byte."""
+        """``address``: of its first byte. Asked each time: a write may come after any answer of no."""
         if not self.written:
             self.written = _written_to(address, address + self.size)
         return self.written
 
 
 _MAPPED: dict[int, _Mapping] = {}  # by the address of the first byte
-_MAPS = Path("/proc/self/smaps")  # proc_pid_smaps(5)
+_PAGES = Path("/proc/self/pagemap")  # proc_pid_pagemap(5): eight bytes for each page
 
 
 def mapped(stream: IO[bytes], dtype: Any, shape: tuple[int, ...], content: str = "") -> np.ndarray[Any, Any]:
@@ -92,9 +92,8 @@ def forget(values: np.ndarray[Any, Any]) -> None:
     if found is None or file is None:
         return
     known, offset = found
-    # What was written would be lost. Who writes does it before anybody has read all of it.
-    if known.written or (known.written is None and known.is_written(values.ctypes.data - offset)):
-        return
+    if known.is_written(values.ctypes.data - offset):
+        return  # what was written would be lost
     page = mmap.PAGESIZE
     first = offset // page * page
     last = min(offset + values.nbytes, known.size)
@@ -126,22 +125,24 @@ def _mapping_of(values: np.ndarray[Any, Any]) -> tuple[_Mapping, int] | None:
 
 
 def _written_to(start: int, end: int) -> bool:
-    """Whether pages of this span are no longer the file's, but the process's own; also where nobody says."""
-    inside = known = False
+    """Whether pages of this span are no longer the file's, but the process's own; also where nobody says.
+
+    Asked after every batch, so of the span's own pages: a list of all mappings takes longer than a batch.
+    """
+    page, step = mmap.PAGESIZE, 1 << 16
+    last = -(-end // page)
     try:
-        with _MAPS.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                head = line.split(maxsplit=2)
-                if "-" in head[0]:
-                    first, _, last = head[0].partition("-")
-                    inside = int(first, 16) < end and int(last, 16) > start
-                elif inside and head[0] == "Anonymous:":
-                    known = True
-                    if head[1] != "0":
-                        return True
+        with _PAGES.open("rb", buffering=0) as table:
+            for first in range(start // page, last, step):
+                count = min(step, last - first)
+                table.seek(8 * first)
+                told = np.frombuffer(table.read(8 * count), "<u8")
+                flags = (told >> np.uint64(61)).astype(np.uint8)  # 1: the file's, 2: swapped out, 4: present
+                if len(told) < count or bool((((flags & 6) != 0) & ((flags & 1) == 0)).any()):
+                    return True
     except (OSError, ValueError):
         return True
-    return not known
+    return False
 
 
 def one_shape(where: str) -> str:

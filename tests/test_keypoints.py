@@ -81,6 +81,19 @@ def test_scores_as_by_hand() -> None:
     assert kinds == [("found", "nose"), ("wrong", "left"), ("missed", "left")]
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_points_in_a_line_are_of_an_object_with_an_area(turned: bool) -> None:
+    """150 long and as wide as the quarter of it, each point a pixel off."""
+    task = Keypoints(("top", "foot"), (200, 200), form="coordinates", sigmas=(0.026, 0.1))
+    wanted = torch.tensor([[[50.0, 20, 1], [50, 170, 1]]])
+    told = (wanted[..., :2] + 1) / 200
+    if turned:
+        wanted, told = wanted[..., [1, 0, 2]], told.flip(2)
+    by_hand = [math.exp(-2 / (2 * 150 * 37.5 * (2 * sigma) ** 2)) for sigma in (0.026, 0.1)]
+    assert task.scores(told, wanted)["OKS"] == pytest.approx(sum(by_hand) / 2)
+    assert sum(by_hand) / 2 > 0.95
+
+
 def test_a_mirrored_picture_has_left_where_right_was() -> None:
     wanted = targets()
     moves = Moves(torch.tensor([[-1.0, 1.0]]).repeat(5, 1), torch.tensor([[1.0, 0.25]]).repeat(5, 1))

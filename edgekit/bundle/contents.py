@@ -293,9 +293,9 @@ class Contents:
     @property
     def sound(self) -> Mapping[str, Any] | None:
         """How the only input's raw samples are computed of a sound: ``SoundTransform.computed``; None where
-        they are no sound's.
+        they are no sound's, or where there are several inputs or outputs: the caller computes them there.
         """
-        if len(self.inputs) != 1 or self.inputs[0].embedded:
+        if self.several or self.inputs[0].embedded:
             return None
         found: Mapping[str, Any] | None = self.inputs[0].preprocessing.get("sound")
         return found

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from edgekit.bundle.contents import Contents, Input
 from edgekit.bundle.names import comment
 from edgekit.units import human_bytes, human_ns
 
-__all__ = ["latency_words", "memory_words", "preprocessing_words", "raw_words", "sound_words", "state_words"]
+__all__ = [
+    "latency_words",
+    "memory_words",
+    "preprocessing_words",
+    "raw_words",
+    "sound_words",
+    "state_words",
+    "to_compute_words",
+]
 
 
 def raw_words(one: Input) -> str:
@@ -45,9 +56,23 @@ def preprocessing_words(one: Input) -> str:
 
 def sound_words(contents: Contents) -> str:
     """How raw samples are computed of a sound; "" where they aren't."""
-    how = contents.sound
-    if how is None:
+    return "" if contents.sound is None else _computed(contents.sound)
+
+
+def to_compute_words(contents: Contents) -> str:
+    """What the caller computes of sounds for a model of several inputs or outputs; "" where nothing is."""
+    if not contents.several:
         return ""
+    sounds = [(one.end.name, one.preprocessing.get("sound")) for one in contents.inputs if not one.embedded]
+    return " ".join(
+        f"Your code computes a raw sample of {comment(name)} of a sound: {_computed(how)}."
+        for name, how in sounds
+        if how is not None
+    )
+
+
+def _computed(how: Mapping[str, Any]) -> str:
+    """``SoundTransform.computed`` in words."""
     told = f"{how['length']:,} samples at {how['rate']:,} Hz, one channel of -1 to 1"
     told += ", in the middle of silence if there are fewer, the part with most energy if there are more"
     if how["normalize"]:

@@ -131,7 +131,7 @@ def given(
 def begin(what: str | Source | None) -> None:
     """A first line, and a look whether there are any data, before anything heavy is imported.
 
-    Raises DataError.
+    Raises DataError; WorkloadError: options that go with another kind of data.
     """
     from edgekit.progress import Event, reading
     from edgekit.sources.request import Source
@@ -142,4 +142,6 @@ def begin(what: str | Source | None) -> None:
             from edgekit.sources.kinds import KINDS
             from edgekit.sources.kinds.sniffing import kind_of_data
 
-            KINDS[kind_of_data(what.data)].glance(what)
+            kind = KINDS[kind_of_data(what.data)]
+            kind.check(what)
+            kind.glance(what)

@@ -26,7 +26,7 @@ from edgekit.media.rows import (
     some,
     split_of,
 )
-from edgekit.media.shards import members, shards_in
+from edgekit.media.shards import archives_in, members, shards_in
 from edgekit.media.sorts import Sort, Words
 from edgekit.progress import Event, reading
 
@@ -97,15 +97,18 @@ class Listing(Generic[T]):
 
 def listed(path: str | Path, sort: Sort) -> Listing[File]:
     """The files of a folder of classes (``cat/1.jpg``), with ``train/`` and ``validation/`` above the
-    classes or without, of a CSV, TSV or JSONL file of paths and labels, or of WebDataset shards.
+    classes or without, of a CSV, TSV or JSONL file of paths and labels, or of WebDataset shards that have no
+    such folders beside them.
 
     Raises DataError: nothing there, no such files, no classes, or a class without files.
     """
     root = Path(path)
-    if by_split := shards_in(root):
+    if by_split := shards_in(root, sort.suffixes):
         found = _shards(root, by_split, sort)
     elif root.is_dir():
         found = _folder(root, sort)
+        if archives := archives_in(root):
+            found.notes.append(f"left out of {root}: {some([one.name for one in archives])}")
     elif root.suffix.lower() in LISTS and root.exists():
         found = _list(root, sort)
     else:
@@ -283,6 +286,15 @@ def _shards(root: Path, by_split: dict[str, list[Path]], sort: Sort) -> Listing[
                     found.faults.append((one.path, one.why))
                 else:
                     taken.append(one)
+    if not taken and found.faults:
+        path, why = found.faults[0]
+        raise DataError(
+            f"shards without {sort.many} that can be used",
+            where=str(root),
+            got=f"{path}: {why}" + (f", and {len(found.faults) - 1:,} more" if found.faults[1:] else ""),
+            expected="members of one name: 000123.jpg and 000123.cls",
+            next="unpack an archive of folders of classes, and name its folder",
+        )
     found.classes = ordered(root, sort, [one.label for one in taken], None, found.notes)
     labels = {name: index for index, name in enumerate(found.classes)}
     for one in taken:

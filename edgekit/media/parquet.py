@@ -8,10 +8,13 @@ from typing import Any
 from edgekit import guarded
 from edgekit.errors import DataError, MeasurementError, MissingExtraError
 from edgekit.files import parse_json
+from edgekit.units import human_bytes
 
-__all__ = ["SUFFIX", "rows_of"]
+__all__ = ["MOST_BYTES", "SUFFIX", "rows_of"]
 
 SUFFIX = ".parquet"
+MOST_BYTES = 1 << 30  # of one table's columns, however small its file is
+_BATCH = 256  # rows that are decoded at once
 _MOST_ROWS = 5_000_000
 _SECONDS = 600.0
 
@@ -19,7 +22,8 @@ _SECONDS = 600.0
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """Its rows, by names of columns in small letters; a column that is a class has the class's name.
 
-    Columns of anything but text, numbers and truth values (pictures, sounds, lists) are left out.
+    Columns of anything but text, numbers, truth values and pandas' categories (pictures, sounds, lists)
+    are left out. A class that is -1 is none: as unlabelled splits are published.
 
     Raises DataError: damaged, or too long; MissingExtraError: pyarrow isn't installed.
     """
@@ -55,9 +59,25 @@ def read(path: str) -> dict[str, list[Any]]:
             types.is_floating,
             types.is_boolean,
         )
-        plain = [one.name for one in schema if any(is_one(one.type) for is_one in kinds)]
-        table = file.read(columns=plain)
-        columns = {name: table.column(name).to_pylist() for name in plain}
+        plain = []
+        for one in schema:
+            held = one.type.value_type if types.is_dictionary(one.type) else one.type
+            plain += [one.name] if any(is_one(held) for is_one in kinds) else []
+        columns: dict[str, list[Any]] = {name: [] for name in plain}
+        size = 0
+        for batch in file.iter_batches(_BATCH, columns=plain):
+            for name, values in zip(batch.schema.names, batch.columns, strict=True):
+                decoded = values.dictionary_decode() if types.is_dictionary(values.type) else values
+                size += decoded.nbytes
+                columns[name] += decoded.to_pylist()
+            if size > MOST_BYTES:
+                raise DataError(
+                    "too much in one table",
+                    where=path,
+                    got=f"more than {human_bytes(MOST_BYTES)} of text and numbers",
+                    expected=f"at most {human_bytes(MOST_BYTES)}",
+                    next="several tables: train-00000-of-00002.parquet and so on",
+                )
     except DataError:
         raise
     except Exception as error:  # of Arrow's own kinds
@@ -66,7 +86,9 @@ def read(path: str) -> dict[str, list[Any]]:
     for name, classes in _classes((schema.metadata or {}).get(b"huggingface", b"{}")).items():
         if name in columns:
             columns[name] = [
-                classes[one] if isinstance(one, int) and 0 <= one < len(classes) else one
+                (classes[one] if 0 <= one < len(classes) else None if one == -1 else one)
+                if isinstance(one, int)
+                else one
                 for one in columns[name]
             ]
     return {name.strip().lower(): values for name, values in columns.items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgekit.errors import DataError
 from edgekit.files import parse_json, read_bytes
-from edgekit.media.parquet import SUFFIX, rows_of
+from edgekit.media.parquet import MOST_BYTES, SUFFIX, rows_of
 from edgekit.media.sorts import Words
 
 __all__ = [
@@ -50,7 +50,6 @@ COLUMNS = {
     "split": ("split", "subset", "set", "fold"),
     "index": ("index", "class_index"),
 }
-_MOST_BYTES = 1 << 30
 _LONGEST = 1 << 24  # characters of a cell
 _SHOWN = 3
 _MOST_DIGITS = 18
@@ -73,7 +72,7 @@ def read_rows(path: Path, *, lenient: bool = False) -> list[dict[str, Any]]:
             return rows
         raise DataError("no rows of texts or numbers", where=str(path))
     try:
-        content = read_bytes(path, _MOST_BYTES)
+        content = read_bytes(path, MOST_BYTES)
     except OSError as error:
         got = error.strerror or str(error)
         raise DataError("this file can't be read", where=str(path), got=got) from None

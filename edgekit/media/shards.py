@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,10 +22,17 @@ from edgekit.media.content import member_path
 from edgekit.media.rows import SPLIT_NAMES, label_of
 from edgekit.media.sorts import Sort
 
-__all__ = ["Member", "members", "shards_in"]
+__all__ = ["Member", "archives_in", "members", "shards_in"]
 
 _SUFFIX = ".tar"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_UNPACKED = {
+    ".gz": "gunzip",
+    ".tgz": "gunzip",
+    ".bz2": "bunzip2",
+    ".xz": "unxz",
+    ".zst": "zstd -d",
+}
 _MOST_LABEL = 64 << 10  # bytes of a .cls or .json
 
 
@@ -41,19 +48,23 @@ class Member:
     why: str = ""
 
 
-def shards_in(root: Path) -> dict[str, list[Path]]:
+def shards_in(root: Path, suffixes: Collection[str]) -> dict[str, list[Path]]:
     """Shards by split, "train" alone where nobody says which are which; {} where there are none.
 
     They are said by a folder above them, or a word of their names: ``train-000.tar``, ``digits_val.tar``.
-    Raises DataError: compressed ones.
+    Beside folders of classes, two or more that hold files of these ``suffixes``, archives are no shards: they
+    are what these came in. Raises DataError: compressed ones, where there is nothing else.
     """
-    if root.is_file():
-        found = [root] if _is_shard(root) else []
-    elif root.is_dir():
-        folders = [root, *(one for one in sorted(root.iterdir()) if one.is_dir() and _said(one.name))]
-        found = [one for folder in folders for one in sorted(folder.iterdir()) if _is_shard(one)]
-    else:
+    found = archives_in(root)
+    if not found or (root.is_dir() and _has_classes(root, suffixes)):
         return {}
+    if packed := next((one for one in found if not one.name.lower().endswith(_SUFFIX)), None):
+        raise DataError(
+            "a compressed shard can't be read where its samples lie",
+            where=str(packed),
+            expected="a plain .tar: pictures and sounds are compressed already",
+            next=f"decompress it: {_UNPACKED[packed.suffix.lower()]} {packed}",
+        )
     by_split: dict[str, list[Path]] = {}
     for one in found:
         inner = one.parent.name if one.parent != root and one != root else ""
@@ -61,18 +72,32 @@ def shards_in(root: Path) -> dict[str, list[Path]]:
     return by_split
 
 
-def _is_shard(path: Path) -> bool:
+def archives_in(root: Path) -> list[Path]:
+    """Tar files, compressed or not: ``root`` itself, or those in it and in its folders of splits."""
+    if root.is_file():
+        return [root] if _is_archive(root) else []
+    if not root.is_dir():
+        return []
+    folders = [root, *(one for one in sorted(root.iterdir()) if one.is_dir() and _said(one.name))]
+    return [one for folder in folders for one in sorted(folder.iterdir()) if _is_archive(one)]
+
+
+def _is_archive(path: Path) -> bool:
     name = path.name.lower()
-    if name.startswith("."):
-        return False
-    if name.endswith(_COMPRESSED) and path.is_file():
-        raise DataError(
-            "a compressed shard can't be read where its samples lie",
-            where=str(path),
-            expected="a plain .tar: pictures and sounds are compressed already",
-            next=f"decompress it: {'gunzip' if name.endswith('gz') else 'unxz, bunzip2 or zstd -d'} {path}",
+    return not name.startswith(".") and name.endswith((_SUFFIX, *_COMPRESSED)) and path.is_file()
+
+
+def _has_classes(root: Path, suffixes: Collection[str]) -> bool:
+    """Whether several folders below hold files of these kinds."""
+    holding = 0
+    for folder, below, names in os.walk(root):
+        below[:] = [one for one in below if not one.startswith(".")]
+        holding += Path(folder) != root and any(
+            not one.startswith(".") and Path(one).suffix.lower() in suffixes for one in names
         )
-    return name.endswith(_SUFFIX) and path.is_file()
+        if holding > 1:
+            return True
+    return False
 
 
 def _said(name: str) -> str:

@@ -128,7 +128,8 @@ def write_missing(job: Job, manifest: Manifest, rungs: Sequence[Rung]) -> Manife
             manifest.set(one.file, _export(job, manifest, one, rungs, keys[one.file]))
         except (CaptureError, ExportError) as error:
             manifest.leave_out(one, "export", error)
-    job.tell("stage-end", "export", ", ".join(Path(one.file).name for one in missing))
+    written = [Path(one.file).name for one in missing if one.file in manifest.entries]
+    job.tell("stage-end", "export", ", ".join(written) or "no files")
     return manifest
 
 

@@ -75,7 +75,8 @@ def evaluate_all(job: Job, rungs: Sequence[Rung], manifest: Manifest) -> None:
         job.tell("note", "evaluate", f"{message}, agreement {human_share(found['agreement'])}")
     for path in inputs.values():
         path.unlink()
-    job.tell("stage-end", "evaluate", f"{len(todo)} files on all {len(job.workload.validation)} samples")
+    count = sum(one.file in manifest.entries for one, _ in todo)
+    job.tell("stage-end", "evaluate", f"{count} files on all {len(job.workload.validation)} samples")
 
 
 def write_inputs(

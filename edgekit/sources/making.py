@@ -238,6 +238,7 @@ def prepared(source: Source, *, made_up: bool = False) -> tuple[nn.Module, Made]
     model = load_model(source.model, count, weights=source.weights, pretrained=source.pretrained)
     if files is None:
         kind = row.kind_of(name, model)
+    KINDS[kind].check(source)
     transform = KINDS[kind].transform(Asked(source, row, name, model), files)
     reading(Event("note", "data", f"{KINDS[kind].many} as {source.model} wants them: {transform.told()}"))
     made = Made(source, kind, files, transform, own)

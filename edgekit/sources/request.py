@@ -28,8 +28,8 @@ class Source:
         size: of pictures in pixels along a side, of texts in tokens, of sounds in milliseconds; None: what
             the model's own configuration says, else by the data.
         validation, seed: see ``ImageFiles``.
-        mean, std: of pictures, in units of bytes / 255, for each channel or all; None: what the model's own
-            configuration says.
+        mean, std: of pictures of classes, in units of bytes / 255, for each channel or all; None: what the
+            model's own configuration says. Refused for any other data.
     """
 
     model: str

@@ -19,6 +19,7 @@ __all__ = ["Keypoints", "Points"]
 
 _FORMS = ("heat", "coordinates")
 _FITS = ("letterbox", "stretch")
+_NARROWEST = 0.25  # an object's shorter side, as a share of the longer one: a standing person's, about
 _MARK = 0.012  # half a side of a drawn point, as a share of the picture
 
 
@@ -43,8 +44,9 @@ class Keypoints(Task):
 
     Score: PCK, the share of points that count that are at most ``tolerance`` of the object's longer side away
     (of the box around its points that count; of the picture's where there is but one). With ``sigmas`` the
-    mean similarity of COCO (OKS) is told, too, of the same box's area. Agreement: the share of points as
-    near to the reference's.
+    mean similarity of COCO (OKS) is told, too, of the same box's area, in which the shorter side counts as at
+    least a quarter of the longer one: points in a line have no area. Agreement: the share of points as near
+    to the reference's.
 
     Args:
         names: of the points, in the order of outputs and targets.
@@ -230,7 +232,8 @@ class Keypoints(Task):
         }
         if self.sigmas:
             wide = (2 * torch.tensor(self.sigmas, device=places.device)).square()
-            area = self._sides(targets).prod(1).clamp(min=1)
+            sides = self._sides(targets)
+            area = sides.maximum(_NARROWEST * sides.amax(1, keepdim=True)).prod(1)
             apart = (places - targets[..., :2]).square().sum(2)
             alike = torch.exp(-apart / (2 * area[:, None] * wide))
             rows = there.any(1)

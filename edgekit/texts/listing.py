@@ -33,7 +33,8 @@ __all__ = ["TEXTS", "Text", "listed_texts", "same", "tables_in"]
 TEXTS = Words("text", "texts")
 _LIKE = "rows of text and label, or text files of a class"
 _MOST_BYTES = 256 << 20
-_PIECE = re.compile(r"-\d{5}-of-\d{5}$")
+# Older data sets have a digest of the piece behind it.
+_PIECE = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]{16})?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ def tables_in(root: Path) -> dict[str, list[Path]]:
     """``train.csv``, ``val.csv`` and the like of a folder, by split; {} without what to train on.
 
     A table may be in pieces, ``train-00000-of-00002.parquet``, in ``data/``: the layout of Hugging Face.
+
+    Raises DataError: a split that is there twice.
     """
     for folder in (root, root / "data"):
         files: dict[str, list[Path]] = {}
@@ -99,9 +102,27 @@ def tables_in(root: Path) -> dict[str, list[Path]]:
             if name := next((name for name in SPLIT_NAMES[split] if name in files), None):
                 kind = files[name][0].suffix
                 found[split] = [one for one in files[name] if one.suffix == kind]
+                _check_once(found[split])
         if "train" in found:
             return found
     return {}
+
+
+def _check_once(files: list[Path]) -> None:
+    """Raises DataError: a split that would be read twice, whole and in pieces, or in two sets of pieces."""
+    pieces = [match.groups() if (match := _PIECE.search(one.stem.lower())) else None for one in files]
+    if len(files) > 1 and (
+        None in pieces
+        or len(set(pieces)) < len(pieces)
+        or len({total for _, total in filter(None, pieces)}) > 1
+    ):
+        raise DataError(
+            "a split that is there twice",
+            where=str(files[0].parent),
+            got=some([one.name for one in files]),
+            expected="one table, or the pieces of one",
+            next="move the older ones elsewhere",
+        )
 
 
 def _fill(found: Listing[Text], rows: list[_Row]) -> None:

@@ -198,10 +198,12 @@ def test_the_library_for_microcontrollers_compiles_and_compares_sounds(
     assert "OK: features of 4 sounds" in done.stdout
     assert "OK: 2 of 2 samples" in done.stdout
     features_file = tmp_path / making.GOLDEN / "features.bin"
-    features_file.write_bytes((np.fromfile(features_file, "<f4") + 0.1).tobytes())
-    done = subprocess.run([*command, "-B"], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "FAILED: features" in done.stdout
+    right = np.fromfile(features_file, "<f4")
+    for wrong in (right + 0.1, np.where(np.arange(len(right)) == 3, np.nan, right)):
+        features_file.write_bytes(wrong.astype("<f4").tobytes())
+        done = subprocess.run([*command, "-B"], capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert "FAILED: features" in done.stdout
 
 
 @pytest.mark.parametrize("target", [CPP, ANDROID, IOS, PYTHON], ids=lambda one: one.name)
@@ -210,3 +212,33 @@ def test_every_bundle_says_what_its_samples_are_computed_of(target: Any) -> None
     assert "40 mel bands of 20 to 4000 Hz" in files["README.md"].decode()
     assert any(name.endswith("sounds.bin") for name in files)
     assert any(name.endswith("features.bin") for name in files)
+
+
+def with_several_outputs() -> Contents:
+    one = contents(TRANSFORMS["8 kHz, 40 bands"])
+    outputs = [replace(one.outputs[0], end=replace(one.output, name=name)) for name in ("words", "speaker")]
+    return replace(one, outputs=tuple(outputs))
+
+
+@pytest.mark.parametrize("target", [CPP, ARDUINO, ANDROID, IOS, PYTHON], ids=lambda one: one.name)
+def test_with_several_outputs_the_caller_is_told_what_to_compute(
+    target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(making, "_look", lambda contents: making._Looked((), 1024, 0, None, "no ops"))
+    monkeypatch.setattr(tflm, "require", lambda: None)
+    files = target.files(with_several_outputs(), Settings())
+    assert "Your code computes a raw sample of " in files["README.md"].decode()
+    assert "40 mel bands of 20 to 4000 Hz" in files["README.md"].decode()
+    assert not any(name.endswith(("sounds.bin", "features.bin", "sounds.py")) for name in files)
+
+
+def test_the_python_package_of_several_outputs_is_imported(tmp_path: Path) -> None:
+    for name, content in PYTHON.files(with_several_outputs(), Settings()).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    package = next(path.parent.name for path in tmp_path.glob("*/named.py"))
+    code = f"from {package} import Model; from {package}.__main__ import main"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -76,6 +76,18 @@ def test_a_fingerprint_needs_no_pixels_but_notices_what_is_written(tmp_path: Pat
     assert len({first, written, fingerprint(train)}) == 3
 
 
+def test_what_is_written_after_a_look_stays(tmp_path: Path) -> None:
+    (tmp_path / "pixels").write_bytes(bytes(1 << 20))
+    with (tmp_path / "pixels").open("rb") as stream:
+        array = mapped(stream, np.uint8, (1 << 20,), "made of zeros")
+    assert content_of(array) is not None
+    forget(array)
+    array[5] = 9
+    forget(array)
+    assert array[5] == 9
+    assert content_of(array) is None
+
+
 def by_hand(files: ImageFiles, split: str) -> np.ndarray:
     """One after the other, here."""
     found = [read_picture(one.path, SMALL)[0] for one in files.listing.splits[split]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -18,6 +19,7 @@ from edgekit.pictures.decoding import decode
 from edgekit.pictures.files import ImageFiles
 from edgekit.pictures.transform import ImageTransform
 from edgekit.sources.kinds.sniffing import kind_of_data
+from edgekit.texts.listing import listed_texts
 from tests.pictures.made import as_bytes, picture
 
 SMALL = ImageTransform(size=(24, 24), resize=30)
@@ -141,6 +143,74 @@ def test_compressed_shards_are_refused_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="compressed shard") as told:
         ImageFiles(tmp_path)
     assert "gunzip" in told.value.next
+
+
+def beside(folder: Path, name: str) -> None:
+    """The archive that a folder of two classes was unpacked from."""
+    path = shard(folder / name, ("a/0.jpg", as_bytes(picture(0))), ("b/1.jpg", as_bytes(picture(1))))
+    if name.endswith("gz"):
+        path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+ARCHIVES = pytest.mark.parametrize("name", ["download.tar", "download.tar.gz", "train.tgz"])
+
+
+@ARCHIVES
+@pytest.mark.parametrize("layout", ["{}", "train/{}"])
+def test_archives_beside_folders_of_classes_are_left_out(layout: str, name: str, tmp_path: Path) -> None:
+    for label in "ab":
+        folder = tmp_path / "d" / layout.format(label)
+        folder.mkdir(parents=True)
+        for at in range(5):
+            (folder / f"{at}.jpg").write_bytes(as_bytes(picture(at + 10 * ord(label))))
+    beside(tmp_path / "d", name)
+    assert kind_of_data(tmp_path / "d") == "pictures"
+    files = ImageFiles(tmp_path / "d")
+    assert files.classes == ("a", "b")
+    assert len(files.listing) == 10
+    assert any(name in note and "left out" in note for note in files.listing.notes)
+
+
+@ARCHIVES
+def test_archives_beside_texts_are_left_out(name: str, tmp_path: Path) -> None:
+    for made in ("rows", "lines"):
+        beside(tmp_path / made, name)
+    (tmp_path / "rows" / "train.csv").write_text("text,label\ngood,a\nfine,a\nbad,b\npoor,b\n")
+    for label in ("good", "bad"):
+        (tmp_path / "lines" / f"{label}.txt").write_text(f"{label} one\n{label} two\n")
+        for at in range(2):
+            (tmp_path / "files" / label).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "files" / label / f"{at}.txt").write_text(f"{label} {at}")
+    beside(tmp_path / "files", name)
+    for made, count in (("rows", 4), ("lines", 4), ("files", 4)):
+        assert kind_of_data(tmp_path / made) == "texts"
+        assert len(listed_texts(tmp_path / made, 0.5, 0)) == count
+
+
+@ARCHIVES
+def test_archives_beside_boxes_are_left_out(name: str, tmp_path: Path) -> None:
+    parts = {"images": [], "annotations": [], "categories": []}
+    (tmp_path / "labels.json").write_text(json.dumps(parts))
+    beside(tmp_path, name)
+    assert kind_of_data(tmp_path) == "boxes"
+
+
+def test_shards_beside_notes_are_taken(tmp_path: Path) -> None:
+    shard(tmp_path / "train.tar", *samples(0, 6))
+    (tmp_path / "previews").mkdir()
+    (tmp_path / "previews" / "0.jpg").write_bytes(as_bytes(picture(0)))
+    (tmp_path / "README.txt").write_text("a note")
+    (tmp_path / "classes.txt").write_text("0\n1\n")
+    assert kind_of_data(tmp_path) == "pictures"
+    assert len(ImageFiles(tmp_path).listing) == 6
+
+
+def test_an_archive_without_labels_is_no_data(tmp_path: Path) -> None:
+    beside(tmp_path, "download.tar")
+    with pytest.raises(DataError, match="can be used") as told:
+        ImageFiles(tmp_path)
+    assert "no label" in str(told.value.got)
+    assert "unpack" in told.value.next
 
 
 @pytest.mark.parametrize("path", ["{}#999999999+5#x", "{}#0+999999999999#x"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import vl_convert
 
 from edgekit.diagnosis.flips import Flip
-from edgekit.diagnosis.record import Seen
+from edgekit.diagnosis.record import Marked, Seen
 from edgekit.errors import RunFolderError
 from edgekit.report import Report
 from edgekit.report.page import build, load, write
@@ -267,3 +268,15 @@ def test_several_runs_stand_side_by_side(copy_of: Callable[..., Path], tmp_path:
     ]
     (pareto,) = (spec for key, spec in page.specs.items() if key.endswith("pareto"))
     assert {row["run"] for row in pareto["data"]["values"]} == {"first", "second"}
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_one_picture_with_masks_makes_the_legend_that_of_masks(whole: Path, at: int) -> None:
+    pair = [
+        Marked(0, "data:,", "data:,", (0, 0), (0, 0)),
+        Marked(1, "data:,", "data:,", (0, 0), (0, 0), (0.0, 0.5)),
+    ]
+    run = load(whole)
+    assert run.diagnosis is not None
+    mixed = replace(run, diagnosis=replace(run.diagnosis, marked=(pair[at], pair[1 - at])))
+    assert "Red: pixels with a wrong one." in build([mixed])

@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 from edgekit import Source, load_workload
 from edgekit.cli.app import app
 from edgekit.errors import InputError, WorkloadError
+from edgekit.pictures.transform import ImageTransform
 from edgekit.pipeline.reporting import _guessed
+from edgekit.sources.kinds import KINDS
+from edgekit.sources.kinds.of_pictures import rescaled
 from edgekit.sources.request import is_source
 from tests.pictures.made import folder
 from tests.sources.fake import install
@@ -47,6 +50,40 @@ def test_a_workload_from_a_name_and_a_folder() -> None:
     assert work.example(2).shape == (2, 3, 32, 32)
     assert work.preprocessing.mean == (0.5, 0.4, 0.3)
     assert work.about["source"] == "timm:tinynet_a, weights random"
+
+
+@pytest.mark.parametrize("kind", ["texts", "sounds", "boxes"])
+def test_a_mean_of_what_are_no_pictures_of_classes_is_refused(kind: str, place: Path) -> None:
+    (place / "d").mkdir()
+    if kind == "texts":
+        (place / "d" / "train.csv").write_text("text,label\ngood,a\nfine,a\nbad,b\npoor,b\n")
+    elif kind == "sounds":
+        (place / "d" / "train.csv").write_text("path,label\n1.wav,a\n2.wav,b\n")
+    else:
+        (place / "d" / "boxes.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    data = "d/train.csv" if kind == "sounds" else "d"
+    code, _, said = edgekit(
+        "compress", "timm:tinynet_a", "--data", data, "--mean", "0.5", "--recipe", "quick"
+    )
+    assert code == 2
+    assert "--mean is of pictures of classes" in said
+    assert kind in said
+    with pytest.raises(WorkloadError, match="--mean and --std are of pictures"):
+        KINDS[kind].check(Source("timm:tinynet_a", data, mean=(0.5,), std=(0.5,)))
+
+
+@pytest.mark.parametrize("scale", [1 / 255, 1 / 127.5, 1.0])
+def test_a_mean_alone_keeps_the_spread_of_another_scale(scale: float) -> None:
+    """By hand: 100 units of the model's scale are a spread of 100 / (255 * scale) in bytes / 255."""
+    own = ImageTransform(size=(8, 8), mean=(30.0,), std=(100.0,), scale=scale)
+    assert rescaled(own, None, None) == own
+    known = rescaled(own, (0.25,), None)
+    assert (known.mean, known.scale) == ((0.25,), 1 / 255)
+    assert known.std == pytest.approx((100 / (255 * scale),))
+    byte = torch.full((1, 8, 8, 3), 200, dtype=torch.uint8)
+    same = rescaled(own, tuple(one / (255 * scale) for one in own.mean), None)
+    torch.testing.assert_close(same.preprocessing(byte), own.preprocessing(byte))
+    assert rescaled(own, None, (0.5,)).mean == pytest.approx((30 / (255 * scale),))
 
 
 def test_the_same_again_is_the_same_workload() -> None:

@@ -25,6 +25,7 @@ from edgekit.bundle.words import (
     raw_words,
     sound_words,
     state_words,
+    to_compute_words,
 )
 from edgekit.errors import ExportError
 from edgekit.units import human_bytes, human_count, human_share
@@ -124,7 +125,7 @@ def outline(contents: Contents) -> Outline:
     arithmetic = not contents.embedded and contents.preprocessing["dtype"] != "int64"
     mean, std = (_per_channel(contents.preprocessing[key], key) for key in ("mean", "std"))
     positions, classes, inner = _classes(contents)
-    images = contents.raw.layout != "any" and contents.sound is None
+    images = contents.raw.layout != "any" and contents.preprocessing.get("sound") is None
     return Outline(
         contents=contents,
         name=names.identifier(contents.name),
@@ -213,6 +214,8 @@ def facts(contents: Contents) -> list[tuple[str, str]]:
             ("The file takes", _end_words(contents.input)),
             ("It gives", _end_words(contents.output)),
         ]
+    if to_compute := to_compute_words(contents):
+        ends.append(("Sounds", to_compute))
     if contents.states:
         ends.append(("It streams", state_words(contents)))
     rows = [

@@ -266,7 +266,7 @@ class _Page:
         if run.diagnosis is None or not run.diagnosis.marked:
             return
         yield _heading("Before and after")
-        masks = run.diagnosis.marked[0].shares is not None
+        masks = any(one.shares is not None for one in run.diagnosis.marked)
         told = "A colour for each class. Red: pixels with a wrong one." if masks else ""
         yield _text(told or "Green: found. Red: missed. Orange: an answer that is wrong.")
         yield {"kind": "marked", "marked": run.diagnosis.marked}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from edgekit.errors import WorkloadError
 from edgekit.sources.request import Source
 
 if TYPE_CHECKING:
@@ -59,11 +60,13 @@ class Kind(ABC, Generic[F, X]):
         many: what its inputs are called.
         wanted: what ``--data`` has to be, in words.
         owner: the class that holds such data, public in edgekit.
+        scaled: whether it follows ``Source.mean`` and ``Source.std``.
     """
 
     many: ClassVar[str]
     wanted: ClassVar[str]
     owner: ClassVar[Callable[..., Any]]
+    scaled: ClassVar[bool] = False
 
     def open(self, source: Source, classes: Sequence[str] | None = None) -> F:
         """The data, not read yet. Raises DataError."""
@@ -76,6 +79,18 @@ class Kind(ABC, Generic[F, X]):
             classes=classes,
         )
         return made
+
+    def check(self, source: Source) -> None:
+        """Raises WorkloadError: wishes that this kind would not follow."""
+        said = {"--mean": source.mean, "--std": source.std}
+        given = [name for name, value in said.items() if value is not None]
+        if given and not self.scaled:
+            raise WorkloadError(
+                f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} of pictures of classes",
+                where=f"--data {source.data}" if source.data is not None else source.model,
+                got=self.wanted.partition(":")[0],
+                next="leave it out; edgekit init writes a workload file, in which all numbers stand",
+            )
 
     @abstractmethod
     def glance(self, source: Source) -> None:

@@ -27,6 +27,7 @@ class OfPictures(Kind[ImageFiles, ImageTransform]):
     many: ClassVar[str] = "pictures"
     wanted: ClassVar[str] = "pictures: a folder for each class, or a CSV or JSONL file of paths and labels"
     owner = ImageFiles
+    scaled = True
 
     def glance(self, source: Source) -> None:
         assert source.data is not None
@@ -100,10 +101,21 @@ def resized(own: ImageTransform, size: int | None) -> ImageTransform:
 def rescaled(
     own: ImageTransform, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
 ) -> ImageTransform:
-    """The same with another mean or spread of bytes / 255. Raises DataError: not one for each channel."""
+    """The same with another mean or spread of bytes / 255; the other one is brought to these units.
+
+    Raises DataError: not one for each channel.
+    """
     if mean is None and std is None:
         return own
-    return replace(own, mean=mean or own.mean, std=std or own.std, scale=1 / 255)
+    units = own.scale * 255  # (byte * scale - mean) / std stays what it is if all three are divided by it
+    if abs(units - 1) < 1e-9:
+        units = 1.0
+    return replace(
+        own,
+        mean=mean or tuple(one / units for one in own.mean),
+        std=std or tuple(one / units for one in own.std),
+        scale=1 / 255,
+    )
 
 
 def settings(transform: ImageTransform) -> list[str]:

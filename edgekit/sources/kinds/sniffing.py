@@ -19,6 +19,8 @@ __all__ = ["kind_of_data"]
 
 _LOOKED_AT = 500  # files of a folder
 _ENOUGH = 50
+_KNOWN = PICTURES.suffixes | SOUNDS.suffixes | {".txt"}
+_BESIDE = {"readme", "license", "licence", "classes", "labels", "names"}  # .txt that isn't data
 
 
 def kind_of_data(path: str | Path) -> str:
@@ -29,16 +31,15 @@ def kind_of_data(path: str | Path) -> str:
     root = Path(path)
     if root.is_file() and root.suffix.lower() in LISTS:
         return _kind_of_table(root)
-    if by_split := shards_in(root):
-        return _kind_of_shard(next(iter(by_split.values()))[0])
     if layout_of(root) is not None or root.suffix.lower() in (".json", ".yaml", ".yml"):
         return "boxes"
+    if (tables := tables_in(root)) and _kind_of_table(tables["train"][0]) == "texts":
+        return "texts"
+    # Archives beside any of these are what the data came in.
+    if not _texts_of_classes(root) and (by_split := shards_in(root, _KNOWN)):
+        return _kind_of_shard(next(iter(by_split.values()))[0])
     if not root.is_dir():
         return "pictures"
-    if tables := tables_in(root):
-        kind = _kind_of_table(tables["train"][0])
-        if kind == "texts":
-            return kind
     counts: Counter[str] = Counter()
     for suffix in _suffixes(root):
         for kind, known in (
@@ -72,6 +73,14 @@ def _kind_of_table(path: Path) -> str:
         got=f"columns {', '.join(map(str, rows[0]))}",
         expected="path and label, of pictures or sounds, or text and label",
     )
+
+
+def _texts_of_classes(root: Path) -> bool:
+    """Whether a folder holds a text file for each of several classes."""
+    if not root.is_dir():
+        return False
+    names = [Path(one.name) for one in entries(root)]
+    return sum(one.suffix.lower() == ".txt" and one.stem.lower() not in _BESIDE for one in names) > 1
 
 
 def _kind_of_shard(shard: Path) -> str:

@@ -19,7 +19,7 @@ from edgekit.bundle.targets.arduino.memory import Needs, Road
 from edgekit.bundle.targets.arduino.plain_c import PlainC, plain_c
 from edgekit.bundle.targets.base import Files, Settings
 from edgekit.bundle.templates import render
-from edgekit.bundle.words import sound_words, state_words
+from edgekit.bundle.words import sound_words, state_words, to_compute_words
 from edgekit.errors import ExportError, MissingExtraError
 from edgekit.formats.litert import reading, tflm
 from edgekit.formats.litert.tflm_ops import cmsis_nn_scratch, resolver_methods
@@ -213,6 +213,7 @@ def _values(
         "states": state_words(contents),
         "sound": contents.sound,
         "sound_words": sound_words(contents),
+        "to_compute": to_compute_words(contents),
         "sound_lengths": []
         if contents.sound is None
         else [len(one) for one in golden_sounds(contents.sound)],

@@ -34,7 +34,7 @@ from edgekit.bundle.targets.cpp.numbers import (
 )
 from edgekit.bundle.targets.cpp.words import input_words, output_words, words
 from edgekit.bundle.templates import render
-from edgekit.bundle.words import sound_words, state_words
+from edgekit.bundle.words import sound_words, state_words, to_compute_words
 
 __all__ = ["TARGET", "files"]
 
@@ -146,6 +146,7 @@ def _values(contents: Contents) -> dict[str, Any]:
         "detection": contents.detection is not None,
         "sound": contents.sound,
         "sound_words": sound_words(contents),
+        "to_compute": to_compute_words(contents),
         "sound_lengths": []
         if contents.sound is None
         else [len(one) for one in golden_sounds(contents.sound)],

@@ -27,6 +27,7 @@ from edgekit.bundle.words import (
     raw_words,
     sound_words,
     state_words,
+    to_compute_words,
 )
 from edgekit.sounds import features
 from edgekit.units import human_bytes, human_share
@@ -121,10 +122,13 @@ def _values(contents: Contents, package: str, packages: tuple[str, ...]) -> dict
         "script": package.replace("_", "-"),
         "runtime": packages[0],
         "packages": packages,
-        "pictures": len(inputs) == 1 and contents.raw.layout != "any" and contents.sound is None,
+        "pictures": len(inputs) == 1
+        and contents.raw.layout != "any"
+        and contents.preprocessing.get("sound") is None,
         "detection": contents.detection,
         "sound": contents.sound,
         "sound_words": sound_words(contents),
+        "to_compute": to_compute_words(contents),
         "keypoints": contents.keypoints,
         "states": state_words(contents),
         "streams": [one for one in inputs if one["name"] not in contents.states.values()],
