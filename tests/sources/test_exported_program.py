@@ -83,3 +83,11 @@ def test_refused_in_one_message(spoil: object, recipe: str, told: str, place: Pa
     assert told in " ".join(done.stderr.split())
     assert not Path("runs").exists()
     assert not Path("gotcha").exists()
+
+
+@pytest.mark.parametrize("precision", [(), ("--precision", "fp32"), ("--precision", "int8")])
+def test_a_float_program_is_exported_without_a_workload(precision: tuple[str, ...], place: Path) -> None:
+    save(place / "net.pt2")
+    refused = called("export", "net.pt2", "my_workload.py", "--format", "onnx", *precision, "--quiet")
+    assert refused.exit_code == 2
+    assert "a float program, which is the source itself" in " ".join(refused.stderr.split())
