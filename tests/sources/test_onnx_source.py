@@ -147,6 +147,26 @@ def test_an_export_takes_no_workload_beside_a_model_file(place: Path) -> None:
     assert "no_such_workload.py" in refused.stderr
 
 
+def test_a_file_within_a_function_is_guessed_about_as_it_is_by_name(place: Path) -> None:
+    Path("net.py").write_text(
+        "from edgekit import ImageTransform, load_model\n\n"
+        "def model():\n    return load_model('model.onnx')\n\n"
+        "def said():\n"
+        "    made = load_model('model.onnx')\n"
+        "    made.transform = ImageTransform((32, 32), mean=(0.5,), std=(0.5,))\n"
+        "    return made\n"
+    )
+    told = called("init", "net.py:model", "--data", "photos").stderr
+    assert "doesn't say how its pictures were scaled: ImageNet's mean and std" in " ".join(told.split())
+    said = called("init", "net.py:said", "--data", "photos", "--force")
+    assert said.exit_code == 0
+    assert "were scaled" not in " ".join(said.stderr.split())
+    for function in ("model", "said"):
+        refused = called("init", f"net.py:{function}", "--data", "photos", "--size", "64", "--force")
+        assert refused.exit_code == 2
+        assert "32 x 32, which is the only one" in " ".join(refused.stderr.split())
+
+
 def _integer(place: Path) -> None:
     nodes = [
         helper.make_node("QuantizeLinear", ["image", "s"], ["q"]),
