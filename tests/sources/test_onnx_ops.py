@@ -351,6 +351,10 @@ def test_layers_are_called_as_the_file_calls_them() -> None:
         ([*(node("Concat", f"k{n}", f"k{n}", out=f"k{n + 1}", axis=0) for n in range(40)),
           node("ReduceMean", "k40", keepdims=0, out="m"), node("Mul", "x", "m")],
          {"k0": constant(64)}, "Concat 'Concat_k17': 8,388,608 numbers"),
+        ([node("Shape", "x", out="k0"),
+          *(node("Concat", f"k{n}", f"k{n}", out=f"k{n + 1}", axis=0) for n in range(40)),
+          node("Cast", "k40", out="c", to=1), node("ReduceMean", "c", keepdims=0, out="m"),
+          node("Mul", "x", "m")], {"unused": whole(0)}, "Concat 'Concat_k21': 8,388,608 numbers"),
         ([node("ConstantOfShape", "tall", out="a"), node("ConstantOfShape", "wide", out="c"),
           node("Add", "a", "c", out="s"), node("ReduceMean", "s", keepdims=0, out="m"),
           node("Mul", "x", "m")],
@@ -360,7 +364,7 @@ def test_layers_are_called_as_the_file_calls_them() -> None:
          {"one": constant(64), "many": whole(1 << 40)}, "Tile 'Tile_t': 70,368,744,177,664 numbers"),
     ],
     ids=["cubic", "data-dependent", "huge", "huge-expand", "1.3", "half of seven", "to one", "ceil", "last",
-         "power", "doubled", "broadcast", "tiled"],
+         "power", "doubled", "sizes", "broadcast", "tiled"],
 )  # fmt: skip
 def test_what_cannot_be_computed_is_told_with_its_node(
     nodes: list[Any], constants: dict[str, Any], told: str

@@ -224,7 +224,7 @@ def _dtype(code: int) -> str:
 def check(path: str) -> None:
     """Let the parser and ONNX Runtime read a file. Raises InputError: one of them doesn't.
 
-    Nothing is optimised: that would compute what no input has a part in, which can be made to fill any memory.
+    Nothing is optimised: that would compute what no input has a part in, which may fill any memory.
     """
     import onnxruntime
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgekit.sources.onnx.constants import arguments, compute, computed, told_by
 from edgekit.sources.onnx.nodes import Node, Refused, is_host, tensor
 from edgekit.sources.onnx.reading import File
-from edgekit.sources.onnx.shapes import HOST
+from edgekit.sources.onnx.shapes import HOST, MOST
 from edgekit.sources.onnx.spelling import spelled
 from edgekit.sources.onnx.table import known
 
@@ -208,6 +208,8 @@ class OnnxModel(nn.Module):
             sizes = all(is_host(one) for one, name in zip(every, node.inputs, strict=True) if name)
             if not step.layer or (sizes and node.op in HOST):
                 made = compute(node, every)
+                if sizes and not isinstance(made, tuple) and not torch.compiler.is_exporting():
+                    _refuse_many(made)
             else:
                 made = self.get_submodule(step.layer)(*(values[name] for name in step.reads))
         for name, value in zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=False):
@@ -218,6 +220,13 @@ class OnnxModel(nn.Module):
     def extra_repr(self) -> str:
         """What it was made of."""
         return f"sha256 {self.digest}"
+
+
+def _refuse_many(made: Any) -> None:
+    """What is computed of sizes alone is small, or was made to fill the memory."""
+    count = made.numel() if isinstance(made, Tensor) else np.asarray(made).size
+    if count > MOST:
+        raise Refused(f"{count:,} numbers of sizes alone")
 
 
 def _is_channels_last(sizes: Sequence[int | None]) -> bool:
