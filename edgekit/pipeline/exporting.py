@@ -72,6 +72,8 @@ def export_files(
     if path.suffix == ".pt2":
         return _from_graph(path, workload, what, device, out or _EXPORTS, progress)
     if is_model_file(path):
+        if workload is not None:
+            raise InputError("a model file is the source itself", got=f"{source} and {workload}")
         return _from_workload(Source(str(path)), what, device, out or _EXPORTS, progress)
     if ".py" in path.name:
         if workload is not None:
@@ -157,7 +159,15 @@ def _from_graph(
     from edgekit.stages.base import Form
 
     graph = storage.load(path)
-    if form_of(graph) is Form.FLOAT and workload is None:
+    if form_of(graph) is Form.FLOAT:
+        if workload is not None:
+            raise InputError(
+                "this is a float program, which is the source itself",
+                where=str(path),
+                got=f"{path} and {workload}",
+                expected="a workload beside an int8 graph alone",
+                next=f"leave it out: edgekit export {path}",
+            )
         return _from_workload(Source(str(path)), what, device, out, progress)
     what = replace(what, precisions=what.precisions or ("int8",))
     if others := [name for name in what.precisions if name not in INT8_GRAPH]:
@@ -199,6 +209,7 @@ def _alone(
     from edgekit.pipeline.chain import Rung, form_of
     from edgekit.pipeline.connections import Connections
     from edgekit.pipeline.job import Job
+    from edgekit.pipeline.preflight import check_given
     from edgekit.recipe import ExportConfig, Recipe
     from edgekit.report import Figures
     from edgekit.runs.folder import RunFolder
@@ -218,6 +229,7 @@ def _alone(
         model = copy.deepcopy(workload.model).eval()
         models = [("", model)] + ([("int8 graph", graph)] if graph is not None else [])
         rungs = [Rung(k, m, "", nothing, model_digest(m), form_of(m)) for k, m in models]
+        check_given(job, rungs[0])
         manifest = Manifest(job, _planned(job, rungs, what))
         _write(job, rungs, manifest)
         return _told(manifest, Path(out))

@@ -51,11 +51,12 @@ from edgekit.stages.reachable import check_cut
 from edgekit.tensors import apply, from_numpy, shaped, shapes
 from edgekit.training.computing.memory import give_back
 from edgekit.training.seeds import seeded
+from edgekit.workload.given_file import original_file
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["RECORD", "rehearse"]
+__all__ = ["RECORD", "check_given", "rehearse"]
 
 RECORD = "preflight.json"
 # An int8 file that is further from its graph is looked at closely. Unsteady networks are near it; whether
@@ -98,6 +99,19 @@ def rehearse(job: Job) -> None:
             seconds[name] = time.monotonic() - began
     write_record(job.run.path / RECORD, key, {"steps": seconds, "seconds": time.monotonic() - started})
     job.tell("stage-end", "preflight", f"{told}: nothing is refused")
+
+
+def check_given(job: Job, original: chain.Rung) -> None:
+    """Compare a model that was read from an ONNX file with that file in ONNX Runtime, on a few samples.
+
+    Raises WorkloadError: they disagree, or the file doesn't run.
+    """
+    if (given := original_file(original.model)) is None:
+        return
+    options = planning.options_of(job)
+    with scratch() as folder, _refused(job, given.name):
+        rehearsal = _Rehearsal(job, original, options, [], Path(folder))
+        rehearsal.ask(planning.reference(original, options), given)
 
 
 @dataclass(frozen=True)
@@ -183,9 +197,9 @@ class _Rehearsal:
 
     def _keep(self, planned: planning.Planned) -> None:
         artifacts.write_early(self.job, planned)
-        self._run(planned, self.job.run.path / planned.file)
+        self.ask(planned, self.job.run.path / planned.file)
 
-    def _run(self, planned: planning.Planned, path: Path) -> None:
+    def ask(self, planned: planning.Planned, path: Path) -> None:
         """Let the file answer in its runtime, and look at its answers: some runtimes take an op that they
         have no kernel for, some converters compute something else.
         """
@@ -245,7 +259,7 @@ class _Rehearsal:
             rung = dataclasses.replace(
                 self.original, model=own, form=chain.form_of(own), _answers=None, _first=None
             )
-            self._run(planning.Planned(path.name, format, precision, rung, self.options), path)
+            self.ask(planning.Planned(path.name, format, precision, rung, self.options), path)
             if self.job.recipe.exports.microcontroller and (format, precision) == ("litert", "int8"):
                 self._ask_microcontroller(path)
             path.unlink()

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportedProgram"]
 
+_TOLD = 6  # nodes that a message names
+
 
 class ExportedProgram(ModelFile):
     """It enters as a graph, where other models are captured."""
@@ -53,16 +55,54 @@ class ExportedProgram(ModelFile):
             raise _refused(
                 name, "an int8 graph, which is quantised already", f"edgekit export {name} writes files of it"
             )
+        _refuse_training(graph, name)
         setattr(graph, "ports", _ports(graph, name))  # noqa: B010  # modules hold more than torch types say
         return graph
 
 
+def _refuse_training(graph: fx.GraphModule, where: str) -> None:
+    """Raise WorkloadError if it was written in train mode, which stands in the ops for good."""
+    if found := [node.name for node in graph.graph.nodes if _in_training(node)]:
+        raise _refused(
+            where,
+            f"a program in train mode: {', '.join(found[:_TOLD])}{', …' if len(found) > _TOLD else ''}",
+            "model.eval() before torch.export.export",
+        )
+
+
+def _in_training(node: fx.Node) -> bool:
+    """Whether it drops numbers at random, or takes its statistics from the batch where it has others."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return False
+    given = {one.name: one.default_value for one in schema.arguments} | dict(node.kwargs)
+    given |= dict(zip((one.name for one in schema.arguments), node.args, strict=False))
+    if given.get("dropout_p"):
+        return True
+    if not (given.get("train") is True or given.get("training") is True):
+        return False
+    if "dropout" in given:  # of recurrent layers, between them
+        return bool(given["dropout"])
+    return "running_mean" not in given or given["running_mean"] is not None
+
+
 def _ports(graph: fx.GraphModule, where: str) -> tuple[Port, ...]:
-    """The inputs. Raises WorkloadError: the number of samples is fixed, as nothing else was said to torch."""
+    """The inputs. Raises WorkloadError: one is no tensor, or the number of samples is fixed, as nothing else
+    was said to torch.
+    """
+    import torch
+
     found = []
     for node in graph.graph.nodes:
         if node.op == "placeholder":
-            value = node.meta["val"]
+            value = node.meta.get("val")
+            if not isinstance(value, torch.Tensor):
+                kind = "None" if value is None else f"a number ({type(value).__name__})"
+                raise _refused(
+                    where,
+                    f"an input that is no tensor: {node.target} is {kind}",
+                    "build it into the module, whose forward takes tensors alone, and export that",
+                )
             sizes = tuple(one if isinstance(one, int) else None for one in value.shape)
             found.append(Port(str(node.target), sizes, not value.is_floating_point()))
     if any(not one.sizes or one.sizes[0] is not None for one in found):

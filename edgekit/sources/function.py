@@ -9,7 +9,7 @@ from edgekit.errors import WorkloadError
 from edgekit.pictures.transform import ImageTransform
 from edgekit.sounds.transform import SoundTransform
 from edgekit.sources.base import ModelSource
-from edgekit.sources.model_file import picture_transform
+from edgekit.sources.model_file import guessed_scale, picture_size, picture_transform
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,6 +66,17 @@ class Function(ModelSource):
         if _first_channels(model) == 1:  # there are no statistics of ImageNet's grey
             return ImageTransform(mode="L", mean=(0.5,), std=(0.5,))
         return ImageTransform()
+
+    def only_size(self, model: nn.Module) -> tuple[int, int] | None:
+        from edgekit.workload.given_file import is_graph
+
+        return picture_size(model) if is_graph(model) else None
+
+    def guessed(self, name: str, model: nn.Module) -> str:
+        from edgekit.workload.given_file import is_graph
+
+        said = isinstance(getattr(model, "transform", None), ImageTransform)
+        return guessed_scale(name, model) if is_graph(model) and not said else ""
 
     def kinds(self, name: str) -> tuple[str, ...]:
         return ("pictures", "texts", "sounds", "boxes")

@@ -106,14 +106,15 @@ def load_model(
     Args:
         source: ``timm:NAME``, ``torchvision:NAME``, ``hf:FOLDER``, ``net.py:function``,
             ``FILE.onnx`` or ``FILE.pt2``.
-        num_classes: logits that it answers; None: as many as it is known for.
+        num_classes: logits that it answers; None: as many as it is known for. A file has its own.
         weights: a .safetensors or .pth file of plain tensors, see ``load_weights``. If they have a head for
             another number of classes, all but the head is taken, and that is told.
         pretrained: fetch the weights from where the package has them. Without either they are random, the
             same ones every time, and that is told.
 
     Raises:
-        WorkloadError: no such name; those that are near are told.
+        WorkloadError: no such name; those that are near are told. Weights or classes for a file, which has
+            its own.
         MissingExtraError: the package isn't installed.
         WeightsError: see ``load_weights``; or they can't be fetched.
     """
@@ -126,6 +127,13 @@ def load_model(
             where=source,
             got=f"weights {weights}" if weights is not None else "pretrained",
             next="leave them out",
+        )
+    if row.fixed_classes and num_classes is not None:
+        raise WorkloadError(
+            "a file's classes are fixed",
+            where=source,
+            got=f"num_classes={num_classes}",
+            next="leave it out; a network for other classes is built in PyTorch: net.py:function",
         )
     with seeded():
         model = row.build(name, num_classes, pretrained=pretrained)
@@ -235,7 +243,8 @@ def prepared(source: Source, *, made_up: bool = False) -> tuple[nn.Module, Made]
         if own is not None:
             files = KINDS[kind].open(source, own)
     count = None if files is None else len(files.classes)
-    model = load_model(source.model, count, weights=source.weights, pretrained=source.pretrained)
+    asked = None if row.fixed_classes else count
+    model = load_model(source.model, asked, weights=source.weights, pretrained=source.pretrained)
     if files is None:
         kind = row.kind_of(name, model)
     KINDS[kind].check(source)

@@ -14,7 +14,7 @@ from edgekit.sources.base import ModelSource
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ModelFile", "Port", "picture_transform"]
+__all__ = ["ModelFile", "Port", "guessed_scale", "picture_size", "picture_transform"]
 
 _CROPPED = 7 / 8  # of a picture's shorter side, as most classifiers are trained for
 _USUAL = 224
@@ -45,18 +45,10 @@ class ModelFile(ModelSource):
         return picture_transform(name, model)
 
     def only_size(self, model: nn.Module) -> tuple[int, int] | None:
-        sizes = _picture(model)
-        if sizes is None or sizes[1] is None or sizes[2] is None:
-            return None
-        return sizes[1], sizes[2]
+        return picture_size(model)
 
     def guessed(self, name: str, model: nn.Module) -> str:
-        sizes = _picture(model)
-        taken = "mean and std 0.5" if sizes is not None and sizes[0] == 1 else "ImageNet's mean and std"
-        return (
-            f"{Path(name).name} doesn't say how its pictures were scaled: {taken} are taken. Wrong ones cost "
-            "accuracy; --mean and --std say others"
-        )
+        return guessed_scale(name, model)
 
     def kinds(self, name: str) -> tuple[str, ...]:
         return ("pictures", "texts", "sounds", "boxes")
@@ -91,6 +83,24 @@ def picture_transform(name: str, model: nn.Module) -> ImageTransform:
     if channels == 1:
         made = replace(made, mode="L", mean=(0.5,), std=(0.5,))
     return made
+
+
+def picture_size(model: nn.Module) -> tuple[int, int] | None:
+    """Height and width of the only pictures that it takes; None: others will do."""
+    sizes = _picture(model)
+    if sizes is None or sizes[1] is None or sizes[2] is None:
+        return None
+    return sizes[1], sizes[2]
+
+
+def guessed_scale(name: str, model: nn.Module) -> str:
+    """What a person should know about the mean and std of ``picture_transform``."""
+    sizes = _picture(model)
+    taken = "mean and std 0.5" if sizes is not None and sizes[0] == 1 else "ImageNet's mean and std"
+    return (
+        f"{Path(name).name} doesn't say how its pictures were scaled: {taken} are taken. Wrong ones cost "
+        "accuracy; --mean and --std say others"
+    )
 
 
 def _unsaid(name: str, many: str, what: str, line: str) -> WorkloadError:

@@ -31,7 +31,9 @@ def written(made: Made, model: nn.Module, out: Path) -> str:
         data.append("skip_damaged=True")
     if made.classes is not None:
         data.append(f"classes=load_classes({_model(source.model, out)})")
-    arguments = [_model(source.model, out), "num_classes=len(data.classes)"]
+    arguments = [_model(source.model, out)]
+    if not row.fixed_classes:
+        arguments.append("num_classes=len(data.classes)")
     if source.weights is not None:
         arguments.append(f"weights={_path(source.weights, out)}")
     if source.pretrained:

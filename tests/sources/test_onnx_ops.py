@@ -189,6 +189,42 @@ for op, gates, more in (("LSTM", 4, {}), ("GRU", 3, {"linear_before_reset": 1}))
          {**held, "one": whole(1)}, (6, 8))  # fmt: skip
 
 
+one_sided = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [0, 0, 1, 1], "ceil_mode": 1}
+case("max pool one-sided ceil", [node("MaxPool", "x", **one_sided)])
+case("max pool one-sided ceil, odd", [node("MaxPool", "x", **one_sided)], shape=(4, 7, 9))
+case("max pool ceil to the begin", [node("MaxPool", "x", **one_sided | {"pads": [1, 1, 0, 0]})])
+case("average one-sided ceil", [node("AveragePool", "x", **one_sided)], shape=(4, 7, 9))
+case("prelu of columns", [node("PRelu", "x", "s")], {"s": constant(4)}, (4, 4, 4))
+case("prelu of a row", [node("PRelu", "x", "s")], {"s": constant(5)}, (5,))
+case("prelu of all", [node("PRelu", "x", "s")], {"s": constant(1)})
+three = {"a": np.float32([1, 2]), "c": np.float32([2, 1]), "e": np.float32([0.5, 3])}
+for name in ("Min", "Max"):
+    case(
+        f"{name} of three constants", [node(name, "a", "c", "e", out="m"), node("Mul", "x", "m")], three, (2,)
+    )
+for mode in ("half_pixel", "pytorch_half_pixel"):
+    half = node("Resize", "x", "", "by", mode="linear", coordinate_transformation_mode=mode)
+    case(f"one and a half, {mode}", [half], {"by": np.float32([1, 1, 1.5, 0.5])})
+case(
+    "corners of any factor", [node("Resize", "x", "", "by", **corners)], {"by": np.float32([1, 1, 1.3, 0.7])}
+)
+case("corners, cut off in single precision", [node("Resize", "x", "", "by", **corners)],
+     {"by": np.float32([1, 1, 1.3, 1.3])}, (4, 10, 10))  # fmt: skip
+case("nearest of halves", [node("Resize", "x", "", "by", mode="nearest",
+     coordinate_transformation_mode="asymmetric")], twice)  # fmt: skip
+case("gather a table from behind", [node("Gather", "x", "i", axis=2)], {"i": np.array([[0, -1], [-3, 2]])})
+case("gather elements from behind", [node("GatherElements", "x", "i", axis=2)],
+     {"i": RANDOM.integers(-8, 8, (3, 4, 5, 8))})  # fmt: skip
+case("flat constants", [node("Flatten", "k", axis=2, out="f"), node("MatMul", "x", "f")],
+     {"k": constant(2, 2, 3, 1)}, (4,))  # fmt: skip
+small = {"k": constant(1, 3)}
+case("tiled constants", [node("Tile", "k", "by", out="t"), node("Mul", "x", "t")],
+     small | {"by": whole(1, 2)}, (6,))  # fmt: skip
+case("padded constants", [node("Pad", "k", "by", out="t"), node("Mul", "x", "t")],
+     small | {"by": whole(0, 1, 0, 2)}, (6,))  # fmt: skip
+case("resized constants", [node("Resize", "p", "", "by", out="t"), node("Mul", "x", "t")],
+     {"p": constant(1, 1, 4, 4), "by": np.float32([1, 1, 2, 2])})  # fmt: skip
+
 CAPTURED = ("conv one-sided", "average one-sided", "slices", "gather some", "depth to space", "LSTM", "GRU")
 
 
@@ -257,6 +293,31 @@ def test_a_layer_norm_that_is_written_out_is_one_op() -> None:
     assert called == ["aten.layer_norm.default"]
 
 
+def test_a_layer_norm_with_one_factor_for_all_stays_written_out() -> None:
+    nodes = [
+        node("ReduceMean", "x", axes=[-1], out="m"),
+        node("Sub", "x", "m", out="d"),
+        node("Mul", "d", "d", out="p"),
+        node("ReduceMean", "p", axes=[-1], out="v"),
+        node("Add", "v", "tiny", out="e"),
+        node("Sqrt", "e", out="r"),
+        node("Div", "d", "r", out="n"),
+        node("Mul", "n", "w", out="s"),
+        node("Add", "s", "b"),
+    ]
+    constants = {"tiny": np.float32(1e-5), "w": constant(1), "b": constant(8)}
+    compared(made(nodes, constants, opset=13), (4, 8, 8))
+
+
+def test_an_input_may_be_called_like_a_word_of_python() -> None:
+    model = made([node("Relu", "in")], {})
+    model.graph.input[0].name = "in"
+    ours = OnnxModel(parsed(model, Path("test.onnx")), "")
+    assert ours.file_names == {"input": "in", "output": "y"}
+    x = torch.randn(3, 4, 8, 8)
+    assert torch.equal(capture(ours, x[:2])(x), x.relu())
+
+
 def test_layers_are_called_as_the_file_calls_them() -> None:
     nodes = [
         node("Conv", "x", "stem.conv.weight", out="a"),
@@ -277,8 +338,33 @@ def test_layers_are_called_as_the_file_calls_them() -> None:
         ([node("ConstantOfShape", "huge", out="z"), node("Add", "x", "z")], {"huge": whole(1 << 40)}, "1,09"),
         ([node("Expand", "one", "huge", out="z"), node("Add", "x", "z")],
          {"one": np.float32([1]), "huge": whole(1 << 20, 1 << 20)}, "numbers that"),
+        ([node("Resize", "x", "", "by", mode="linear")], {"by": np.float32([1, 1, 1.3, 1.3])}, "8 by 1.3"),
+        ([node("Slice", "x", "a", "c", "d", out="s"), node("Resize", "s", "", "by", mode="linear")],
+         {"a": whole(0), "c": whole(7), "d": whole(3), "by": np.float32([1, 1, 1, 0.5])}, "7 by 0.5"),
+        ([node("Resize", "x", "", "by", mode="linear", coordinate_transformation_mode="pytorch_half_pixel")],
+         {"by": np.float32([1, 1, 0.125, 1])}, "to a size of 1"),
+        ([node("Resize", "x", "", "by", mode="nearest", coordinate_transformation_mode="asymmetric",
+               nearest_mode="round_prefer_ceil")], twice, "asymmetric, round_prefer_ceil"),
+        ([node("ArgMax", "x", axis=1, select_last_index=1)], {"unused": whole(0)}, "select_last_index"),
+        ([node("Pow", "two", "less", out="p"), node("Cast", "p", out="q", to=1), node("Mul", "x", "q")],
+         {"two": whole(2), "less": whole(-1)}, "Pow 'Pow_p': .*negative integer powers"),
+        ([*(node("Concat", f"k{n}", f"k{n}", out=f"k{n + 1}", axis=0) for n in range(40)),
+          node("ReduceMean", "k40", keepdims=0, out="m"), node("Mul", "x", "m")],
+         {"k0": constant(64)}, "Concat 'Concat_k17': 8,388,608 numbers"),
+        ([node("Shape", "x", out="k0"),
+          *(node("Concat", f"k{n}", f"k{n}", out=f"k{n + 1}", axis=0) for n in range(40)),
+          node("Cast", "k40", out="c", to=1), node("ReduceMean", "c", keepdims=0, out="m"),
+          node("Mul", "x", "m")], {"unused": whole(0)}, "Concat 'Concat_k21': 8,388,608 numbers"),
+        ([node("ConstantOfShape", "tall", out="a"), node("ConstantOfShape", "wide", out="c"),
+          node("Add", "a", "c", out="s"), node("ReduceMean", "s", keepdims=0, out="m"),
+          node("Mul", "x", "m")],
+         {"tall": whole(1 << 20, 1), "wide": whole(1, 1 << 20)}, "Add 'Add_s': 1,099,511,627,776 numbers"),
+        ([node("Tile", "one", "many", out="t"), node("ReduceMean", "t", keepdims=0, out="m"),
+          node("Mul", "x", "m")],
+         {"one": constant(64), "many": whole(1 << 40)}, "Tile 'Tile_t': 70,368,744,177,664 numbers"),
     ],
-    ids=["cubic", "data-dependent", "huge", "huge-expand"],
+    ids=["cubic", "data-dependent", "huge", "huge-expand", "1.3", "half of seven", "to one", "ceil", "last",
+         "power", "doubled", "sizes", "broadcast", "tiled"],
 )  # fmt: skip
 def test_what_cannot_be_computed_is_told_with_its_node(
     nodes: list[Any], constants: dict[str, Any], told: str

@@ -17,6 +17,7 @@ from edgekit import load_model, load_workload
 from edgekit.cli.app import app
 from edgekit.formats.exporting import export
 from edgekit.formats.options import ExportOptions
+from edgekit.sources.onnx.nodes import OPS, Op
 from edgekit.sources.request import Source
 from edgekit.tensors import NamedTensors
 from tests.pictures.made import folder as photos
@@ -125,6 +126,45 @@ def test_a_float_file_in_another_format(place: Path) -> None:
     done = called("export", "model.onnx", "--format", "litert", "-o", "made", "--quiet", "--json")
     assert done.exit_code == 0, done.stderr
     assert [Path(one["path"]).name for one in json.loads(done.stdout)] == ["model_fp32.tflite"]
+
+
+def test_an_export_compares_with_the_given_file_first(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export = ("export", "model.onnx", "--format", "onnx", "-o", "made", "--quiet")
+    assert called(*export).exit_code == 0
+    assert [one.name for one in Path("made").iterdir()] == ["model_fp32.onnx"]
+    read_as = OPS["Relu"]
+    monkeypatch.setitem(OPS, "Relu", Op(lambda node, x: x.abs(), read_as.host))
+    refused = called(*export[:-2], "other", "--quiet")
+    assert refused.exit_code == 2
+    assert "read from the file answers otherwise than the file" in " ".join(refused.stderr.split())
+    assert not Path("other").exists()
+
+
+def test_an_export_takes_no_workload_beside_a_model_file(place: Path) -> None:
+    refused = called("export", "model.onnx", "no_such_workload.py", "-o", "made", "--quiet")
+    assert refused.exit_code == 2
+    assert "a model file is the source itself" in refused.stderr
+    assert "no_such_workload.py" in refused.stderr
+
+
+def test_a_file_within_a_function_is_guessed_about_as_it_is_by_name(place: Path) -> None:
+    Path("net.py").write_text(
+        "from edgekit import ImageTransform, load_model\n\n"
+        "def model():\n    return load_model('model.onnx')\n\n"
+        "def said():\n"
+        "    made = load_model('model.onnx')\n"
+        "    made.transform = ImageTransform((32, 32), mean=(0.5,), std=(0.5,))\n"
+        "    return made\n"
+    )
+    told = called("init", "net.py:model", "--data", "photos").stderr
+    assert "doesn't say how its pictures were scaled: ImageNet's mean and std" in " ".join(told.split())
+    said = called("init", "net.py:said", "--data", "photos", "--force")
+    assert said.exit_code == 0
+    assert "were scaled" not in " ".join(said.stderr.split())
+    for function in ("model", "said"):
+        refused = called("init", f"net.py:{function}", "--data", "photos", "--size", "64", "--force")
+        assert refused.exit_code == 2
+        assert "32 x 32, which is the only one" in " ".join(refused.stderr.split())
 
 
 def _integer(place: Path) -> None:

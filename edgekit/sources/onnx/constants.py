@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from edgekit.sources.onnx.nodes import Node, Refused, is_host
 from edgekit.sources.onnx.shapes import HOST, MOST
 from edgekit.sources.onnx.table import known
 
-__all__ = ["arguments", "compute", "computed"]
+__all__ = ["arguments", "compute", "computed", "told_by"]
 
 _GROWING = {
     "Expand",
@@ -24,23 +25,78 @@ _GROWING = {
     "ConstantOfShape",
     "Range",
 }  # beyond what they are given
+_BOUNDED = {"ConstantOfShape", "Range"}  # by themselves
+_ALL = 16  # times as many numbers, of all nodes that no input has a part in
 
 
 def computed(nodes: Sequence[Node], constants: dict[str, Any]) -> list[Node]:
-    """The nodes that an input has a part in; what the others give joins ``constants``. Raises Refused."""
-    left = []
+    """The nodes that an input has a part in; what the others give joins ``constants``.
+
+    Raises Refused: one can't be computed, or gives far more numbers than the file has. What a node gives is
+    foreseen before it is made: a few nodes that double a row would fill any memory.
+    """
     for node in nodes:
         if node.op == "Constant":
             constants[node.outputs[0]] = _constant(node)
-        elif all(not name or name in constants for name in node.inputs):
-            given = [constants[name] if name else None for name in node.inputs]
+    most = max(MOST, sum(one.size for one in constants.values()))
+    left, total = [], 0
+    for node in nodes:
+        if node.op == "Constant":
+            continue
+        if not all(not name or name in constants for name in node.inputs):
+            left.append(node)
+            continue
+        given = [constants[name] if name else None for name in node.inputs]
+        with told_by(node):
+            count = _foreseen(node, given)
+            total += count
+            if count > most or total > _ALL * most:
+                raise Refused(f"{count:,} numbers that no input has a part in")
             made = compute(node, given)
             values = made if isinstance(made, tuple) else (made,)
             for name, value in zip(node.outputs, values, strict=False):
                 constants[name] = value.detach().numpy() if isinstance(value, Tensor) else np.asarray(value)
-        else:
-            left.append(node)
     return left
+
+
+@contextmanager
+def told_by(node: Node) -> Iterator[None]:
+    """Whatever NumPy and torch can't compute is Refused, with the node."""
+    try:
+        yield
+    except Refused as error:
+        raise Refused(f"{node.told()}: {error}") from error
+    except (ArithmeticError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if torch.compiler.is_exporting():
+            raise  # torch asks again in another way
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise Refused(f"{node.told()}: {text}") from error
+
+
+def _foreseen(node: Node, given: Sequence[Any]) -> int:
+    """How many numbers a node gives, or a few more, without making them."""
+    if node.op not in known() or node.op in _BOUNDED:
+        return 0
+    there = [one for one in given if one is not None]
+    if node.op == "Gather":
+        data, places = there
+        return int(data.size // max(1, data.shape[node.get("axis", 0)]) * places.size)
+    host = known()[node.op].host
+    only_shapes = [
+        one
+        if one is None or place in host
+        else torch.from_numpy(np.empty(0, one.dtype)).new_empty(one.shape, device="meta")
+        for place, one in enumerate(given)
+    ]
+    try:
+        made = known()[node.op].call(node, *only_shapes)
+    except (ArithmeticError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        # It looks at a number, as where a power is one for all, or fails in any case.
+        try:
+            return int(np.prod(np.broadcast_shapes(*(one.shape for one in there)), dtype=object))
+        except ValueError:
+            return max((int(one.size) for one in there), default=0)
+    return sum(one.numel() for one in (made if isinstance(made, tuple | list) else (made,)))
 
 
 def compute(node: Node, given: Sequence[Any]) -> Any:
@@ -56,8 +112,6 @@ def compute(node: Node, given: Sequence[Any]) -> Any:
     if node.op in ("Shape", "Size") and given:
         shape = HOST["Shape"](node, given[0])
         return shape if node.op == "Shape" else np.array(np.prod(shape, dtype=object))
-    if node.op in _GROWING and sizes and not per_sample:
-        raise Refused("more numbers than a constant should be made of")
     with torch.no_grad():
         return known()[node.op].call(node, *arguments(node, given))
 

@@ -131,9 +131,9 @@ def _leaky(node: Node, x: Tensor) -> Tensor:
 @op("PRelu")
 def _prelu(node: Node, x: Tensor, slope: Any) -> Tensor:
     factors = tensor(slope)
-    if factors.numel() in (1, x.shape[1]) and (
-        factors.dim() < 2 or factors.numel() == factors.shape[-x.dim() + 1]
-    ):
+    # A row is broadcast from the last axis, which are the channels of torch in two axes alone.
+    of_channels = x.dim() == 2 if factors.dim() == 1 else factors.shape[-x.dim() + 1 :][:1] == x.shape[1:2]
+    if factors.numel() == 1 or (of_channels and factors.numel() == x.shape[1]):
         return F.prelu(x, factors.reshape(-1))
     return torch.where(x < 0, x * factors, x)
 
@@ -228,6 +228,8 @@ def _reduce(node: Node, x: Tensor, given: Any = None) -> Tensor:
 
 @op("ArgMax", "ArgMin")
 def _argmax(node: Node, x: Tensor) -> Tensor:
+    if node.get("select_last_index", 0):
+        raise Refused("the last of several places that are equal (select_last_index)")
     function = torch.argmax if node.op == "ArgMax" else torch.argmin
     return function(x, node.get("axis", 0), bool(node.get("keepdims", 1)))
 

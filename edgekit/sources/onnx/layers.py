@@ -172,11 +172,12 @@ def _max_pool(node: Node, x: Tensor) -> Tensor:
         raise Refused("a maximum that is asked for its places, or over more than 3 axes")
     kernel, strides = list(node.get("kernel_shape")), _ones(node, "strides", dims)
     dilations = _ones(node, "dilations", dims)
-    x, padding = _padded(x, padding_of(node, x.shape[2:], kernel, strides, dilations), float("-inf"))
+    pads, ceiled = _windows(node, x.shape[2:], kernel, strides, dilations)
+    x, padding = _padded(x, pads, float("-inf"))
     if any(2 * pad > width for pad, width in zip(padding, kernel, strict=True)):
         flat = [one for pad in reversed(padding) for one in (pad, pad)]
         x, padding = F.pad(x, flat, value=float("-inf")), [0] * dims
-    return _MAX_POOL[dims](x, kernel, strides, padding, dilations, bool(node.get("ceil_mode", 0)))
+    return _MAX_POOL[dims](x, kernel, strides, padding, dilations, ceiled)
 
 
 @op("AveragePool")
@@ -185,15 +186,37 @@ def _average_pool(node: Node, x: Tensor) -> Tensor:
     if dims not in _AVERAGE_POOL or max(_ones(node, "dilations", dims)) > 1:
         raise Refused("an average over more than 2 axes, or with gaps")
     kernel, strides = list(node.get("kernel_shape")), _ones(node, "strides", dims)
-    pads = padding_of(node, x.shape[2:], kernel, strides, [1] * dims)
+    pads, ceiled = _windows(node, x.shape[2:], kernel, strides, [1] * dims)
     counted = bool(node.get("count_include_pad", 0))
+    if counted and node.get("ceil_mode", 0) and not ceiled:
+        raise Refused(f"an average with ceil_mode that counts pads {pads}, which differ from side to side")
     if pads[:dims] != pads[dims:] and not counted:
         # Of what is padded on one side only, as many are counted as there are.
         share = F.pad(torch.ones_like(x[:1, :1]), _flat(pads))
         summed = _AVERAGE_POOL[dims](F.pad(x, _flat(pads)), kernel, strides)
         return summed / _AVERAGE_POOL[dims](share, kernel, strides)
     x, padding = _padded(x, pads)
-    return _AVERAGE_POOL[dims](x, kernel, strides, padding, bool(node.get("ceil_mode", 0)), counted)
+    return _AVERAGE_POOL[dims](x, kernel, strides, padding, ceiled, counted)
+
+
+def _windows(
+    node: Node, sizes: Sequence[Any], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> tuple[list[int], bool]:
+    """The pads of a pool, and whether the last window may reach beyond them.
+
+    Torch knows a window that begins in the padding, which doesn't count, only where that is the same on both
+    sides. Where it isn't, the ends become as wide as the windows that count.
+    """
+    pads = padding_of(node, sizes, kernel, strides, dilations)
+    dims = len(kernel)
+    if not node.get("ceil_mode", 0) or pads[:dims] == pads[dims:]:
+        return pads, bool(node.get("ceil_mode", 0))
+    for axis, (size, width, step, apart) in enumerate(zip(sizes, kernel, strides, dilations, strict=True)):
+        reach, begin = (width - 1) * apart + 1, pads[axis]
+        count = -(-(size + begin + pads[dims + axis] - reach) // step) + 1
+        count -= (count - 1) * step >= size + begin
+        pads[dims + axis] = max(0, (count - 1) * step + reach - size - begin)
+    return pads, False
 
 
 def _flat(pads: Sequence[int]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgekit.sources.onnx.constants import arguments, compute, computed
+from edgekit.sources.onnx.constants import arguments, compute, computed, told_by
 from edgekit.sources.onnx.nodes import Node, Refused, is_host, tensor
 from edgekit.sources.onnx.reading import File
-from edgekit.sources.onnx.shapes import HOST
+from edgekit.sources.onnx.shapes import HOST, MOST
 from edgekit.sources.onnx.spelling import spelled
 from edgekit.sources.onnx.table import known
 
@@ -202,20 +203,15 @@ class OnnxModel(nn.Module):
 
     def _step(self, step: _Step, values: dict[str, Any]) -> None:
         node = step.node
-        try:
+        with told_by(node):
             every = [values[name] if name in values else self.numbers.get(name) for name in node.inputs]
             sizes = all(is_host(one) for one, name in zip(every, node.inputs, strict=True) if name)
             if not step.layer or (sizes and node.op in HOST):
                 made = compute(node, every)
+                if sizes and not isinstance(made, tuple) and not torch.compiler.is_exporting():
+                    _refuse_many(made)
             else:
                 made = self.get_submodule(step.layer)(*(values[name] for name in step.reads))
-        except Refused as error:
-            raise Refused(f"{node.told()}: {error}") from error
-        except (ArithmeticError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            if torch.compiler.is_exporting():
-                raise  # torch asks again in another way
-            text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise Refused(f"{node.told()}: {text}") from error
         for name, value in zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=False):
             values[name] = value
         for name in step.done_with:
@@ -226,6 +222,13 @@ class OnnxModel(nn.Module):
         return f"sha256 {self.digest}"
 
 
+def _refuse_many(made: Any) -> None:
+    """What is computed of sizes alone is small, or was made to fill the memory."""
+    count = made.numel() if isinstance(made, Tensor) else np.asarray(made).size
+    if count > MOST:
+        raise Refused(f"{count:,} numbers of sizes alone")
+
+
 def _is_channels_last(sizes: Sequence[int | None]) -> bool:
     """Pictures (N, H, W, C): samples are (N, C, H, W) here, and are turned."""
     return len(sizes) == 4 and sizes[3] in (1, 3) and sizes[1] not in (1, 3)
@@ -234,7 +237,8 @@ def _is_channels_last(sizes: Sequence[int | None]) -> bool:
 def _identifier(name: str, index: int, kind: str) -> str:
     """A name that a parameter of a function may have."""
     plain = re.sub(r"\W", "_", name)
-    return plain if plain.isidentifier() and not plain.startswith("__") else f"{kind}_{index}"
+    possible = plain.isidentifier() and not plain.startswith("__") and not keyword.iskeyword(plain)
+    return plain if possible else f"{kind}_{index}"
 
 
 def _names(nodes: Sequence[Node], constants: Mapping[str, Any]) -> list[str]:

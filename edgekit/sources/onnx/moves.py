@@ -122,20 +122,26 @@ def _gather(node: Node, data: Any, places: Any) -> Any:
     axis %= source.dim()
     if is_host(places) and places.ndim == 0:
         return source.select(axis, numbers(places)[0])
-    where = tensor(places)
     if axis == 0 and source.dim() == 2 and not is_host(places):
-        return F.embedding(where.long(), source)
+        return F.embedding(tensor(places).long(), source)
+    where = _from_the_front(places, source.shape[axis])
     if where.dim() == 1:
-        size = source.shape[axis]
-        negative = is_host(places) and bool((np.asarray(places) < 0).any())
-        return torch.index_select(source, axis, where.long() % size if negative else where.long())
-    picked = torch.index_select(source, axis, where.long().reshape(-1))
+        return torch.index_select(source, axis, where)
+    picked = torch.index_select(source, axis, where.reshape(-1))
     return picked.unflatten(axis, list(where.shape))
+
+
+def _from_the_front(places: Any, size: Any) -> Tensor:
+    """Places of an axis of this size; negative ones of the file count from its end."""
+    where: Tensor = tensor(places).long()
+    negative = is_host(places) and bool((np.asarray(places) < 0).any())
+    return torch.where(where < 0, where + size, where) if negative else where
 
 
 @op("GatherElements", host=(1,))
 def _gather_elements(node: Node, data: Tensor, places: Any) -> Tensor:
-    return torch.gather(data, node.get("axis", 0), tensor(places).long())
+    axis = node.get("axis", 0)
+    return torch.gather(data, axis, _from_the_front(places, data.shape[axis]))
 
 
 @op("Expand", host=(1,))
@@ -222,7 +228,7 @@ def _resize(node: Node, x: Tensor, *given: Any) -> Tensor:
     if sizes is not None and sizes.size:
         wanted: list[Any] = numbers(sizes)[2:]
     elif factors:
-        wanted = [int(size * factor) for size, factor in zip(x.shape[2:], factors[2:], strict=True)]
+        wanted = [_sized(size, factor, rule) for size, factor in zip(x.shape[2:], factors[2:], strict=True)]
     else:
         raise Refused("a resize without a size")
     mode = node.get("mode", "nearest")
@@ -230,7 +236,8 @@ def _resize(node: Node, x: Tensor, *given: Any) -> Tensor:
         times = [want / size for want, size in zip(wanted, x.shape[2:], strict=True)]
         whole = all(one >= 1 and one == int(one) for one in times)
         rounded = whole and rounding.startswith("round_prefer")
-        plain = rule == "asymmetric" and (rounding == "floor" or (rounded and max(times) <= 2))
+        halves = rounding == "round_prefer_floor" and whole and max(times) <= 2
+        plain = rule == "asymmetric" and (rounding == "floor" or halves)
         if plain or (rounded and rule in ("half_pixel", "pytorch_half_pixel")):
             return F.interpolate(x, wanted, mode="nearest")
         raise Refused(f"a resize to the nearest by {rule}, {rounding}")
@@ -240,5 +247,19 @@ def _resize(node: Node, x: Tensor, *given: Any) -> Tensor:
         or rule not in ("half_pixel", "pytorch_half_pixel", "align_corners")
     ):
         raise Refused(f"a {mode} resize by {rule}")
+    if rule == "pytorch_half_pixel" and any(_is(want, 1) for want in wanted):
+        raise Refused(f"a linear resize to a size of 1 by {rule}")
     kind = "linear" if x.dim() == 3 else "bilinear"
     return F.interpolate(x, wanted, mode=kind, align_corners=rule == "align_corners")
+
+
+def _sized(size: int, factor: float, rule: str) -> int:
+    """A size times a factor, as ONNX cuts it off. Raises Refused: the factor would become another by that.
+
+    Places are computed with the factor there, and with the sizes alone here.
+    """
+    exact = size * float(factor)
+    wanted = int(np.float32(size) * np.float32(factor))
+    if rule != "align_corners" and abs(exact - wanted) > 1e-4 * max(1, wanted):
+        raise Refused(f"a resize of {size} by {factor:.6g}, which is no whole number")
+    return wanted

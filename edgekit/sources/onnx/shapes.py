@@ -6,7 +6,9 @@ file that no input has a part in go the same way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -108,6 +110,12 @@ def _reshape(node: Node, data: Array, shape: Array) -> Array:
     return data.reshape(wanted)
 
 
+def _flatten(node: Node, data: Array) -> Array:
+    axis = node.get("axis", 1)
+    axis += data.ndim if axis < 0 else 0
+    return data.reshape(math.prod(data.shape[:axis]), math.prod(data.shape[axis:]))
+
+
 def _cast(node: Node, data: Array) -> Array:
     kind = _TYPES.get(node.get("to"), (None,))[0]
     if kind is None:
@@ -150,12 +158,12 @@ def _split(node: Node, data: Array, sizes: Array | None = None) -> tuple[Array, 
 
 
 def _reduced(function: Callable[..., Any]) -> Callable[..., Array]:
-    def reduce(node: Node, data: Array, axes: Array | None = None) -> Array:
+    def reduced(node: Node, data: Array, axes: Array | None = None) -> Array:
         listed = node.listed("axes", axes)
         where = None if listed is None else tuple(listed)
         return np.asarray(function(data, axis=where, keepdims=bool(node.get("keepdims", 1))))
 
-    return reduce
+    return reduced
 
 
 def _of_all(function: Callable[..., Any]) -> Callable[..., Array]:
@@ -170,7 +178,7 @@ HOST: dict[str, Callable[..., Any]] = {
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Reshape": _reshape,
-    "Flatten": lambda node, data: data.reshape(1, -1) if node.get("axis", 1) == 0 else data,
+    "Flatten": _flatten,
     "Cast": _cast,
     "ConstantOfShape": _filled,
     "Expand": _expand,
@@ -196,8 +204,8 @@ HOST: dict[str, Callable[..., Any]] = {
     "And": _of_all(np.logical_and),
     "Or": _of_all(np.logical_or),
     "Where": _of_all(np.where),
-    "Min": lambda node, *given: given[0] if len(given) == 1 else np.asarray(np.minimum(*given[:2])),
-    "Max": lambda node, *given: given[0] if len(given) == 1 else np.asarray(np.maximum(*given[:2])),
+    "Min": lambda node, *given: np.asarray(reduce(np.minimum, given)),
+    "Max": lambda node, *given: np.asarray(reduce(np.maximum, given)),
     "ReduceProd": _reduced(np.prod),
     "ReduceSum": _reduced(np.sum),
     "ReduceMax": _reduced(np.max),

@@ -111,10 +111,13 @@ class _Graph:
                 self._drop(before, by, kept)
 
     def follows(self, node: Node, op: str) -> tuple[Node, str] | None:
-        """The only reader, if it is such an op with a row of constants, and the row's name."""
+        """The only reader, if it is such an op with a row of constants, and the row's name.
+
+        One number for the whole row is left as it is: a layer norm has as many as the row.
+        """
         reader = self.only_reader(node.outputs[0])
         if reader is None or reader.op != op:
             return None
         other = next((name for name in reader.inputs if name != node.outputs[0]), "")
         row = self.constant(other)
-        return (reader, other) if isinstance(row, np.ndarray) and row.ndim == 1 else None
+        return (reader, other) if isinstance(row, np.ndarray) and row.ndim == 1 and row.size > 1 else None
