@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ __all__ = [
     "called",
     "device_of",
     "fast_half",
+    "first",
     "in_order",
     "interpreted",
     "mode",
@@ -70,6 +71,15 @@ def call(model: nn.Module, inputs: Tensors, by: Callable[..., Any] | None = None
     if isinstance(inputs, Sequences):
         return inputs.through(lambda step: answered(called(one, step), wanted))
     return answered(called(one, inputs), wanted)
+
+
+def first(batches: Iterable[Tensors], count: int) -> Iterator[Tensors]:
+    """The first ``count`` samples, batch by batch; never one alone, which a graph may refuse."""
+    for batch in batches:
+        yield batch[: max(2, count)]
+        count -= len(batch)
+        if count <= 0:
+            return
 
 
 def fast_half(device: torch.device) -> Literal["bfloat16", "float16"] | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import operator
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -216,6 +218,23 @@ def attribute(graph: fx.GraphModule, name: str) -> torch.Tensor:
     value: Any = operator.attrgetter(name)(graph)
     assert isinstance(value, torch.Tensor)
     return value
+
+
+def readers(graph: fx.GraphModule) -> Counter[str]:
+    """How many ``get_attr`` nodes there are for each parameter or buffer, by its name."""
+    return Counter(str(node.target) for node in graph.graph.nodes if node.op == "get_attr")
+
+
+def is_own(operand: Any, read: Mapping[str, int]) -> bool:
+    """Whether a weight or bias is a parameter that nothing else reads, or isn't there.
+
+    ``read``: what ``readers`` gave.
+    """
+    return operand is None or (
+        isinstance(operand, fx.Node)
+        and operand.op == "get_attr"
+        and len(operand.users) == read[str(operand.target)] == 1
+    )
 
 
 def set_attribute(graph: fx.GraphModule, name: str, value: torch.Tensor) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from edgekit.drawing import shuffled
 from edgekit.errors import StageError
-from edgekit.execution import Forward, in_order, spans
+from edgekit.execution import Forward, first, in_order, spans
 from edgekit.graph import ops
 from edgekit.graph.probes import layer_name
 from edgekit.int8.bias import ChannelMeans, correct_biases
@@ -28,7 +28,7 @@ from edgekit.int8.lower import lower
 from edgekit.int8.masks import masks_by_addition
 from edgekit.int8.placement import EdgeQuantizer, last_layers
 from edgekit.int8.precision import kept_float, part_from_grids
-from edgekit.int8.range_trial import Trial, answers, decibels
+from edgekit.int8.range_trial import Trial
 from edgekit.int8.ranges import Histogram, float_values, histograms, mse_weight_scales, set_ranges
 from edgekit.int8.recurrent import quantize_recurrent
 from edgekit.int8.scores import free_coarse_scores, part_from_grid
@@ -45,7 +45,6 @@ from edgekit.int8.unify import (
 from edgekit.tensors import NamedTensors, Tensors
 
 _TRIED = 64  # samples that a trial of channels made alike is fitted to, and as many that it is asked about
-_FEWEST = 16  # of both: with fewer all are both
 _NEARER_DB = 0.5  # by which the answers have to be nearer
 _ALL = 1 << 30  # NNCF asks how many batches to look at
 
@@ -159,13 +158,13 @@ def _even_channels(
     if options.equalise == "always":
         equalise(lowered, factors)
         return
-    fitted, asked = _halves(list(_first(batches, 2 * _TRIED)))
-    told = answers(lowered, asked)
+    few = Streamed(lambda: first(batches, 2 * _TRIED))
+    trial = Trial(lowered, few)
+    fitted = Streamed(lambda: (part for fits, part in trial.parts(few) if fits))
     quick = replace(options, ranges="mse") if options.ranges == "auto" else options
 
     def near() -> float:
-        tried = _estimated(copy.deepcopy(lowered), Streamed(lambda: iter(fitted)), kept, quick)
-        return decibels(settle(tried), told)
+        return trial.decibels(settle(_estimated(copy.deepcopy(lowered), fitted, kept, quick)))
 
     before = near()
     equalise(lowered, factors)
@@ -178,32 +177,6 @@ def _even_channels(
         f"channels behind {count} layers made alike: {after:.1f} dB, without {before:.1f} dB; "
         + ("taken" if taken else "not taken")
     )
-
-
-def _halves(batches: list[Tensors]) -> tuple[list[Tensors], list[Tensors]]:
-    """Those that a trial is fitted to, and those that it is asked about; both are all where there are few."""
-    total = sum(map(len, batches))
-    if total < _FEWEST:
-        return batches, batches
-    first: list[Tensors] = []
-    second: list[Tensors] = []
-    for batch in batches:
-        cut = total // 2 - sum(map(len, first))
-        if 2 <= cut <= len(batch) - 2:  # graphs may refuse a single sample
-            first.append(batch[:cut])
-            second.append(batch[cut:])
-        else:
-            (first if cut > 1 else second).append(batch)
-    return (first, second) if first and second else (batches, batches)
-
-
-def _first(batches: Iterable[Tensors], count: int) -> Iterator[Tensors]:
-    """Batches of the first ``count`` samples; a single one that would be left over is none."""
-    for batch in batches:
-        yield batch[: max(2, count)]
-        count -= len(batch)
-        if count < 2:
-            return
 
 
 def _estimated(

@@ -12,7 +12,6 @@ al. 2022, arXiv 2211.10438.)
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,7 +111,7 @@ class _Finding:
         self.makers: list[fx.Node] = []
         self.reads: list[tuple[fx.Node, fx.Node]] = []  # layer, what it reads
         self.ceilings: dict[fx.Node, float] = {}
-        self.read = Counter(str(node.target) for node in graph.graph.nodes if node.op == "get_attr")
+        self.read = ops.readers(graph)
 
     def look(self, node: fx.Node) -> None:
         """Each node once, in the order of the graph."""
@@ -145,7 +144,7 @@ class _Finding:
         operands = node.args[2:4] if node.target in _NORMS else node.args[1:3]
         weight = operands[0] if operands else None
         # A layer whose weights others have too, or that are computed, can neither give factors nor take them.
-        if not (isinstance(weight, fx.Node) and all(self._own(one) for one in operands)):
+        if not (isinstance(weight, fx.Node) and all(ops.is_own(one, self.read) for one in operands)):
             self.pin(node)
             self.pin(source)
             return
@@ -167,14 +166,6 @@ class _Finding:
         if self.axis.get(source, wanted) != wanted or source.op == "placeholder":
             self.pin(source)
         self.reads.append((node, source))
-
-    def _own(self, operand: Any) -> bool:
-        """Whether a weight or bias is a parameter that nothing else reads, or isn't there."""
-        return operand is None or (
-            isinstance(operand, fx.Node)
-            and operand.op == "get_attr"
-            and len(operand.users) == self.read[str(operand.target)] == 1
-        )
 
     def _sums(self, node: fx.Node) -> bool:
         """A sum of two tensors of the same shape, neither a constant."""

@@ -18,19 +18,17 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from edgekit.execution import interpreted
 from edgekit.graph import ops
 from edgekit.int8.channel_groups import Group, groups_of, groups_of_convolution
+from edgekit.int8.channel_sizes import Size, sizes_of
 from edgekit.tensors import Tensors
 
 __all__ = ["Factors", "equalise", "factors_for", "restore"]
 
-_SAMPLES = 64
 _DEGREES = (0.25, 0.5, 0.75, 1.0)
 _MOST = 2.0**12  # a factor: beyond, float32 sums of unlike terms lose digits
 _ROOM = 1.25  # a channel below a clamp may become this much larger in other samples before it meets the clamp
@@ -110,63 +108,14 @@ def _put(graph: fx.GraphModule, operand: fx.Node, value: Tensor) -> None:
     ops.set_attribute(graph, str(operand.target), torch.nn.Parameter(value.detach().contiguous()))
 
 
-# --- how loud each channel is ------------------------------------------------------------------------------
-
-
-@dataclass
-class _Size:
-    """By channel (C,): the largest value, the smallest, and the mean square."""
-
-    high: Tensor
-    low: Tensor
-    square: Tensor
-    count: int
-
-    def add(self, other: _Size) -> None:
-        self.high, self.low = torch.maximum(self.high, other.high), torch.minimum(self.low, other.low)
-        total = self.count + other.count
-        self.square = (self.square * self.count + other.square * other.count) / total
-        self.count = total
-
-    @property
-    def largest(self) -> Tensor:
-        return torch.maximum(self.high.abs(), self.low.abs())
-
-
-def _sizes(graph: fx.GraphModule, groups: list[Group], batches: Iterable[Tensors]) -> dict[fx.Node, _Size]:
+def _sizes(graph: fx.GraphModule, groups: list[Group], batches: Iterable[Tensors]) -> dict[fx.Node, Size]:
     wanted = {
         node: group.tensors[node]
         for group in groups
         for node in [*(layer.args[0] for layer in group.readers), *group.ceilings]
         if isinstance(node, fx.Node) and node in group.tensors
     }
-    watch = _Watch(graph, wanted)
-    count = 0
-    with torch.no_grad():
-        for batch in batches:
-            interpreted(watch, batch[: max(2, _SAMPLES - count)])
-            count += len(batch)
-            if count >= _SAMPLES:
-                break
-    return watch.sizes
-
-
-class _Watch(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, wanted: Mapping[fx.Node, int]) -> None:
-        super().__init__(graph)
-        self.wanted, self.sizes = wanted, dict[fx.Node, _Size]()
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n in self.wanted:
-            axis = self.wanted[n]
-            rows = value.detach().float().movedim(axis, 0).flatten(1)
-            size = _Size(rows.amax(1).cpu(), rows.amin(1).cpu(), rows.square().mean(1).cpu(), rows.shape[1])
-            if n in self.sizes:
-                self.sizes[n].add(size)
-            else:
-                self.sizes[n] = size
-        return value
+    return sizes_of(graph, wanted, batches)
 
 
 # --- which factors -----------------------------------------------------------------------------------------
@@ -183,10 +132,10 @@ class _Reader:
     squares: Tensor
     largest: Tensor
     kernel: int
-    size: _Size
+    size: Size
 
     @classmethod
-    def of(cls, graph: fx.GraphModule, layer: fx.Node, size: _Size) -> _Reader:
+    def of(cls, graph: fx.GraphModule, layer: fx.Node, size: Size) -> _Reader:
         weight = layer.args[1]
         assert isinstance(weight, fx.Node)
         value = ops.attribute(graph, str(weight.target)).detach().float().cpu()
@@ -221,7 +170,7 @@ def _by_channel(values: Tensor, parts: int) -> Tensor:
     return blocks
 
 
-def _best(group: Group, readers: list[_Reader], sizes: Mapping[fx.Node, _Size]) -> Factors | None:
+def _best(group: Group, readers: list[_Reader], sizes: Mapping[fx.Node, Size]) -> Factors | None:
     plain = sum(reader.noise(torch.ones(group.channels)) for reader in readers)
     if not (math.isfinite(plain) and plain > 0):
         return None
@@ -235,7 +184,7 @@ def _best(group: Group, readers: list[_Reader], sizes: Mapping[fx.Node, _Size]) 
     return Factors(group, best, gain) if best is not None and gain >= _WORTH_DB else None
 
 
-def _limit(group: Group, sizes: Mapping[fx.Node, _Size]) -> Tensor:
+def _limit(group: Group, sizes: Mapping[fx.Node, Size]) -> Tensor:
     """The largest factor of each channel: a clamp must go on cutting nothing but what it cut."""
     limit = torch.full((group.channels,), _MOST)
     for node, ceiling in group.ceilings.items():

@@ -9,23 +9,20 @@ belongs to the float tail (``tail.py``). The factors are powers of two, so that 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, fx
 
-from edgekit.execution import interpreted
 from edgekit.graph import ops
 from edgekit.graph.ops import aten
+from edgekit.int8.channel_sizes import sizes_of
 from edgekit.tensors import Tensors
 
 __all__ = ["even_heads"]
 
 _UNLIKE = 16.0  # times smaller than the largest channel: four of its eight bits are lost
 _MOST = 2.0**20
-_SAMPLES = 64
 _LAYERS = {aten.linear.default, aten.conv1d.default, aten.conv2d.default}
 # What may stand between such a layer and the output: nothing that a float tail would make dear.
 _BEHIND = (
@@ -49,7 +46,8 @@ def even_heads(graph: fx.GraphModule, batches: Iterable[Tensors]) -> list[str]:
     if not heads:
         return []
     found = []
-    for head, sizes in _sizes(graph, heads, batches).items():
+    for head, size in sizes_of(graph, {head: _axis(head) for head in heads}, batches).items():
+        sizes = size.largest
         largest = float(sizes.max())
         if not (math.isfinite(largest) and largest > 0):
             continue
@@ -67,53 +65,16 @@ def even_heads(graph: fx.GraphModule, batches: Iterable[Tensors]) -> list[str]:
 def _heads(graph: fx.GraphModule) -> list[fx.Node]:
     free: set[fx.Node] = set()
     heads = []
-    read = Counter(str(node.target) for node in graph.graph.nodes if node.op == "get_attr")
+    read = ops.readers(graph)
     for node in reversed(graph.graph.nodes):
         leads_out = bool(node.users) and all(user in free or user.op == "output" for user in node.users)
         if not leads_out or node.op != "call_function":
             continue
         if node.target in _BEHIND or getattr(node.target, "__name__", "") == "getitem":
             free.add(node)
-        elif node.target in _LAYERS and all(_own(one, read) for one in node.args[1:3]):
+        elif node.target in _LAYERS and all(ops.is_own(one, read) for one in node.args[1:3]):
             heads.append(node)
     return heads[::-1]
-
-
-def _own(operand: Any, read: Mapping[str, int]) -> bool:
-    """Whether a weight or bias is a parameter that nothing else reads. ``read``: nodes, by attribute."""
-    return operand is None or (
-        isinstance(operand, fx.Node)
-        and operand.op == "get_attr"
-        and len(operand.users) == read[str(operand.target)] == 1
-    )
-
-
-def _sizes(graph: fx.GraphModule, heads: list[fx.Node], batches: Iterable[Tensors]) -> dict[fx.Node, Tensor]:
-    """By head, (C,): the largest absolute value of each of its channels."""
-    watch = _Watch(graph, heads)
-    count = 0
-    with torch.no_grad():
-        for batch in batches:
-            interpreted(watch, batch[: max(2, _SAMPLES - count)])
-            count += len(batch)
-            if count >= _SAMPLES:
-                break
-    return watch.sizes
-
-
-class _Watch(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, heads: list[fx.Node]) -> None:
-        super().__init__(graph)
-        self.heads, self.sizes = set(heads), dict[fx.Node, Tensor]()
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n in self.heads:
-            axis = _axis(n) % value.dim()
-            largest = value.abs().amax([dim for dim in range(value.dim()) if dim != axis]).cpu()
-            before = self.sizes.get(n)
-            self.sizes[n] = largest if before is None else torch.maximum(before, largest)
-        return value
 
 
 def _axis(node: fx.Node) -> int:

@@ -21,29 +21,31 @@ from edgekit.int8.ranges import FloatModel
 from edgekit.noise import Noise
 from edgekit.tensors import Tensors, each
 
-__all__ = ["TRIED", "Trial", "answers", "decibels"]
+__all__ = ["TRIED", "Trial"]
 
 TRIED = ("mse", "l4", "minmax")
 _SAMPLES = 64
-_BYTES = 64 << 20  # of the float model's answers, which are kept for all ways
+_BYTES = 64 << 20  # of inputs, and of the float model's answers, which are kept for all ways
 _FEWEST = 8
 
 
 class Trial:
-    """What the float model says of the samples that are asked, up to 64, fewer where answers are large.
+    """What the float model says of the samples that are asked: up to 64, fewer where they or the answers are
+    large.
 
     Args:
-        graph: an int8 graph of which only the float part counts, biases not corrected; it is not changed.
+        graph: in float, or an int8 graph of which only the float part counts, biases not corrected; it is not
+            changed.
         batches: calibration inputs. With fewer than 16 samples, all of them are both fitted to and asked.
     """
 
     def __init__(self, graph: fx.GraphModule, batches: Iterable[Tensors]) -> None:
         total = sum(map(len, batches))
         self._first = total // 2 if total >= 2 * _FEWEST else 0
-        self._rows = answers(graph, (part for fitted, part in self.parts(batches) if self._asked(fitted)))
+        self._rows = _answers(graph, (part for fitted, part in self.parts(batches) if self._asked(fitted)))
 
     def parts(self, batches: Iterable[Tensors]) -> Iterator[tuple[bool, Tensors]]:
-        """The batches, cut where the halves meet, and whether ranges of the trial come from each."""
+        """The batches, cut where the halves meet, and whether the trial is fitted to each."""
         start = 0
         for batch in batches:
             cut = self._first - start
@@ -66,11 +68,22 @@ class Trial:
         Returns:
             One of ``TRIED``, and by way the signal-to-noise ratio (dB) of the output that lost most.
         """
-        found = {way: decibels(finish(way), self._rows) for way in TRIED}
+        found = {way: self.decibels(finish(way)) for way in TRIED}
         return max(TRIED, key=found.__getitem__), found
 
+    def decibels(self, graph: fx.GraphModule) -> float:
+        """Signal-to-noise ratio of an int8 graph against the float model, of the output that lost most."""
+        noises: dict[str, Noise] = {}
+        forward = Forward(graph)
+        with torch.no_grad():
+            for batch, said in self._rows:
+                answers: Mapping[str, torch.Tensor] = dict(each(forward(batch)))
+                for name, wanted in each(said):
+                    noises.setdefault(name, Noise(axis=None)).add(wanted, answers[name])
+        return min(noise.db for noise in noises.values())
 
-def answers(graph: fx.GraphModule, batches: Iterable[Tensors]) -> list[tuple[Tensors, Tensors]]:
+
+def _answers(graph: fx.GraphModule, batches: Iterable[Tensors]) -> list[tuple[Tensors, Tensors]]:
     """Inputs, and what the float model says of them; the same samples but one, however they are batched."""
     interpreter = FloatModel(graph)
     rows: list[tuple[Tensors, Tensors]] = []
@@ -80,22 +93,10 @@ def answers(graph: fx.GraphModule, batches: Iterable[Tensors]) -> list[tuple[Ten
             part = batch[: max(2, most - samples)]  # graphs may refuse a single sample
             said = interpreted(interpreter, part)
             if not rows:
-                most = max(_FEWEST, min(_SAMPLES, _BYTES * len(part) // max(said.nbytes, 1)))
+                most = max(_FEWEST, min(_SAMPLES, _BYTES * len(part) // max(said.nbytes, part.nbytes, 1)))
                 part, said = part[:most], said[:most]
             rows.append((part, said))
             samples += len(part)
             if samples >= most:
                 break
     return rows
-
-
-def decibels(graph: fx.GraphModule, rows: Iterable[tuple[Tensors, Tensors]]) -> float:
-    """Signal-to-noise ratio of the graph against what ``answers`` gave, of the output that lost most."""
-    noises: dict[str, Noise] = {}
-    forward = Forward(graph)
-    with torch.no_grad():
-        for batch, said in rows:
-            answers: Mapping[str, torch.Tensor] = dict(each(forward(batch)))
-            for name, wanted in each(said):
-                noises.setdefault(name, Noise(axis=None)).add(wanted, answers[name])
-    return min(noise.db for noise in noises.values())

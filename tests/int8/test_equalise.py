@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 from edgekit.graph.capture import capture
 from edgekit.int8.calibration import CalibrationOptions, estimate, settle
 from edgekit.int8.channel_groups import groups_of
-from edgekit.int8.equalise import Factors, _Reader, _Size, equalise, factors_for, restore
+from edgekit.int8.channel_sizes import Size
+from edgekit.int8.equalise import Factors, _Reader, equalise, factors_for, restore
 from edgekit.int8.lower import lower
 from tests.networks import Mobile, Residual, images, seeded, snr_db
 
@@ -273,7 +274,7 @@ def test_predicted_noise_is_that_of_rounding(seed: int, parts: int) -> None:
         factors = 2.0 ** torch.randint(0, 4, (8,), generator=draw)
         graph = lowered(nn.Sequential(layer, nn.ReLU()), x)
         (node,) = (one for one in graph.graph.nodes if "conv2d" in str(one.target))
-        size = _Size(x.amax((0, 2, 3)), x.amin((0, 2, 3)), x.square().mean((0, 2, 3)), 1)
+        size = Size.of(x, 1)
         predicted = _Reader.of(graph, node, size).noise(factors)
         scaled = x * factors[:, None, None]
         weight = layer.weight.reshape(parts, -1, 8 // parts, 9) / factors.reshape(parts, 1, -1, 1)

@@ -312,13 +312,13 @@ def test_a_trial_of_a_few_samples_asks_all_of_them() -> None:
 def test_large_answers_are_tried_on_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory doesn't grow with the size of the answers, nor does the choice hang on the batches."""
     seen: list[int] = []
-    original = range_trial.decibels
+    original = range_trial.Trial.decibels
 
-    def looked(graph: Any, rows: Any) -> float:
-        seen.append(sum(len(given) for given, _ in rows))
-        return original(graph, rows)
+    def looked(self: range_trial.Trial, graph: Any) -> float:
+        seen.append(sum(len(given) for given, _ in self._rows))
+        return original(self, graph)
 
-    monkeypatch.setattr(range_trial, "decibels", looked)
+    monkeypatch.setattr(range_trial.Trial, "decibels", looked)
     graph, samples = capture(seeded(Residual), images(1)), images(80, 5)
     for size in (7, 80):
         calibrate(graph, list(samples.split(size)), CalibrationOptions("auto"))

@@ -86,10 +86,11 @@ def put_whole(source: Path, target: Path) -> None:
         atomic_write(target, source.read_bytes())
         return
     import onnx
+    from google.protobuf.message import EncodeError
 
     try:
         content = onnx.load(str(source)).SerializeToString()
-    except ValueError as error:
+    except (ValueError, EncodeError) as error:  # which of them depends on protobuf's implementation
         raise ExportError(
             "the weights don't fit into one ONNX file",
             where=str(source),
