@@ -7,6 +7,7 @@ from typing import Any
 
 from edgekit.bundle.contents import Contents, Input
 from edgekit.bundle.names import comment
+from edgekit.bundle.sounds import golden_sounds
 from edgekit.units import human_bytes, human_ns
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "memory_words",
     "preprocessing_words",
     "raw_words",
+    "sound_values",
     "sound_words",
     "state_words",
     "to_compute_words",
@@ -57,6 +59,17 @@ def preprocessing_words(one: Input) -> str:
 def sound_words(contents: Contents) -> str:
     """How raw samples are computed of a sound; "" where they aren't."""
     return "" if contents.sound is None else _computed(contents.sound)
+
+
+def sound_values(contents: Contents) -> dict[str, Any]:
+    """What templates say of a sound's features; ``sound_lengths``: of the golden sounds, in samples."""
+    how = contents.sound
+    return {
+        "sound": how,
+        "sound_words": sound_words(contents),
+        "sound_lengths": [] if how is None else [len(one) for one in golden_sounds(how)],
+        "to_compute": to_compute_words(contents),
+    }
 
 
 def to_compute_words(contents: Contents) -> str:

@@ -12,14 +12,13 @@ import numpy as np
 from edgekit import guarded
 from edgekit.bundle import c_detection, c_keypoints, c_sounds, common, names
 from edgekit.bundle.contents import Contents
-from edgekit.bundle.sounds import golden_sounds
 from edgekit.bundle.targets.arduino import memory, surroundings
 from edgekit.bundle.targets.arduino.literals import array
 from edgekit.bundle.targets.arduino.memory import Needs, Road
 from edgekit.bundle.targets.arduino.plain_c import PlainC, plain_c
 from edgekit.bundle.targets.base import Files, Settings
 from edgekit.bundle.templates import render
-from edgekit.bundle.words import sound_words, state_words, to_compute_words
+from edgekit.bundle.words import sound_values, state_words
 from edgekit.errors import ExportError, MissingExtraError
 from edgekit.formats.litert import reading, tflm
 from edgekit.formats.litert.tflm_ops import cmsis_nn_scratch, resolver_methods
@@ -211,12 +210,7 @@ def _values(
         **({} if contents.several else {**given[0], **made[0]}),
         "several": contents.several,
         "states": state_words(contents),
-        "sound": contents.sound,
-        "sound_words": sound_words(contents),
-        "to_compute": to_compute_words(contents),
-        "sound_lengths": []
-        if contents.sound is None
-        else [len(one) for one in golden_sounds(contents.sound)],
+        **sound_values(contents),
         "inputs": given,
         "outputs": made,
         "id": id,

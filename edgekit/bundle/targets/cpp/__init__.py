@@ -21,7 +21,6 @@ from typing import Any
 from edgekit.bundle import c_detection, c_keypoints, c_sounds
 from edgekit.bundle.common import golden_files, spec_file
 from edgekit.bundle.contents import Contents
-from edgekit.bundle.sounds import golden_sounds
 from edgekit.bundle.targets.base import Files, Settings, Target
 from edgekit.bundle.targets.cpp.building import try_out
 from edgekit.bundle.targets.cpp.numbers import (
@@ -34,7 +33,7 @@ from edgekit.bundle.targets.cpp.numbers import (
 )
 from edgekit.bundle.targets.cpp.words import input_words, output_words, words
 from edgekit.bundle.templates import render
-from edgekit.bundle.words import sound_words, state_words, to_compute_words
+from edgekit.bundle.words import sound_values, state_words
 
 __all__ = ["TARGET", "files"]
 
@@ -144,12 +143,7 @@ def _values(contents: Contents) -> dict[str, Any]:
         **words(contents),
         "several": contents.several,
         "detection": contents.detection is not None,
-        "sound": contents.sound,
-        "sound_words": sound_words(contents),
-        "to_compute": to_compute_words(contents),
-        "sound_lengths": []
-        if contents.sound is None
-        else [len(one) for one in golden_sounds(contents.sound)],
+        **sound_values(contents),
         "keypoints": contents.keypoints is not None,
         "most_off": None
         if contents.keypoints is None

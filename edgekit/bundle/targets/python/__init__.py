@@ -25,9 +25,8 @@ from edgekit.bundle.words import (
     memory_words,
     preprocessing_words,
     raw_words,
-    sound_words,
+    sound_values,
     state_words,
-    to_compute_words,
 )
 from edgekit.sounds import features
 from edgekit.units import human_bytes, human_share
@@ -126,9 +125,7 @@ def _values(contents: Contents, package: str, packages: tuple[str, ...]) -> dict
         and contents.raw.layout != "any"
         and contents.preprocessing.get("sound") is None,
         "detection": contents.detection,
-        "sound": contents.sound,
-        "sound_words": sound_words(contents),
-        "to_compute": to_compute_words(contents),
+        **sound_values(contents),
         "keypoints": contents.keypoints,
         "states": state_words(contents),
         "streams": [one for one in inputs if one["name"] not in contents.states.values()],
