@@ -5,7 +5,8 @@ python benchmarks/calibration_choices.py
 The networks of tests/models, trained for a moment, calibrated on 4 batches of 32 samples and compared on 48
 others. Rows: signal-to-noise ratio in dB with edgekit's defaults against one with other settings each, its
 own or NNCF's; ``ratio`` is the difference in dB. "weights not rounded" is no setting: it is what the best
-rounding of weights to 8 bits that there may be (AdaRound, block-wise reconstruction) could gain at most.
+rounding of weights to 8 bits that there may be (AdaRound, block-wise reconstruction) could gain at most, but
+for errors of weights that make up for those of activations.
 """
 
 from __future__ import annotations
